@@ -1,0 +1,54 @@
+# The targets are the only commands that CI and people need. `make help` lists them.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help serve install test test-system lint format lock eval clean
+
+help:  ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+serve: $(RUNTIME)  ## Start the service on HOST (127.0.0.1) and PORT (8000).
+	@exec $(BIN)/app serve --host $(HOST) --port $(PORT)
+
+install: $(RUNTIME)  ## Make .venv and install what the service needs.
+
+test: $(DEV)  ## Run the tests (minutes; no network needed once installed).
+	@$(BIN)/python -m pytest -m "not system" --cov --cov-report=term --cov-report=json:.coverage.json -q
+	@$(BIN)/python scripts/check_coverage.py
+
+test-system: $(DEV)  ## Run the proofs with real processes, signals and load.
+	@$(BIN)/python -m pytest -m system --timeout 600 -q
+
+lint: $(DEV)  ## Run ruff, mypy --strict, import-linter and the pins check.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/lock.py --check
+
+format: $(DEV)  ## Let ruff reformat the code.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: $(DEV)  ## Resolve the ranges of pyproject.toml into requirements*.txt.
+	@$(BIN)/python scripts/lock.py
+
+eval: $(RUNTIME)  ## Print the default classifier's accuracy from the committed files.
+	@$(BIN)/python scripts/eval_sentiment.py --check
+
+clean:  ## Remove .venv and caches. Keeps data/.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.json
+
+$(RUNTIME): requirements.txt requirements-models.txt pyproject.toml scripts/install.py
+	@$(PYTHON) scripts/install.py --venv $(VENV) runtime
+	@touch $@
+
+$(DEV): $(RUNTIME) requirements-dev.txt
+	@$(PYTHON) scripts/install.py --venv $(VENV) dev
+	@touch $@

@@ -1,0 +1,108 @@
+"""What routes ask for with `Depends`: the runtime's objects, the deadline, a JSON body."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+
+from app.batching.deadline import Deadline
+from app.batching.pool import InferencePool
+from app.errors import MalformedJsonError, UnsupportedMediaTypeError
+from app.models.registry import ModelRegistry
+from app.runtime import Runtime
+from app.services.inference import InferenceService
+
+MAX_TIMEOUT_MS = 3_600_000
+
+
+async def get_runtime(request: Request) -> Runtime:
+    """Return the runtime that the lifespan made."""
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
+
+
+async def get_registry(runtime: RuntimeDep) -> ModelRegistry:
+    """Return the registry; tests override this one to serve models of their own."""
+    return runtime.registry
+
+
+RegistryDep = Annotated[ModelRegistry, Depends(get_registry)]
+
+
+async def get_pool(runtime: RuntimeDep) -> InferencePool:
+    """Return the threads that run engines."""
+    return runtime.pool
+
+
+PoolDep = Annotated[InferencePool, Depends(get_pool)]
+
+
+async def get_inference(
+    registry: RegistryDep, pool: PoolDep, runtime: RuntimeDep
+) -> InferenceService:
+    """Return the classification service over the registry in force."""
+    return InferenceService(
+        registry, pool, metrics=runtime.metrics, log_inputs=runtime.settings.log_inputs
+    )
+
+
+InferenceDep = Annotated[InferenceService, Depends(get_inference)]
+
+
+async def get_deadline(
+    runtime: RuntimeDep,
+    x_request_timeout_ms: Annotated[
+        int | None,
+        Header(ge=1, le=MAX_TIMEOUT_MS, description="The answer is of no use after so long."),
+    ] = None,
+) -> Deadline:
+    """Return when the answer is too late: the client's wish, but never more than the setting."""
+    timeout_ms = runtime.settings.request_timeout_ms
+    return Deadline.after(min(x_request_timeout_ms or timeout_ms, timeout_ms) / 1000)
+
+
+DeadlineDep = Annotated[Deadline, Depends(get_deadline)]
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+
+
+class StrictJsonRequest(Request):
+    """A request whose body is JSON as RFC 8259 has it, or an error."""
+
+    async def json(self) -> Any:  # noqa: ANN401  # JSON can be anything
+        """Parse; NaN, lone surrogates, a byte-order mark and over 200 levels are refused.
+
+        Raises:
+            MalformedJsonError: with the place, and nothing of the content.
+
+        """
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as failure:
+            raise MalformedJsonError(f"The body is not valid JSON: {failure}.") from None
+
+
+class JsonRoute(APIRoute):
+    """A route with a JSON body: another content type is 415, malformed JSON is 400."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            own = StrictJsonRequest(request.scope, request.receive)
+            if await own.body() and not _is_json(own.headers.get("content-type", "")):
+                raise UnsupportedMediaTypeError
+            return await handler(own)
+
+        return strict

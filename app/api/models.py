@@ -1,0 +1,34 @@
+"""`/models`: what is served, and in which state it is."""
+
+from fastapi import APIRouter
+
+from app.api.deps import RegistryDep
+from app.api.problems import problems
+from app.models.registry import ModelEntry
+from app.models.schemas import ModelInfo, ModelList
+
+router = APIRouter(tags=["models"])
+
+
+def _info(entry: ModelEntry) -> ModelInfo:
+    spec, loaded = entry.spec, entry.loaded
+    engine = loaded.engine if loaded else None
+    return ModelInfo(
+        name=spec.name,
+        task=spec.task,
+        engine=spec.engine,
+        source=spec.source,
+        default=entry.is_default,
+        required=spec.required,
+        state=entry.state,
+        reason=entry.reason,
+        version=loaded.version if loaded else None,
+        device=engine.device if engine else None,
+        labels=getattr(engine, "labels", None),
+    )
+
+
+@router.get("/models", responses=problems(), response_model_exclude_none=True)
+async def list_models(registry: RegistryDep) -> ModelList:
+    """List the models of the catalogue, those that could not be loaded too."""
+    return ModelList(models=[_info(entry) for entry in registry.entries])

@@ -1,0 +1,81 @@
+"""`/predict`, `/predict/{model_name}` and `/predict-batch`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from app.api.deps import DeadlineDep, InferenceDep, JsonRoute
+from app.api.problems import WITH_BODY, WITH_MODEL, problems
+from app.errors import InvalidRequestError, ServiceError
+from app.models.schemas import (
+    MAX_NAME_CHARS,
+    FailedText,
+    LabelScore,
+    PredictBatchRequest,
+    PredictBatchResponse,
+    PredictRequest,
+    PredictResponse,
+    TextError,
+)
+from app.services.inference import Prediction
+
+router = APIRouter(tags=["predict"], route_class=JsonRoute)
+RESPONSES = problems(*WITH_BODY, *WITH_MODEL)
+
+
+def _answer(asked: PredictRequest, made: Prediction) -> PredictResponse:
+    best = [LabelScore(label=label, score=score) for label, score in made.scores[: asked.top_k]]
+    return PredictResponse(
+        text=asked.text,
+        label=made.label,
+        score=made.score,
+        model=made.model,
+        scores=best if asked.top_k else None,
+    )
+
+
+@router.post("/predict", responses=RESPONSES, response_model_exclude_none=True)
+async def predict(
+    asked: PredictRequest, inference: InferenceDep, deadline: DeadlineDep
+) -> PredictResponse:
+    """Classify one text with the default model, or with the one that the body names."""
+    made = await inference.predict(asked.text, model_name=asked.model_name, deadline=deadline)
+    return _answer(asked, made)
+
+
+@router.post("/predict/{model_name}", responses=RESPONSES, response_model_exclude_none=True)
+async def predict_with(
+    model_name: Annotated[str, Path(max_length=MAX_NAME_CHARS)],
+    asked: PredictRequest,
+    inference: InferenceDep,
+    deadline: DeadlineDep,
+) -> PredictResponse:
+    """Classify one text with the model that the path names."""
+    if asked.model_name not in {None, model_name}:
+        differs = {
+            "loc": ["body", "model_name"],
+            "msg": "differs from the path",
+            "type": "conflict",
+        }
+        raise InvalidRequestError([differs])
+    made = await inference.predict(asked.text, model_name=model_name, deadline=deadline)
+    return _answer(asked, made)
+
+
+@router.post(
+    "/predict-batch", responses=problems(*WITH_BODY, *WITH_MODEL), response_model_exclude_none=True
+)
+async def predict_batch(
+    asked: PredictBatchRequest, inference: InferenceDep, deadline: DeadlineDep
+) -> PredictBatchResponse:
+    """Classify up to 256 texts; one that can't be done gets its own error and fails no other."""
+    made = await inference.predict_batch(
+        asked.texts, model_name=asked.model_name, deadline=deadline
+    )
+    return PredictBatchResponse(model=made.model, results=[_result(r) for r in made.results])
+
+
+def _result(made: Prediction | ServiceError) -> LabelScore | FailedText:
+    if isinstance(made, ServiceError):
+        return FailedText(error=TextError(code=made.code, detail=made.detail))
+    return LabelScore(label=made.label, score=made.score)

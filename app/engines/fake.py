@@ -1,0 +1,165 @@
+"""Engines without weights: deterministic answers, and delays and failures to order."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.engines.base import (
+    Encoded,
+    Engine,
+    EngineRequest,
+    FloatArray,
+    Generation,
+    Message,
+    Task,
+)
+from app.errors import EngineError
+
+DEFAULT_LABELS = ("NEGATIVE", "POSITIVE")
+DIMENSIONS = 384  # as the default embedder
+MAX_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeOptions:
+    """The `fake` table of a catalogue entry."""
+
+    delay_ms: float = 0  # per batch; for chat, per token
+    load_delay_ms: float = 0
+    fail_on: str | None = None  # a text that contains it raises
+    fail_after: int | None = None  # chat: raises after so many tokens
+    fail_load: bool = False
+    oom_over: int | None = None  # a larger batch raises MemoryError
+
+
+class FakeFailureError(RuntimeError):
+    """The fake engine was told to fail here."""
+
+
+class _FakeText:
+    """What the fake classifier and embedder share: a token is one UTF-8 byte."""
+
+    device = "none"
+
+    def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
+        self._options = options
+        self._max_tokens = request.max_tokens or MAX_TOKENS
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise into bytes."""
+        data = [text.encode("utf-8", "surrogatepass") for text in texts]
+        return [
+            Encoded(token_ids=d[: self._max_tokens], is_truncated=len(d) > self._max_tokens)
+            for d in data
+        ]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _run(self, batch: Sequence[Encoded]) -> list[bytes]:
+        """Spend the delay, fail if told to, and give the texts' bytes back."""
+        if self._options.delay_ms:
+            time.sleep(self._options.delay_ms / 1000)
+        if self._options.oom_over is not None and len(batch) > self._options.oom_over:
+            raise MemoryError
+        data = [bytes(item.token_ids) for item in batch]
+        poison = (self._options.fail_on or "").encode()
+        if poison and any(poison in item for item in data):
+            raise FakeFailureError
+        return data
+
+
+def _unit_floats(data: bytes, count: int) -> FloatArray:
+    """Return `count` numbers in 0..1 that depend on the bytes alone."""
+    digest = hashlib.shake_128(data).digest(count * 4)
+    return np.frombuffer(digest, dtype=np.uint32).astype(np.float32) / np.float32(2**32)
+
+
+class FakeClassifier(_FakeText):
+    """Scores that depend on the text alone and sum to 1."""
+
+    def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
+        super().__init__(request, options)
+        self.labels = request.labels or DEFAULT_LABELS
+
+    def classify(self, batch: Sequence[Encoded]) -> FloatArray:
+        """Return probabilities, (batch, labels) float32."""
+        logits = np.stack([_unit_floats(data, len(self.labels)) * 4 for data in self._run(batch)])
+        exp = np.exp(logits)
+        probabilities: FloatArray = exp / exp.sum(axis=1, keepdims=True)
+        return probabilities
+
+
+class FakeEmbedder(_FakeText):
+    """Unit vectors that depend on the text alone."""
+
+    dimensions = DIMENSIONS
+
+    def embed(self, batch: Sequence[Encoded]) -> FloatArray:
+        """Return unit vectors, (batch, dimensions) float32."""
+        raw = np.stack([_unit_floats(data, DIMENSIONS) - 0.5 for data in self._run(batch)])
+        vectors: FloatArray = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+        return vectors.astype(np.float32)
+
+
+class FakeGenerator:
+    """Echoes the last user message word by word, joined by single spaces."""
+
+    device = "none"
+
+    def __init__(self, options: FakeOptions) -> None:
+        self._options = options
+
+    def generate(
+        self, messages: Sequence[Message], *, max_tokens: int, on_token: Callable[[str], bool]
+    ) -> Generation:
+        """Generate until the end or `max_tokens`; stop when `on_token` returns True."""
+        asked = [m.content for m in messages if m.role == "user"]
+        words = asked[-1].split() if asked else []
+        fail_after = self._options.fail_after if self._options.fail_after is not None else math.inf
+        said: list[str] = []
+        finish_reason = "stop" if len(words) <= max_tokens else "length"
+        for index, word in enumerate(words[:max_tokens]):
+            if self._options.delay_ms:
+                time.sleep(self._options.delay_ms / 1000)
+            if index >= fail_after:
+                raise FakeFailureError
+            said.append(word if index == 0 else f" {word}")
+            if on_token(said[-1]):
+                finish_reason = "cancelled"
+                break
+        return Generation(
+            text="".join(said),
+            finish_reason=finish_reason,
+            prompt_tokens=sum(len(m.content.split()) for m in messages),
+            completion_tokens=len(said),
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def load(request: EngineRequest) -> Engine:
+    """Make the fake for the request's task.
+
+    Raises:
+        EngineError: an option isn't known, or `fail_load` is set.
+
+    """
+    try:
+        options = FakeOptions(**request.options)
+    except TypeError as unknown:
+        known = ", ".join(FakeOptions.__slots__)
+        raise EngineError(f"the table `fake` may hold {known}; {unknown}") from None
+    time.sleep(options.load_delay_ms / 1000)
+    if options.fail_load:
+        raise EngineError("the fake engine was told not to load")
+    if request.task is Task.CLASSIFICATION:
+        return FakeClassifier(request, options)
+    if request.task is Task.EMBEDDING:
+        return FakeEmbedder(request, options)
+    return FakeGenerator(options)

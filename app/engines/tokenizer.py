@@ -1,0 +1,92 @@
+"""Text to token ids and padded arrays, on the tokenizers library alone."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from app.engines.base import Encoded
+from app.errors import EngineError
+
+IntArray = npt.NDArray[np.int64]
+# RoBERTa and its kin count positions from padding_idx + 1, so two of them are never used.
+OFFSET_FAMILIES = ("roberta", "camembert", "xlm-roberta", "longformer")
+POSITION_OFFSET = 2
+# tokenizer_config.json says 10^30 where it means "no limit".
+UNLIMITED = 1_000_000
+FALLBACK_MAX_TOKENS = 512
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or nothing where the file is missing."""
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def window(folder: Path, *, limit: int | None) -> int:
+    """Return how many tokens a text may have: the least of what the model's files and we say.
+
+    Args:
+        folder: with config.json, and perhaps tokenizer_config.json and sentence_bert_config.json.
+        limit: the catalogue's own `max_tokens`.
+
+    """
+    config = read_json(folder / "config.json")
+    positions = config.get("max_position_embeddings")
+    if positions and config.get("model_type") in OFFSET_FAMILIES:
+        positions -= POSITION_OFFSET
+    said = [
+        limit,
+        positions,
+        read_json(folder / "tokenizer_config.json").get("model_max_length"),
+        read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
+    ]
+    usable = [int(n) for n in said if n and n < UNLIMITED]
+    return min(usable, default=FALLBACK_MAX_TOKENS)
+
+
+class TextEncoder:
+    """The tokeniser of one model. Encoding releases the GIL and is safe in any thread."""
+
+    def __init__(self, folder: Path, *, limit: int | None = None) -> None:
+        self._tokenizer = self._read(folder)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length=window(folder, limit=limit))
+        self._pad_id = int(read_json(folder / "config.json").get("pad_token_id") or 0)
+
+    @staticmethod
+    def _read(folder: Path) -> Tokenizer:
+        """Read tokenizer.json; older models have only a vocabulary, which transformers converts."""
+        path = folder / "tokenizer.json"
+        if path.is_file():
+            return Tokenizer.from_file(str(path))
+        from transformers import AutoTokenizer
+
+        converted = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        backend = getattr(converted, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise EngineError(f"{folder}: no tokenizer.json, and none can be made of what is there")
+        return backend
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise; a text longer than the model's window is cut and says so."""
+        return [
+            Encoded(token_ids=e.ids, is_truncated=bool(e.overflowing))
+            for e in self._tokenizer.encode_batch(list(texts))
+        ]
+
+    def pad(self, batch: Sequence[Encoded]) -> tuple[IntArray, IntArray]:
+        """Return token ids and attention mask, each (batch, longest) int64."""
+        longest = max(item.cost for item in batch)
+        ids = np.full((len(batch), longest), self._pad_id, dtype=np.int64)
+        mask = np.zeros((len(batch), longest), dtype=np.int64)
+        for row, item in enumerate(batch):
+            ids[row, : item.cost] = item.token_ids
+            mask[row, : item.cost] = 1
+        return ids, mask

@@ -1,0 +1,193 @@
+"""The torch engine: transformers classifiers and mean-pooled embedders, on a CPU or on CUDA."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.engines.base import Encoded, Engine, EngineRequest, FloatArray, Task
+from app.engines.tokenizer import TextEncoder, read_json
+from app.errors import EngineError, UnsafeModelError
+
+# Two threads that import transformers at once can see half-initialised modules.
+_IMPORT_LOCK = threading.Lock()
+
+
+def _libraries() -> tuple[Any, Any]:
+    """Import torch and transformers, quietly and one thread at a time."""
+    with _IMPORT_LOCK:
+        import torch
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        return torch, transformers
+
+
+def _choose_device(torch: Any, wanted: str) -> str:
+    """Return "cuda" or "cpu".
+
+    Raises:
+        EngineError: CUDA is wanted and there is none.
+
+    """
+    has_cuda = bool(torch.cuda.is_available())
+    if wanted == "cuda" and not has_cuda:
+        raise EngineError("DEVICE=cuda, but torch finds no CUDA device")
+    return "cuda" if has_cuda and wanted != "cpu" else "cpu"
+
+
+def _choose_dtype(torch: Any, device: str) -> Any:
+    """Return float32 on a CPU; on a GPU half precision, bfloat16 where it has it."""
+    if device == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _refuse_remote_code(folder: Path, transformers: Any) -> None:
+    """Refuse a model that transformers knows only through code that the model brings along."""
+    config = read_json(folder / "config.json")
+    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    if "auto_map" in config and config.get("model_type") not in known:
+        raise UnsafeModelError(
+            f"{folder / 'config.json'}: the model needs code of its own (auto_map), which this"
+            " service never runs"
+        )
+
+
+def _saved_by_adapter(adapter: Path | None) -> tuple[str, ...]:
+    """Return the names of modules that an adapter replaces as a whole, such as a new head."""
+    if adapter is None:
+        return ()
+    return tuple(read_json(adapter / "adapter_config.json").get("modules_to_save") or ())
+
+
+def _load_model(request: EngineRequest, auto_class: Any, dtype: Any, **config: Any) -> Any:
+    """Load weights from safetensors, merge the adapter; nothing may be left at random values."""
+    model, report = auto_class.from_pretrained(
+        request.folder,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+        **config,
+    )
+    replaced = _saved_by_adapter(request.adapter)
+    missing = [key for key in report["missing_keys"] if not key.startswith(replaced or ("\0",))]
+    # An embedder doesn't use the pooler, and many weight files come without one.
+    missing = [key for key in missing if not (request.task is Task.EMBEDDING and "pooler" in key)]
+    if missing:
+        raise EngineError(f"{request.folder}: the weights lack {', '.join(sorted(missing)[:5])}")
+    if request.adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, request.adapter).merge_and_unload()
+    return model.eval()
+
+
+class _TorchText:
+    """What the classifier and the embedder share: tokeniser, device, forward."""
+
+    def __init__(self, request: EngineRequest, *, torch: Any, model: Any, device: str) -> None:
+        if request.folder is None:
+            raise EngineError("the torch engine needs a source")
+        self.device = device
+        self._torch = torch
+        self._model = model.to(device)
+        self._encoder = TextEncoder(request.folder, limit=request.max_tokens)
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise; a text longer than the model's window is cut and says so."""
+        return self._encoder.encode(texts)
+
+    def close(self) -> None:
+        """Drop the weights."""
+        self._model = None
+        if self.device == "cuda":
+            self._torch.cuda.empty_cache()
+
+    def _inputs(self, batch: Sequence[Encoded]) -> dict[str, Any]:
+        """Return the padded batch as tensors on the device."""
+        ids, mask = self._encoder.pad(batch)
+        tensors = {"input_ids": ids, "attention_mask": mask}
+        return {name: self._torch.from_numpy(a).to(self.device) for name, a in tensors.items()}
+
+
+class TorchClassifier(_TorchText):
+    """A sequence classifier: softmax over labels that exclude each other, else a sigmoid each."""
+
+    def __init__(self, request: EngineRequest, *, torch: Any, model: Any, device: str) -> None:
+        super().__init__(request, torch=torch, model=model, device=device)
+        config = model.config
+        own = tuple(config.id2label[index] for index in range(config.num_labels))
+        self.labels = request.labels or own
+        multi_label = config.problem_type == "multi_label_classification"
+        self._is_exclusive = config.num_labels > 1 and not multi_label
+
+    def classify(self, batch: Sequence[Encoded]) -> FloatArray:
+        """Return probabilities, (batch, labels) float32."""
+        with self._torch.inference_mode():
+            logits = self._model(**self._inputs(batch)).logits.float()
+            scores = logits.softmax(-1) if self._is_exclusive else logits.sigmoid()
+            return np.asarray(scores.cpu().numpy(), dtype=np.float32)
+
+
+class TorchEmbedder(_TorchText):
+    """A mean-pooled encoder, as the sentence-transformers models are used."""
+
+    def __init__(self, request: EngineRequest, *, torch: Any, model: Any, device: str) -> None:
+        super().__init__(request, torch=torch, model=model, device=device)
+        self.dimensions = int(model.config.hidden_size)
+
+    def embed(self, batch: Sequence[Encoded]) -> FloatArray:
+        """Return unit vectors, (batch, dimensions) float32."""
+        inputs = self._inputs(batch)
+        with self._torch.inference_mode():
+            hidden = self._model(**inputs).last_hidden_state.float()
+            mask = inputs["attention_mask"].unsqueeze(-1).float()
+            mean = (hidden * mask).sum(1) / mask.sum(1)
+            unit = self._torch.nn.functional.normalize(mean, dim=-1)
+            return np.asarray(unit.cpu().numpy(), dtype=np.float32)
+
+
+def _label_config(request: EngineRequest) -> dict[str, Any]:
+    """Return the head's configuration when the catalogue names labels."""
+    if not request.labels:
+        return {}
+    named = dict(enumerate(request.labels))
+    return {"id2label": named, "label2id": {label: index for index, label in named.items()}}
+
+
+def load(request: EngineRequest) -> Engine:
+    """Load a classifier or an embedder from a folder of safetensors.
+
+    Raises:
+        EngineError: the task isn't one of torch's here, the device is missing, or the weights
+            don't fit the configuration or the labels.
+        UnsafeModelError: the model needs remote code.
+
+    """
+    if request.folder is None or not request.folder.is_dir():
+        raise EngineError("the torch engine needs a source that is a folder")
+    if request.task is Task.CHAT:
+        raise EngineError("the torch engine has no chat models; use an engine that has")
+    torch, transformers = _libraries()
+    torch.set_num_threads(request.threads)
+    _refuse_remote_code(request.folder, transformers)
+    device = _choose_device(torch, request.device)
+    dtype = _choose_dtype(torch, device)
+    try:
+        if request.task is Task.CLASSIFICATION:
+            auto, config = transformers.AutoModelForSequenceClassification, _label_config(request)
+            model = _load_model(request, auto, dtype, **config)
+            return TorchClassifier(request, torch=torch, model=model, device=device)
+        model = _load_model(request, transformers.AutoModel, dtype)
+        return TorchEmbedder(request, torch=torch, model=model, device=device)
+    except (OSError, ValueError, RuntimeError, KeyError) as failure:
+        first_line = str(failure).strip().splitlines()[0]
+        raise EngineError(
+            f"{request.folder}: torch can't load this model: {first_line}"
+        ) from failure

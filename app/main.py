@@ -1,0 +1,107 @@
+"""Puts the app together: settings, lifespan, middleware, routers."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from prometheus_client import Gauge
+from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from app.api import health, models, pages, predict
+from app.api.problems import document_problems
+from app.errors import StartupError
+from app.middleware import exceptions
+from app.middleware.body_limit import BodyLimitMiddleware
+from app.middleware.logging import RequestLogMiddleware
+from app.models.catalog import read_catalog
+from app.observability.metrics import Metrics
+from app.runtime import OnFatal, open_runtime
+from app.settings import Settings, load_settings
+
+DESCRIPTION = "Serves machine-learning models: classify text, over HTTP."
+ROUTERS = (predict.router, models.router, health.router, pages.router)
+
+
+class HttpMetricsMiddleware(PrometheusInstrumentatorMiddleware):
+    """The instrumentator, with its in-progress gauge in our registry too.
+
+    As it comes it puts that one gauge in the process-wide registry, where the second app of a
+    process can't declare it again.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        super().__init__(
+            app,
+            should_group_status_codes=False,
+            should_exclude_streaming_duration=True,
+            registry=metrics.registry,
+        )
+        self.should_instrument_requests_inprogress = True
+        self.inprogress = Gauge(
+            "http_requests_inprogress",
+            "HTTP requests in progress.",
+            ["method", "handler"],
+            registry=metrics.registry,
+        )
+        self.inprogress_labels = True
+
+
+def stop_server(_failure: StartupError) -> None:
+    """End the server that runs this app, if there is one: it listens for SIGTERM."""
+    if signal.getsignal(signal.SIGTERM) not in {signal.SIG_DFL, signal.SIG_IGN, None}:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def create_app(settings: Settings | None = None, *, on_fatal: OnFatal = stop_server) -> FastAPI:
+    """Make the app; models are loaded by its lifespan.
+
+    Args:
+        settings: read from the environment when None.
+        on_fatal: called on the event loop when a required model can't be loaded.
+
+    Raises:
+        SettingsError: a setting has a bad value.
+        CatalogError: the catalogue can't be read.
+
+    """
+    settings = settings or load_settings()
+    catalog = read_catalog(settings.models_file)
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_runtime(settings, catalog, metrics=metrics, on_fatal=on_fatal) as runtime:
+            app.state.runtime = runtime
+            yield
+
+    app = FastAPI(
+        title="ml-api",
+        version=version("ml-api"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        middleware=_middleware(settings, metrics),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    pages.mount_static(app)
+    exceptions.install(app, metrics=metrics)
+    document_problems(app)
+    return app
+
+
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+    """Return the middleware, the outermost first."""
+    timeout_s = settings.request_timeout_ms / 1000
+    return [
+        Middleware(RequestLogMiddleware),
+        Middleware(HttpMetricsMiddleware, metrics=metrics),
+        Middleware(exceptions.ErrorBoundaryMiddleware, metrics=metrics),
+        Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, timeout_s=timeout_s),
+    ]

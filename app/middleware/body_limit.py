@@ -1,0 +1,80 @@
+"""Bounds a request body in bytes and in time, before anything parses it."""
+
+import asyncio
+from collections.abc import Iterator
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import BodyTimeoutError, BodyTooLargeError
+
+# A client that is still sending doesn't read the answer, and a connection closed on unread data
+# is reset before it could. So a body that is too large is read to its end and thrown away, up to
+# this many times the limit.
+DISCARD_FACTOR = 16
+CLOSE = {"Connection": "close"}
+
+
+class BodyLimitMiddleware:
+    """Reads the whole body, up to a limit, and hands it on in one piece.
+
+    Raises, for the error boundary around it:
+        BodyTooLargeError: announced or found to be larger than `max_bytes`.
+        BodyTimeoutError: not there within `timeout_s`.
+
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or not has_body(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                body = await self._read(receive)
+        except TimeoutError:
+            raise BodyTimeoutError(headers=CLOSE) from None
+        if body is None:
+            return  # the client left; there is nobody to answer
+        await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """Return the body, or None when the client left before it was whole."""
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunk: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(chunk)
+            if size <= self._max_bytes:
+                chunks.append(chunk)
+            elif size > self._max_bytes * DISCARD_FACTOR:
+                break
+        if size > self._max_bytes:
+            raise BodyTooLargeError(
+                f"The body is larger than {self._max_bytes} bytes.", headers=CLOSE if more else None
+            )
+        return b"".join(chunks)
+
+
+def has_body(headers: Headers) -> bool:
+    """Tell from the headers whether a body follows; HTTP says it in one of two ways."""
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives the body first and then whatever else comes."""
+    pending: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replay() -> Message:
+        return next(pending, None) or await receive()
+
+    return replay

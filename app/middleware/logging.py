@@ -1,0 +1,63 @@
+"""Gives each request its id and its one log line."""
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.observability.logs import request_id
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Asked every few seconds by machines: only worth a line when someone is looking for one.
+PROBES = frozenset({"/health", "/ready", "/metrics"})
+# nginx's number for "the client closed the connection"; logged, never sent.
+CLIENT_LEFT = 499
+
+
+class RequestLogMiddleware:
+    """Takes over or makes the request id, answers it as `X-Request-ID`, logs `request_done`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent_id = Headers(scope=scope).get("x-request-id", "")
+        current = sent_id if REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
+        token = request_id.set(current)
+        started = time.perf_counter()
+        status = CLIENT_LEFT
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = current
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            _log_done(scope, status=status, seconds=time.perf_counter() - started)
+            request_id.reset(token)
+
+
+def _log_done(scope: Scope, *, status: int, seconds: float) -> None:
+    """Log the route's template, never the path: a path may hold what a user wrote."""
+    template = getattr(scope.get("route"), "path", "none")
+    level = logging.DEBUG if template in PROBES and status < 500 else logging.INFO  # noqa: PLR2004
+    extra = {
+        "method": scope["method"],
+        "route": template,
+        "status": status,
+        "duration_ms": round(seconds * 1000, 2),
+    }
+    log.log(level, "request_done", extra=extra)

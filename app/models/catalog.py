@@ -1,0 +1,120 @@
+"""Reads models.toml into `ModelSpec`s and says readably what is wrong with it."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from app.engines.base import Task
+from app.errors import CatalogError
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Limits(BaseModel):
+    """Bounds of one model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_tokens: int | None = Field(None, gt=0)  # longer texts are cut; None: the model's window
+    max_batch: int = Field(8, gt=0)  # texts in one engine call; a CPU gains nothing beyond 8
+
+
+class ModelSpec(BaseModel):
+    """One entry of the catalogue; `docs/models.md` explains each field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    task: Task = Task.CLASSIFICATION
+    source: str | None = None
+    adapter: str | None = None
+    engine: str = "auto"
+    default: bool = False
+    required: bool = False
+    labels: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    sha256: Mapping[str, Sha256] | Sha256 | None = None
+    fake: Mapping[str, Any] = {}
+
+    @field_validator("labels")
+    @classmethod
+    def labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Two labels of one name could not be told apart in an answer."""
+        if len(set(labels)) != len(labels):
+            raise ValueError("labels must differ")
+        return labels
+
+    @property
+    def pins(self) -> Mapping[str, str]:
+        """Return file name → sha256; the name "" stands for a source that is one file."""
+        if self.sha256 is None:
+            return {}
+        return {"": self.sha256} if isinstance(self.sha256, str) else self.sha256
+
+
+class Catalog:
+    """All models that this service may serve, in the order of the file."""
+
+    def __init__(self, specs: Sequence[ModelSpec], *, folder: Path = Path()) -> None:
+        self.specs = tuple(specs)
+        self.folder = folder
+        self._by_name = {spec.name: spec for spec in specs}
+        if len(self._by_name) != len(self.specs):
+            raise CatalogError("two models have the same name")
+        self._defaults = {task: self._choose_default(task) for task in Task}
+
+    def _choose_default(self, task: Task) -> str | None:
+        """Return the name of a task's default model: the one that says so, else the first."""
+        of_task = [spec for spec in self.specs if spec.task is task]
+        said = [spec.name for spec in of_task if spec.default]
+        if len(said) > 1:
+            raise CatalogError(f"two default models for {task}: {', '.join(said)}")
+        candidates = said or [spec.name for spec in of_task]
+        return candidates[0] if candidates else None
+
+    def get(self, name: str) -> ModelSpec | None:
+        """Return the entry of that name, if there is one."""
+        return self._by_name.get(name)
+
+    def default(self, task: Task) -> str | None:
+        """Return the name of the task's default model, if the task has a model at all."""
+        return self._defaults[task]
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Read the catalogue.
+
+    Raises:
+        CatalogError: the file can't be read, or an entry is wrong; the message names it.
+
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise CatalogError(f"{path}: can't be read: {failure.strerror}") from failure
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
+        raise CatalogError(f"{path}: not valid TOML: {failure}") from failure
+    entries = content.pop("models", [])
+    if content or not isinstance(entries, list):
+        raise CatalogError(f"{path}: holds tables [[models]] and nothing else")
+    try:
+        specs = [_read_spec(number, entry) for number, entry in enumerate(entries, start=1)]
+        return Catalog(specs, folder=path.parent)
+    except CatalogError as failure:
+        raise CatalogError(f"{path}: {failure}") from None
+
+
+def _read_spec(number: int, entry: object) -> ModelSpec:
+    """Validate one entry; an error names the entry and its field."""
+    try:
+        return ModelSpec.model_validate(entry)
+    except ValidationError as invalid:
+        name = entry.get("name", number) if isinstance(entry, dict) else number
+        said = [
+            f"{'.'.join(map(str, error['loc'])) or 'entry'}: {error['msg']}"
+            for error in invalid.errors(include_url=False)
+        ]
+        raise CatalogError(f"model {name}: {'; '.join(said)}") from None

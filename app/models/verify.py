@@ -1,0 +1,78 @@
+"""Decides which files of a model may be loaded: no pickles, no wrong digests."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from app.errors import SourceError, UnsafeModelError
+
+# What a model may consist of: weights without code in them, and their descriptions.
+WEIGHTS = (".safetensors", ".gguf", ".onnx")
+DESCRIPTIONS = (".json", ".txt", ".model")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+# A length in 8 bytes, then JSON. A pickle begins with 0x80, a zip around one with "PK".
+SAFETENSORS_HEADER = re.compile(rb".{8}\{", re.DOTALL)
+HEADER_BYTES = 9
+
+
+def choose_files(names: Sequence[str], where: str) -> list[str]:
+    """Return the files of a model that are needed, out of all that lie there.
+
+    Raises:
+        UnsafeModelError: the only weights are a pickle; the message names it.
+        SourceError: there are no weights.
+
+    """
+    if not any(name.endswith(WEIGHTS) for name in names):
+        pickles = sorted(name for name in names if name.endswith(PICKLES))
+        if pickles:
+            raise UnsafeModelError(
+                f"{where}: {pickles[0]} is a pickle, which can run code when it is loaded;"
+                " convert it to safetensors"
+            )
+        raise SourceError(f"{where}: no weights there ({', '.join(WEIGHTS)})")
+    return [name for name in names if name.endswith((*WEIGHTS, *DESCRIPTIONS))]
+
+
+def verify(path: Path, pins: Mapping[str, str]) -> None:
+    """Check a model's folder or file before anything reads it.
+
+    Args:
+        path: the folder or the file.
+        pins: file name relative to the folder → sha256; "" for a source that is one file.
+
+    Raises:
+        UnsafeModelError: a digest differs, or weights are a pickle, under its own name or not.
+        SourceError: there are no weights, or a pinned file is missing.
+
+    """
+    files = {"": path}
+    if path.is_dir():
+        files = {str(f.relative_to(path)): f for f in sorted(path.rglob("*")) if f.is_file()}
+    elif path.name in pins:
+        files = {path.name: path}
+    choose_files([str(file) for file in files.values()], str(path))
+    for file in files.values():
+        if file.suffix == ".safetensors":
+            _check_header(file)
+    for name, digest in pins.items():
+        if name not in files:
+            raise SourceError(f"{path / name}: has a sha256 in the catalogue, but is not there")
+        _check_digest(files[name], digest)
+
+
+def _check_header(file: Path) -> None:
+    """See that a file called safetensors is one."""
+    with file.open("rb") as content:
+        head = content.read(HEADER_BYTES)
+    if not SAFETENSORS_HEADER.match(head):
+        raise UnsafeModelError(f"{file}: is not in the safetensors format, whatever its name says")
+
+
+def _check_digest(file: Path, expected: str) -> None:
+    """Compare a file with its pin."""
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != expected:
+        raise UnsafeModelError(f"{file}: sha256 is {found}, the catalogue says {expected}")

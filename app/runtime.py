@@ -1,0 +1,168 @@
+"""The composition root: opens every long-lived object in order and closes them in reverse."""
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from app.batching.pool import InferencePool
+from app.errors import NotReadyError, StartupError, UnhealthyError
+from app.models.catalog import Catalog
+from app.models.loading import ModelLoader
+from app.models.registry import ModelRegistry, ModelState
+from app.models.schemas import ModelReadiness, Readiness
+from app.models.sources import Sources
+from app.observability.metrics import Metrics
+from app.settings import Settings, core_count
+
+log = logging.getLogger(__name__)
+
+# Loading is mostly waiting for disk and network; more at once would only fight for memory.
+LOAD_THREADS = 4
+LAG_CHECK_S = 0.25
+OnFatal = Callable[[StartupError], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Runtime:
+    """What lives as long as the process; made by `open_runtime`, handed out by `api/deps.py`."""
+
+    settings: Settings
+    metrics: Metrics
+    pool: InferencePool
+    registry: ModelRegistry
+    is_draining: bool = False
+    loop_lag_s: float = 0.0
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def check_health(self) -> None:
+        """Say whether the process can do work.
+
+        Raises:
+            UnhealthyError: `checks` names what is dead or stuck.
+
+        """
+        stuck_s = self.pool.longest_call_s()
+        dead = []
+        if self.loop_lag_s * 1000 > self.settings.health_max_lag_ms:
+            dead.append(f"event_loop: {self.loop_lag_s:.1f} s late")
+        if stuck_s > self.settings.health_max_call_s:
+            dead.append(f"inference: one call has been running for {stuck_s:.0f} s")
+        if dead:
+            raise UnhealthyError("; ".join(dead), extensions={"checks": dead})
+
+    def check_ready(self) -> None:
+        """Say whether traffic should come here.
+
+        Raises:
+            NotReadyError: with every model's state, or because the process is shutting down.
+
+        """
+        if self.is_draining:
+            raise NotReadyError("The service is shutting down.", retry_after_s=1)
+        if not self.registry.is_ready:
+            waiting = [e.spec.name for e in self.registry.entries if e.is_blocking]
+            raise NotReadyError(
+                f"Waiting for {', '.join(waiting)}.",
+                retry_after_s=1,
+                extensions=self.readiness().model_dump(
+                    mode="json", include={"models"}, exclude_none=True
+                ),
+            )
+
+    def readiness(self) -> Readiness:
+        """Return each model's state, and what works less well than it should."""
+        failed = [e.spec.name for e in self.registry.entries if e.state is ModelState.FAILED]
+        models = [
+            ModelReadiness(
+                name=entry.spec.name,
+                state=entry.state,
+                required=entry.spec.required,
+                reason=entry.reason,
+            )
+            for entry in self.registry.entries
+        ]
+        return Readiness(models=models, degraded=[f"model:{name}" for name in failed])
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: Settings, catalog: Catalog, *, metrics: Metrics, on_fatal: OnFatal
+) -> AsyncIterator[Runtime]:
+    """Open everything, load the models behind the caller's back, and close it all at the end.
+
+    Args:
+        settings: as read by the entry point.
+        catalog: the models to load.
+        metrics: where everything counts.
+        on_fatal: called on the loop when a required model can't be loaded.
+
+    """
+    async with AsyncExitStack() as stack:
+        load_threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="model-load")
+        stack.callback(load_threads.shutdown, wait=False, cancel_futures=True)
+        registry = ModelRegistry(
+            catalog,
+            load=_loader(settings, catalog),
+            executor=load_threads,
+            metrics=metrics,
+        )
+        stack.push_async_callback(registry.close, timeout_s=settings.shutdown_budget_s)
+        pool = InferencePool(
+            threads=settings.thread_count,
+            max_waiting=settings.inference_queue,
+            metrics=metrics,
+        )
+        stack.push_async_callback(pool.close, timeout_s=settings.shutdown_budget_s)
+        runtime = Runtime(settings=settings, metrics=metrics, pool=pool, registry=registry)
+        for background in (_load_models(runtime, on_fatal), _watch_lag(runtime)):
+            task = asyncio.create_task(background)
+            stack.push_async_callback(_cancel, task)
+        try:
+            yield runtime
+        finally:
+            runtime.is_draining = True
+
+
+def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
+    sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
+    return ModelLoader(
+        sources,
+        folder=catalog.folder,
+        device=settings.device,
+        threads=max(1, core_count() // settings.thread_count),
+    )
+
+
+async def _load_models(runtime: Runtime, on_fatal: OnFatal) -> None:
+    """Load all models; a required one that fails ends the process, by way of `on_fatal`."""
+    try:
+        await runtime.registry.load_all()
+    except StartupError as failure:
+        log.critical("startup_failed", extra={"code": failure.reason, "reason": str(failure)})
+        on_fatal(failure)
+        return
+    # What is loaded stays: the collector need not walk it again at every full collection.
+    gc.collect()
+    gc.freeze()
+    runtime.loaded.set()
+    log.info("models_loaded", extra={"models": len(runtime.registry.entries)})
+
+
+async def _watch_lag(runtime: Runtime) -> None:
+    """Measure how late the event loop wakes up; what blocks it shows here first."""
+    while True:
+        due = time.monotonic() + LAG_CHECK_S
+        await asyncio.sleep(LAG_CHECK_S)
+        runtime.loop_lag_s = max(0.0, time.monotonic() - due)
+        runtime.metrics.event_loop_lag_seconds.set(runtime.loop_lag_s)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,80 @@
+"""Runs the app under uvicorn, and owns its signals and its exit status."""
+
+import logging
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.errors import StartupError
+from app.main import create_app
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Longer than the 60 s for which an AWS load balancer keeps an idle connection: otherwise it sends
+# a request down a connection that this server is just closing, and answers 502.
+KEEP_ALIVE_S = 75
+EXIT_OK = 0
+EXIT_STARTUP_FAILED = 1
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that says where to look, and exits with a status of ours."""
+
+    failure: StartupError | None = None
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Start listening and say so in one line, on standard output."""
+        await super().startup(sockets)  # type: ignore[arg-type]  # uvicorn passes its own
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(
+                f"ml-api: http://{shown}:{port} (docs at /docs; ready when /ready is)", flush=True
+            )
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Stop on SIGTERM and SIGINT; unlike uvicorn's own, don't raise them again afterwards."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
+    def fail(self, failure: StartupError) -> None:
+        """Stop because a required model can't be loaded."""
+        self.failure = failure
+        self.should_exit = True
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal comes; return the exit status.
+
+    Raises:
+        StartupError: the catalogue can't be read.
+
+    """
+    server: Server
+
+    def on_fatal(failure: StartupError) -> None:
+        server.fail(failure)
+
+    app: FastAPI = create_app(settings, on_fatal=on_fatal)
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=settings.shutdown_budget_s,
+        )
+    )
+    server.run()
+    if server.failure is not None:
+        raise server.failure
+    return EXIT_OK

@@ -1,0 +1,104 @@
+"""All settings, read once from the environment or `.env`; the only reader of either."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import SettingsError
+
+Positive = Annotated[int, Field(gt=0)]
+PACKAGED_MODELS_FILE = Path(__file__).parent / "models" / "models.toml"
+
+
+def core_count() -> int:
+    """Return how many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """What can be set; the description of each field is its documentation."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(
+        Path("data"), description="Folder under which everything that the service writes lies."
+    )
+    model_cache_dir: Path | None = Field(
+        None, description="Folder for downloaded and converted models; default `DATA_DIR/models`."
+    )
+    models_file: Path = Field(
+        PACKAGED_MODELS_FILE, description="The catalogue of models; default: the packaged one."
+    )
+    hf_endpoint: str | None = Field(
+        None, description="Address of a mirror of the Hugging Face hub; default: the hub."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where torch runs; `auto` takes CUDA when there is a GPU."
+    )
+    inference_threads: Positive | None = Field(
+        None, description="Threads that run engines; default: one for each core, at most 8."
+    )
+    inference_queue: Positive = Field(
+        256, description="Calls that may wait for an inference thread; more get 503 `overloaded`."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`json`, `console`, or `auto`: console on a terminal, else json."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least severe level that is logged."
+    )
+    log_inputs: bool = Field(
+        default=False, description="Log input texts and messages of errors that may contain them."
+    )
+    max_body_bytes: Positive = Field(
+        1_048_576, description="Largest request body, in bytes; a larger one gets 413."
+    )
+    request_timeout_ms: Positive = Field(
+        30_000,
+        description="Deadline of a request in milliseconds, then 504; "
+        "a client can ask for less with `X-Request-Timeout-Ms`.",
+    )
+    shutdown_budget_s: Positive = Field(
+        20, description="Seconds that requests in flight have to finish after SIGTERM."
+    )
+    health_max_lag_ms: Positive = Field(
+        1_000, description="Event-loop lag in milliseconds above which `/health` answers 503."
+    )
+    health_max_call_s: Positive = Field(
+        120, description="Seconds that one engine call may take before `/health` answers 503."
+    )
+
+    @property
+    def models_dir(self) -> Path:
+        """Folder for downloaded and converted models."""
+        return self.model_cache_dir or self.data_dir / "models"
+
+    @property
+    def thread_count(self) -> int:
+        """Number of inference threads."""
+        # More than 8 threads of one Python process gain nothing on one model: the GIL is held
+        # between the engine's calls.
+        return self.inference_threads or min(core_count(), 8)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: naming each variable with a bad value, without the value.
+
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # validated by Pydantic
+    except ValidationError as invalid:
+        lines = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
+        raise SettingsError("; ".join(lines)) from None
