@@ -84,6 +84,14 @@ class BodyTimeoutError(ServiceError):
     title = "Request timeout"
 
 
+class ModelNameConflictError(ServiceError):
+    """The path and the body name different models."""
+
+    status = 409
+    code = "model_name_conflict"
+    title = "Two models named"
+
+
 class BodyTooLargeError(ServiceError):
     """The body is larger than the service accepts."""
 

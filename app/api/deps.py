@@ -57,13 +57,13 @@ InferenceDep = Annotated[InferenceService, Depends(get_inference)]
 async def get_deadline(
     runtime: RuntimeDep,
     x_request_timeout_ms: Annotated[
-        int | None,
+        int,
         Header(ge=1, le=MAX_TIMEOUT_MS, description="The answer is of no use after so long."),
-    ] = None,
+    ] = MAX_TIMEOUT_MS,
 ) -> Deadline:
     """Return when the answer is too late: the client's wish, but never more than the setting."""
-    timeout_ms = runtime.settings.request_timeout_ms
-    return Deadline.after(min(x_request_timeout_ms or timeout_ms, timeout_ms) / 1000)
+    timeout_ms = min(x_request_timeout_ms, runtime.settings.request_timeout_ms)
+    return Deadline.after(timeout_ms / 1000)
 
 
 DeadlineDep = Annotated[Deadline, Depends(get_deadline)]

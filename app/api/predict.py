@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path
 
 from app.api.deps import DeadlineDep, InferenceDep, JsonRoute
 from app.api.problems import WITH_BODY, WITH_MODEL, problems
-from app.errors import InvalidRequestError, ServiceError
+from app.errors import ModelNameConflictError, ServiceError
 from app.models.schemas import (
     MAX_NAME_CHARS,
     FailedText,
@@ -43,28 +43,25 @@ async def predict(
     return _answer(asked, made)
 
 
-@router.post("/predict/{model_name}", responses=RESPONSES, response_model_exclude_none=True)
+@router.post(
+    "/predict/{model_name}",
+    responses=problems(*WITH_BODY, *WITH_MODEL, ModelNameConflictError),
+    response_model_exclude_none=True,
+)
 async def predict_with(
-    model_name: Annotated[str, Path(max_length=MAX_NAME_CHARS)],
+    model_name: Annotated[str, Path(max_length=MAX_NAME_CHARS, examples=["sentiment"])],
     asked: PredictRequest,
     inference: InferenceDep,
     deadline: DeadlineDep,
 ) -> PredictResponse:
     """Classify one text with the model that the path names."""
     if asked.model_name not in {None, model_name}:
-        differs = {
-            "loc": ["body", "model_name"],
-            "msg": "differs from the path",
-            "type": "conflict",
-        }
-        raise InvalidRequestError([differs])
+        raise ModelNameConflictError
     made = await inference.predict(asked.text, model_name=model_name, deadline=deadline)
     return _answer(asked, made)
 
 
-@router.post(
-    "/predict-batch", responses=problems(*WITH_BODY, *WITH_MODEL), response_model_exclude_none=True
-)
+@router.post("/predict-batch", responses=RESPONSES, response_model_exclude_none=True)
 async def predict_batch(
     asked: PredictBatchRequest, inference: InferenceDep, deadline: DeadlineDep
 ) -> PredictBatchResponse:

@@ -70,8 +70,14 @@ class InferencePool:
             self._executor, self._work, ticket, call
         )
         self._futures.add(future)
-        future.add_done_callback(self._futures.discard)
-        future.add_done_callback(lambda _: on_done())
+
+        def settle(done: asyncio.Future[Result]) -> None:
+            self._futures.discard(done)
+            if not done.cancelled():
+                done.exception()  # seen: a call past its deadline has nobody to tell
+            on_done()
+
+        future.add_done_callback(settle)
         try:
             # The shield keeps `future` alive, so that on_done waits for the thread.
             return await asyncio.wait_for(asyncio.shield(future), deadline.remaining_s)

@@ -19,6 +19,8 @@ POSITION_OFFSET = 2
 # tokenizer_config.json says 10^30 where it means "no limit".
 UNLIMITED = 1_000_000
 FALLBACK_MAX_TOKENS = 512
+# Without one of these transformers makes a tokenizer to which every word is unknown.
+VOCABULARIES = ("vocab.*", "*.model")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -57,7 +59,10 @@ class TextEncoder:
     def __init__(self, folder: Path, *, limit: int | None = None) -> None:
         self._tokenizer = self._read(folder)
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length=window(folder, limit=limit))
+        max_tokens = window(folder, limit=limit)
+        if max_tokens <= self._tokenizer.num_special_tokens_to_add(is_pair=False):
+            raise EngineError(f"{folder}: {max_tokens} tokens leave no room for a text")
+        self._tokenizer.enable_truncation(max_length=max_tokens)
         self._pad_id = int(read_json(folder / "config.json").get("pad_token_id") or 0)
 
     @staticmethod
@@ -65,11 +70,18 @@ class TextEncoder:
         """Read tokenizer.json; older models have only a vocabulary, which transformers converts."""
         path = folder / "tokenizer.json"
         if path.is_file():
-            return Tokenizer.from_file(str(path))
-        from transformers import AutoTokenizer
+            try:
+                return Tokenizer.from_file(str(path))
+            except Exception as failure:  # the library raises nothing narrower
+                raise EngineError(f"{path}: can't be read: {failure}") from failure
+        backend = None
+        if any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
+            from transformers import AutoTokenizer
 
-        converted = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        backend = getattr(converted, "backend_tokenizer", None)
+            converted = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
+            backend = getattr(converted, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise EngineError(f"{folder}: no tokenizer.json, and none can be made of what is there")
         return backend

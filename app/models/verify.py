@@ -58,7 +58,7 @@ def verify(path: Path, pins: Mapping[str, str]) -> None:
             _check_header(file)
     for name, digest in pins.items():
         if name not in files:
-            raise SourceError(f"{path / name}: has a sha256 in the catalogue, but is not there")
+            raise SourceError(f"{path / name}: pinned in the catalogue, but there is no such file")
         _check_digest(files[name], digest)
 
 

@@ -80,10 +80,11 @@ class InferenceService:
             InferenceFailedError: the engine can't do this text.
 
         """
+        started = time.monotonic()
         model, (result,) = await self._run([text], model_name=model_name, deadline=deadline)
         if isinstance(result, ServiceError):
             raise result
-        self._log_made(model, [text], result.label)
+        self._log_made(model, [text], started)
         return result
 
     async def predict_batch(
@@ -96,6 +97,7 @@ class InferenceService:
             OverloadedError, DeadlineExceededError: as the pool says.
 
         """
+        started = time.monotonic()
         results: list[Prediction | ServiceError | None] = [_refuse(text) for text in texts]
         # Neighbours in length share a call, so that little of it is padding.
         order = sorted(
@@ -111,7 +113,7 @@ class InferenceService:
             )
             for index, answer in zip(chunk, answers, strict=True):
                 results[index] = answer
-        self._log_made(model, texts, None)
+        self._log_made(model, texts, started)
         return BatchPrediction(model=model, results=tuple(r for r in results if r is not None))
 
     async def _run(
@@ -145,15 +147,16 @@ class InferenceService:
         if isinstance(row, Exception) or not np.isfinite(row).all():
             self._metrics.engine_failures.labels(name).inc()
             kind = type(row).__name__ if isinstance(row, Exception) else "NotFinite"
-            said = {"message": str(row)} if self._log_inputs else {}
+            said = {"failure": str(row)} if self._log_inputs else {}
             log.error("inference_failed", extra={"model": name, "error": kind, **said})
             return InferenceFailedError()
         best_first = np.argsort(-row, kind="stable")
         return Prediction(model=name, scores=tuple((labels[i], float(row[i])) for i in best_first))
 
-    def _log_made(self, model: str, texts: Sequence[str], label: str | None) -> None:
+    def _log_made(self, model: str, texts: Sequence[str], started: float) -> None:
         said = {"texts": list(texts)} if self._log_inputs else {}
-        extra = {"model": model, "count": len(texts), "label": label, **said}
+        duration_ms = round((time.monotonic() - started) * 1000, 2)
+        extra = {"model": model, "count": len(texts), "duration_ms": duration_ms, **said}
         log.info("prediction_made", extra=extra)
 
 

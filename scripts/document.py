@@ -1,0 +1,122 @@
+"""Write the tables of docs/ and .env.example from the code, or check that they are true."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from app.errors import ServiceError, StartupError, all_service_errors
+from app.observability.metrics import Metrics
+from app.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+BEGIN = "<!-- made by `make docs` from the code; edit the code instead -->"
+END = "<!-- end -->"
+PACKAGED = "the packaged `app/models/models.toml`"
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def default(name: str, value: Any) -> str:  # noqa: ANN401  # a setting's default can be anything
+    """Return a default as a person writes it."""
+    if name == "models_file":
+        return ""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def settings_table() -> str:
+    """Return every setting with default and meaning."""
+    rows: list[tuple[str, ...]] = []
+    for name, field in Settings.model_fields.items():
+        shown = default(name, field.default)
+        rows.append((f"`{name.upper()}`", f"`{shown}`" if shown else "", field.description or ""))
+    return table(("setting", "default", "meaning"), rows)
+
+
+def env_example() -> str:
+    """Return .env.example: every setting, commented out, at its default."""
+    lines = ["# Copy to .env and change what you need; docs/settings.md has the same as a table."]
+    for name, field in Settings.model_fields.items():
+        lines += ["", f"# {field.description}", f"#{name.upper()}={default(name, field.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def errors_table() -> str:
+    """Return every code that a client can meet."""
+    rows = [
+        (str(error.status), f"`{error.code}`", (error.__doc__ or "").strip())
+        for error in sorted(all_service_errors(), key=lambda e: (e.status, e.code))
+        if error is not ServiceError
+    ]
+    return table(("status", "code", "detail"), rows)
+
+
+def reasons_table() -> str:
+    """Return every reason for which a model can fail to load."""
+    rows = [
+        (f"`{error.reason}`", (error.__doc__ or "").strip())
+        for error in StartupError.__subclasses__()
+    ]
+    return table(("reason", "meaning"), rows)
+
+
+def metrics_table() -> str:
+    """Return every metric that metrics.py declares."""
+    rows: list[tuple[str, ...]] = []
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            told = next(iter(metric.describe()))
+            name = f"{told.name}{'_total' if told.type == 'counter' else ''}"
+            rows.append((f"`{name}`", told.type, labels(metric), told.documentation))
+    return table(("metric", "type", "labels", "meaning"), rows)
+
+
+def labels(metric: MetricWrapperBase) -> str:
+    """Return the label names of a metric."""
+    return ", ".join(f"`{name}`" for name in metric._labelnames)  # noqa: SLF001  # no public name
+
+
+def between(path: Path, *tables: str) -> str:
+    """Return a document with the text between its markers replaced, table by table."""
+    rest, made = path.read_text(encoding="utf-8"), ""
+    for content in tables:
+        before, _, after = rest.partition(BEGIN)
+        _, _, rest = after.partition(END)
+        made += f"{before}{BEGIN}\n\n{content}\n\n{END}"
+    return made + rest
+
+
+def documents() -> dict[Path, str]:
+    """Return path → content of everything that is made from the code."""
+    docs = ROOT / "docs"
+    return {
+        ROOT / ".env.example": env_example(),
+        docs / "settings.md": between(docs / "settings.md", settings_table()),
+        docs / "errors.md": between(docs / "errors.md", errors_table(), reasons_table()),
+        docs / "metrics.md": between(docs / "metrics.md", metrics_table()),
+    }
+
+
+def main() -> None:
+    """Write, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare only, write nothing")
+    is_check = parser.parse_args().check
+    for path, content in documents().items():
+        if is_check and (not path.exists() or path.read_text(encoding="utf-8") != content):
+            sys.exit(f"{path.name} is not what the code says; run `make docs`")
+        if not is_check:
+            path.write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

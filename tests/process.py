@@ -1,0 +1,90 @@
+"""Starts the real service as a process of its own, as `make serve` does."""
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import httpx2
+
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 40
+APP = Path(sys.executable).parent / "app"
+
+
+@dataclass
+class Service:
+    """A running service: where it listens, and its process."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8")
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> float:
+        """Ask /ready until it says 200; return the seconds that took."""
+        started = time.monotonic()
+        while time.monotonic() < started + timeout_s:
+            if httpx2.get(f"{self.url}/ready", timeout=10).status_code == 200:
+                return time.monotonic() - started
+            time.sleep(0.02)  # between two questions to another process there is nothing to wait on
+        raise TimeoutError(self.log)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_TIMEOUT_S)
+
+
+def environment(folder: Path, **settings: Any) -> dict[str, str]:
+    """The tests' environment without settings of the person who runs them."""
+    kept = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG", "TMPDIR"}}
+    given = {name.upper(): str(value) for name, value in settings.items()}
+    return {**kept, "DATA_DIR": str(folder / "data"), **given}
+
+
+def first_line(stream: IO[str], timeout_s: float) -> str:
+    """Read one line, or nothing when the time is up."""
+    with selectors.DefaultSelector() as ready:
+        ready.register(stream, selectors.EVENT_READ)
+        return stream.readline() if ready.select(timeout_s) else ""
+
+
+@contextmanager
+def service(folder: Path, models: str | None = None, **settings: Any) -> Iterator[Service]:
+    """Run `app serve` on a free port in `folder`; end it when the block does."""
+    if models is not None:
+        (folder / "models.toml").write_text(models, encoding="utf-8")
+        settings["models_file"] = folder / "models.toml"
+    log_file = folder / "log"
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            [APP, "serve", "--port", "0"],
+            cwd=folder,
+            env=environment(folder, **settings),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    assert process.stdout is not None
+    try:
+        line = first_line(process.stdout, START_TIMEOUT_S)
+        found = re.search(r"http://\S+:\d+", line)
+        assert found, f"no address in {line!r}: {log_file.read_text(encoding='utf-8')}"
+        yield Service(url=found[0], process=process, log_file=log_file)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(STOP_TIMEOUT_S)
+        process.stdout.close()

@@ -1,0 +1,66 @@
+"""Runs an app inside the test's process, with its lifespan, on models that the test names."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient
+
+from app.errors import StartupError
+from app.main import create_app
+from app.runtime import Runtime
+from app.settings import Settings
+
+FAKE = """
+[[models]]
+name = "dummy"
+engine = "fake"
+required = true
+fake = { fail_on = "poison", oom_over = 4 }
+"""
+
+
+class FatalError(Exception):
+    """A required model could not be loaded."""
+
+
+def fatal(failure: StartupError) -> None:
+    raise FatalError(str(failure))
+
+
+def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Settings:
+    models_file = tmp_path / "models.toml"
+    models_file.write_text(models, encoding="utf-8")
+    return Settings(
+        _env_file=None,
+        models_file=models_file,
+        data_dir=tmp_path / "data",
+        **settings,
+    )
+
+
+def make_app(tmp_path: Path, models: str = FAKE, **settings: Any) -> FastAPI:
+    return create_app(make_settings(tmp_path, models, **settings), on_fatal=fatal)
+
+
+@asynccontextmanager
+async def running(app: FastAPI, *, wait: bool = True) -> AsyncIterator[AsyncClient]:
+    """Open the app's lifespan and give a client for it; by default once the models are there."""
+    async with app.router.lifespan_context(app):
+        runtime: Runtime = app.state.runtime
+        if wait:
+            await runtime.loaded.wait()
+        transport = ASGITransport(app)
+        async with AsyncClient(transport=transport, base_url="http://test") as client:
+            yield client
+
+
+@asynccontextmanager
+async def serving(
+    tmp_path: Path, models: str = FAKE, **settings: Any
+) -> AsyncIterator[AsyncClient]:
+    """Make an app on these models and run it."""
+    async with running(make_app(tmp_path, models, **settings)) as client:
+        yield client

@@ -1,0 +1,120 @@
+"""Log lines: one shape for all, ids everywhere, and no input texts."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import make_app, running, serving
+
+from app.observability.logs import configure, request_id
+
+SECRET = "a secret that must not be logged"
+
+
+@contextmanager
+def captured(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[io.StringIO]:
+    """Configure logging onto a buffer, and put it back as it was."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    try:
+        configure(**{"log_format": "json", "level": "info", "log_inputs": False, **options})
+        yield stream
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+async def test_a_request_is_one_json_line_with_id_template_status_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with captured(monkeypatch) as stream:
+        async with serving(tmp_path) as client:
+            await client.post(
+                "/predict/dummy", json={"text": SECRET}, headers={"X-Request-ID": "my-id"}
+            )
+    done = next(line for line in lines(stream) if line["event"] == "request_done")
+    assert done.pop("duration_ms") > 0
+    assert done.pop("timestamp")
+    assert done == {
+        "level": "INFO",
+        "logger": "app.middleware.logging",
+        "event": "request_done",
+        "method": "POST",
+        "route": "/predict/{model_name}",
+        "status": 200,
+        "request_id": "my-id",
+    }
+    made = next(line for line in lines(stream) if line["event"] == "prediction_made")
+    assert (made["model"], made["count"], made["request_id"]) == ("dummy", 1, "my-id")
+    assert made["duration_ms"] > 0
+
+
+@pytest.mark.parametrize("log_inputs", [False, True])
+async def test_inputs_are_logged_only_when_a_setting_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, log_inputs: bool
+) -> None:
+    app = make_app(tmp_path, log_inputs=log_inputs)
+
+    async def crash(text: str) -> None:
+        raise RuntimeError(text) from ValueError(text)
+
+    app.get("/crash")(crash)
+    with captured(monkeypatch, log_inputs=log_inputs) as stream:
+        async with running(app) as client:
+            await client.post("/predict", json={"text": SECRET})
+            await client.post("/predict", json={"text": f"poison {SECRET}"})
+            await client.post("/predict-batch", json={"texts": [SECRET, f"poison {SECRET}"]})
+            await client.post("/predict", json={"text": SECRET, SECRET: 1})
+            await client.get(f"/{SECRET}")
+            await client.get("/crash", params={"text": SECRET})
+    assert (SECRET in stream.getvalue()) is log_inputs
+    crashed = next(line for line in lines(stream) if line["event"] == "unhandled_error")
+    assert "RuntimeError" in crashed["exc_info"]
+    assert "ValueError" in crashed["exc_info"]
+    assert __file__ in crashed["exc_info"]
+
+
+def test_outside_a_request_tracebacks_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    with captured(monkeypatch) as stream:
+        try:
+            raise ValueError(SECRET)
+        except ValueError:
+            logging.getLogger("x").exception("load_failed")
+    assert SECRET in lines(stream)[0]["exc_info"]
+
+
+def test_uvicorn_s_lines_have_the_same_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    with captured(monkeypatch) as stream:
+        logging.getLogger("uvicorn.error").info("Up %d", 1, extra={"color_message": "Up"})
+        logging.getLogger("uvicorn.access").info("never shown")
+    (line,) = lines(stream)
+    assert set(line) == {"level", "logger", "event", "timestamp"}
+    assert line["event"] == "Up 1"
+
+
+def test_the_console_format_is_one_readable_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with captured(monkeypatch, log_format="console") as stream:
+        token = request_id.set("abc")
+        logging.getLogger("x").warning("model_failed", extra={"model": "m"})
+        request_id.reset(token)
+    line = stream.getvalue().strip()
+    assert line.endswith("WARNING model_failed model=m request_id=abc")
+    assert "\n" not in line
+
+
+def test_auto_is_json_where_no_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with captured(monkeypatch, log_format="auto", level="warning") as stream:
+        logging.getLogger("x").info("too quiet")
+        logging.getLogger("x").warning("loud")
+    assert [line["event"] for line in lines(stream)] == ["loud"]

@@ -1,0 +1,118 @@
+"""The OpenAPI document: complete, true, and shown without internet."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+from process import APP, service
+from serving import FAKE, serving
+
+CONFIG = Path(__file__).parent / "schemathesis.toml"
+METHODS = {"get", "post", "put", "delete", "patch"}
+
+
+async def document(tmp_path: Path) -> dict[str, Any]:
+    async with serving(tmp_path) as client:
+        content: dict[str, Any] = (await client.get("/openapi.json")).json()
+    return content
+
+
+def operations(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in spec["paths"].items():
+        for method in METHODS & set(item):
+            yield f"{method} {path}", item[method]
+
+
+async def test_the_document_is_valid(tmp_path: Path) -> None:
+    spec = await document(tmp_path)
+    validate(spec)
+    assert set(spec["paths"]) == {
+        "/predict",
+        "/predict/{model_name}",
+        "/predict-batch",
+        "/models",
+        "/health",
+        "/ready",
+        "/metrics",
+    }
+
+
+async def test_every_body_has_an_example(tmp_path: Path) -> None:
+    spec = await document(tmp_path)
+    schemas = spec["components"]["schemas"]
+    for name, operation in operations(spec):
+        body = operation.get("requestBody")
+        answers = [body] if body else []
+        answers += [operation["responses"]["200"]] if name != "get /metrics" else []
+        for answer in answers:
+            reference = answer["content"]["application/json"]["schema"]["$ref"]
+            assert schemas[reference.rpartition("/")[2]].get("examples"), (name, reference)
+
+
+async def test_every_error_status_has_the_problem_schema_and_an_example(tmp_path: Path) -> None:
+    spec = await document(tmp_path)
+    for name, operation in operations(spec):
+        errors = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
+        assert {"408", "413", "500"} <= set(errors), name
+        for status, response in errors.items():
+            content = response["content"]["application/problem+json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            for code, example in content["examples"].items():
+                assert example["value"]["code"] == code
+                assert str(example["value"]["status"]) == status
+
+
+async def test_predict_names_every_status_that_it_can_answer(tmp_path: Path) -> None:
+    spec = await document(tmp_path)
+    statuses = set(spec["paths"]["/predict"]["post"]["responses"])
+    assert statuses == {"200", "400", "404", "408", "413", "415", "422", "500", "503", "504"}
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_pages_load_nothing_from_elsewhere(tmp_path: Path, page: str) -> None:
+    async with serving(tmp_path) as client:
+        html = (await client.get(page)).text
+        assert not re.search(r"(src|href)=\"(https?:)?//", html)
+        files = re.findall(r"(?:src|href)=\"([^\"]+)\"", html)
+        assert files
+        for file in files:
+            answer = await client.get(file)
+            assert answer.status_code == 200, file
+            assert len(answer.content) > 1000
+
+
+async def test_the_root_leads_to_the_pages(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        answer = await client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+
+
+def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+    # Under the name that the document's examples use, so that it tests more than 404.
+    models = FAKE.replace("dummy", "sentiment")
+    with service(tmp_path, models, log_level="error") as running:
+        running.wait_ready()
+        found = subprocess.run(
+            [
+                *(
+                    APP.parent / "schemathesis",
+                    "--config-file",
+                    CONFIG,
+                    "run",
+                    f"{running.url}/openapi.json",
+                ),
+                *("--checks", "all", "--max-examples", "60", "--seed", "1", "--workers", "2"),
+                *("--no-color", "--request-timeout", "10"),
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=115,
+        )
+    assert found.returncode == 0, found.stdout[-8000:]
+    assert "No issues found" in found.stdout, found.stdout[-3000:]
