@@ -8,7 +8,7 @@ RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test test-system lint format lock eval clean
+.PHONY: help serve install test test-system lint format lock docs eval clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ format: $(DEV)  ## Let ruff reformat the code.
 
 lock: $(DEV)  ## Resolve the ranges of pyproject.toml into requirements*.txt.
 	@$(BIN)/python scripts/lock.py
+
+docs: $(RUNTIME)  ## Write the tables of docs/ and .env.example from the code.
+	@$(BIN)/python scripts/document.py
 
 eval: $(RUNTIME)  ## Print the default classifier's accuracy from the committed files.
 	@$(BIN)/python scripts/eval_sentiment.py --check

@@ -13,6 +13,7 @@ cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the catalogue.")
 cli.add_typer(models_cli, name="models")
 
+EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1
 
 
@@ -38,7 +39,8 @@ def serve(
     configure(
         log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
     )
-    leave(run_server(settings))
+    run_server(settings)
+    leave(EXIT_OK)
 
 
 @models_cli.command("list")

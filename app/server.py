@@ -1,24 +1,20 @@
-"""Runs the app under uvicorn, and owns its signals and its exit status."""
+"""Runs the app under uvicorn, and owns its signals."""
 
-import logging
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import uvicorn
-from fastapi import FastAPI
 
 from app.errors import StartupError
 from app.main import create_app
+from app.protocol import BoundedHttpProtocol
 from app.settings import Settings
-
-log = logging.getLogger(__name__)
 
 # Longer than the 60 s for which an AWS load balancer keeps an idle connection: otherwise it sends
 # a request down a connection that this server is just closing, and answers 502.
 KEEP_ALIVE_S = 75
-EXIT_OK = 0
-EXIT_STARTUP_FAILED = 1
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Server(uvicorn.Server):
@@ -39,9 +35,12 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Stop on SIGTERM and SIGINT; unlike uvicorn's own, don't raise them again afterwards."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.handle_exit)
-        yield
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def fail(self, failure: StartupError) -> None:
         """Stop because a required model can't be loaded."""
@@ -49,24 +48,23 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(settings: Settings) -> int:
-    """Serve until a signal comes; return the exit status.
+def make_server(settings: Settings) -> Server:
+    """Return a server around a new app, not started yet.
 
     Raises:
-        StartupError: the catalogue can't be read.
+        CatalogError: the catalogue can't be read.
 
     """
-    server: Server
 
     def on_fatal(failure: StartupError) -> None:
         server.fail(failure)
 
-    app: FastAPI = create_app(settings, on_fatal=on_fatal)
     server = Server(
         uvicorn.Config(
-            app,
+            create_app(settings, on_fatal=on_fatal),
             host=settings.host,
             port=settings.port,
+            http=BoundedHttpProtocol,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -74,7 +72,17 @@ def serve(settings: Settings) -> int:
             timeout_graceful_shutdown=settings.shutdown_budget_s,
         )
     )
+    return server
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        StartupError: the catalogue can't be read, or a required model can't be loaded.
+
+    """
+    server = make_server(settings)
     server.run()
     if server.failure is not None:
         raise server.failure
-    return EXIT_OK

@@ -2,6 +2,7 @@
 
 import textwrap
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ def _libraries() -> tuple[Any, Any]:
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+        # PEFT asks transformers for it by its old name; nobody here can do anything about that.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is", FutureWarning)
         return torch, transformers
 
 

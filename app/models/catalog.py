@@ -117,4 +117,4 @@ def _read_spec(number: int, entry: object) -> ModelSpec:
             f"{'.'.join(map(str, error['loc'])) or 'entry'}: {error['msg']}"
             for error in invalid.errors(include_url=False)
         ]
-        raise CatalogError(f"model {name}: {'; '.join(said)}") from None
+        raise CatalogError(f"model {name!r}: {'; '.join(said)}") from None

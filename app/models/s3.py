@@ -56,8 +56,8 @@ def fetch(name: str, *, cache: Path) -> Path:
 
 
 def _client() -> Any:
-    """Make a client that gives up in bounded time."""
-    import boto3
+    """Make a client that gives up in bounded time; models load in several threads at once."""
+    from boto3.session import Session
     from botocore.config import Config
 
     config = Config(
@@ -65,7 +65,8 @@ def _client() -> Any:
         read_timeout=READ_TIMEOUT_S,
         retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
     )
-    return boto3.client("s3", config=config)
+    # boto3.client() would share one session between threads, which isn't safe.
+    return Session().client("s3", config=config)
 
 
 def _list(client: Any, bucket: str, below: str) -> dict[str, str]:

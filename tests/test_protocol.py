@@ -1,0 +1,80 @@
+"""Connections that don't get as far as a request."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from serving import make_settings
+
+from app.protocol import MAX_HEADER_BYTES, BoundedHttpProtocol
+from app.server import make_server
+
+GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@asynccontextmanager
+async def listening(tmp_path: Path) -> AsyncIterator[int]:
+    server = make_server(make_settings(tmp_path, port=0))
+    served = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await served
+
+
+async def exchange(port: int, *parts: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answer
+
+
+async def test_headers_without_end_are_431(tmp_path: Path) -> None:
+    endless = b"GET / HTTP/1.1\r\nX: " + b"a" * MAX_HEADER_BYTES * 2
+    async with listening(tmp_path) as port:
+        assert (await exchange(port, endless)).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nX: y\r\n"])
+async def test_headers_that_stop_coming_are_408(
+    tmp_path: Path, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "header_timeout_s", 0.05)
+    async with listening(tmp_path) as port:
+        assert (await exchange(port, sent)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_the_clock_stops_between_requests_and_runs_again_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "header_timeout_s", 0.05)
+    async with listening(tmp_path) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(b'{"status":"ok"}'))
+        with pytest.raises(TimeoutError):  # an idle connection is kept
+            await asyncio.wait_for(reader.read(1), 0.15)
+        writer.write(GET + b"GET /")
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        assert b" 408 " in await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+
+
+async def test_many_requests_on_one_connection_are_not_taken_for_one_large_one(
+    tmp_path: Path,
+) -> None:
+    count = 2 * MAX_HEADER_BYTES // len(GET)
+    closing = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    async with listening(tmp_path) as port:
+        answer = await exchange(port, *[GET] * 50, closing)
+        assert answer.count(b" 200 ") == 51
+    assert count > 50
