@@ -1,0 +1,213 @@
+"""The catalogue: what models.toml may say, and what is said about one that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from app.engines.base import Task
+from app.errors import CatalogError
+from app.models.catalog import Catalog, Limits, ModelSpec, read_catalog
+from app.settings import PACKAGED_MODELS_FILE
+
+DIGEST = "0123456789abcdef" * 4
+ENTRY = '[[models]]\nname = "a"\nsource = "file:a"\n'
+
+
+def read(tmp_path: Path, text: str) -> Catalog:
+    path = tmp_path / "models.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_catalog(path)
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    with pytest.raises(CatalogError) as refused:
+        read(tmp_path, text)
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path / 'models.toml'}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_three_lines_make_a_model(tmp_path: Path) -> None:
+    (spec,) = read(tmp_path, ENTRY).specs
+    assert spec == ModelSpec(name="a", source="file:a")
+    assert (spec.task, spec.engine) == (Task.CLASSIFICATION, "auto")
+    assert (spec.required, spec.labels, spec.adapter, dict(spec.pins)) == (False, (), None, {})
+    assert spec.limits == Limits()
+    assert (spec.limits.max_tokens, spec.limits.max_batch) == (None, None)
+
+
+def test_every_field_can_be_set(tmp_path: Path) -> None:
+    (spec,) = read(
+        tmp_path,
+        f"""
+        [[models]]
+        name = "all-Fields_1.0"
+        task = "embedding"
+        source = "hf:org/name@main"
+        adapter = "adapters/a"
+        engine = "torch"
+        default = true
+        required = true
+        labels = ["x", "y"]
+        sha256 = "{DIGEST}"
+        [models.limits]
+        max_tokens = 128
+        max_batch = 2
+        max_batch_tokens = 256
+        [models.fake]
+        delay_ms = 1
+        """,
+    ).specs
+    assert (spec.name, spec.task, spec.engine) == ("all-Fields_1.0", Task.EMBEDDING, "torch")
+    assert (spec.source, spec.adapter) == ("hf:org/name@main", "adapters/a")
+    assert (spec.default, spec.required, spec.labels) == (True, True, ("x", "y"))
+    assert spec.limits == Limits(max_tokens=128, max_batch=2, max_batch_tokens=256)
+    assert (dict(spec.pins), dict(spec.fake)) == ({"": DIGEST}, {"delay_ms": 1})
+
+
+def test_the_packaged_catalogue_serves_a_classifier_and_an_embedder() -> None:
+    catalog = read_catalog(PACKAGED_MODELS_FILE)
+    assert catalog.default(Task.CLASSIFICATION) == "sentiment"
+    assert catalog.default(Task.EMBEDDING) == "minilm"
+    assert all(spec.required for spec in catalog.specs)
+
+
+def test_models_keep_the_order_of_the_file_and_are_found_by_name(tmp_path: Path) -> None:
+    catalog = read(tmp_path, ENTRY.replace('"a"', '"z"') + ENTRY + ENTRY.replace('"a"', '"m"'))
+    assert [spec.name for spec in catalog.specs] == ["z", "a", "m"]
+    assert catalog.get("m") is catalog.specs[2]
+    assert catalog.get("M") is None
+
+
+def test_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    assert read(tmp_path, ENTRY).folder == tmp_path
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "models = []\n"])
+def test_a_catalogue_may_be_empty(tmp_path: Path, text: str) -> None:
+    catalog = read(tmp_path, text)
+    assert catalog.specs == ()
+    assert [catalog.default(task) for task in Task] == [None, None, None]
+
+
+def test_the_first_model_of_a_task_is_its_default() -> None:
+    catalog = Catalog(
+        [
+            ModelSpec(name="vectors", task=Task.EMBEDDING),
+            ModelSpec(name="first"),
+            ModelSpec(name="second"),
+        ]
+    )
+    assert catalog.default(Task.CLASSIFICATION) == "first"
+    assert catalog.default(Task.EMBEDDING) == "vectors"
+    assert catalog.default(Task.CHAT) is None
+
+
+def test_a_model_that_says_default_comes_before_the_first() -> None:
+    catalog = Catalog(
+        [
+            ModelSpec(name="first"),
+            ModelSpec(name="second", default=True),
+            ModelSpec(name="vectors", task=Task.EMBEDDING, default=True),
+        ]
+    )
+    assert catalog.default(Task.CLASSIFICATION) == "second"
+    assert catalog.default(Task.EMBEDDING) == "vectors"
+
+
+def test_two_defaults_of_one_task_are_refused_by_name(tmp_path: Path) -> None:
+    text = ENTRY + "default = true\n" + ENTRY.replace('"a"', '"b"') + "default = true\n"
+    assert "two default models for text-classification: a, b" in refusal(tmp_path, text)
+
+
+def test_a_name_can_be_taken_once(tmp_path: Path) -> None:
+    assert "two models have the same name" in refusal(tmp_path, ENTRY + ENTRY)
+
+
+def test_pins_name_files_or_stand_for_a_single_file(tmp_path: Path) -> None:
+    single = f'{ENTRY}sha256 = "{DIGEST}"\n'
+    assert dict(read(tmp_path, single).specs[0].pins) == {"": DIGEST}
+    files = f'{ENTRY}[models.sha256]\n"model.safetensors" = "{DIGEST}"\n'
+    assert dict(read(tmp_path, files).specs[0].pins) == {"model.safetensors": DIGEST}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('task = "translation"', "model 'a': task: Input should be 'text-classification'"),
+        ('colour = "red"', "model 'a': colour: Extra inputs are not permitted"),
+        ("limits = { max_tokens = 0 }", "model 'a': limits.max_tokens: Input should be greater"),
+        ("limits = { max_batch = 0 }", "model 'a': limits.max_batch: Input should be greater"),
+        ("limits = { max_batch_tokens = 0 }", "model 'a': limits.max_batch_tokens: Input should"),
+        ("limits = { max_words = 9 }", "model 'a': limits.max_words: Extra inputs"),
+        ('labels = ["x", "x"]', "model 'a': labels: Value error, labels must differ"),
+        ("labels = [1, 2]", "model 'a': labels.0: Input should be a valid string"),
+        ('required = "perhaps"', "model 'a': required: Input should be a valid boolean"),
+        ('sha256 = "abc"', "model 'a': sha256"),
+        (f'sha256 = "{DIGEST.upper()}"', "model 'a': sha256"),
+        ('sha256 = { "model.safetensors" = "abc" }', "model 'a': sha256"),
+        ("engine = 3", "model 'a': engine: Input should be a valid string"),
+    ],
+)
+def test_a_wrong_entry_is_refused_by_model_and_field(tmp_path: Path, line: str, said: str) -> None:
+    assert said in refusal(tmp_path, f"{ENTRY}{line}\n")
+
+
+def test_every_wrong_field_of_an_entry_is_named(tmp_path: Path) -> None:
+    message = refusal(tmp_path, ENTRY + "engine = 3\ncolour = 4\n")
+    assert "engine: " in message
+    assert "colour: " in message
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-a", ".a", "_a", "a b", "a/b", "ä", "a\\n", "a" * 65, "a\u0000"]
+)
+def test_a_name_that_has_no_place_in_an_address_is_refused(tmp_path: Path, name: str) -> None:
+    quoted = name.replace("\u0000", "\\u0000")
+    text = f'[[models]]\nname = "{quoted}"\nsource = "file:a"\n'
+    assert "name: String should match pattern" in refusal(tmp_path, text)
+
+
+def test_an_entry_without_a_name_is_told_by_its_number(tmp_path: Path) -> None:
+    message = refusal(tmp_path, ENTRY + '[[models]]\nsource = "file:b"\n')
+    assert "model 2: name: Field required" in message
+
+
+def test_an_entry_that_is_no_table_is_told_by_its_number(tmp_path: Path) -> None:
+    message = refusal(tmp_path, 'models = [{ name = "a" }, "b"]\n')
+    assert "model 2: entry: Input should be a valid dictionary" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"title = 'mine'\n{ENTRY}",
+        f"{ENTRY}[settings]\nport = 80\n",
+        '[models]\nname = "a"\n',
+        'models = "a"\n',
+        '[[model]]\nname = "a"\n',
+    ],
+)
+def test_anything_but_models_tables_is_refused(tmp_path: Path, text: str) -> None:
+    assert "holds tables [[models]] and nothing else" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["[[models]\n", "name = \n", 'name = "a"\nname = "a"\n'])
+def test_bad_toml_is_refused_with_its_place(tmp_path: Path, text: str) -> None:
+    message = refusal(tmp_path, text)
+    assert "not valid TOML" in message
+    assert "line" in message
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_bytes('[[models]]\nname = "é"\n'.encode("latin-1"))
+    with pytest.raises(CatalogError, match="not valid TOML: 'utf-8' codec"):
+        read_catalog(tmp_path / "models.toml")
+
+
+def test_a_missing_file_is_refused_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match=r"absent\.toml: can't be read: No such file"):
+        read_catalog(tmp_path / "absent.toml")
+    with pytest.raises(CatalogError, match="can't be read: Is a directory"):
+        read_catalog(tmp_path)
