@@ -11,19 +11,20 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from app.api import health, models, pages, predict
+from app.api import embeddings, health, models, pages, predict
 from app.api.problems import document_problems
 from app.errors import StartupError
 from app.middleware import exceptions
 from app.middleware.body_limit import BodyLimitMiddleware
+from app.middleware.disconnect import DisconnectMiddleware
 from app.middleware.logging import RequestLogMiddleware
 from app.models.catalog import read_catalog
 from app.observability.metrics import Metrics
 from app.runtime import OnFatal, open_runtime
 from app.settings import Settings, load_settings
 
-DESCRIPTION = "Serves machine-learning models: classify text, over HTTP."
-ROUTERS = (predict.router, models.router, health.router, pages.router)
+DESCRIPTION = "Serves machine-learning models: classify and embed text, over HTTP."
+ROUTERS = (predict.router, embeddings.router, models.router, health.router, pages.router)
 
 
 class HttpMetricsMiddleware(PrometheusInstrumentatorMiddleware):
@@ -104,4 +105,5 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
         Middleware(HttpMetricsMiddleware, metrics=metrics),
         Middleware(exceptions.ErrorBoundaryMiddleware, metrics=metrics),
         Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, timeout_s=timeout_s),
+        Middleware(DisconnectMiddleware),
     ]

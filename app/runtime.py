@@ -5,18 +5,21 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
-from app.batching.pool import InferencePool
-from app.errors import NotReadyError, StartupError, UnhealthyError
-from app.models.catalog import Catalog
+from app.batching.scheduler import BatchPolicy, BatchScheduler
+from app.engines.base import Generator
+from app.errors import EngineError, NotReadyError, StartupError, UnhealthyError
+from app.models.catalog import Catalog, ModelSpec
 from app.models.loading import ModelLoader
-from app.models.registry import ModelRegistry, ModelState
+from app.models.registry import ModelRegistry, ModelState, Served
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.sources import Sources
 from app.observability.metrics import Metrics
+from app.services.rows import RowReader
 from app.settings import Settings, core_count
 
 log = logging.getLogger(__name__)
@@ -24,6 +27,9 @@ log = logging.getLogger(__name__)
 # Loading is mostly waiting for disk and network; more at once would only fight for memory.
 LOAD_THREADS = 4
 LAG_CHECK_S = 0.25
+# Texts in a call: a CPU gains nothing beyond 8, a GPU does; see docs/decisions/0005-batching.md.
+CPU_BATCH = 8
+GPU_BATCH = 64
 OnFatal = Callable[[StartupError], None]
 
 
@@ -33,8 +39,8 @@ class Runtime:
 
     settings: Settings
     metrics: Metrics
-    pool: InferencePool
     registry: ModelRegistry
+    rows: RowReader
     is_draining: bool = False
     loop_lag_s: float = 0.0
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -46,12 +52,15 @@ class Runtime:
             UnhealthyError: `checks` names what is dead or stuck.
 
         """
-        stuck_s = self.pool.longest_call_s()
-        dead = []
+        max_call_s = self.settings.health_max_call_s
+        dead = [
+            said
+            for entry in self.registry.entries
+            if entry.served
+            for said in entry.served.model.problems(max_call_s=max_call_s)
+        ]
         if self.loop_lag_s * 1000 > self.settings.health_max_lag_ms:
             dead.append(f"event_loop: {self.loop_lag_s:.1f} s late")
-        if stuck_s > self.settings.health_max_call_s:
-            dead.append(f"inference: one call has been running for {stuck_s:.0f} s")
         if dead:
             raise UnhealthyError("; ".join(dead), extensions={"checks": dead})
 
@@ -103,22 +112,19 @@ async def open_runtime(
 
     """
     async with AsyncExitStack() as stack:
-        load_threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="model-load")
-        stack.callback(load_threads.shutdown, wait=False, cancel_futures=True)
+        load_threads = _open_threads(stack, "model-load", LOAD_THREADS)
+        tokenisers = _open_threads(stack, "tokenise", settings.thread_count)
         registry = ModelRegistry(
             catalog,
-            load=_loader(settings, catalog),
+            load=partial(
+                _serve, _loader(settings, catalog), settings, tokenisers=tokenisers, metrics=metrics
+            ),
             executor=load_threads,
             metrics=metrics,
         )
         stack.push_async_callback(registry.close, timeout_s=settings.shutdown_budget_s)
-        pool = InferencePool(
-            threads=settings.thread_count,
-            max_waiting=settings.inference_queue,
-            metrics=metrics,
-        )
-        stack.push_async_callback(pool.close, timeout_s=settings.shutdown_budget_s)
-        runtime = Runtime(settings=settings, metrics=metrics, pool=pool, registry=registry)
+        rows = RowReader(metrics, log_inputs=settings.log_inputs)
+        runtime = Runtime(settings=settings, metrics=metrics, registry=registry, rows=rows)
         for background in (_load_models(runtime, on_fatal), _watch_lag(runtime)):
             task = asyncio.create_task(background)
             stack.push_async_callback(_cancel, task)
@@ -136,6 +142,39 @@ def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
         device=settings.device,
         threads=max(1, core_count() // settings.thread_count),
     )
+
+
+def _open_threads(stack: AsyncExitStack, name: str, count: int) -> ThreadPoolExecutor:
+    """Make a named pool that is shut down, but not waited for, at the end."""
+    threads = ThreadPoolExecutor(count, thread_name_prefix=name)
+    stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+    return threads
+
+
+def _serve(
+    load: ModelLoader,
+    settings: Settings,
+    spec: ModelSpec,
+    *,
+    tokenisers: Executor,
+    metrics: Metrics,
+) -> Served:
+    """Load one model and put its batches in front of it; blocks."""
+    loaded = load(spec)
+    engine = loaded.engine
+    if isinstance(engine, Generator):
+        raise EngineError("no route serves chat models yet")
+    is_gpu = engine.device == "cuda"
+    policy = BatchPolicy(
+        workers=settings.thread_count,
+        max_batch=spec.limits.max_batch or (GPU_BATCH if is_gpu else CPU_BATCH),
+        max_batch_tokens=spec.limits.max_batch_tokens,
+        max_queued_tokens=settings.queue_tokens,
+    )
+    scheduler = BatchScheduler(
+        spec.name, engine=engine, policy=policy, tokenisers=tokenisers, metrics=metrics
+    )
+    return Served(model=scheduler, version=loaded.version)
 
 
 async def _load_models(runtime: Runtime, on_fatal: OnFatal) -> None:
@@ -160,6 +199,10 @@ async def _watch_lag(runtime: Runtime) -> None:
         await asyncio.sleep(LAG_CHECK_S)
         runtime.loop_lag_s = max(0.0, time.monotonic() - due)
         runtime.metrics.event_loop_lag_seconds.set(runtime.loop_lag_s)
+        for entry in runtime.registry.entries:
+            if entry.served:
+                age_s = entry.served.model.longest_call_s()
+                runtime.metrics.heartbeat_age_seconds.labels(entry.spec.name).set(age_s)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

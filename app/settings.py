@@ -47,8 +47,8 @@ class Settings(BaseSettings):
     inference_threads: Positive | None = Field(
         None, description="Threads that run engines; default: one for each core, at most 8."
     )
-    inference_queue: Positive = Field(
-        256, description="Calls that may wait for an inference thread; more get 503 `overloaded`."
+    queue_tokens: Positive = Field(
+        262_144, description="Tokens that may wait for one model; more get 503 `overloaded`."
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`json`, `console`, or `auto`: console on a terminal, else json."

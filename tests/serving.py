@@ -1,6 +1,7 @@
 """Runs an app inside the test's process, with its lifespan, on models that the test names."""
 
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ from typing import Any
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
+from app.batching.scheduler import BatchPolicy, BatchScheduler
 from app.errors import StartupError
 from app.main import create_app
+from app.models.registry import Served
+from app.observability.metrics import Metrics
 from app.runtime import Runtime
 from app.settings import Settings
 
@@ -43,6 +47,27 @@ def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Settin
 
 def make_app(tmp_path: Path, models: str = FAKE, **settings: Any) -> FastAPI:
     return create_app(make_settings(tmp_path, models, **settings), on_fatal=fatal)
+
+
+def batched(engine: Any, *, metrics: Metrics | None = None, **policy: Any) -> BatchScheduler:
+    """Put batches in front of an engine of the test; by default one worker, batches of eight."""
+    bounds = {"workers": 1, "max_batch": 8, "max_batch_tokens": 4096, "max_queued_tokens": 100_000}
+    return BatchScheduler(
+        "test",
+        engine=engine,
+        policy=BatchPolicy(**(bounds | policy)),
+        tokenisers=ThreadPoolExecutor(1, thread_name_prefix="tokenise"),
+        metrics=metrics or Metrics(),
+    )
+
+
+def serve_instead(app: FastAPI, engine: Any, **policy: Any) -> BatchScheduler:
+    """Put an engine of the test behind the name that /predict uses."""
+    runtime: Runtime = app.state.runtime
+    entry = runtime.registry.entries[0]
+    model = batched(engine, metrics=runtime.metrics, **policy)
+    entry.served = Served(model=model, version="test")
+    return model
 
 
 @asynccontextmanager

@@ -1,16 +1,14 @@
 """`/health`, `/ready` and `/metrics`: probes that tell the truth."""
 
 import asyncio
-import threading
 from pathlib import Path
 
 import pytest
 from httpx2 import AsyncClient
 from prometheus_client.parser import text_string_to_metric_families
-from serving import FAKE, make_app, running, serving
+from serving import FAKE, make_app, running, serve_instead, serving
+from test_inference import GatedClassifier
 from test_schemas import check_problem
-
-from app.batching.deadline import Deadline
 
 SLOW = """
 [[models]]
@@ -63,26 +61,20 @@ async def test_ready_is_503_from_the_moment_that_shutdown_begins(tmp_path: Path)
 
 
 async def test_health_is_503_when_an_engine_call_never_ends(tmp_path: Path) -> None:
-    app = make_app(tmp_path, health_max_call_s=1)
+    app, engine = make_app(tmp_path, health_max_call_s=1), GatedClassifier()
     async with running(app) as client:
-        runtime, entered, gate = app.state.runtime, threading.Event(), threading.Event()
-
-        def hang() -> None:
-            entered.set()
-            gate.wait(10)
-
-        hanging = asyncio.create_task(
-            runtime.pool.run(hang, deadline=Deadline.after(10), on_done=lambda: None)
-        )
-        await asyncio.to_thread(entered.wait, 10)
-        for ticket in runtime.pool._running:
-            ticket.started_s -= 2  # as if it had been running for so long
+        scheduler = serve_instead(app, engine)
+        hanging = asyncio.create_task(client.post("/predict", json={"text": "x"}))
+        await asyncio.to_thread(engine.entered.wait, 10)
+        slot = scheduler._workers._slots[0]
+        assert slot.busy_since_s is not None
+        slot.busy_since_s -= 2  # as if it had been running for so long
         sick = await client.get("/health")
-        gate.set()
+        engine.gate.set()
         await hanging
         well = await client.get("/health")
     problem = check_problem(sick, 503, "unhealthy")
-    assert problem["checks"] == ["inference: one call has been running for 2 s"]
+    assert problem["checks"] == ["test: one engine call has been running for 2 s"]
     assert well.status_code == 200
 
 
@@ -120,7 +112,7 @@ async def test_metrics_have_exact_statuses_templates_progress_and_types(tmp_path
 async def test_two_apps_in_one_process_count_for_themselves(tmp_path: Path) -> None:
     async with serving(tmp_path) as one, serving(tmp_path) as two:
         await one.post("/predict", json={"text": "x"})
-        line = "mlapi_batch_size_count"
+        line = 'mlapi_batch_size_count{model="dummy"} 1.0'
         assert line in (await one.get("/metrics")).text
         assert line not in (await two.get("/metrics")).text
 

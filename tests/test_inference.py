@@ -3,19 +3,20 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from httpx2 import AsyncClient
-from serving import make_app, running, serving
+from serving import batched, make_app, running, serve_instead, serving
 
 from app.api.deps import get_registry
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task
-from app.engines.fake import FakeClassifier, FakeOptions
+from app.engines.loader import load_engine
 from app.models.catalog import Catalog, ModelSpec
-from app.models.registry import Loaded, ModelRegistry
+from app.models.registry import ModelRegistry, Served
 from app.observability.metrics import Metrics
 
 TWO = """
@@ -140,26 +141,20 @@ async def test_a_batch_of_the_wrong_type_or_size_is_422(tmp_path: Path, body: An
 
 async def test_dependency_overrides_put_a_registry_of_the_test_in_place(tmp_path: Path) -> None:
     app = make_app(tmp_path)
+    spec = ModelSpec(name="mine", engine="fake", labels=("ham", "spam"))
 
-    async def load_fake(spec: ModelSpec) -> ModelRegistry:
-        metrics = Metrics()
+    def load(spec: ModelSpec) -> Served:
         request = EngineRequest(name=spec.name, task=spec.task, engine="fake", labels=spec.labels)
-        engine = FakeClassifier(request, FakeOptions())
-        registry = ModelRegistry(
-            Catalog([spec]),
-            load=lambda _: Loaded(engine=engine, version="test"),
-            executor=app.state.runtime.registry._executor,
-            metrics=metrics,
-        )
-        await registry.load_all()
-        return registry
+        return Served(model=batched(load_engine(request)), version="test")
 
     async with running(app) as client:
-        spec = ModelSpec(name="mine", engine="fake", labels=("ham", "spam"))
-        mine = await load_fake(spec)
-        app.dependency_overrides[get_registry] = lambda: mine
-        answer = (await post(client, "/predict", {"text": "x"})).json()
-        models = (await client.get("/models")).json()["models"]
+        with ThreadPoolExecutor(1) as threads:
+            mine = ModelRegistry(Catalog([spec]), load=load, executor=threads, metrics=Metrics())
+            await mine.load_all()
+            app.dependency_overrides[get_registry] = lambda: mine
+            answer = (await post(client, "/predict", {"text": "x"})).json()
+            models = (await client.get("/models")).json()["models"]
+            await mine.close(timeout_s=10)
     assert answer["model"] == "mine"
     assert answer["label"] in {"ham", "spam"}
     assert [m["name"] for m in models] == ["mine"]
@@ -191,66 +186,63 @@ class GatedClassifier:
         self.gate.set()
 
 
-async def gate(app: Any, engine: Any) -> None:
-    """Put an engine of the test behind the name that /predict uses."""
-    entry = app.state.runtime.registry.entries[0]
-    entry.loaded = Loaded(engine=engine, version="test")
-
-
-async def test_inference_runs_in_the_named_pool_and_never_on_the_loop(tmp_path: Path) -> None:
+async def test_inference_runs_in_named_threads_and_never_on_the_loop(tmp_path: Path) -> None:
     app, engine = make_app(tmp_path), GatedClassifier()
     async with running(app) as client:
-        await gate(app, engine)
+        serve_instead(app, engine)
         asked = asyncio.create_task(post(client, "/predict", {"text": "x"}))
         await asyncio.to_thread(engine.entered.wait, 10)
         # The engine is busy, and the loop answers all the same.
         assert (await client.get("/health")).status_code == 200
         engine.gate.set()
         assert (await asked).status_code == 200
-    assert {name.partition("_")[0] for name in engine.threads} == {"inference"}
+    assert engine.threads == {"test-0"}
 
 
-async def test_a_full_pool_answers_503_with_retry_after(tmp_path: Path) -> None:
-    app, engine = make_app(tmp_path, inference_threads=1, inference_queue=2), GatedClassifier()
+async def test_a_full_queue_answers_503_with_retry_after(tmp_path: Path) -> None:
+    app, engine = make_app(tmp_path), GatedClassifier()
     async with running(app) as client:
-        await gate(app, engine)
-        running_one = asyncio.create_task(post(client, "/predict", {"text": "x"}))
+        # A text of one character is estimated at two tokens: one running, two waiting.
+        serve_instead(app, engine, max_queued_tokens=6, max_batch=1)
+        asked = [asyncio.create_task(post(client, "/predict", {"text": "x"})) for _ in range(3)]
         await asyncio.to_thread(engine.entered.wait, 10)
-        waiting = [asyncio.create_task(post(client, "/predict", {"text": "x"})) for _ in range(2)]
-        while app.state.runtime.pool._waiting < 2:
+        while "mlapi_queue_depth" not in (text := (await client.get("/metrics")).text) or (
+            'mlapi_queue_depth{model="test"} 2.0' not in text
+        ):
             await asyncio.sleep(0)
-        refused = await post(client, "/predict", {"text": "x"})
+        refused = await post(client, "/predict-batch", {"texts": ["x"] * 9})
         engine.gate.set()
-        served = [await task for task in (running_one, *waiting)]
+        served = [await task for task in asked]
         metrics = (await client.get("/metrics")).text
     assert refused.status_code == 503
     assert refused.json()["code"] == "overloaded"
     assert int(refused.headers["Retry-After"]) >= 1
     assert [answer.status_code for answer in served] == [200] * 3
-    assert 'mlapi_refused_total{reason="queue_full"} 1.0' in metrics
-    assert "mlapi_queue_depth 0.0" in metrics
+    assert 'mlapi_refused_total{model="test",reason="overloaded"} 1.0' in metrics
+    assert 'mlapi_queue_depth{model="test"} 0.0' in metrics
 
 
-async def test_a_deadline_that_passes_is_504_and_a_waiting_call_never_runs(tmp_path: Path) -> None:
-    app, engine = make_app(tmp_path, inference_threads=1), GatedClassifier()
+async def test_a_deadline_that_passes_is_504_and_a_waiting_text_never_runs(tmp_path: Path) -> None:
+    app, engine = make_app(tmp_path), GatedClassifier()
     async with running(app) as client:
-        await gate(app, engine)
-        entry = app.state.runtime.registry.entries[0]
-        late = await post(client, "/predict", {"text": "x"}, **{"X-Request-Timeout-Ms": "20"})
-        queued = await post(client, "/predict", {"text": "x"}, **{"X-Request-Timeout-Ms": "20"})
-        assert entry.leases == 2, "the thread still works with the model"
+        serve_instead(app, engine)
+        late = await post(client, "/predict", {"text": "x"}, **{"X-Request-Timeout-Ms": "50"})
+        queued = await post(client, "/predict", {"text": "x"}, **{"X-Request-Timeout-Ms": "50"})
         engine.gate.set()
-        await entry.idle.wait()
-        assert engine.calls == 1
+        after = await post(client, "/predict", {"text": "x"})
+        metrics = (await client.get("/metrics")).text
+    assert engine.calls == 2, "the one that was running, and the one after"
     for answer in (late, queued):
         assert answer.status_code == 504
         assert answer.json()["code"] == "deadline_exceeded"
+    assert after.status_code == 200
+    assert 'mlapi_refused_total{model="test",reason="deadline"} 2.0' in metrics
 
 
 async def test_the_setting_bounds_the_deadline_that_a_client_may_ask_for(tmp_path: Path) -> None:
-    app, engine = make_app(tmp_path, request_timeout_ms=20), GatedClassifier()
+    app, engine = make_app(tmp_path, request_timeout_ms=50), GatedClassifier()
     async with running(app) as client:
-        await gate(app, engine)
+        serve_instead(app, engine)
         answer = await post(client, "/predict", {"text": "x"}, **{"X-Request-Timeout-Ms": "60000"})
         engine.gate.set()
     assert answer.status_code == 504
@@ -271,7 +263,7 @@ async def test_a_score_that_is_not_a_number_is_an_error_not_an_answer(tmp_path: 
 
     app = make_app(tmp_path)
     async with running(app) as client:
-        await gate(app, Broken())
+        serve_instead(app, Broken())
         answer = await post(client, "/predict", {"text": "x"})
     assert answer.json()["code"] == "inference_failed"
 
@@ -285,7 +277,7 @@ async def test_an_engine_that_answers_too_few_rows_fails_instead_of_mixing_them(
 
     app = make_app(tmp_path)
     async with running(app) as client:
-        await gate(app, Short())
+        serve_instead(app, Short())
         answer = await post(client, "/predict-batch", {"texts": ["a", "b", "c"]})
     # Alone each text gets its one row; together they were never believed.
     assert [r["score"] for r in answer.json()["results"]] == [0.5] * 3

@@ -34,6 +34,7 @@ async def test_the_document_is_valid(tmp_path: Path) -> None:
         "/predict",
         "/predict/{model_name}",
         "/predict-batch",
+        "/embed",
         "/models",
         "/health",
         "/ready",
@@ -94,6 +95,7 @@ async def test_the_root_leads_to_the_pages(tmp_path: Path) -> None:
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     # Under the name that the document's examples use, so that it tests more than 404.
     models = FAKE.replace("dummy", "sentiment")
+    models += '[[models]]\nname = "minilm"\ntask = "embedding"\nengine = "fake"\nrequired = true\n'
     with service(tmp_path, models, log_level="error") as running:
         running.wait_ready()
         found = subprocess.run(

@@ -8,10 +8,10 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
 from app.batching.deadline import Deadline
-from app.batching.pool import InferencePool
 from app.errors import MalformedJsonError, UnsupportedMediaTypeError
 from app.models.registry import ModelRegistry
 from app.runtime import Runtime
+from app.services.embeddings import EmbeddingService
 from app.services.inference import InferenceService
 
 MAX_TIMEOUT_MS = 3_600_000
@@ -34,23 +34,17 @@ async def get_registry(runtime: RuntimeDep) -> ModelRegistry:
 RegistryDep = Annotated[ModelRegistry, Depends(get_registry)]
 
 
-async def get_pool(runtime: RuntimeDep) -> InferencePool:
-    """Return the threads that run engines."""
-    return runtime.pool
-
-
-PoolDep = Annotated[InferencePool, Depends(get_pool)]
-
-
-async def get_inference(
-    registry: RegistryDep, pool: PoolDep, runtime: RuntimeDep
-) -> InferenceService:
+async def get_inference(registry: RegistryDep, runtime: RuntimeDep) -> InferenceService:
     """Return the classification service over the registry in force."""
-    return InferenceService(
-        registry, pool, metrics=runtime.metrics, log_inputs=runtime.settings.log_inputs
-    )
+    return InferenceService(registry, runtime.rows, log_inputs=runtime.settings.log_inputs)
 
 
+async def get_embeddings(registry: RegistryDep, runtime: RuntimeDep) -> EmbeddingService:
+    """Return the embedding service over the registry in force."""
+    return EmbeddingService(registry, runtime.rows)
+
+
+EmbeddingsDep = Annotated[EmbeddingService, Depends(get_embeddings)]
 InferenceDep = Annotated[InferenceService, Depends(get_inference)]
 
 
@@ -58,7 +52,12 @@ async def get_deadline(
     runtime: RuntimeDep,
     x_request_timeout_ms: Annotated[
         int,
-        Header(ge=1, le=MAX_TIMEOUT_MS, description="The answer is of no use after so long."),
+        Header(
+            ge=1,
+            le=MAX_TIMEOUT_MS,
+            description="Milliseconds after which the answer is of no use to the client; the"
+            " service's own limit (REQUEST_TIMEOUT_MS) holds too.",
+        ),
     ] = MAX_TIMEOUT_MS,
 ) -> Deadline:
     """Return when the answer is too late: the client's wish, but never more than the setting."""

@@ -12,14 +12,19 @@ from app.models.schemas import Health, Readiness
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/health", responses=problems(UnhealthyError))
+@router.get("/health", summary="Liveness", responses=problems(UnhealthyError))
 async def health(runtime: RuntimeDep) -> Health:
     """Tell whether the process can do work; if not, restart it."""
     runtime.check_health()
     return Health()
 
 
-@router.get("/ready", responses=problems(NotReadyError), response_model_exclude_none=True)
+@router.get(
+    "/ready",
+    summary="Readiness",
+    responses=problems(NotReadyError),
+    response_model_exclude_none=True,
+)
 async def ready(runtime: RuntimeDep) -> Readiness:
     """Tell whether to send traffic: every required model is warm, no shutdown has begun."""
     runtime.check_ready()
@@ -28,6 +33,7 @@ async def ready(runtime: RuntimeDep) -> Readiness:
 
 @router.get(
     "/metrics",
+    summary="Prometheus metrics",
     response_class=PlainTextResponse,
     responses=problems() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )

@@ -11,8 +11,8 @@ router = APIRouter(tags=["models"])
 
 
 def _info(entry: ModelEntry) -> ModelInfo:
-    spec, loaded = entry.spec, entry.loaded
-    engine = loaded.engine if loaded else None
+    spec, served = entry.spec, entry.served
+    engine = getattr(served.model, "engine", None) if served else None
     return ModelInfo(
         name=spec.name,
         task=spec.task,
@@ -22,13 +22,15 @@ def _info(entry: ModelEntry) -> ModelInfo:
         required=spec.required,
         state=entry.state,
         reason=entry.reason,
-        version=loaded.version if loaded else None,
+        version=served.version if served else None,
         device=engine.device if engine else None,
         labels=getattr(engine, "labels", None),
     )
 
 
-@router.get("/models", responses=problems(), response_model_exclude_none=True)
+@router.get(
+    "/models", summary="List the models", responses=problems(), response_model_exclude_none=True
+)
 async def list_models(registry: RegistryDep) -> ModelList:
     """List the models of the catalogue, those that could not be loaded too."""
     return ModelList(models=[_info(entry) for entry in registry.entries])

@@ -34,7 +34,9 @@ def _answer(asked: PredictRequest, made: Prediction) -> PredictResponse:
     )
 
 
-@router.post("/predict", responses=RESPONSES, response_model_exclude_none=True)
+@router.post(
+    "/predict", summary="Classify one text", responses=RESPONSES, response_model_exclude_none=True
+)
 async def predict(
     asked: PredictRequest, inference: InferenceDep, deadline: DeadlineDep
 ) -> PredictResponse:
@@ -45,6 +47,7 @@ async def predict(
 
 @router.post(
     "/predict/{model_name}",
+    summary="Classify one text with a named model",
     responses=problems(*WITH_BODY, *WITH_MODEL, ModelNameConflictError),
     response_model_exclude_none=True,
 )
@@ -61,7 +64,12 @@ async def predict_with(
     return _answer(asked, made)
 
 
-@router.post("/predict-batch", responses=RESPONSES, response_model_exclude_none=True)
+@router.post(
+    "/predict-batch",
+    summary="Classify many texts",
+    responses=RESPONSES,
+    response_model_exclude_none=True,
+)
 async def predict_batch(
     asked: PredictBatchRequest, inference: InferenceDep, deadline: DeadlineDep
 ) -> PredictBatchResponse:

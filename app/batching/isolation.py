@@ -11,21 +11,38 @@ class WrongCountError(RuntimeError):
     """The engine gave another number of results than it got items."""
 
 
+def ignore(_failure: Exception, _count: int) -> None:
+    """Note nothing of a failed call."""
+
+
 def run_isolated(
-    run: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]
+    run: Callable[[Sequence[Item]], Sequence[Result]],
+    items: Sequence[Item],
+    *,
+    on_failure: Callable[[Exception, int], None] = ignore,
 ) -> list[Result | Exception]:
     """Run a batch; when it raises, halve it until the items that fail alone are found.
 
     A batch that was too large for the memory is halved in the same way. One bad item among n
     costs about 2·log2(n) more calls.
+
+    Args:
+        run: the engine's call: one result for each item, in order.
+        items: at least one.
+        on_failure: told of each failed call and how many items it had.
+
     """
     try:
         return _counted(run(items), len(items))
     except Exception as failure:  # noqa: BLE001  # whatever the engine raised belongs to its item
+        on_failure(failure, len(items))
         if len(items) == 1:
             return [failure]
     middle = len(items) // 2
-    return [*run_isolated(run, items[:middle]), *run_isolated(run, items[middle:])]
+    return [
+        *run_isolated(run, items[:middle], on_failure=on_failure),
+        *run_isolated(run, items[middle:], on_failure=on_failure),
+    ]
 
 
 def _counted(results: Sequence[Result], count: int) -> list[Result | Exception]:
@@ -33,3 +50,8 @@ def _counted(results: Sequence[Result], count: int) -> list[Result | Exception]:
     if len(results) != count:
         raise WrongCountError(f"{len(results)} results for {count} items")
     return list(results)
+
+
+def is_out_of_memory(failure: Exception) -> bool:
+    """Tell whether a smaller batch could succeed; torch has an error class of its own for it."""
+    return isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError"

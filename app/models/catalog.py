@@ -19,7 +19,8 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_tokens: int | None = Field(None, gt=0)  # longer texts are cut; None: the model's window
-    max_batch: int = Field(8, gt=0)  # texts in one engine call; a CPU gains nothing beyond 8
+    max_batch: int | None = Field(None, gt=0)  # texts in one engine call; None: by device
+    max_batch_tokens: int = Field(16_384, gt=0)  # of one engine call: longest text times texts
 
 
 class ModelSpec(BaseModel):

@@ -1,18 +1,26 @@
 """Loads one model of the catalogue: files, engine, first call."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.engines.base import Classifier, Embedder, Engine, EngineRequest
 from app.engines.loader import load_engine
 from app.errors import EngineError, SourceError
 from app.models.catalog import ModelSpec
-from app.models.registry import Loaded
 from app.models.sources import Resolved, Sources
 from app.models.verify import verify
 
 # Short and longer, so that both ends of the usual lengths are prepared.
 WARM_TEXTS = ("warm up", "a longer text, so that the engine has met more than one length " * 8)
 NO_FILES = Resolved(path=Path(), version="none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A warm engine and the edition of the files that it was made of."""
+
+    engine: Engine
+    version: str
 
 
 class ModelLoader:

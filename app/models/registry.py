@@ -8,8 +8,10 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from typing import Protocol
 
-from app.engines.base import Engine, Task
+from app.engines.base import Task
 from app.errors import (
     EngineError,
     ModelNotFoundError,
@@ -36,16 +38,32 @@ class ModelState(StrEnum):
     UNLOADED = "unloaded"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A warm engine and the edition of the files it was made of."""
+class Servable(Protocol):
+    """What the registry asks of a model that it lends; the rest is between task and borrower."""
 
-    engine: Engine
+    def problems(self, *, max_call_s: float) -> list[str]:
+        """Say what is dead or stuck; empty when all is well."""
+        ...
+
+    def longest_call_s(self) -> float:
+        """Return for how long the oldest running engine call has been running."""
+        ...
+
+    def close(self, *, timeout_s: float) -> None:
+        """Stop, and give the memory back; may block for that long. Called without leases."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A model that serves, and the edition of the files that it was made of."""
+
+    model: Servable
     version: str
 
 
 # Loads and warms one model; blocks. Raises StartupError.
-LoadModel = Callable[[ModelSpec], Loaded]
+LoadModel = Callable[[ModelSpec], Served]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +73,7 @@ class ModelEntry:
     spec: ModelSpec
     is_default: bool
     state: ModelState = ModelState.WAITING
-    loaded: Loaded | None = None
+    served: Served | None = None
     reason: str | None = None  # the stable code of why it failed
     leases: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,7 +89,7 @@ class Lease:
     """A model on loan: it stays loaded until the lease ends."""
 
     spec: ModelSpec
-    engine: Engine
+    model: Servable
 
 
 class ModelRegistry:
@@ -125,7 +143,7 @@ class ModelRegistry:
         entry.state = ModelState.LOADING
         started = time.monotonic()
         try:
-            entry.loaded = await self._call_load(entry.spec)
+            entry.served = await self._call_load(entry.spec)
         except StartupError as failure:
             entry.state, entry.reason = ModelState.FAILED, failure.reason
             if entry.spec.required:
@@ -138,7 +156,7 @@ class ModelRegistry:
         self._metrics.model_load_seconds.labels(name).set(seconds)
         log.info("model_ready", extra={"model": name, "seconds": round(seconds, 2)})
 
-    async def _call_load(self, spec: ModelSpec) -> Loaded:
+    async def _call_load(self, spec: ModelSpec) -> Served:
         """Run `load` in a thread; what it did not foresee becomes an EngineError too."""
         loop = asyncio.get_running_loop()
         try:
@@ -161,11 +179,11 @@ class ModelRegistry:
 
         """
         entry = self._find(name, task)
-        loaded = self._usable(entry)
+        served = self._usable(entry)
         entry.leases += 1
         entry.idle.clear()
         try:
-            yield Lease(spec=entry.spec, engine=loaded.engine)
+            yield Lease(spec=entry.spec, model=served.model)
         finally:
             entry.leases -= 1
             if entry.leases == 0:
@@ -177,12 +195,12 @@ class ModelRegistry:
             raise ModelNotFoundError
         return entry
 
-    def _usable(self, entry: ModelEntry) -> Loaded:
+    def _usable(self, entry: ModelEntry) -> Served:
         if entry.state in {ModelState.WAITING, ModelState.LOADING}:
             raise ModelNotReadyError(retry_after_s=LOADING_RETRY_S)
-        if entry.loaded is None:
+        if entry.served is None:
             raise ModelUnavailableError
-        return entry.loaded
+        return entry.served
 
     async def close(self, *, timeout_s: float) -> None:
         """Unload every model once its leases have ended, or when the time is up.
@@ -195,10 +213,10 @@ class ModelRegistry:
                 group.create_task(self._unload(entry, timeout_s))
 
     async def _unload(self, entry: ModelEntry, timeout_s: float) -> None:
-        name, loaded = entry.spec.name, entry.loaded
-        entry.state, entry.loaded = ModelState.UNLOADED, None
+        name, served = entry.spec.name, entry.served
+        entry.state, entry.served = ModelState.UNLOADED, None
         self._metrics.model_ready.labels(name).set(0)
-        if loaded is None:
+        if served is None:
             return
         try:
             async with asyncio.timeout(timeout_s if entry.leases else None):
@@ -207,4 +225,5 @@ class ModelRegistry:
         except TimeoutError:
             log.warning("model_still_leased", extra={"model": name, "leases": entry.leases})
             return
-        loaded.engine.close()
+        close = partial(served.model.close, timeout_s=timeout_s)
+        await asyncio.get_running_loop().run_in_executor(self._executor, close)

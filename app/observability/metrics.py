@@ -16,6 +16,8 @@ from prometheus_client import (
 PREFIX = "mlapi_"
 # From a cached answer to the default deadline, in seconds.
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+COST_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+SHARE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -30,21 +32,60 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
-        self.queue_depth = self._gauge("queue_depth", "Calls that wait for an inference thread.")
+        self.queue_depth = self._gauge("queue_depth", "Texts that wait for a batch.", ["model"])
         self.queue_wait_seconds = self._histogram(
-            "queue_wait_seconds", "Time that a call waited for an inference thread."
+            "queue_wait_seconds", "Time that a text waited for its batch.", ["model"]
+        )
+        self.predicted_wait_seconds = self._histogram(
+            "predicted_wait_seconds", "Time to the answer, as admission predicted it.", ["model"]
+        )
+        self.wait_seconds = self._histogram(
+            "wait_seconds", "Time to the answer, as it was.", ["model"]
         )
         self.batch_size = self._histogram(
             "batch_size", "Texts in one engine call.", ["model"], SIZE_BUCKETS
         )
+        self.batch_cost = self._histogram(
+            "batch_cost_tokens",
+            "Tokens of one engine call, padding included.",
+            ["model"],
+            COST_BUCKETS,
+        )
+        self.batch_padding = self._histogram(
+            "batch_padding_ratio",
+            "Share of a call's tokens that is padding.",
+            ["model"],
+            SHARE_BUCKETS,
+        )
         self.engine_seconds = self._histogram(
-            "engine_seconds", "Time of one engine call, tokenisation included.", ["model"]
+            "engine_seconds", "Time of one engine call, repeats of failed ones included.", ["model"]
         )
         self.engine_failures = self._counter(
             "engine_failures_total", "Texts on which the engine failed alone.", ["model"]
         )
+        self.out_of_memory = self._counter(
+            "out_of_memory_total", "Engine calls that lacked memory and were halved.", ["model"]
+        )
+        self.worker_deaths = self._counter(
+            "worker_deaths_total", "Worker threads that died.", ["model"]
+        )
+        self.heartbeat_age_seconds = self._gauge(
+            "worker_heartbeat_age_seconds", "Age of the oldest running engine call.", ["model"]
+        )
         self.refused = self._counter(
-            "refused_total", "Calls that were refused or gave up.", ["reason"]
+            "refused_total",
+            "Requests that were refused (overloaded) or came too late (deadline).",
+            ["model", "reason"],
+        )
+        self.cancelled = self._counter(
+            "cancelled_total",
+            "Texts whose client left while they were queued or in the engine.",
+            ["model", "stage"],
+        )
+        self.wasted_items = self._counter(
+            "wasted_items_total",
+            "Texts that the engine ran though their client had left.",
+            ["model"],
         )
         self.exceptions = self._counter(
             "exceptions_total", "Exceptions that became an error answer, by class.", ["type"]
@@ -56,6 +97,10 @@ class Metrics:
             "model_load_seconds", "Time to load and warm the model.", ["model"]
         )
         self.model_ready = self._gauge("model_ready", "1 while the model serves.", ["model"])
+
+    def of_model(self, name: str) -> "ModelMetrics":
+        """Return what one model counts, with its label bound."""
+        return ModelMetrics(self, name)
 
     def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
         return Gauge(PREFIX + name, text, labels, registry=self.registry)
@@ -71,3 +116,57 @@ class Metrics:
         buckets: Sequence[float] = DURATION_BUCKETS,
     ) -> Histogram:
         return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class ModelMetrics:
+    """The metrics of one model; label look-ups are done once, not for every text."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self._name = name
+        self._metrics = metrics
+        self._queue_depth = metrics.queue_depth.labels(name)
+        self._queue_wait = metrics.queue_wait_seconds.labels(name)
+        self._predicted = metrics.predicted_wait_seconds.labels(name)
+        self._wait = metrics.wait_seconds.labels(name)
+        self._size = metrics.batch_size.labels(name)
+        self._cost = metrics.batch_cost.labels(name)
+        self._padding = metrics.batch_padding.labels(name)
+        self._seconds = metrics.engine_seconds.labels(name)
+        self._wasted = metrics.wasted_items.labels(name)
+
+    def queue_depth(self, texts: int) -> None:
+        """Texts that wait now."""
+        self._queue_depth.set(texts)
+
+    def answered(self, *, predicted_s: float, seconds: float) -> None:
+        """One request has its answer."""
+        self._predicted.observe(predicted_s)
+        self._wait.observe(seconds)
+
+    def batch(self, *, waits_s: Sequence[float], cost: int, tokens: int, seconds: float) -> None:
+        """One batch has run."""
+        self._size.observe(len(waits_s))
+        self._cost.observe(cost)
+        self._padding.observe(1 - tokens / cost)
+        self._seconds.observe(seconds)
+        for wait_s in waits_s:
+            self._queue_wait.observe(wait_s)
+
+    def refused(self, reason: str) -> None:
+        """One request was refused, or came too late."""
+        self._metrics.refused.labels(self._name, reason).inc()
+
+    def cancelled(self, stage: str, texts: int) -> None:
+        """Count texts whose client left; those in the engine run in vain."""
+        if texts:
+            self._metrics.cancelled.labels(self._name, stage).inc(texts)
+        if stage == "engine":
+            self._wasted.inc(texts)
+
+    def out_of_memory(self) -> None:
+        """One call lacked memory."""
+        self._metrics.out_of_memory.labels(self._name).inc()
+
+    def worker_died(self) -> None:
+        """One worker thread died."""
+        self._metrics.worker_deaths.labels(self._name).inc()

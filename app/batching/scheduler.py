@@ -1,0 +1,319 @@
+"""Threads around the batch queue: texts come from the event loop, rows go back to it."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from time import monotonic
+
+from app.batching.admission import Admission, SpeedMeter
+from app.batching.deadline import Deadline
+from app.batching.isolation import is_out_of_memory, run_isolated
+from app.batching.queue import Batch, BatchQueue, Ticket
+from app.batching.workers import Workers
+from app.engines.base import Classifier, Embedder, Encoded, FloatArray
+from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError, OverloadedError
+from app.observability.metrics import Metrics, ModelMetrics
+
+log = logging.getLogger(__name__)
+
+Row = FloatArray | Exception
+# English has about 4.5 characters a token; rather too many tokens than too few.
+CHARS_PER_TOKEN = 4
+SPECIAL_TOKENS = 2
+UNLOADING = "The model is being unloaded."
+# Only a bound: a worker is told of every batch, and of the end.
+IDLE_WAIT_S = 30.0
+# For how long a batch that was too large for the memory keeps the bound down.
+MEMORY_CAUTION_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPolicy:
+    """The bounds of one model's batches and queue."""
+
+    workers: int  # threads that run the engine
+    max_batch: int  # texts in a call
+    max_batch_tokens: int  # longest times count of a call
+    max_queued_tokens: int  # of all that waits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The rows of a request's texts, in their order; an exception where one failed alone."""
+
+    rows: list[Row]
+    is_truncated: list[bool]
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """Texts that are answered together. Guarded by the scheduler's lock once they are queued."""
+
+    texts: Sequence[str]
+    future: asyncio.Future[Outcome]
+    estimate: int  # tokens, before they are counted
+    predicted_s: float
+    admitted_s: float
+    tickets: list[Ticket["_Place"]] = field(default_factory=list)
+    rows: list[Row | None] = field(default_factory=list)
+    is_truncated: list[bool] = field(default_factory=list)
+    unfinished: int = 0
+    is_left: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """One text of a request, as a ticket carries it."""
+
+    request: _Request
+    index: int
+    encoded: Encoded
+    queued_s: float
+
+
+class BatchScheduler:
+    """Runs texts in batches: no timer, a batch is whatever queued while the engine was busy.
+
+    `submit` is called on the event loop; texts are tokenised in `tokenisers` and queued from
+    there, so that the loop is woken once a batch, by the worker that has its rows.
+
+    Args:
+        name: of the model, for metrics and threads.
+        engine: called in `policy.workers` threads at once; closed with the scheduler.
+        policy: the bounds.
+        tokenisers: threads in which texts are tokenised.
+        metrics: where everything counts.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        engine: Classifier | Embedder,
+        policy: BatchPolicy,
+        tokenisers: Executor,
+        metrics: Metrics,
+    ) -> None:
+        self.engine = engine
+        self._run = engine.classify if isinstance(engine, Classifier) else engine.embed
+        self._policy = policy
+        self._tokenisers = tokenisers
+        self._metrics: ModelMetrics = metrics.of_model(name)
+        self._name = name
+        self._queue: BatchQueue[_Place] = BatchQueue(
+            max_count=policy.max_batch, max_cost=policy.max_batch_tokens
+        )
+        self._meter = SpeedMeter(workers=policy.workers)
+        self._admission = Admission(self._meter, max_queued_tokens=policy.max_queued_tokens)
+        self._changed = threading.Condition()
+        self._unqueued_tokens = 0  # being tokenised, by estimate
+        self._running_tokens = 0
+        self._caution_until_s = 0.0
+        self._is_closed = False
+        self._workers: Workers[Batch[_Place]] = Workers(
+            name,
+            count=policy.workers,
+            take=self._next_batch,
+            do=self._run_batch,
+            on_death=self._note_death,
+        )
+
+    async def submit(self, texts: Sequence[str], *, deadline: Deadline) -> Outcome:
+        """Run texts; returns when all of them are done.
+
+        Raises:
+            OverloadedError: they can't be done before the deadline, or the queue is full.
+            DeadlineExceededError: the deadline passed all the same.
+            NotReadyError: the scheduler is closed.
+
+        """
+        request = self._admit(texts, deadline)
+        self._tokenisers.submit(self._queue_request, request)
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                outcome = await request.future
+        except TimeoutError:
+            self._leave(request, is_client_gone=False)
+            self._metrics.refused("deadline")
+            raise DeadlineExceededError from None
+        except asyncio.CancelledError:
+            self._leave(request, is_client_gone=True)
+            raise
+        seconds = monotonic() - request.admitted_s
+        self._metrics.answered(predicted_s=request.predicted_s, seconds=seconds)
+        return outcome
+
+    def _admit(self, texts: Sequence[str], deadline: Deadline) -> _Request:
+        """Refuse what has no chance, on the loop and at once."""
+        estimate = sum(len(text) for text in texts) // CHARS_PER_TOKEN + SPECIAL_TOKENS * len(texts)
+        with self._changed:
+            if self._is_closed:
+                raise NotReadyError(UNLOADING, retry_after_s=1)
+            ahead = self._queue.cost + self._unqueued_tokens + self._running_tokens
+            verdict = self._admission.judge(
+                ahead=ahead, own=estimate, remaining_s=deadline.remaining_s
+            )
+            if verdict.is_admitted:
+                self._unqueued_tokens += estimate
+        if not verdict.is_admitted:
+            self._metrics.refused("overloaded")
+            raise OverloadedError(retry_after_s=verdict.retry_after_s)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        return _Request(texts, future, estimate, verdict.predicted_s, monotonic())
+
+    def _queue_request(self, request: _Request) -> None:
+        """Tokenise, in a thread of `tokenisers`, and put the texts in the queue."""
+        encoded = run_isolated(self.engine.encode, request.texts)
+        now_s = monotonic()
+        with self._changed:
+            self._unqueued_tokens -= request.estimate
+            if request.is_left:
+                return
+            if self._is_closed:
+                encoded = [NotReadyError(UNLOADING, retry_after_s=1) for _ in encoded]
+            request.rows = [item if isinstance(item, Exception) else None for item in encoded]
+            request.is_truncated = [isinstance(e, Encoded) and e.is_truncated for e in encoded]
+            for index, item in enumerate(encoded):
+                if isinstance(item, Encoded):
+                    place = _Place(request, index, item, now_s)
+                    request.tickets.append(Ticket(place, item.cost))
+            request.unfinished = len(request.tickets)
+            for ticket in request.tickets:
+                self._queue.push(ticket)
+            self._metrics.queue_depth(len(self._queue))
+            self._changed.notify(len(request.tickets))
+        if not request.tickets:
+            self._answer([request])
+
+    def _leave(self, request: _Request, *, is_client_gone: bool) -> None:
+        """Nobody waits for this request any more: what the engine hasn't got, it never gets."""
+        with self._changed:
+            request.is_left = True
+            removed = sum(self._queue.remove(ticket) for ticket in request.tickets)
+            running = request.unfinished - removed
+            unqueued = 0 if request.rows else len(request.texts)
+            self._metrics.queue_depth(len(self._queue))
+        if is_client_gone:
+            self._metrics.cancelled("queued", removed + unqueued)
+            self._metrics.cancelled("engine", running)
+
+    def _next_batch(self) -> Batch[_Place] | None:
+        """Block until there is a batch."""
+        with self._changed:
+            while not self._is_closed:
+                self._end_caution()
+                batch = self._queue.cut()
+                if batch is not None:
+                    self._running_tokens += batch.tokens
+                    self._metrics.queue_depth(len(self._queue))
+                    return batch
+                self._changed.wait(IDLE_WAIT_S)
+            return None
+
+    def _run_batch(self, batch: Batch[_Place]) -> None:
+        """Run the engine in a worker's thread, isolate what fails, send the rows on their way."""
+        try:
+            rows = self._call_engine(batch)
+        except BaseException:
+            # A fault of ours: the worker dies of it, and its waiters are told before it does.
+            self._finish(batch, [InferenceFailedError() for _ in batch.tickets])
+            raise
+        self._finish(batch, rows)
+
+    def _call_engine(self, batch: Batch[_Place]) -> Sequence[Row]:
+        started_s = monotonic()
+        rows = run_isolated(
+            lambda encoded: list(self._run(encoded)),
+            [ticket.item.encoded for ticket in batch.tickets],
+            on_failure=self._note_failure,
+        )
+        seconds = monotonic() - started_s
+        with self._changed:
+            self._meter.observe(tokens=batch.tokens, seconds=seconds)
+        waits_s = [started_s - ticket.item.queued_s for ticket in batch.tickets]
+        self._metrics.batch(waits_s=waits_s, cost=batch.cost, tokens=batch.tokens, seconds=seconds)
+        return rows
+
+    def _finish(self, batch: Batch[_Place], rows: Sequence[Row]) -> None:
+        """Hand out rows; wake the loop once for all requests that are complete with them."""
+        done = []
+        with self._changed:
+            self._running_tokens -= batch.tokens
+            for ticket, row in zip(batch.tickets, rows, strict=True):
+                request = ticket.item.request
+                request.rows[ticket.item.index] = row
+                request.unfinished -= 1
+                if request.unfinished == 0 and not request.is_left:
+                    done.append(request)
+        if done:
+            self._answer(done)
+
+    def _answer(self, done: Sequence[_Request]) -> None:
+        """Resolve futures on the loop that they belong to."""
+        loop = done[0].future.get_loop()
+        try:
+            loop.call_soon_threadsafe(_resolve, done)
+        except RuntimeError:
+            log.debug("loop_closed", extra={"model": self._name})  # its requests are gone with it
+
+    def _note_failure(self, failure: Exception, count: int) -> None:
+        """Count a failed call; after one for lack of memory, cut smaller batches for a while."""
+        if not is_out_of_memory(failure) or count == 1:
+            return
+        with self._changed:
+            self._queue.max_count = max(1, min(self._queue.max_count, count // 2))
+            self._caution_until_s = monotonic() + MEMORY_CAUTION_S
+        self._metrics.out_of_memory()
+        log.warning("batch_too_large", extra={"model": self._name, "texts": count})
+
+    def _end_caution(self) -> None:
+        if self._queue.max_count < self._policy.max_batch and monotonic() > self._caution_until_s:
+            self._queue.max_count = self._policy.max_batch
+
+    def _note_death(self, is_last: bool) -> None:  # noqa: FBT001  # a callback's one argument
+        """Count a dead worker; without the last one nobody waits in vain."""
+        self._metrics.worker_died()
+        if is_last:
+            self._stop_taking()
+
+    def _stop_taking(self) -> None:
+        """Refuse what comes, and tell those who wait now, not at their deadline."""
+        with self._changed:
+            self._is_closed = True
+            waiting = list(iter(self._queue.cut, None))
+            self._running_tokens += sum(batch.tokens for batch in waiting)
+            self._changed.notify_all()
+        for batch in waiting:
+            self._finish(batch, [NotReadyError(UNLOADING, retry_after_s=1) for _ in batch.tickets])
+
+    def problems(self, *, max_call_s: float) -> list[str]:
+        """Say what is dead or stuck, for `/health`; empty when all is well."""
+        return self._workers.problems(max_call_s=max_call_s)
+
+    def longest_call_s(self) -> float:
+        """Return for how long the oldest running call has been running; 0 when none is."""
+        return self._workers.longest_call_s()
+
+    def close(self, *, timeout_s: float) -> None:
+        """Stop the workers after their batch and close the engine.
+
+        An engine that is still running after `timeout_s` is left to the end of the process:
+        taking its memory away could crash it.
+        """
+        self._stop_taking()
+        if self._workers.join(timeout_s=timeout_s):
+            self.engine.close()
+        else:
+            log.warning("engine_still_running", extra={"model": self._name})
+
+
+def _resolve(done: Sequence[_Request]) -> None:
+    """Give each request its rows; one that was cancelled meanwhile is passed over."""
+    for request in done:
+        if not request.future.done():
+            rows = [row for row in request.rows if row is not None]
+            request.future.set_result(Outcome(rows=rows, is_truncated=request.is_truncated))

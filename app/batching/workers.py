@@ -1,0 +1,109 @@
+"""Threads that take jobs until there are none: supervised, restarted within bounds, countable."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job")
+log = logging.getLogger(__name__)
+
+# A worker dies of a fault in our own code, never of an engine's exception. One fault is survived;
+# many in a short time are a state that only a new process can mend.
+MAX_RESTARTS = 3
+RESTART_WINDOW_S = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One worker's place; its thread is replaced when it dies."""
+
+    thread: threading.Thread | None = None
+    busy_since_s: float | None = None
+    is_dead: bool = False
+
+
+class Workers(Generic[Job]):
+    """Runs `do(take())` in threads until `take` gives None.
+
+    Args:
+        name: of the threads: `name-0`, `name-1`, …
+        count: how many.
+        take: blocks until there is a job; None ends the worker.
+        do: the job; whatever it raises kills the worker.
+        on_death: called in the dying thread, with True when no worker is left.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        count: int,
+        take: Callable[[], Job | None],
+        do: Callable[[Job], None],
+        on_death: Callable[[bool], None],
+    ) -> None:
+        self._name = name
+        self._take = take
+        self._do = do
+        self._on_death = on_death
+        self._lock = threading.Lock()
+        self._deaths: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
+        self._slots = [_Slot() for _ in range(count)]
+        for number, slot in enumerate(self._slots):
+            self._start(number, slot)
+
+    def _start(self, number: int, slot: _Slot) -> None:
+        slot.thread = threading.Thread(
+            target=self._supervise, args=(number, slot), name=f"{self._name}-{number}", daemon=True
+        )
+        slot.thread.start()
+
+    def _supervise(self, number: int, slot: _Slot) -> None:
+        """Work; when that raises, tell, and put a new thread in this one's place."""
+        try:
+            while (job := self._take()) is not None:
+                slot.busy_since_s = monotonic()
+                self._do(job)
+                slot.busy_since_s = None
+        except BaseException:  # the last frame of a thread: nobody else will hear of it
+            log.critical("worker_died", exc_info=True, extra={"worker": f"{self._name}-{number}"})
+            slot.busy_since_s = None
+            slot.is_dead = self._is_too_often()
+            self._on_death(all(slot.is_dead for slot in self._slots))
+            if not slot.is_dead:
+                self._start(number, slot)
+
+    def _is_too_often(self) -> bool:
+        """Count a death; tell whether so many have died lately that a new thread would too."""
+        with self._lock:
+            self._deaths.append(monotonic())
+            is_full = len(self._deaths) > MAX_RESTARTS
+            return is_full and self._deaths[-1] - self._deaths[0] < RESTART_WINDOW_S
+
+    def longest_call_s(self) -> float:
+        """Return for how long the oldest running job has been running; 0 when none is."""
+        starts = [slot.busy_since_s for slot in self._slots]
+        running = [start for start in starts if start is not None]
+        return monotonic() - min(running) if running else 0.0
+
+    def problems(self, *, max_call_s: float) -> list[str]:
+        """Say what is dead or stuck; empty when all is well."""
+        dead = sum(slot.is_dead for slot in self._slots)
+        stuck_s = self.longest_call_s()
+        said = [f"{self._name}: {dead} of {len(self._slots)} workers dead"] if dead else []
+        if stuck_s > max_call_s:
+            said.append(f"{self._name}: one engine call has been running for {stuck_s:.0f} s")
+        return said
+
+    def join(self, *, timeout_s: float) -> bool:
+        """Wait for the threads to end; return whether they all have."""
+        until_s = monotonic() + timeout_s
+        threads = [slot.thread for slot in self._slots if slot.thread is not None]
+        for thread in threads:
+            thread.join(max(0.0, until_s - monotonic()))
+        return not any(thread.is_alive() for thread in threads)

@@ -1,0 +1,38 @@
+"""What services make of an engine's rows: numbers, or an error of ours."""
+
+import logging
+
+import numpy as np
+
+from app.batching.scheduler import Row
+from app.engines.base import FloatArray
+from app.errors import InferenceFailedError, ServiceError
+from app.observability.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class RowReader:
+    """Counts and logs what failed; never lets a number that is none out.
+
+    Args:
+        metrics: where failures are counted.
+        log_inputs: whether messages of errors, which may quote the text, are logged.
+
+    """
+
+    def __init__(self, metrics: Metrics, *, log_inputs: bool) -> None:
+        self._metrics = metrics
+        self._log_inputs = log_inputs
+
+    def read(self, row: Row, *, model: str) -> FloatArray | ServiceError:
+        """Return the row, or the error that stands for it."""
+        if isinstance(row, ServiceError):
+            return row
+        if not isinstance(row, Exception) and np.isfinite(row).all():
+            return row
+        kind = type(row).__name__ if isinstance(row, Exception) else "NotFinite"
+        said = {"failure": str(row)} if self._log_inputs else {}
+        self._metrics.engine_failures.labels(model).inc()
+        log.error("inference_failed", extra={"model": model, "error": kind, **said})
+        return InferenceFailedError()
