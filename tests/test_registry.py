@@ -378,7 +378,26 @@ async def test_a_model_is_told_how_long_its_own_end_may_take(threads: ThreadPool
     registry = registry_of(threads, ModelSpec(name="a"), load=giving({"a": model}))
     await registry.load_all()
     await registry.close(timeout_s=PATIENCE_S)
-    assert model.time_to_close_s == PATIENCE_S
+    assert model.time_to_close_s is not None
+    assert PATIENCE_S - 1 < model.time_to_close_s <= PATIENCE_S
+
+
+async def test_a_model_that_fails_to_close_keeps_no_other_from_it(
+    threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    @dataclass(kw_only=True)
+    class Stubborn(Model):
+        def close(self, *, timeout_s: float) -> None:
+            raise RuntimeError(f"not within {timeout_s} s")
+
+    models = {"a": Stubborn(name="a"), "b": Model(name="b")}
+    specs = [ModelSpec(name=name) for name in models]
+    registry = registry_of(threads, *specs, load=giving(models))
+    await registry.load_all()
+    await registry.close(timeout_s=PATIENCE_S)
+    (record,) = said(caplog, "unload_failed")
+    assert vars(record)["model"] == "a"
+    assert models["b"].closed.is_set()
 
 
 async def test_models_can_be_closed_before_they_were_loaded_and_twice(

@@ -208,22 +208,27 @@ class ModelRegistry:
         A model that is still on loan then is left to the end of the process: taking it away
         under a running call could crash it.
         """
-        async with asyncio.TaskGroup() as group:
-            for entry in self._entries.values():
-                group.create_task(self._unload(entry, timeout_s))
+        until_s = time.monotonic() + timeout_s
+        ended = await asyncio.gather(
+            *(self._unload(entry, until_s) for entry in self._entries.values()),
+            return_exceptions=True,
+        )
+        for entry, failure in zip(self._entries.values(), ended, strict=True):
+            if isinstance(failure, BaseException):
+                log.error("unload_failed", exc_info=failure, extra={"model": entry.spec.name})
 
-    async def _unload(self, entry: ModelEntry, timeout_s: float) -> None:
+    async def _unload(self, entry: ModelEntry, until_s: float) -> None:
         name, served = entry.spec.name, entry.served
         entry.state, entry.served = ModelState.UNLOADED, None
         self._metrics.model_ready.labels(name).set(0)
         if served is None:
             return
         try:
-            async with asyncio.timeout(timeout_s if entry.leases else None):
+            async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
                 while entry.leases:
                     await entry.idle.wait()
         except TimeoutError:
             log.warning("model_still_leased", extra={"model": name, "leases": entry.leases})
             return
-        close = partial(served.model.close, timeout_s=timeout_s)
+        close = partial(served.model.close, timeout_s=max(0.0, until_s - time.monotonic()))
         await asyncio.get_running_loop().run_in_executor(self._executor, close)
