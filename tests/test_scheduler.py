@@ -181,6 +181,23 @@ async def test_a_text_that_can_t_be_tokenised_fails_alone() -> None:
     scheduler.close(timeout_s=LATE)
 
 
+async def test_a_text_without_tokens_runs_like_any_other() -> None:
+    scheduler = batched(Engine())
+    assert lengths(await submit(scheduler, "", "x")) == [0, 1]
+    scheduler.close(timeout_s=LATE)
+
+
+async def test_poison_does_not_make_the_engine_look_slow() -> None:
+    engine = Engine()
+    scheduler = batched(engine)
+    await submit(scheduler, "x" * 100)
+    before = scheduler._meter.predict_s(1000)
+    engine.fail = lambda costs: ValueError("poison") if 13 in costs else None
+    await submit(scheduler, *["x" * 13] * 8)
+    assert scheduler._meter.predict_s(1000) == before
+    scheduler.close(timeout_s=LATE)
+
+
 async def test_the_outcome_says_which_texts_were_cut() -> None:
     scheduler = batched(Engine())
     assert (await submit(scheduler, "x", "x" * 501)).is_truncated == [False, True]

@@ -180,7 +180,8 @@ class BatchScheduler:
             for index, item in enumerate(encoded):
                 if isinstance(item, Encoded):
                     place = _Place(request, index, item, now_s)
-                    request.tickets.append(Ticket(place, item.cost))
+                    # A text can have no tokens at all; in the queue it still is something.
+                    request.tickets.append(Ticket(place, max(1, item.cost)))
             request.unfinished = len(request.tickets)
             for ticket in request.tickets:
                 self._queue.push(ticket)
@@ -232,8 +233,10 @@ class BatchScheduler:
             on_failure=self._note_failure,
         )
         seconds = monotonic() - started_s
-        with self._changed:
-            self._meter.observe(tokens=batch.tokens, seconds=seconds)
+        if not any(isinstance(row, Exception) for row in rows):
+            # Calls that were repeated in halves say nothing of how quick the engine is.
+            with self._changed:
+                self._meter.observe(tokens=batch.tokens, seconds=seconds)
         waits_s = [started_s - ticket.item.queued_s for ticket in batch.tickets]
         self._metrics.batch(waits_s=waits_s, cost=batch.cost, tokens=batch.tokens, seconds=seconds)
         return rows
