@@ -1,20 +1,18 @@
 # The targets are the only commands that CI and people need. `make help` lists them.
 PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test test-system lint format lock docs eval clean
+.PHONY: help serve install test test-system lint format lock docs eval bench soak clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-serve: $(RUNTIME)  ## Start the service on HOST (127.0.0.1) and PORT (8000).
-	@exec $(BIN)/app serve --host $(HOST) --port $(PORT)
+serve: $(RUNTIME)  ## Start the service; HOST and PORT are understood.
+	@exec $(BIN)/app serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 install: $(RUNTIME)  ## Make .venv and install what the service needs.
 
@@ -44,6 +42,12 @@ docs: $(RUNTIME)  ## Write the tables of docs/ and .env.example from the code.
 
 eval: $(RUNTIME)  ## Print the default classifier's accuracy from the committed files.
 	@$(BIN)/python scripts/eval_sentiment.py --check
+
+bench: $(DEV)  ## Measure against the peers (an hour); writes benchmarks/RESULTS.md.
+	@PYTHONPATH=. $(BIN)/python benchmarks/run.py
+
+soak: $(DEV)  ## Ten minutes of mixed lengths: memory must stay flat.
+	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 clean:  ## Remove .venv and caches. Keeps data/.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.json

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -15,6 +16,7 @@ cli.add_typer(models_cli, name="models")
 
 EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1
+MAX_CONNECTIONS = 1024  # what `app bench` may open; the usual limit of open files of a process
 
 
 @cli.callback()
@@ -55,6 +57,54 @@ def list_models() -> None:
         print(f"{spec.name:20} {spec.task:20} {spec.engine:10} {spec.source or '-':50} {default}")
 
 
+@models_cli.command("export")
+def export_model(
+    name: Annotated[str, typer.Argument(help="The model's name in the catalogue.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+) -> None:
+    """Write a model, its adapter merged, as a folder that transformers can load."""
+    from app.models.catalog import read_catalog
+    from app.models.export import export
+    from app.models.sources import Sources
+    from app.settings import load_settings
+
+    settings = load_settings()
+    sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
+    catalog = read_catalog(settings.models_file)
+    export(catalog, name, folder, sources=sources, threads=settings.core_count)
+    print(folder)
+
+
+@cli.command()
+def bench(
+    url: Annotated[str, typer.Argument(help="Such as http://127.0.0.1:8000/predict.")],
+    connections: Annotated[str, typer.Option(help="Numbers of connections.")] = "1,8,64",
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Of each loop.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Medians are over these.")] = 3,
+    texts: Annotated[Path | None, typer.Option(help="A file with a text on each line.")] = None,
+) -> None:
+    """Measure a running service: closed loops, then twice as much as it can do."""
+    from app.loadtest.bench import DEADLINE_HEADER, DEADLINE_S, measure
+    from app.loadtest.connection import make_target
+    from app.loadtest.texts import read_texts
+
+    counts = _read_counts(connections)
+    headers = {DEADLINE_HEADER: str(int(DEADLINE_S * 1000))}
+    try:
+        target = make_target(url, read_texts(texts), headers=headers)
+    except ValueError as failure:
+        raise StartupError(str(failure)) from None
+    measure(target, connections=counts, seconds=seconds, rounds=rounds, show=print)
+
+
+def _read_counts(given: str) -> list[int]:
+    """Read numbers that are separated by commas."""
+    counts = [int(part) if part.strip().isdecimal() else 0 for part in given.split(",")]
+    if not all(0 < count <= MAX_CONNECTIONS for count in counts):
+        raise StartupError(f"--connections: numbers from 1 to {MAX_CONNECTIONS}, such as 1,8,64")
+    return counts
+
+
 def leave(status: int) -> NoReturn:
     """End the process now, without waiting for a thread that is still loading a model."""
     logging.shutdown()
@@ -70,3 +120,6 @@ def main() -> None:
     except StartupError as failure:
         print(f"ml-api: error: {failure}", file=sys.stderr)
         leave(EXIT_STARTUP_FAILED)
+    except SystemExit as ended:
+        # Uvicorn's way to end when it can't listen; it has logged why.
+        leave(ended.code if isinstance(ended.code, int) else EXIT_STARTUP_FAILED)

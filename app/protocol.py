@@ -29,6 +29,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._header_bytes = 0
         self._is_in_headers = True
+        self._has_trailers = False
         self._is_refused = False
         self._header_timer: asyncio.TimerHandle | None = None
 
@@ -47,15 +48,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         super().data_received(data)
-        if self._is_in_headers:
+        if self._is_in_headers or self._has_trailers:
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
                 self._refuse(TOO_LARGE)
+        elif self._header_timer is None and self._is_idle:
+            # Less than a request, such as an empty line: uvicorn's own clock has been stopped.
+            self._start_clock()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep headers; trailers after a chunked body say nothing to anybody here."""
+        if self._is_in_headers:
+            super().on_header(name, value)
+        else:
+            self._has_trailers = True
 
     def on_message_begin(self) -> None:
         """Start the clock of the next request on a kept connection."""
         super().on_message_begin()
-        self._is_in_headers, self._header_bytes = True, 0
+        self._is_in_headers, self._has_trailers, self._header_bytes = True, False, 0
         if self._header_timer is None:
             self._start_clock()
 
@@ -77,6 +93,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Answer, and go on reading for a moment: closing on unread data would reset the answer."""
         self._stop_clock()
         if self._is_refused or self.transport.is_closing():
+            return
+        if not self._is_idle:
+            # An answer to the request before is under way: this one would be taken for it.
+            if answer is TOO_SLOW:
+                self._start_clock()
+            else:
+                self.transport.abort()
             return
         self._is_refused = True
         self.transport.write(answer)

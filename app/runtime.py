@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from app.batching.scheduler import BatchPolicy, BatchScheduler
-from app.engines.base import Generator
+from app.engines.base import Generator, OpenVinoOptions
 from app.errors import EngineError, NotReadyError, StartupError, UnhealthyError
 from app.models.catalog import Catalog, ModelSpec
 from app.models.loading import ModelLoader
@@ -20,7 +20,7 @@ from app.models.schemas import ModelReadiness, Readiness
 from app.models.sources import Sources
 from app.observability.metrics import Metrics
 from app.services.rows import RowReader
-from app.settings import Settings, core_count
+from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -128,10 +128,7 @@ async def open_runtime(
         for background in (_load_models(runtime, on_fatal), _watch_lag(runtime)):
             task = asyncio.create_task(background)
             stack.push_async_callback(_cancel, task)
-        try:
-            yield runtime
-        finally:
-            runtime.is_draining = True
+        yield runtime
 
 
 def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
@@ -140,7 +137,13 @@ def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
         sources,
         folder=catalog.folder,
         device=settings.device,
-        threads=max(1, core_count() // settings.thread_count),
+        threads=max(1, settings.core_count // settings.thread_count),
+        openvino=OpenVinoOptions(
+            cache=settings.models_dir / "openvino",
+            cores=settings.core_count,
+            calls=settings.thread_count,
+            streams=settings.engine_streams,
+        ),
     )
 
 
@@ -174,6 +177,7 @@ def _serve(
     scheduler = BatchScheduler(
         spec.name, engine=engine, policy=policy, tokenisers=tokenisers, metrics=metrics
     )
+    scheduler.measure()
     return Served(model=scheduler, version=loaded.version)
 
 

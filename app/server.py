@@ -1,14 +1,16 @@
 """Runs the app under uvicorn, and owns its signals."""
 
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 
 from app.errors import StartupError
 from app.main import create_app
 from app.protocol import BoundedHttpProtocol
+from app.runtime import Runtime
 from app.settings import Settings
 
 # Longer than the 60 s for which an AWS load balancer keeps an idle connection: otherwise it sends
@@ -21,6 +23,7 @@ class Server(uvicorn.Server):
     """Uvicorn that says where to look, and exits with a status of ours."""
 
     failure: StartupError | None = None
+    runtime: Callable[[], Runtime] | None = None  # once the lifespan has made it
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Start listening and say so in one line, on standard output."""
@@ -42,6 +45,12 @@ class Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Let `/ready` say so on connections that are still open."""
+        if self.runtime is not None:
+            self.runtime().is_draining = True
+        super().handle_exit(sig, frame)
+
     def fail(self, failure: StartupError) -> None:
         """Stop because a required model can't be loaded."""
         self.failure = failure
@@ -59,9 +68,10 @@ def make_server(settings: Settings) -> Server:
     def on_fatal(failure: StartupError) -> None:
         server.fail(failure)
 
+    app = create_app(settings, on_fatal=on_fatal)
     server = Server(
         uvicorn.Config(
-            create_app(settings, on_fatal=on_fatal),
+            app,
             host=settings.host,
             port=settings.port,
             http=BoundedHttpProtocol,
@@ -72,6 +82,7 @@ def make_server(settings: Settings) -> Server:
             timeout_graceful_shutdown=settings.shutdown_budget_s,
         )
     )
+    server.runtime = lambda: app.state.runtime
     return server
 
 

@@ -1,23 +1,16 @@
 """All settings, read once from the environment or `.env`; the only reader of either."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.cores import core_count
 from app.errors import SettingsError
 
 Positive = Annotated[int, Field(gt=0)]
 PACKAGED_MODELS_FILE = Path(__file__).parent / "models" / "models.toml"
-
-
-def core_count() -> int:
-    """Return how many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Settings(BaseSettings):
@@ -43,6 +36,16 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where torch runs; `auto` takes CUDA when there is a GPU."
+    )
+    engine_threads: Positive | None = Field(
+        None,
+        description="Processor cores that OpenVINO computes on; default: those that the process "
+        "may use, by its affinity and its container's quota.",
+    )
+    engine_streams: Positive | None = Field(
+        None,
+        description="Batches of one model that OpenVINO computes side by side; default: one "
+        "for each core where the processor has bfloat16, else one for each four cores.",
     )
     inference_threads: Positive | None = Field(
         None, description="Threads that run engines; default: one for each core, at most 8."
@@ -77,6 +80,12 @@ class Settings(BaseSettings):
         120, description="Seconds that one engine call may take before `/health` answers 503."
     )
 
+    @field_validator("data_dir", "model_cache_dir", "models_file")
+    @classmethod
+    def home_is_understood(cls, path: Path | None) -> Path | None:
+        """Understand `~`, as a shell would have."""
+        return path.expanduser() if path else path
+
     @property
     def models_dir(self) -> Path:
         """Folder for downloaded and converted models."""
@@ -89,6 +98,11 @@ class Settings(BaseSettings):
         # between the engine's calls.
         return self.inference_threads or min(core_count(), 8)
 
+    @property
+    def core_count(self) -> int:
+        """Number of processor cores that an engine may use."""
+        return self.engine_threads or core_count()
+
 
 def load_settings(**overrides: object) -> Settings:
     """Read the settings.
@@ -99,6 +113,8 @@ def load_settings(**overrides: object) -> Settings:
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # validated by Pydantic
+    except UnicodeDecodeError:
+        raise SettingsError(".env: is not UTF-8") from None
     except ValidationError as invalid:
         lines = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
         raise SettingsError("; ".join(lines)) from None

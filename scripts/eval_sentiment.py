@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from app.cores import core_count
 from app.engines.base import Classifier, EngineRequest, Task
 from app.engines.loader import load_engine
 from app.models.sources import Sources
-from app.settings import core_count
 from scripts.sentiment_data import DEFAULT_CACHE, FILES, Example, load_examples
 
 ADAPTER = Path(__file__).resolve().parents[1] / "app/models/adapters/sentiment"

@@ -15,7 +15,9 @@ from typing import IO, Any
 
 import httpx2
 
-START_TIMEOUT_S = 60
+# A first start converts the default models; later ones find them in DATA.
+START_TIMEOUT_S = 240
+DATA = Path(__file__).parent.parent / "data"
 STOP_TIMEOUT_S = 40
 APP = Path(sys.executable).parent / "app"
 

@@ -4,49 +4,82 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.batching.admission import SAFETY, Admission, SpeedMeter
+from app.batching.admission import NOTHING, SAFETY, Admission, SpeedMeter, Work
+
+PER_CALL, PER_TOKEN = 0.004, 0.0002
 
 
-def meter(workers: int = 2, *, tokens: int = 100, seconds: float = 0.1) -> SpeedMeter:
-    made = SpeedMeter(workers=workers)
-    made.observe(tokens=tokens, seconds=seconds)
+def seconds(tokens: int) -> float:
+    return PER_CALL + PER_TOKEN * tokens
+
+
+def meter(workers: int = 2, *sizes: int) -> SpeedMeter:
+    made = SpeedMeter(workers=workers, max_batch=8)
+    for tokens in sizes or (5, 200):
+        made.observe(tokens=tokens, seconds=seconds(tokens))
     return made
 
 
-def test_the_first_call_sets_the_speed_and_later_ones_move_it() -> None:
+def work(tokens: int, texts: int) -> Work:
+    return Work(tokens=tokens, texts=texts)
+
+
+def test_call_and_token_costs_are_told_apart() -> None:
     speed = meter()
-    assert speed.drain_s(1000) == pytest.approx(0.5)
-    assert speed.predict_s(1000) == pytest.approx(0.6)
-    for _ in range(100):
-        speed.observe(tokens=100, seconds=0.2)
-    assert speed.drain_s(1000) == pytest.approx(1.0, rel=0.01)
+    assert speed.drain_s(work(1000, 0)) == pytest.approx(1000 * PER_TOKEN / 2)
+    assert speed.drain_s(work(1000, 80)) == pytest.approx((10 * PER_CALL + 1000 * PER_TOKEN) / 2)
+    assert speed.predict_s(work(10, 1)) >= seconds(10)
 
 
-def test_what_fits_the_deadline_is_admitted_and_what_doesn_t_is_told_when_it_would() -> None:
-    admission = Admission(meter(), max_queued_tokens=10_000)
-    assert admission.judge(ahead=1000, own=10, remaining_s=1).is_admitted
-    refused = admission.judge(ahead=5000, own=10, remaining_s=1)
-    assert not refused.is_admitted
-    assert refused.retry_after_s == 2  # 2.6 s predicted, times the safety, less the second
+def test_short_lone_texts_don_t_make_long_ones_look_slow() -> None:
+    speed = meter(1, 5, 200, *[5] * 300, 6, 7)
+    assert speed.predict_s(work(400, 1)) < 2.5 * seconds(400)
 
 
-def test_an_empty_queue_is_full_for_nobody() -> None:
+def test_it_follows_an_engine_that_becomes_slower() -> None:
+    speed = meter()
+    for tokens in (50, 100, 200) * 100:
+        speed.observe(tokens=tokens, seconds=3 * seconds(tokens))
+    assert speed.drain_s(work(1000, 0)) == pytest.approx(1000 * 3 * PER_TOKEN / 2, rel=0.01)
+
+
+def test_before_the_first_call_everything_is_admitted() -> None:
+    admission = Admission(SpeedMeter(workers=1, max_batch=8), max_queued_tokens=100)
+    assert admission.judge(ahead=NOTHING, own=work(5000, 100), remaining_s=0.1).is_admitted
+
+
+def test_an_idle_engine_refuses_only_what_clearly_can_t_make_it() -> None:
+    admission = Admission(meter(1), max_queued_tokens=100)
+    long = work(50_000, 100)
+    assert admission.judge(ahead=NOTHING, own=long, remaining_s=9).is_admitted
+    assert not admission.judge(ahead=NOTHING, own=long, remaining_s=1).is_admitted
+
+
+def test_the_bound_holds_when_something_is_ahead() -> None:
     admission = Admission(meter(), max_queued_tokens=100)
-    assert admission.judge(ahead=0, own=5000, remaining_s=60).is_admitted
-    assert not admission.judge(ahead=1, own=5000, remaining_s=60).is_admitted
+    assert not admission.judge(ahead=work(90, 3), own=work(20, 1), remaining_s=60).is_admitted
+    assert admission.judge(ahead=work(70, 3), own=work(20, 1), remaining_s=60).is_admitted
 
 
-@given(st.integers(0, 100_000), st.integers(1, 10_000), st.floats(0, 100))
-def test_waiting_as_long_as_told_is_enough(ahead: int, own: int, remaining_s: float) -> None:
+@given(
+    st.integers(1, 100_000),
+    st.integers(1, 2_000),
+    st.integers(1, 10_000),
+    st.floats(0, 100),
+)
+def test_after_the_time_that_it_is_told_a_request_is_admitted(
+    tokens: int, texts: int, own: int, remaining_s: float
+) -> None:
     speed = meter()
     admission = Admission(speed, max_queued_tokens=50_000)
-    verdict = admission.judge(ahead=ahead, own=own, remaining_s=remaining_s)
+    ahead = work(max(tokens, texts), texts)
+    verdict = admission.judge(ahead=ahead, own=work(own, 1), remaining_s=remaining_s)
     if verdict.is_admitted:
         assert verdict.predicted_s * SAFETY <= remaining_s
-        assert verdict.retry_after_s == 0
         return
     assert verdict.retry_after_s >= 1
-    drained = ahead - verdict.retry_after_s / speed.drain_s(1)
-    hopeless = speed.predict_s(own) * SAFETY > remaining_s
-    later = admission.judge(ahead=max(0, int(drained)), own=own, remaining_s=remaining_s)
-    assert later.is_admitted or hopeless
+    left = max(0.0, 1 - verdict.retry_after_s / speed.drain_s(ahead))
+    later = work(int(ahead.tokens * left), int(ahead.texts * left))
+    again = admission.judge(ahead=later, own=work(own, 1), remaining_s=remaining_s)
+    alone = admission.judge(ahead=NOTHING, own=work(own, 1), remaining_s=remaining_s)
+    assert again.is_admitted or not alone.is_admitted or later.texts

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from httpx2 import AsyncClient
+from process import DATA
 from serving import fatal, running
 
 from app.main import create_app
@@ -27,7 +28,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
-    settings = Settings(_env_file=None, data_dir=tmp_path_factory.mktemp("data"))
+    # Converted models are kept where `make serve` keeps them: that is done once, not for each run.
+    settings = Settings(
+        _env_file=None, data_dir=tmp_path_factory.mktemp("data"), model_cache_dir=DATA / "models"
+    )
     async with running(create_app(settings, on_fatal=fatal)) as client:
         yield client
 
@@ -44,7 +48,7 @@ async def test_a_text_s_score_does_not_depend_on_its_batch_mates(client: AsyncCl
     for text, in_batch in zip(texts, batch, strict=True):
         alone = (await client.post("/predict", json={"text": text})).json()
         assert alone["label"] == in_batch["label"]
-        assert alone["score"] == pytest.approx(in_batch["score"], abs=1e-4)
+        assert alone["score"] == pytest.approx(in_batch["score"], abs=5e-3)
 
 
 async def test_models_shows_where_they_come_from(client: AsyncClient) -> None:
@@ -52,6 +56,7 @@ async def test_models_shows_where_they_come_from(client: AsyncClient) -> None:
     assert set(models) == {"sentiment", "minilm"}
     for model in models.values():
         assert model["state"] == "ready"
+        assert model["engine"] in {"openvino", "torch"}
         assert model["version"] == "0.1.0"
         assert model["default"]
         assert model["required"]

@@ -68,7 +68,7 @@ async def test_a_client_that_leaves_is_not_answered_and_its_texts_never_run(
         labels = {"model": "test", "stage": "queued"}
         assert sample("mlapi_cancelled_total", labels) == texts
         assert not sample("mlapi_wasted_items_total", {"model": "test"})
-    assert client.sent == []
+    assert [m.get("status") for m in client.sent] == [499, None], "which servers send to nobody"
     assert engine.batches == [[7]]
     done = [r for r in caplog.records if r.message == "request_done"]
     assert vars(done[0])["status"] == 499
@@ -120,3 +120,51 @@ async def test_other_scopes_and_requests_without_a_body_pass_through() -> None:
     await middleware(scope("/x", "GET"), client.receive, client.send)
     await middleware({"type": "lifespan"}, client.receive, client.send)
     assert seen == [client.receive, client.receive]
+
+
+async def test_what_runs_after_the_answer_is_not_cancelled() -> None:
+    ended = asyncio.Event()
+    client = Client(b"{}")
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        client.left.set()  # as servers say it once the answer is out
+        for _ in range(5):
+            await asyncio.sleep(0)
+        ended.set()
+
+    await DisconnectMiddleware(app)(scope("/x"), client.receive, client.send)
+    assert ended.is_set()
+
+
+async def test_a_client_that_left_is_499_in_the_metrics_too(tmp_path: Path) -> None:
+    app, engine, client = make_app(tmp_path), Engine(), Client(b'{"text":"leaver"}')
+    async with running(app) as other:
+        scheduler = serve_instead(app, engine)
+        first = await hold(engine, scheduler)
+        asked = asyncio.create_task(app(scope("/predict"), client.receive, client.send))
+        await queued(scheduler, 1)
+        client.left.set()
+        await asked
+        engine.gate.set()
+        await first
+        metrics = (await other.get("/metrics")).text
+    assert 'http_requests_total{handler="/predict",method="POST",status="499"} 1.0' in metrics
+
+
+async def test_a_request_that_a_shutdown_cuts_off_is_answered_503(tmp_path: Path) -> None:
+    app, engine, client = make_app(tmp_path), Engine(), Client(b'{"text":"late"}')
+    async with running(app):
+        scheduler = serve_instead(app, engine)
+        first = await hold(engine, scheduler)
+        asked = asyncio.create_task(app(scope("/predict"), client.receive, client.send))
+        await queued(scheduler, 1)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        engine.gate.set()
+        await first
+    assert client.sent[0]["status"] == 503
+    assert b"shutting down" in client.sent[1]["body"]

@@ -84,6 +84,30 @@ async def test_a_body_over_the_limit_is_413_announced_or_not(tmp_path: Path) -> 
     check_problem(exact, 400, "malformed_json")
 
 
+async def test_a_body_that_is_announced_as_far_too_large_is_not_read(tmp_path: Path) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was asked for")
+        yield b""
+
+    announced = {"Content-Type": "application/json", "Content-Length": "10000000000"}
+    expecting = {**announced, "Content-Length": "1001", "Expect": "100-continue"}
+    async with serving(tmp_path, max_body_bytes=1000) as client:
+        for headers in (announced, expecting):
+            answer = await client.post("/predict", content=never(), headers=headers)
+            check_problem(answer, 413, "body_too_large")
+            assert answer.headers["Connection"] == "close"
+
+
+async def test_a_hundred_thousand_unknown_fields_are_one_error(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        fields = {"text": "x", **{str(n): 0 for n in range(90_000)}}
+        problem = check_problem(await client.post("/predict", json=fields), 422, "invalid_request")
+        assert len(problem["errors"]) == 1
+        fields = {"text": "x", **{str(n): 0 for n in range(60)}}
+        problem = check_problem(await client.post("/predict", json=fields), 422, "invalid_request")
+        assert len(problem["errors"]) == 50
+
+
 async def test_a_body_that_stops_coming_is_408(tmp_path: Path) -> None:
     async def stalls() -> AsyncIterator[bytes]:
         yield b'{"text":'
@@ -122,7 +146,7 @@ async def test_a_client_that_leaves_in_mid_body_is_logged_as_499(
     with caplog.at_level("INFO"):
         async with running(app):
             await app(scope, receive, send)
-    assert sent == []
+    assert [m.get("status") for m in sent] == [499, None], "which servers send to nobody"
     done = next(r for r in caplog.records if r.message == "request_done")
     assert vars(done)["status"] == 499
 

@@ -163,7 +163,9 @@ async def test_dependency_overrides_put_a_registry_of_the_test_in_place(tmp_path
 class GatedClassifier:
     """Answers when the gate is opened, and remembers the thread that it ran in."""
 
+    kind = "test"
     device = "none"
+    max_tokens = 500
     labels = ("no", "yes")
 
     def __init__(self) -> None:

@@ -471,7 +471,7 @@ def test_a_model_needs_a_source_that_is_there(tmp_path: Path) -> None:
 
 
 def test_an_unknown_engine_is_refused_and_the_known_are_told(shelf: Path) -> None:
-    with pytest.raises(EngineError, match="'abacus' is not known; known are auto, torch, fake"):
+    with pytest.raises(EngineError, match="'abacus' is not known; known are auto, torch, openvino"):
         load(shelf, "classifier", engine="abacus")
 
 
@@ -519,7 +519,9 @@ def test_a_tokenizer_of_another_model_is_told_before_the_first_request(
 class WrongShape:
     """Claims 2 labels or 4 dimensions and answers with 3 columns."""
 
+    kind = "test"
     device = "none"
+    max_tokens = 512
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         return [Encoded(token_ids=[1], is_truncated=False) for _ in texts]

@@ -1,25 +1,29 @@
 """Connections that don't get as far as a request."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from serving import make_settings
+from serving import FAKE, make_settings
 
 from app.protocol import MAX_HEADER_BYTES, BoundedHttpProtocol
 from app.server import make_server
 
+LAST_GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @asynccontextmanager
-async def listening(tmp_path: Path) -> AsyncIterator[int]:
-    server = make_server(make_settings(tmp_path, port=0))
+async def listening(tmp_path: Path, models: str = FAKE) -> AsyncIterator[int]:
+    server = make_server(make_settings(tmp_path, models, port=0))
     served = asyncio.create_task(server.serve())
+    assert server.runtime is not None
     while not server.started:
         await asyncio.sleep(0)
+    await server.runtime().loaded.wait()
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
@@ -69,12 +73,48 @@ async def test_the_clock_stops_between_requests_and_runs_again_for_the_next(
         writer.close()
 
 
+async def test_an_empty_line_on_a_kept_connection_doesn_t_keep_it_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "header_timeout_s", 0.05)
+    async with listening(tmp_path) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\r\n")
+        assert b" 408 " in await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+
+
+async def test_trailers_without_end_are_refused(tmp_path: Path) -> None:
+    start = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    lines = [b"X-Trailer: " + b"a" * 1000 + b"\r\n"] * 200
+    async with listening(tmp_path) as port:
+        with contextlib.suppress(ConnectionError):  # the answer can be lost with the rest
+            answer = await exchange(port, start, *lines)
+            assert b" 431 " in answer or answer == b""
+        assert b" 200 " in await exchange(port, LAST_GET)
+
+
+async def test_half_a_request_after_another_doesn_t_take_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "header_timeout_s", 0.05)
+    body = b'{"text":"x"}'
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    slow = FAKE.replace("fail_on", "delay_ms = 300, fail_on")
+    async with listening(tmp_path, slow) as port:
+        answer = await exchange(port, whole + b"GET /health HT")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b" 408 " in answer
+
+
 async def test_many_requests_on_one_connection_are_not_taken_for_one_large_one(
     tmp_path: Path,
 ) -> None:
     count = 2 * MAX_HEADER_BYTES // len(GET)
-    closing = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     async with listening(tmp_path) as port:
-        answer = await exchange(port, *[GET] * 50, closing)
+        answer = await exchange(port, *[GET] * 50, LAST_GET)
         assert answer.count(b" 200 ") == 51
     assert count > 50

@@ -31,7 +31,9 @@ async def test_it_says_where_to_look_and_ends_with_status_0_on_sigterm(
     assert "server" not in answer.headers
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"ml-api: {url} ")
+    assert server.runtime is not None
     signal.raise_signal(signal.SIGTERM)
+    assert server.runtime().is_draining
     await served
     assert server.failure is None
 

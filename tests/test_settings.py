@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from app.cores import core_count
 from app.errors import SettingsError
-from app.settings import Settings, core_count, load_settings
+from app.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,10 +42,15 @@ def test_a_bad_value_is_refused_by_name_and_not_repeated(monkeypatch: pytest.Mon
     assert "hunter2" not in str(refused.value)
 
 
-def test_cores_are_counted_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("os.sched_getaffinity", raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: None)
-    assert core_count() == 1
+def test_home_is_understood_and_a_file_that_is_not_text_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA_DIR", "~/x")
+    assert load_settings().data_dir == Path.home() / "x"
+    Path(".env").write_bytes(b"PORT=\xff\xfe")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        load_settings()
 
 
 def test_documents_say_what_the_code_does() -> None:

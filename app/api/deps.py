@@ -8,13 +8,14 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
 from app.batching.deadline import Deadline
-from app.errors import MalformedJsonError, UnsupportedMediaTypeError
+from app.errors import InvalidRequestError, MalformedJsonError, UnsupportedMediaTypeError
 from app.models.registry import ModelRegistry
 from app.runtime import Runtime
 from app.services.embeddings import EmbeddingService
 from app.services.inference import InferenceService
 
 MAX_TIMEOUT_MS = 3_600_000
+MAX_FIELDS = 64
 
 
 async def get_runtime(request: Request) -> Runtime:
@@ -49,6 +50,7 @@ InferenceDep = Annotated[InferenceService, Depends(get_inference)]
 
 
 async def get_deadline(
+    request: Request,
     runtime: RuntimeDep,
     x_request_timeout_ms: Annotated[
         int,
@@ -62,7 +64,7 @@ async def get_deadline(
 ) -> Deadline:
     """Return when the answer is too late: the client's wish, but never more than the setting."""
     timeout_ms = min(x_request_timeout_ms, runtime.settings.request_timeout_ms)
-    return Deadline.after(timeout_ms / 1000)
+    return Deadline(at_s=request.state.received_s + timeout_ms / 1000)
 
 
 DeadlineDep = Annotated[Deadline, Depends(get_deadline)]
@@ -83,12 +85,18 @@ class StrictJsonRequest(Request):
 
         Raises:
             MalformedJsonError: with the place, and nothing of the content.
+            InvalidRequestError: it has more fields than any schema here.
 
         """
         try:
-            return from_json(await self.body(), allow_inf_nan=False)
+            parsed = from_json(await self.body(), allow_inf_nan=False)
         except ValueError as failure:
             raise MalformedJsonError(f"The body is not valid JSON: {failure}.") from None
+        if isinstance(parsed, dict) and len(parsed) > MAX_FIELDS:
+            # Each would become an error of its own before anything else is looked at.
+            many = {"loc": ["body"], "msg": f"More than {MAX_FIELDS} fields", "type": "too_many"}
+            raise InvalidRequestError([many])
+        return parsed
 
 
 class JsonRoute(APIRoute):

@@ -16,7 +16,7 @@ def _info(entry: ModelEntry) -> ModelInfo:
     return ModelInfo(
         name=spec.name,
         task=spec.task,
-        engine=spec.engine,
+        engine=engine.kind if engine else spec.engine,
         source=spec.source,
         default=entry.is_default,
         required=spec.required,

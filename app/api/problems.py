@@ -17,6 +17,7 @@ from app.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     ModelUnavailableError,
+    NotReadyError,
     OverloadedError,
     ServiceError,
     UnsupportedMediaTypeError,
@@ -34,6 +35,7 @@ WITH_MODEL = (
     ModelNotReadyError,
     ModelUnavailableError,
     OverloadedError,
+    NotReadyError,
     DeadlineExceededError,
     InferenceFailedError,
 )
@@ -60,7 +62,10 @@ def _response(kinds: list[type[ServiceError]]) -> dict[str, Any]:
         "content": {"application/problem+json": content},
     }
     if any(kind.status == 503 for kind in kinds):  # noqa: PLR2004
-        wait = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+        wait = {
+            "description": "Seconds to wait, where waiting helps.",
+            "schema": {"type": "integer"},
+        }
         described["headers"] = {"Retry-After": wait}
     return described
 

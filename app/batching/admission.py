@@ -3,39 +3,49 @@
 import math
 from dataclasses import dataclass
 
-# Weight of the newest call in the running mean of speed; forgets in about 20 calls.
-MEAN_WEIGHT = 0.1
-# Before the first call, as slow as a small model on a small core; warming measures the real one.
-INITIAL_S_PER_TOKEN = 0.001
+# Of the older observations' weight, at each new one: half is forgotten in about 34 calls.
+KEEP = 0.98
 # A prediction is a mean; this much of the time that is left is kept for what it misses.
 SAFETY = 1.15
+# Nobody is served sooner by refusing what comes to an idle engine, and the meter learns from it:
+# only what would take this many times its deadline is refused there.
+IDLE_SAFETY = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What admission says to a request."""
+class Work:
+    """What texts cost an engine."""
 
-    is_admitted: bool
-    predicted_s: float  # from now until its answer
-    retry_after_s: int = 0  # whole seconds after which the same request would be admitted
+    tokens: int
+    texts: int
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(tokens=self.tokens + other.tokens, texts=self.texts + other.texts)
+
+    def __sub__(self, other: "Work") -> "Work":
+        return Work(tokens=self.tokens - other.tokens, texts=self.texts - other.texts)
+
+
+NOTHING = Work(tokens=0, texts=0)
 
 
 class SpeedMeter:
-    """Predicts how long queued tokens take, from how long the last calls took.
+    """Predicts how long work takes: a cost for each call and one for each token, fitted online.
 
-    Two running means, as the calls saw them with their neighbours running on other cores: seconds
-    per token, for what stands ahead, and seconds per call, for the call that the answer is in.
+    Least squares of a call's seconds over its tokens, with weights that decay. The two costs have
+    to be told apart: a call of one short text says next to nothing of a token's cost.
 
     Args:
         workers: threads that run calls at the same time.
+        max_batch: texts in a call, when there are enough.
 
     """
 
-    def __init__(self, *, workers: int) -> None:
+    def __init__(self, *, workers: int, max_batch: int) -> None:
         self._workers = workers
-        self._s_per_token = INITIAL_S_PER_TOKEN
-        self._s_per_call = 0.0
-        self._is_measured = False
+        self._max_batch = max_batch
+        # Sums over the calls seen: weight, tokens, seconds, tokens², tokens·seconds.
+        self._n = self._x = self._y = self._xx = self._xy = 0.0
 
     def observe(self, *, tokens: int, seconds: float) -> None:
         """Learn from a finished call.
@@ -45,19 +55,45 @@ class SpeedMeter:
             seconds: from its start to its end.
 
         """
-        found = seconds / max(1, tokens)
-        weight = MEAN_WEIGHT if self._is_measured else 1.0
-        self._is_measured = True
-        self._s_per_token += weight * (found - self._s_per_token)
-        self._s_per_call += weight * (seconds - self._s_per_call)
+        self._n = self._n * KEEP + 1
+        self._x = self._x * KEEP + tokens
+        self._y = self._y * KEEP + seconds
+        self._xx = self._xx * KEEP + tokens * tokens
+        self._xy = self._xy * KEEP + tokens * seconds
 
-    def drain_s(self, tokens: int) -> float:
-        """Return the seconds in which all workers together run so many tokens."""
-        return tokens / self._workers * self._s_per_token
+    def _costs(self) -> tuple[float, float]:
+        """Return seconds per call and per token, neither negative; 0 before the first call."""
+        if not self._n:
+            return 0.0, 0.0
+        mean_x, mean_y = self._x / self._n, self._y / self._n
+        spread = self._xx / self._n - mean_x * mean_x
+        # Calls of one size tell only their sum; then it is shared between call and tokens.
+        if spread < (0.05 * mean_x) ** 2:
+            return mean_y / 2, mean_y / 2 / mean_x
+        per_token = (self._xy / self._n - mean_x * mean_y) / spread
+        per_token = min(max(per_token, 0.0), mean_y / mean_x)
+        return mean_y - per_token * mean_x, per_token
 
-    def predict_s(self, tokens: int) -> float:
-        """Return the seconds until the answer to the last of so many tokens."""
-        return self.drain_s(tokens) + self._s_per_call
+    def drain_s(self, work: Work) -> float:
+        """Return the seconds in which all workers together run this."""
+        per_call, per_token = self._costs()
+        calls = work.texts / self._max_batch
+        return max(0.0, calls * per_call + work.tokens * per_token) / self._workers
+
+    def predict_s(self, work: Work) -> float:
+        """Return the seconds until the answer to the last of this: its own call is not shared."""
+        per_call, per_token = self._costs()
+        mean_tokens = work.tokens / max(1, work.texts)
+        return self.drain_s(work) + per_call + mean_tokens * per_token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What admission says to a request."""
+
+    is_admitted: bool
+    predicted_s: float  # from now until its answer
+    retry_after_s: int = 0  # whole seconds after which it would be admitted
 
 
 class Admission:
@@ -73,22 +109,24 @@ class Admission:
         self._meter = meter
         self._max_queued_tokens = max_queued_tokens
 
-    def judge(self, *, ahead: int, own: int, remaining_s: float) -> Verdict:
+    def judge(self, *, ahead: Work, own: Work, remaining_s: float) -> Verdict:
         """Judge one request.
 
         Args:
-            ahead: tokens that are queued or running before it.
-            own: its own tokens, estimated.
+            ahead: what is queued or running before it.
+            own: its own work, estimated.
             remaining_s: seconds until its deadline.
 
         """
         predicted_s = self._meter.predict_s(ahead + own)
-        late_s = predicted_s * SAFETY - remaining_s
+        late_s = predicted_s * (SAFETY if ahead.texts else IDLE_SAFETY) - remaining_s
         # An empty queue takes whatever fits the deadline: it would never be emptier.
-        excess = ahead + own - self._max_queued_tokens if ahead else 0
-        wait_s = max(late_s, self._meter.drain_s(excess))
-        if wait_s <= 0:
+        excess = ahead.tokens + own.tokens - self._max_queued_tokens if ahead.texts else 0
+        full_s = self._meter.drain_s(Work(tokens=max(0, excess), texts=0))
+        if late_s <= 0 and excess <= 0:
             return Verdict(is_admitted=True, predicted_s=predicted_s)
+        # It can't get better than an idle engine: what is ahead is all that waiting can end.
+        wait_s = min(max(late_s, full_s), self._meter.drain_s(ahead))
         return Verdict(
             is_admitted=False, predicted_s=predicted_s, retry_after_s=max(1, math.ceil(wait_s))
         )

@@ -4,6 +4,8 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from app.batching.admission import Work
+
 Item = TypeVar("Item")
 
 # What one engine call costs besides its tokens, in tokens: a neighbour joins a batch when the
@@ -33,6 +35,11 @@ class Batch(Generic[Item]):
     def cost(self) -> int:
         """Tokens that the engine runs, padding included: longest times count."""
         return max(ticket.cost for ticket in self.tickets) * len(self.tickets)
+
+    @property
+    def work(self) -> Work:
+        """What admission counts while it runs."""
+        return Work(tokens=self.tokens, texts=len(self.tickets))
 
     @property
     def tokens(self) -> int:

@@ -8,13 +8,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from time import monotonic
 
-from app.batching.admission import Admission, SpeedMeter
+from app.batching.admission import NOTHING, Admission, SpeedMeter, Work
 from app.batching.deadline import Deadline
 from app.batching.isolation import is_out_of_memory, run_isolated
 from app.batching.queue import Batch, BatchQueue, Ticket
 from app.batching.workers import Workers
 from app.engines.base import Classifier, Embedder, Encoded, FloatArray
 from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError, OverloadedError
+from app.observability.logs import is_private
 from app.observability.metrics import Metrics, ModelMetrics
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ Row = FloatArray | Exception
 CHARS_PER_TOKEN = 4
 SPECIAL_TOKENS = 2
 UNLOADING = "The model is being unloaded."
+# Short, longer, and a batch of both: enough to tell a call's cost from a token's.
+MEASURE_TEXTS = ("good", "a sentence of the usual length, as people write them in reviews " * 3) * 4
 # Only a bound: a worker is told of every batch, and of the end.
 IDLE_WAIT_S = 30.0
 # For how long a batch that was too large for the memory keeps the bound down.
@@ -54,7 +57,7 @@ class _Request:
 
     texts: Sequence[str]
     future: asyncio.Future[Outcome]
-    estimate: int  # tokens, before they are counted
+    estimate: Work  # before its tokens are counted
     predicted_s: float
     admitted_s: float
     tickets: list[Ticket["_Place"]] = field(default_factory=list)
@@ -107,11 +110,11 @@ class BatchScheduler:
         self._queue: BatchQueue[_Place] = BatchQueue(
             max_count=policy.max_batch, max_cost=policy.max_batch_tokens
         )
-        self._meter = SpeedMeter(workers=policy.workers)
+        self._meter = SpeedMeter(workers=policy.workers, max_batch=policy.max_batch)
         self._admission = Admission(self._meter, max_queued_tokens=policy.max_queued_tokens)
         self._changed = threading.Condition()
-        self._unqueued_tokens = 0  # being tokenised, by estimate
-        self._running_tokens = 0
+        self._unqueued = NOTHING  # being tokenised, by estimate
+        self._running = NOTHING
         self._caution_until_s = 0.0
         self._is_closed = False
         self._workers: Workers[Batch[_Place]] = Workers(
@@ -119,7 +122,8 @@ class BatchScheduler:
             count=policy.workers,
             take=self._next_batch,
             do=self._run_batch,
-            on_death=self._note_death,
+            on_death=self._metrics.worker_died,
+            on_end=self._stop_taking,
         )
 
     async def submit(self, texts: Sequence[str], *, deadline: Deadline) -> Outcome:
@@ -132,7 +136,7 @@ class BatchScheduler:
 
         """
         request = self._admit(texts, deadline)
-        self._tokenisers.submit(self._queue_request, request)
+        self._hand_over(request)
         try:
             async with asyncio.timeout(deadline.remaining_s):
                 outcome = await request.future
@@ -149,28 +153,57 @@ class BatchScheduler:
 
     def _admit(self, texts: Sequence[str], deadline: Deadline) -> _Request:
         """Refuse what has no chance, on the loop and at once."""
-        estimate = sum(len(text) for text in texts) // CHARS_PER_TOKEN + SPECIAL_TOKENS * len(texts)
+        estimate = Work(tokens=sum(map(self._estimate, texts)), texts=len(texts))
         with self._changed:
             if self._is_closed:
                 raise NotReadyError(UNLOADING, retry_after_s=1)
-            ahead = self._queue.cost + self._unqueued_tokens + self._running_tokens
+            queued = Work(tokens=self._queue.cost, texts=len(self._queue))
+            ahead = queued + self._unqueued + self._running
             verdict = self._admission.judge(
                 ahead=ahead, own=estimate, remaining_s=deadline.remaining_s
             )
             if verdict.is_admitted:
-                self._unqueued_tokens += estimate
+                self._unqueued += estimate
         if not verdict.is_admitted:
             self._metrics.refused("overloaded")
             raise OverloadedError(retry_after_s=verdict.retry_after_s)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         return _Request(texts, future, estimate, verdict.predicted_s, monotonic())
 
-    def _queue_request(self, request: _Request) -> None:
-        """Tokenise, in a thread of `tokenisers`, and put the texts in the queue."""
-        encoded = run_isolated(self.engine.encode, request.texts)
+    def _estimate(self, text: str) -> int:
+        """Return about how many tokens a text has; never more than the engine's window."""
+        return min(len(text) // CHARS_PER_TOKEN + SPECIAL_TOKENS, self.engine.max_tokens)
+
+    def _hand_over(self, request: _Request) -> None:
+        """Have the texts tokenised; without a thread for it, nothing stays counted."""
+        try:
+            self._tokenisers.submit(self._tokenise, request)
+        except RuntimeError as failure:  # shut down, or the system has no thread left
+            with self._changed:
+                self._unqueued -= request.estimate
+            raise NotReadyError(
+                "There is no thread to tokenise with.", retry_after_s=1
+            ) from failure
+
+    def _tokenise(self, request: _Request) -> None:
+        """Tokenise in a thread of `tokenisers`; whatever happens there, the request is told."""
+        is_private.set(True)  # the variable's name says it
+        encoded: list[Encoded | Exception] = []
+        try:
+            if not request.is_left:
+                encoded = run_isolated(self.engine.encode, request.texts)
+        except BaseException:
+            # A panic of a native tokeniser is no Exception.
+            log.critical("tokeniser_died", exc_info=True, extra={"model": self._name})
+            encoded = [InferenceFailedError() for _ in request.texts]
+        finally:
+            self._enqueue(request, encoded)
+
+    def _enqueue(self, request: _Request, encoded: Sequence[Encoded | Exception]) -> None:
+        """Put the texts in the queue; those that failed already have their row."""
         now_s = monotonic()
         with self._changed:
-            self._unqueued_tokens -= request.estimate
+            self._unqueued -= request.estimate
             if request.is_left:
                 return
             if self._is_closed:
@@ -209,7 +242,7 @@ class BatchScheduler:
                 self._end_caution()
                 batch = self._queue.cut()
                 if batch is not None:
-                    self._running_tokens += batch.tokens
+                    self._running += batch.work
                     self._metrics.queue_depth(len(self._queue))
                     return batch
                 self._changed.wait(IDLE_WAIT_S)
@@ -245,7 +278,7 @@ class BatchScheduler:
         """Hand out rows; wake the loop once for all requests that are complete with them."""
         done = []
         with self._changed:
-            self._running_tokens -= batch.tokens
+            self._running -= batch.work
             for ticket, row in zip(batch.tickets, rows, strict=True):
                 request = ticket.item.request
                 request.rows[ticket.item.index] = row
@@ -277,21 +310,26 @@ class BatchScheduler:
         if self._queue.max_count < self._policy.max_batch and monotonic() > self._caution_until_s:
             self._queue.max_count = self._policy.max_batch
 
-    def _note_death(self, is_last: bool) -> None:  # noqa: FBT001  # a callback's one argument
-        """Count a dead worker; without the last one nobody waits in vain."""
-        self._metrics.worker_died()
-        if is_last:
-            self._stop_taking()
-
     def _stop_taking(self) -> None:
         """Refuse what comes, and tell those who wait now, not at their deadline."""
         with self._changed:
             self._is_closed = True
             waiting = list(iter(self._queue.cut, None))
-            self._running_tokens += sum(batch.tokens for batch in waiting)
+            for batch in waiting:
+                self._running += batch.work
             self._changed.notify_all()
         for batch in waiting:
             self._finish(batch, [NotReadyError(UNLOADING, retry_after_s=1) for _ in batch.tickets])
+
+    def measure(self) -> None:
+        """Learn how quick the engine is before the first request; blocks for a few calls."""
+        for texts in (MEASURE_TEXTS[:1], MEASURE_TEXTS[1:2], MEASURE_TEXTS):
+            encoded = self.engine.encode(texts[: self._policy.max_batch])
+            started_s = monotonic()
+            rows = run_isolated(lambda some: list(self._run(some)), encoded)
+            if not any(isinstance(row, Exception) for row in rows):
+                tokens = sum(item.cost for item in encoded)
+                self._meter.observe(tokens=tokens, seconds=monotonic() - started_s)
 
     def problems(self, *, max_call_s: float) -> list[str]:
         """Say what is dead or stuck, for `/health`; empty when all is well."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Generic, TypeVar
 
+from app.observability.logs import is_private
+
 Job = TypeVar("Job")
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,8 @@ class Workers(Generic[Job]):
         count: how many.
         take: blocks until there is a job; None ends the worker.
         do: the job; whatever it raises kills the worker.
-        on_death: called in the dying thread, with True when no worker is left.
+        on_death: called in a dying thread.
+        on_end: called in the last thread that dies, when it can't be replaced.
 
     """
 
@@ -45,12 +48,14 @@ class Workers(Generic[Job]):
         count: int,
         take: Callable[[], Job | None],
         do: Callable[[Job], None],
-        on_death: Callable[[bool], None],
+        on_death: Callable[[], None],
+        on_end: Callable[[], None],
     ) -> None:
         self._name = name
         self._take = take
         self._do = do
         self._on_death = on_death
+        self._on_end = on_end
         self._lock = threading.Lock()
         self._deaths: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
         self._slots = [_Slot() for _ in range(count)]
@@ -65,6 +70,7 @@ class Workers(Generic[Job]):
 
     def _supervise(self, number: int, slot: _Slot) -> None:
         """Work; when that raises, tell, and put a new thread in this one's place."""
+        is_private.set(True)  # the variable's name says it
         try:
             while (job := self._take()) is not None:
                 slot.busy_since_s = monotonic()
@@ -73,10 +79,19 @@ class Workers(Generic[Job]):
         except BaseException:  # the last frame of a thread: nobody else will hear of it
             log.critical("worker_died", exc_info=True, extra={"worker": f"{self._name}-{number}"})
             slot.busy_since_s = None
-            slot.is_dead = self._is_too_often()
-            self._on_death(all(slot.is_dead for slot in self._slots))
-            if not slot.is_dead:
-                self._start(number, slot)
+            self._on_death()
+            if self._is_too_often() or not self._replace(number, slot):
+                slot.is_dead = True  # the thread in its place may say so first; nobody says no
+            if all(slot.is_dead for slot in self._slots):
+                self._on_end()
+
+    def _replace(self, number: int, slot: _Slot) -> bool:
+        """Put a new thread in the place of this one; False when the system has none left."""
+        try:
+            self._start(number, slot)
+        except RuntimeError:
+            return False
+        return True
 
     def _is_too_often(self) -> bool:
         """Count a death; tell whether so many have died lately that a new thread would too."""

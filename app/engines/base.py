@@ -37,7 +37,9 @@ class Encoded:
 class TextEngine(Protocol):
     """What classifiers and embedders share. All methods block and may run in any thread."""
 
+    kind: str  # "torch", "openvino" or "fake": which engine really serves
     device: str
+    max_tokens: int  # the window: longer texts are cut to it
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise; a text longer than the model's window is cut and says so."""
@@ -92,6 +94,7 @@ class Generation:
 class Generator(Protocol):
     """Answers a conversation token by token."""
 
+    kind: str
     device: str
 
     def generate(
@@ -112,6 +115,16 @@ Engine = Classifier | Embedder | Generator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenVinoOptions:
+    """Where converted models are kept, and what of the processor they may use."""
+
+    cache: Path
+    cores: int = 1  # processor threads of all calls together
+    calls: int = 1  # that may come at once
+    streams: int | None = None  # calls that are computed side by side; None: by the processor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRequest:
     """All that an engine needs to load one model; sources are resolved and verified before."""
 
@@ -125,3 +138,4 @@ class EngineRequest:
     device: str = "auto"
     threads: int = 1  # processor threads that one call may use
     options: Mapping[str, Any] = field(default_factory=dict)
+    openvino: OpenVinoOptions | None = None  # None: nothing is converted, "auto" is torch

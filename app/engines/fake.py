@@ -43,17 +43,18 @@ class FakeFailureError(RuntimeError):
 class _FakeText:
     """What the fake classifier and embedder share: a token is one UTF-8 byte."""
 
+    kind = "fake"
     device = "none"
 
     def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
         self._options = options
-        self._max_tokens = request.max_tokens or MAX_TOKENS
+        self.max_tokens = request.max_tokens or MAX_TOKENS
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise into bytes."""
         data = [text.encode("utf-8", "surrogatepass") for text in texts]
         return [
-            Encoded(token_ids=d[: self._max_tokens], is_truncated=len(d) > self._max_tokens)
+            Encoded(token_ids=d[: self.max_tokens], is_truncated=len(d) > self.max_tokens)
             for d in data
         ]
 
@@ -109,6 +110,7 @@ class FakeEmbedder(_FakeText):
 class FakeGenerator:
     """Echoes the last user message word by word, joined by single spaces."""
 
+    kind = "fake"
     device = "none"
 
     def __init__(self, options: FakeOptions) -> None:

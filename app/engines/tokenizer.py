@@ -54,21 +54,30 @@ def window(folder: Path, *, limit: int | None) -> int:
 
 
 class TextEncoder:
-    """The tokeniser of one model. Encoding releases the GIL and is safe in any thread."""
+    """The tokeniser of one model. Encoding releases the GIL and is safe in any thread.
 
-    def __init__(self, folder: Path, *, limit: int | None = None) -> None:
-        self._tokenizer = self._read(folder)
+    Args:
+        folder: the model's.
+        limit: the catalogue's own `max_tokens`.
+        converted: what `save` wrote, to be read instead of the folder's own.
+
+    """
+
+    def __init__(
+        self, folder: Path, *, limit: int | None = None, converted: Path | None = None
+    ) -> None:
+        self._tokenizer = self._read(folder, converted or folder / "tokenizer.json")
         self._tokenizer.no_padding()
         max_tokens = window(folder, limit=limit)
         if max_tokens <= self._tokenizer.num_special_tokens_to_add(is_pair=False):
             raise EngineError(f"{folder}: {max_tokens} tokens leave no room for a text")
         self._tokenizer.enable_truncation(max_length=max_tokens)
+        self.max_tokens = max_tokens
         self._pad_id = int(read_json(folder / "config.json").get("pad_token_id") or 0)
 
     @staticmethod
-    def _read(folder: Path) -> Tokenizer:
+    def _read(folder: Path, path: Path) -> Tokenizer:
         """Read tokenizer.json; older models have only a vocabulary, which transformers converts."""
-        path = folder / "tokenizer.json"
         if path.is_file():
             try:
                 return Tokenizer.from_file(str(path))
@@ -93,11 +102,15 @@ class TextEncoder:
             for e in self._tokenizer.encode_batch(list(texts))
         ]
 
-    def pad(self, batch: Sequence[Encoded]) -> tuple[IntArray, IntArray]:
-        """Return token ids and attention mask, each (batch, longest) int64."""
-        longest = max(item.cost for item in batch)
-        ids = np.full((len(batch), longest), self._pad_id, dtype=np.int64)
-        mask = np.zeros((len(batch), longest), dtype=np.int64)
+    def save(self, file: Path) -> None:
+        """Write what reads quickly and without transformers, whatever the model came with."""
+        self._tokenizer.save(str(file))
+
+    def pad(self, batch: Sequence[Encoded], *, width: int = 0) -> tuple[IntArray, IntArray]:
+        """Return token ids and attention mask, each (batch, the longest or `width`) int64."""
+        columns = max(width, *(item.cost for item in batch))
+        ids = np.full((len(batch), columns), self._pad_id, dtype=np.int64)
+        mask = np.zeros((len(batch), columns), dtype=np.int64)
         for row, item in enumerate(batch):
             ids[row, : item.cost] = item.token_ids
             mask[row, : item.cost] = 1

@@ -33,6 +33,12 @@ def _libraries() -> tuple[Any, Any]:
         return torch, transformers
 
 
+def has_cuda() -> bool:
+    """Say whether torch can use a GPU here; imports it."""
+    torch, _ = _libraries()
+    return bool(torch.cuda.is_available())
+
+
 def _choose_device(torch: Any, wanted: str) -> str:
     """Return "cuda" or "cpu".
 
@@ -120,15 +126,23 @@ def _merge_adapter(model: Any, adapter: Path) -> Any:
 class _TorchText:
     """What the classifier and the embedder share: tokeniser, device, forward."""
 
+    kind = "torch"
+
     def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
         self.device = device
+        self.encoder = encoder
+        self.max_tokens = encoder.max_tokens
         self._torch = torch
         self._model = model.to(device)
-        self._encoder = encoder
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise; a text longer than the model's window is cut and says so."""
-        return self._encoder.encode(texts)
+        return self.encoder.encode(texts)
+
+    @property
+    def module(self) -> Any:
+        """The torch module with the adapter merged in, for conversion."""
+        return self._model
 
     def close(self) -> None:
         """Drop the weights."""
@@ -137,7 +151,7 @@ class _TorchText:
 
     def _inputs(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         """Return the padded batch as tensors on the device."""
-        ids, mask = self._encoder.pad(batch)
+        ids, mask = self.encoder.pad(batch)
         tensors = {"input_ids": ids, "attention_mask": mask}
         return {name: self._torch.from_numpy(a).to(self.device) for name, a in tensors.items()}
 
@@ -150,13 +164,13 @@ class TorchClassifier(_TorchText):
         config = model.config
         self.labels = tuple(config.id2label[index] for index in range(config.num_labels))
         multi_label = config.problem_type == "multi_label_classification"
-        self._is_exclusive = config.num_labels > 1 and not multi_label
+        self.is_exclusive = config.num_labels > 1 and not multi_label
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return probabilities, (batch, labels) float32."""
         with self._torch.inference_mode():
             logits = self._model(**self._inputs(batch)).logits.float()
-            scores = logits.softmax(-1) if self._is_exclusive else logits.sigmoid()
+            scores = logits.softmax(-1) if self.is_exclusive else logits.sigmoid()
             return np.asarray(scores.cpu().numpy(), dtype=np.float32)
 
 

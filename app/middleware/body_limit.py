@@ -7,6 +7,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BodyTimeoutError, BodyTooLargeError
+from app.middleware.exceptions import answer_nobody
 
 # A client that is still sending doesn't read the answer, and a connection closed on unread data
 # is reset before it could. So a body that is too large is read to its end and thrown away, up to
@@ -34,14 +35,28 @@ class BodyLimitMiddleware:
         if scope["type"] != "http" or not has_body(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
+        self._refuse_announced(Headers(scope=scope))
         try:
             async with asyncio.timeout(self._timeout_s):
                 body = await self._read(receive)
         except TimeoutError:
             raise BodyTimeoutError(headers=CLOSE) from None
         if body is None:
-            return  # the client left; there is nobody to answer
+            await answer_nobody(send)
+            return
         await self._app(scope, _replay(body, receive), send)
+
+    def _refuse_announced(self, headers: Headers) -> None:
+        """Refuse by its length what is far too large to be read to its end, or hasn't begun."""
+        announced = headers.get("content-length", "")
+        size = int(announced) if announced.isdecimal() else 0
+        is_waiting = "expect" in headers  # for our leave to send the body
+        if size > self._max_bytes * (1 if is_waiting else DISCARD_FACTOR):
+            raise self._too_large(headers=CLOSE)
+
+    def _too_large(self, *, headers: dict[str, str] | None) -> BodyTooLargeError:
+        detail = f"The body is larger than {self._max_bytes} bytes."
+        return BodyTooLargeError(detail, headers=headers)
 
     async def _read(self, receive: Receive) -> bytes | None:
         """Return the body, or None when the client left before it was whole."""
@@ -59,9 +74,7 @@ class BodyLimitMiddleware:
             elif size > self._max_bytes * DISCARD_FACTOR:
                 break
         if size > self._max_bytes:
-            raise BodyTooLargeError(
-                f"The body is larger than {self._max_bytes} bytes.", headers=CLOSE if more else None
-            )
+            raise self._too_large(headers=CLOSE if more else None)
         return b"".join(chunks)
 
 

@@ -6,13 +6,16 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.middleware.body_limit import has_body
+from app.middleware.exceptions import answer_nobody
 
 
 class DisconnectMiddleware:
     """Races a handler against the client's disconnect; cancels the handler when it loses.
 
     Stands below the body limit, which has read the whole body: what `receive` gives after it can
-    only be the disconnect. Requests without a body are passed on: they ask for no inference.
+    only be the disconnect. Requests without a body are passed on: they ask for no inference. A
+    client that sends its next request before it has its answer isn't seen to leave: uvicorn stops
+    reading such a connection.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -20,34 +23,55 @@ class DisconnectMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or not has_body(Headers(scope=scope)):
+        if scope["type"] == "http" and has_body(Headers(scope=scope)):
+            await _Race(receive, send, body=await receive()).run(self._app, scope)
+        else:
             await self._app(scope, receive, send)
-            return
-        body: Message | None = await receive()
-        left = asyncio.Event()
+
+
+class _Race:
+    """One request's handler, and the watch for its client."""
+
+    def __init__(self, receive: Receive, send: Send, *, body: Message) -> None:
+        self._receive = receive
+        self._send = send
+        self._body: Message | None = body
+        self._is_answered = False
+        self._has_left = asyncio.Event()
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        """Run the handler in this task, to its end or to the client's."""
         handler = asyncio.current_task()
         assert handler is not None  # noqa: S101  # a coroutine runs in a task
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            left.set()
-            handler.cancel()
-
-        async def replay() -> Message:
-            nonlocal body
-            if body is not None:
-                message, body = body, None
-                return message
-            await left.wait()
-            return {"type": "http.disconnect"}
-
-        watcher = asyncio.create_task(watch())
+        watcher = asyncio.create_task(self._watch(handler))
         try:
-            await self._app(scope, replay, send)
+            await app(scope, self._replay, self._note)
         except asyncio.CancelledError:
-            if not left.is_set():
+            if not self._has_left.is_set():
                 raise  # the server is shutting down
             handler.uncancel()
+            await answer_nobody(self._send)
         finally:
             watcher.cancel()
+
+    async def _watch(self, handler: asyncio.Task[None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        # Servers say so too once the answer is out; what runs after it isn't to be ended.
+        if not self._is_answered:
+            self._has_left.set()
+            handler.cancel()
+
+    async def _replay(self) -> Message:
+        """Give the handler the body, and later the news that the client has left."""
+        if self._body is not None:
+            message, self._body = self._body, None
+            return message
+        await self._has_left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _note(self, message: Message) -> None:
+        """Send; note the end of the answer."""
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._is_answered = True
+        await self._send(message)

@@ -1,5 +1,6 @@
 """The only place that makes error bodies: problem+json, as RFC 9457 has it."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from app.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
+    NotReadyError,
     ServiceError,
 )
 from app.observability.logs import request_id
@@ -35,6 +37,10 @@ BY_STATUS: Mapping[int, type[ServiceError]] = {
 # A field's name comes from the client and is answered in `loc`.
 MAX_LOC_CHARS = 64
 MAX_PATH_CHARS = 256
+# Nobody reads more, and a body of a megabyte can be wrong in a hundred thousand places.
+MAX_FIELD_ERRORS = 50
+# nginx's number for "the client closed the connection".
+CLIENT_LEFT = 499
 
 
 def problem(error: ServiceError, *, path: str) -> dict[str, Any]:
@@ -80,8 +86,14 @@ def field_errors(errors: Sequence[Any]) -> list[dict[str, Any]]:
     """Say which fields are wrong and how, without what was sent."""
     return [
         {"loc": [_clean(part) for part in e["loc"]], "msg": e["msg"], "type": e["type"]}
-        for e in errors
+        for e in errors[:MAX_FIELD_ERRORS]
     ]
+
+
+async def answer_nobody(send: Send) -> None:
+    """Tell metrics and log that the client has left; the server drops what is sent to nobody."""
+    await send({"type": "http.response.start", "status": CLIENT_LEFT, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _clean(part: str | int) -> str | int:
@@ -112,6 +124,12 @@ class ErrorBoundaryMiddleware:
 
         try:
             await self._app(scope, receive, watch)
+        except asyncio.CancelledError:
+            # The server's time to shut down is over, and the client is still there.
+            if not is_started:
+                late = NotReadyError("The service is shutting down.", retry_after_s=1)
+                await problem_response(late, path=scope["path"])(scope, receive, send)
+            raise
         except Exception as failure:
             error = to_service_error(failure)
             self._metrics.exceptions.labels(type(failure).__name__).inc()

@@ -8,6 +8,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.middleware.exceptions import CLIENT_LEFT
 from app.observability.logs import request_id
 
 log = logging.getLogger(__name__)
@@ -15,8 +16,6 @@ log = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Asked every few seconds by machines: only worth a line when someone is looking for one.
 PROBES = frozenset({"/health", "/ready", "/metrics"})
-# nginx's number for "the client closed the connection"; logged, never sent.
-CLIENT_LEFT = 499
 
 
 def new_id() -> str:
@@ -39,7 +38,8 @@ class RequestLogMiddleware:
         current = sent_id if REQUEST_ID.fullmatch(sent_id) else new_id()
         token = request_id.set(current)
         started = time.perf_counter()
-        status = CLIENT_LEFT
+        status = CLIENT_LEFT  # unless something is sent
+        scope.setdefault("state", {})["received_s"] = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
             nonlocal status

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engines.base import Classifier, Embedder, Engine, EngineRequest
+from app.engines.base import Classifier, Embedder, Engine, EngineRequest, OpenVinoOptions
 from app.engines.loader import load_engine
 from app.errors import EngineError, SourceError
 from app.models.catalog import ModelSpec
@@ -30,15 +30,25 @@ class ModelLoader:
         sources: resolves the entry's source.
         folder: the catalogue's folder; relative paths start there.
         device: "auto", "cpu" or "cuda".
-        threads: processor threads that one engine call may use.
+        threads: processor threads that one call of torch may use.
+        openvino: where and how models are converted; None leaves them to torch.
 
     """
 
-    def __init__(self, sources: Sources, *, folder: Path, device: str, threads: int) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        *,
+        folder: Path,
+        device: str,
+        threads: int,
+        openvino: OpenVinoOptions | None = None,
+    ) -> None:
         self._sources = sources
         self._folder = folder
         self._device = device
         self._threads = threads
+        self._openvino = openvino
 
     def __call__(self, spec: ModelSpec) -> Loaded:
         """Load and warm.
@@ -60,6 +70,7 @@ class ModelLoader:
             device=self._device,
             threads=self._threads,
             options=spec.fake,
+            openvino=self._openvino,
         )
         engine = load_engine(request)
         warm(engine)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -230,5 +230,11 @@ class ModelRegistry:
         except TimeoutError:
             log.warning("model_still_leased", extra={"model": name, "leases": entry.leases})
             return
-        close = partial(served.model.close, timeout_s=max(0.0, until_s - time.monotonic()))
-        await asyncio.get_running_loop().run_in_executor(self._executor, close)
+        left_s = max(0.0, until_s - time.monotonic())
+        close = partial(served.model.close, timeout_s=left_s)
+        # A thread of its own: those that load may be waiting for a hub that never answers.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="model-close")
+        try:
+            await asyncio.get_running_loop().run_in_executor(thread, close)
+        finally:
+            thread.shutdown(wait=False)

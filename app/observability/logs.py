@@ -15,6 +15,9 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 # Set by the request middleware; "" outside a request.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+# Set in threads that run users' texts.
+is_private: ContextVar[bool] = ContextVar("is_private", default=False)
+
 # Attributes of records that say nothing to a reader; color_message is uvicorn's second copy.
 HIDDEN_ATTRS = [*RESERVED_ATTRS, "color_message"]
 
@@ -29,12 +32,12 @@ class _ContextFilter(logging.Filter):
 
 
 class _PrivateTracebacks(logging.Formatter):
-    """Withholds the messages of exceptions inside requests: they may quote what a user sent."""
+    """Withholds messages of exceptions where users' texts are: they may quote them."""
 
     log_inputs = False
 
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802  # the name is logging's
-        if self.log_inputs or not request_id.get():
+        if self.log_inputs or not (request_id.get() or is_private.get()):
             return super().formatException(ei)
         lines = ["Traceback (messages withheld; LOG_INPUTS=true shows them):"]
         failure: BaseException | None = ei[1]

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from process import APP, environment, service
+from process import APP, DATA, environment, service
 from serving import FAKE
 
 pytestmark = pytest.mark.system
@@ -44,7 +44,7 @@ def exchange(url: str, data: bytes, timeout_s: float = 20) -> bytes:
 def test_a_second_start_with_the_same_data_is_ready_within_ten_seconds(tmp_path: Path) -> None:
     for _ in range(2):
         started = time.monotonic()
-        with service(tmp_path) as running:
+        with service(tmp_path, model_cache_dir=DATA / "models") as running:
             running.wait_ready()
             seconds = time.monotonic() - started
             answer = httpx2.post(f"{running.url}/predict", json={"text": "I love it!"})
@@ -55,7 +55,7 @@ def test_a_second_start_with_the_same_data_is_ready_within_ten_seconds(tmp_path:
 
 
 def test_health_answers_within_50_ms_while_32_connections_predict(tmp_path: Path) -> None:
-    with service(tmp_path, log_level="warning") as running:
+    with service(tmp_path, log_level="warning", model_cache_dir=DATA / "models") as running:
         running.wait_ready()
         load = subprocess.Popen(
             [

@@ -1,0 +1,97 @@
+"""Holds an engine against the torch model that it was made of, and keeps the verdict."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app.engines.base import Classifier, Embedder, Encoded, FloatArray, TextEngine
+
+# Neutral texts of many lengths and tones; an adapter may bring its own beside its weights.
+CALIBRATION = Path(__file__).parents[1] / "models" / "calibration.txt"
+CALIBRATION_NAME = "calibration.txt"
+BATCH = 8
+# Issue "OpenVINO engine": what a user may notice is a flipped label, not a third decimal.
+LEAST = {"labels_equal": 0.99, "cosine_min": 0.999}
+MOST = {"score_difference_max": 0.03, "batch_difference_max": 0.005}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How far two engines differ, and whether that is close enough."""
+
+    agrees: bool
+    figures: Mapping[str, float]
+
+
+def calibration_texts(adapter: Path | None) -> list[str]:
+    """Return the texts to compare on, one a line: the adapter's own, or those that ship."""
+    own = adapter / CALIBRATION_NAME if adapter is not None else CALIBRATION
+    file = own if own.is_file() else CALIBRATION
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.strip()]
+
+
+def compare(engine: TextEngine, reference: TextEngine, texts: Sequence[str]) -> Verdict:
+    """Run both engines on the same texts, and the engine on each text alone as well."""
+    # Neighbours in length share a batch, as they do in service; otherwise torch computes padding.
+    batch = sorted(reference.encode(texts), key=lambda item: item.cost)
+    expected = _in_batches(reference, batch)
+    found = _in_batches(engine, batch)
+    alone = np.concatenate([_run(engine, [item]) for item in batch])
+    figures = {"batch_difference_max": float(np.abs(found - alone).max())}
+    if isinstance(engine, Classifier):
+        equal = found.argmax(axis=1) == expected.argmax(axis=1)
+        figures["labels_equal"] = float(equal.mean())
+        figures["score_difference_max"] = float(np.abs(found - expected).max())
+    else:
+        figures["cosine_min"] = float((found * expected).sum(axis=1).min())
+    return Verdict(agrees=_is_close(figures), figures=figures)
+
+
+def _is_close(figures: Mapping[str, float]) -> bool:
+    """Hold each figure against its limit; one that is not a number fails."""
+    return all(
+        value >= LEAST[name] if name in LEAST else value <= MOST[name]
+        for name, value in figures.items()
+    )
+
+
+def _in_batches(engine: TextEngine, batch: Sequence[Encoded]) -> FloatArray:
+    cuts = range(0, len(batch), BATCH)
+    return np.concatenate([_run(engine, batch[start : start + BATCH]) for start in cuts])
+
+
+def _run(engine: TextEngine, batch: Sequence[Encoded]) -> FloatArray:
+    if isinstance(engine, Classifier):
+        return engine.classify(batch)
+    assert isinstance(engine, Embedder)  # noqa: S101  # there is no third kind of TextEngine
+    return engine.embed(batch)
+
+
+def verdict_file(folder: Path, precision: str, texts: Sequence[str]) -> Path:
+    """Return where the verdict on a converted model is kept.
+
+    One for each precision: another processor that shares the folder may compute in another. One
+    for each set of texts and limits: a verdict on others says nothing.
+    """
+    basis = repr((list(texts), LEAST, MOST)).encode()
+    return folder / f"verdict-{precision}-{hashlib.sha256(basis).hexdigest()[:8]}.json"
+
+
+def write_verdict(file: Path, verdict: Verdict) -> None:
+    """Write it all at once or not at all."""
+    fresh = file.with_suffix(".part")
+    fresh.write_text(json.dumps(asdict(verdict)), encoding="utf-8")
+    fresh.replace(file)
+
+
+def read_verdict(file: Path) -> Verdict | None:
+    """Return the verdict, or None where there is none that can be read."""
+    try:
+        return Verdict(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

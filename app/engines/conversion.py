@@ -1,0 +1,226 @@
+"""Converts a torch model for OpenVINO, once, into a folder whose name says what it was made of."""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import uuid
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from app.engines.base import EngineRequest, OpenVinoOptions, Task
+from app.engines.processor import openvino_library
+from app.engines.torch import ADAPTER_FILES, TorchClassifier, TorchEmbedder
+from app.errors import EngineError
+
+# Raise it when what is saved changes: folders of an older format are then left alone.
+FORMAT = 1
+# What has a say in the graph; their versions are part of the folder's name.
+LIBRARIES = ("openvino", "torch", "transformers", "peft", "tokenizers")
+# What transformers reads; a changed README makes no other model.
+READ_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
+GRAPH, WEIGHTS, TOKENIZER, DESCRIPTION = "model.xml", "model.bin", "tokenizer.json", "model.json"
+# Two rows of different length: a traced graph must not learn that all rows are full.
+EXAMPLE_SHAPE = (2, 16)
+CHUNK_BYTES = 1 << 20
+MATRIX = 2
+
+
+class ConversionError(EngineError):
+    """OpenVINO can't convert or run this model; torch may still be able to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """A converted model, and what serving it takes beside the graph."""
+
+    folder: Path
+    labels: tuple[str, ...] = ()
+    is_exclusive: bool = True  # softmax over the labels, else a sigmoid each
+    dimensions: int = 0
+
+    @property
+    def graph(self) -> Path:
+        """The graph in OpenVINO's own format; the weights lie beside it."""
+        return self.folder / GRAPH
+
+    @property
+    def weights(self) -> Path:
+        """The weights, in float32."""
+        return self.folder / WEIGHTS
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokeniser, in the format of the tokenizers library."""
+        return self.folder / TOKENIZER
+
+
+def options_of(request: EngineRequest) -> OpenVinoOptions:
+    """Return the request's options.
+
+    Raises:
+        EngineError: there are none, so that there is no folder to convert into.
+
+    """
+    if request.openvino is None:
+        raise EngineError("the OpenVINO engine needs a folder for converted models")
+    return request.openvino
+
+
+def folder_of(request: EngineRequest) -> Path:
+    """Return where this very model lies once it is converted.
+
+    The name holds a digest of the weights, the adapter, the labels and the libraries' versions.
+    """
+    digest = hashlib.sha256(repr((FORMAT, request.task, request.labels)).encode())
+    for library in LIBRARIES:
+        digest.update(f"{library}=={_version(library)}\n".encode())
+    for file in _files(request):
+        digest.update(f"{file.name} {_fingerprint(file)}\n".encode())
+    return options_of(request).cache / f"{request.name}-{digest.hexdigest()[:16]}"
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _files(request: EngineRequest) -> Iterator[Path]:
+    """Yield the files that make the model, in a fixed order."""
+    if request.folder is None or not request.folder.is_dir():
+        raise EngineError("the OpenVINO engine needs a source that is a folder")
+    yield from sorted(f for f in request.folder.iterdir() if f.suffix in READ_SUFFIXES)
+    if request.adapter is not None:
+        # Beside them an adapter has its card, and perhaps a calibration set.
+        yield from (f for name in ADAPTER_FILES if (f := request.adapter / name).is_file())
+
+
+def _fingerprint(file: Path) -> str:
+    """Return a file's size and CRC: quick, as each start does it, and enough against accidents.
+
+    What holds against malice are the pins of the catalogue.
+    """
+    crc = size = 0
+    with file.open("rb") as content:
+        while chunk := content.read(CHUNK_BYTES):
+            crc = zlib.crc32(chunk, crc)
+            size += len(chunk)
+    return f"{size}-{crc:08x}"
+
+
+def read(folder: Path) -> Converted | None:
+    """Return the converted model of a folder; None if there is none, or not as it was written."""
+    try:
+        said = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        whole = all(_fingerprint(folder / name) == digest for name, digest in said["files"].items())
+        labels = tuple(said.pop("labels"))
+        del said["files"]
+        return Converted(folder=folder, labels=labels, **said) if whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted:
+    """Convert a loaded model and save it, all at once or not at all.
+
+    Call it with the cache's lock held: what another conversion of the same model has left
+    half-written is removed.
+
+    Raises:
+        ConversionError: OpenVINO can't convert the model, or the folder can't be written.
+
+    """
+    try:
+        for leftover in folder.parent.glob(f".{folder.name}-*"):
+            shutil.rmtree(leftover)
+        fresh = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+        fresh.mkdir(parents=True)
+        converted = _save(reference, fresh)
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError) as failure:
+        raise ConversionError(f"{type(failure).__name__}: {failure}") from failure
+    return Converted(**asdict(converted) | {"folder": folder})
+
+
+def _save(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted:
+    """Write graph, weights, tokeniser and, last, their description with a fingerprint of each."""
+    openvino = openvino_library()
+    graph = _graph(openvino, reference)
+    _halve_embeddings(openvino, graph)
+    # The rest in full precision: half would be held in memory once more, as float32, where this
+    # is mapped from the file.
+    openvino.save_model(graph, folder / GRAPH, compress_to_fp16=False)
+    reference.encoder.save(folder / TOKENIZER)
+    said: dict[str, Any] = {}
+    if isinstance(reference, TorchClassifier):
+        said = {"labels": reference.labels, "is_exclusive": reference.is_exclusive}
+    else:
+        said = {"labels": (), "dimensions": reference.dimensions}
+    files = {name: _fingerprint(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
+    (folder / DESCRIPTION).write_text(json.dumps(said | {"files": files}), encoding="utf-8")
+    return Converted(folder=folder, **said)
+
+
+def _graph(openvino: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
+    """Trace the model: token ids and mask in, logits or summed token vectors out.
+
+    Softmax and scaling to length 1 stay outside, in float32: in bfloat16 probabilities would no
+    longer sum to 1.
+    """
+    import torch
+
+    ids = torch.ones(EXAMPLE_SHAPE, dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    mask[1, EXAMPLE_SHAPE[1] // 2 :] = 0
+    task = Task.CLASSIFICATION if isinstance(reference, TorchClassifier) else Task.EMBEDDING
+    with warnings.catch_warnings():
+        # OpenVINO traces with torch.jit, which torch deprecates; the graph is held against torch
+        # afterwards, so that what the tracer warns of would show.
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return openvino.convert_model(
+            _traceable(torch, reference.module, task),
+            example_input={"input_ids": ids, "attention_mask": mask},
+        )
+
+
+def _halve_embeddings(openvino: Any, graph: Any) -> None:
+    """Store look-up tables in half precision; a row becomes float32 when it is looked up.
+
+    Traffic touches most rows in time, so the table is what grows in a process that serves.
+    """
+    for node in graph.get_ops():
+        table = node.input_value(0).get_node() if node.get_type_name() == "Gather" else None
+        if table is None or table.get_type_name() != "Constant" or len(table.shape) != MATRIX:
+            continue
+        if table.get_element_type() != openvino.Type.f32 or len(table.output(0).target_inputs) > 1:
+            continue  # shared with a layer that computes with it
+        half = openvino.opset13.constant(table.data.astype("float16"))
+        row = openvino.opset13.convert(half, "f32")
+        row.rt_info["decompression_0"] = ""  # keeps the compiler from undoing it
+        node.input(0).replace_source_output(row.output(0))
+
+
+def _traceable(torch: Any, model: Any, task: Task) -> Any:
+    """Wrap a model so that it takes two tensors and gives one."""
+
+    class Traceable(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            answer = self.model(input_ids=input_ids, attention_mask=attention_mask)
+            if task is Task.CLASSIFICATION:
+                return answer.logits
+            return (answer.last_hidden_state * attention_mask.unsqueeze(-1)).sum(1)
+
+    return Traceable()

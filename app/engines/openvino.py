@@ -1,0 +1,139 @@
+"""The OpenVINO engine: serves a converted model on a CPU, without torch and transformers."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from app.engines.base import Encoded, EngineRequest, FloatArray, Task
+from app.engines.conversion import Converted
+from app.engines.processor import Lanes, Processor, release_memory
+from app.engines.tokenizer import TextEncoder
+
+# The engine keeps kernels for each shape (texts, tokens) that it meets, up to 0.5 MB each, for
+# good; and its buffers are those of the largest. So calls are cut into pieces of few shapes: a
+# CPU gains nothing from larger ones. See docs/decisions/0004-openvino.md.
+PIECE_TEXTS = 8
+PIECE_TOKENS = 256
+LEAST_STEP = 4
+STEPS_PER_DOUBLING = 8
+# (texts, tokens): few and many tokens have their weights packed differently.
+FIRST_SHAPES = ((1, 16), (8, 32), (1, 128))
+
+
+def padded(tokens: int) -> int:
+    """Return the length that a text of so many tokens is padded to: 4, 8, … 32, 40, … 64, 80 …."""
+    above = 1 << max(0, tokens - 1).bit_length()
+    step = max(LEAST_STEP, above // STEPS_PER_DOUBLING)
+    return -(-tokens // step) * step
+
+
+def cut(batch: Sequence[Encoded]) -> Iterator[list[int]]:
+    """Yield pieces of a batch, as indices: neighbours in length, few texts, few tokens."""
+    piece: list[int] = []
+    for index in sorted(range(len(batch)), key=lambda index: batch[index].cost):
+        tokens = padded(batch[index].cost) * (len(piece) + 1)
+        if piece and (len(piece) == PIECE_TEXTS or tokens > PIECE_TOKENS):
+            yield piece
+            piece = []
+        piece.append(index)
+    if piece:
+        yield piece
+
+
+class _OpenVinoText:
+    """What the classifier and the embedder share: tokeniser, pieces, lanes."""
+
+    kind = "openvino"
+    device = "cpu"
+
+    def __init__(self, encoder: TextEncoder, lanes: Lanes) -> None:
+        self._encoder = encoder
+        self.max_tokens = encoder.max_tokens
+        self._lanes: Lanes | None = lanes
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise; a text longer than the model's window is cut and says so."""
+        return self._encoder.encode(texts)
+
+    def close(self) -> None:
+        """Drop the compiled models."""
+        self._lanes = None
+
+    def _run(self, batch: Sequence[Encoded], columns: int) -> FloatArray:
+        """Return the graph's output for each text, (batch, columns) float32."""
+        if self._lanes is None:
+            raise RuntimeError("the engine is closed")
+        output = np.empty((len(batch), columns), dtype=np.float32)
+        with self._lanes.enter() as lane:
+            for piece in cut(batch):
+                texts = [batch[index] for index in piece]
+                width = min(padded(texts[-1].cost), self.max_tokens)
+                output[piece] = lane.infer(*self._encoder.pad(texts, width=width))
+        return output
+
+
+class OpenVinoClassifier(_OpenVinoText):
+    """A sequence classifier: softmax over labels that exclude each other, else a sigmoid each."""
+
+    def __init__(self, encoder: TextEncoder, lanes: Lanes, converted: Converted) -> None:
+        super().__init__(encoder, lanes)
+        self.labels = converted.labels
+        self._is_exclusive = converted.is_exclusive
+
+    def classify(self, batch: Sequence[Encoded]) -> FloatArray:
+        """Return probabilities, (batch, labels) float32."""
+        logits = self._run(batch, len(self.labels))
+        if self._is_exclusive:
+            return softmax(logits)
+        return sigmoid(logits)
+
+
+class OpenVinoEmbedder(_OpenVinoText):
+    """A mean-pooled encoder, as the sentence-transformers models are used."""
+
+    def __init__(self, encoder: TextEncoder, lanes: Lanes, converted: Converted) -> None:
+        super().__init__(encoder, lanes)
+        self.dimensions = converted.dimensions
+
+    def embed(self, batch: Sequence[Encoded]) -> FloatArray:
+        """Return unit vectors, (batch, dimensions) float32."""
+        # A sum and a mean have the same direction.
+        sums = self._run(batch, self.dimensions)
+        units: FloatArray = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+        return units
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Return probabilities that sum to 1 in each row."""
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: FloatArray = exp / exp.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """Return a probability for each logit; the form with tanh can't overflow."""
+    probabilities: FloatArray = ((np.tanh(logits / 2) + 1) / 2).astype(np.float32)
+    return probabilities
+
+
+def open_engine(
+    request: EngineRequest, converted: Converted, processor: Processor
+) -> OpenVinoClassifier | OpenVinoEmbedder:
+    """Compile a converted model and put its tokeniser in front."""
+    assert request.folder is not None  # noqa: S101  # it was converted from there
+    encoder = TextEncoder(request.folder, limit=request.max_tokens, converted=converted.tokenizer)
+    lanes = processor.compile(converted.graph)
+    run_first(lanes, encoder)
+    release_memory(converted.weights)
+    if request.task is Task.CLASSIFICATION:
+        return OpenVinoClassifier(encoder, lanes, converted)
+    return OpenVinoEmbedder(encoder, lanes, converted)
+
+
+def run_first(lanes: Lanes, encoder: TextEncoder) -> None:
+    """Have the weights packed before anyone waits for it."""
+    for texts, tokens in FIRST_SHAPES:
+        blank = Encoded(token_ids=[0] * min(tokens, encoder.max_tokens), is_truncated=False)
+        ids, mask = encoder.pad([blank] * texts)
+        for lane in lanes.all:
+            lane.infer(ids, mask)

@@ -1,0 +1,138 @@
+"""Runs compiled OpenVINO graphs on this machine's processor: precision, streams, memory."""
+
+import ctypes
+import math
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from app.engines.base import FloatArray, OpenVinoOptions
+from app.engines.tokenizer import IntArray
+
+BF16 = "BF16"
+# In float32 one stream of up to four cores does 85 to 95 % of what a stream a core does, in half
+# the memory; in bfloat16 it does 60 %. Measured in docs/decisions/0004-openvino.md.
+FLOAT32_CORES_PER_STREAM = 4
+MAPPINGS = Path("/proc/self/maps")
+MADV_DONTNEED = 4  # Linux's <sys/mman.h>
+
+
+def openvino_library() -> Any:
+    """Import OpenVINO, the only way it may be imported here: without its telemetry.
+
+    The import itself reports to Google Analytics, unless a file in the user's home forbids it.
+    Where the telemetry package can't be imported OpenVINO takes its own stub instead.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # means "can't be had"
+    import openvino
+
+    return openvino
+
+
+def choose_precision(capabilities: Sequence[str]) -> str:
+    """Return what to compute in; float32 unless the processor itself does bfloat16."""
+    return "bf16" if BF16 in capabilities else "f32"
+
+
+def choose_streams(options: OpenVinoOptions, precision: str) -> int:
+    """Return how many calls to compute side by side, each on its share of the cores."""
+    if options.streams is not None:
+        return min(options.streams, options.cores)
+    if precision == "f32":
+        return math.ceil(options.cores / FLOAT32_CORES_PER_STREAM)
+    return min(options.cores, options.calls)
+
+
+class CompiledGraph:
+    """A graph compiled for this processor, with one request for each stream.
+
+    `infer` releases the GIL; callers beyond the number of streams wait.
+    """
+
+    def __init__(self, core: Any, graph: Any, config: Mapping[str, Any]) -> None:
+        self._compiled = core.compile_model(graph, "CPU", config)
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(config["NUM_STREAMS"]):
+            self._idle.put(self._compiled.create_infer_request())
+
+    def infer(self, ids: IntArray, mask: IntArray) -> FloatArray:
+        """Return the graph's only output, (texts, columns) float32."""
+        request = self._idle.get()
+        try:
+            answer = request.infer({"input_ids": ids, "attention_mask": mask}, share_inputs=True)
+            output: FloatArray = answer[0]
+            return output
+        finally:
+            self._idle.put(request)
+
+
+class Lanes:
+    """One model with a lane for a call that runs alone, and one for calls side by side.
+
+    A stream for each core does most in all; all cores on one text answer soonest. Which of the
+    two is wanted shows only when a call comes, so both are compiled where they differ.
+    """
+
+    def __init__(self, *, alone: CompiledGraph, shared: CompiledGraph) -> None:
+        self.all = (alone, shared) if alone is not shared else (alone,)
+        self._alone = alone
+        self._shared = shared
+        self._lock = threading.Lock()
+        self._running = 0
+
+    @contextmanager
+    def enter(self) -> Iterator[CompiledGraph]:
+        """Lend the lane that suits how many calls are running."""
+        with self._lock:
+            self._running += 1
+            lane = self._alone if self._running == 1 else self._shared
+        try:
+            yield lane
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
+class Processor:
+    """The CPU of this machine, as far as the options let it be used."""
+
+    def __init__(self, options: OpenVinoOptions) -> None:
+        self._core = openvino_library().Core()
+        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = choose_precision(capabilities)
+        self.streams = choose_streams(options, self.precision)
+        self._config = {
+            "INFERENCE_NUM_THREADS": options.cores,
+            "INFERENCE_PRECISION_HINT": self.precision,
+        }
+
+    def compile(self, file: Path) -> Lanes:
+        """Read and compile a graph; its weights stay mapped from the file beside it."""
+        graph = self._core.read_model(file)
+        alone = CompiledGraph(self._core, graph, self._config | {"NUM_STREAMS": 1})
+        if self.streams == 1:
+            return Lanes(alone=alone, shared=alone)
+        config = self._config | {"NUM_STREAMS": self.streams}
+        return Lanes(alone=alone, shared=CompiledGraph(self._core, graph, config))
+
+
+def release_memory(file: Path, mappings: Path = MAPPINGS) -> None:
+    """Give back what loading needed: freed memory, and the pages of a file that is mapped.
+
+    The first calls read all weights once, to pack them into an order of the processor's own; from
+    then on the mapped original is only looked up for the embeddings of single tokens, and pages
+    that are read again come back by themselves. Does nothing where the system isn't Linux.
+    """
+    with suppress(OSError, AttributeError):
+        system = ctypes.CDLL(None)
+        system.malloc_trim(0)
+        for line in mappings.read_text(encoding="utf-8", errors="replace").splitlines():
+            span, permissions, *_ = line.split(maxsplit=2)
+            # Only what can't have been written to: a changed page would lose its change.
+            if line.endswith(f" {file.resolve()}") and "w" not in permissions:
+                start, end = (int(address, 16) for address in span.split("-"))
+                system.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)

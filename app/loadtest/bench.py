@@ -1,0 +1,111 @@
+"""The measurement that `app bench` makes of a running service, as the project's own benchmark does.
+
+Closed loops at several numbers of connections, in turn and in rounds, so that a machine that gets
+slower meanwhile does so for all of them; then an open loop at twice of what it could do.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from app.errors import StartupError
+from app.loadtest.closed_loop import closed_loop
+from app.loadtest.connection import Target
+from app.loadtest.loop import UNCONNECTED
+from app.loadtest.open_loop import open_loop
+from app.loadtest.report import OK, Report
+
+WARM_UP_S = 1.0
+OVERLOAD = 2.0  # times the capacity
+DEADLINE_S = 1.0
+DEADLINE_HEADER = "X-Request-Timeout-Ms"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Medians over the rounds of one kind of load."""
+
+    per_second: float  # answered with 200, and in time
+    p50_ms: float
+    p99_ms: float
+    others: dict[str, int]  # what else came, over all rounds
+    cpu_share: float  # of one core, the client's own
+
+
+def summarise(reports: Sequence[Report]) -> Figures:
+    """Return the medians over rounds."""
+    others: dict[str, int] = {}
+    for report in reports:
+        for outcome, count in report.outcomes.items():
+            if outcome != OK:
+                others[outcome] = others.get(outcome, 0) + count
+    return Figures(
+        per_second=statistics.median(report.per_second for report in reports),
+        p50_ms=statistics.median(report.latency_ms(0.5) for report in reports),
+        p99_ms=statistics.median(report.latency_ms(0.99) for report in reports),
+        others=others,
+        cpu_share=statistics.median(report.cpu_share for report in reports),
+    )
+
+
+def measure(
+    target: Target,
+    *,
+    connections: Sequence[int],
+    seconds: float,
+    rounds: int,
+    show: Callable[[str], None],
+) -> None:
+    """Measure a running service and show one line for each kind of load.
+
+    Raises:
+        StartupError: nobody listens there, or not one answer was a 200.
+
+    """
+    _refuse_broken(closed_loop(target, connections=1, seconds=WARM_UP_S))
+    reports: dict[int, list[Report]] = {count: [] for count in connections}
+    for _ in range(rounds):
+        for count in connections:
+            reports[count].append(closed_loop(target, connections=count, seconds=seconds))
+    show(_row("load", ("req/s", "p50 ms", "p99 ms", "client CPU"), "other answers"))
+    figures = {count: summarise(reports[count]) for count in connections}
+    for count, found in figures.items():
+        show(_figures_row(f"{count} connections", found))
+    rate = OVERLOAD * max(found.per_second for found in figures.values())
+    if rate:
+        show(_figures_row(f"open, {rate:.0f} req/s", _overload(target, rate, seconds, rounds)))
+
+
+def _overload(target: Target, rate: float, seconds: float, rounds: int) -> Figures:
+    """Ask for more than it can do, by clients that leave when their deadline has passed."""
+    return summarise(
+        [
+            open_loop(target, rate=rate, seconds=seconds, patience_s=lambda _: DEADLINE_S)
+            for _ in range(rounds)
+        ]
+    )
+
+
+def _refuse_broken(report: Report) -> None:
+    """Say so at once where there is nothing to measure."""
+    if report.good:
+        return
+    seen = ", ".join(report.outcomes) or "no answer"
+    if seen == UNCONNECTED:
+        raise StartupError("nobody listens at that address")
+    raise StartupError(f"nothing there answers with 200 (seen: {seen}); is /predict in the URL?")
+
+
+def _figures_row(name: str, found: Figures) -> str:
+    numbers = (
+        f"{found.per_second:.1f}",
+        f"{found.p50_ms:.1f}",
+        f"{found.p99_ms:.1f}",
+        f"{found.cpu_share:.0%}",
+    )
+    others = ", ".join(f"{count} x {outcome}" for outcome, count in sorted(found.others.items()))
+    return _row(name, numbers, others or "-")
+
+
+def _row(name: str, numbers: Sequence[str], others: str) -> str:
+    return f"{name:20}" + "".join(f"{number:>12}" for number in numbers) + f"  {others}"

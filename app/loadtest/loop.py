@@ -1,0 +1,78 @@
+"""What closed and open loops share: the clock, the connections, the answers."""
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from app.loadtest.connection import Connection, Target
+from app.loadtest.report import Answer, Report
+
+if sys.platform == "win32":
+    from asyncio import run as _run
+else:
+    from uvloop import run as _run
+
+UNCONNECTED = "unconnected"  # nobody answers at the address
+TIMEOUT = "timeout"  # the client left first
+CONNECT_TIMEOUT_S = 2.0
+
+
+class Loop:
+    """One load, from its start to its report."""
+
+    def __init__(self, target: Target, report: Report, *, keep_answers: bool) -> None:
+        self.report = report
+        self._target = target
+        self._keep_answers = keep_answers
+        # Not the event loop's own clock: uvloop's has whole milliseconds.
+        self._started_s = time.perf_counter()
+        self._cpu_s = time.process_time()
+
+    def now_s(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._started_s
+
+    def request(self, number: int) -> bytes:
+        """Return the bytes of a request."""
+        return self._target.requests[number % len(self._target.requests)]
+
+    async def connect(self) -> Connection | None:
+        """Open a connection, or return None if that can't be done in time."""
+        opening = asyncio.get_running_loop().create_connection(
+            lambda: Connection(self.on_answer), self._target.host, self._target.port
+        )
+        try:
+            _, connection = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
+        except OSError:  # TimeoutError is one
+            return None
+        return connection
+
+    def record(self, number: int, outcome: str, since_s: float, raw: bytes = b"") -> None:
+        """Write down what became of a request."""
+        now_s = self.now_s()
+        kept = raw if self._keep_answers else b""
+        self.report.answers.append(Answer(number, outcome, now_s - since_s, now_s, kept))
+
+    def on_answer(self, connection: Connection, outcome: str, raw: bytes) -> None:
+        """Record an answer."""
+        self.record(connection.number, outcome, connection.due_s, raw)
+
+    def finish(self) -> Report:
+        """Return the report."""
+        elapsed_s = max(self.now_s(), 1e-9)
+        self.report.cpu_share = (time.process_time() - self._cpu_s) / elapsed_s
+        return self.report
+
+
+def run_undisturbed(loop: Coroutine[Any, Any, Report]) -> Report:
+    """Run without the collector, which would stop the client for milliseconds at a time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return _run(loop)
+    finally:
+        if was_enabled:
+            gc.enable()

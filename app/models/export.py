@@ -1,0 +1,91 @@
+"""Writes a model of the catalogue as a folder that transformers alone can load."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from app.engines.tokenizer import window
+from app.errors import SourceError, StartupError
+from app.models.catalog import Catalog, ModelSpec
+from app.models.loading import ModelLoader
+from app.models.sources import Sources
+
+# As any other folder and file; tempfile's and safetensors' own keep everyone else out.
+FOLDER_MODE = 0o755
+FILE_MODE = 0o644
+
+
+def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threads: int) -> None:
+    """Write merged float32 safetensors, the tokenizer and the config with its labels.
+
+    The folder appears when it is complete: what is interrupted leaves nothing that looks whole.
+
+    Args:
+        catalog: has the model.
+        name: of the model.
+        folder: is made; it may exist if it is empty.
+        sources: resolve the model's files.
+        threads: processor threads for the first call, which proves that the model runs.
+
+    Raises:
+        StartupError: there is no such model, it has no weights that torch can load, or the folder
+            is in use or can't be written.
+
+    """
+    spec = _find(catalog, name)
+    _refuse_used(folder)
+    loader = ModelLoader(sources, folder=catalog.folder, device="cpu", threads=threads)
+    loaded = loader(spec.model_copy(update={"engine": "torch"}))
+    try:
+        _write(loaded.engine, _tokenizer(catalog, spec, sources), folder)
+    except OSError as failure:
+        raise StartupError(f"{folder}: can't be written: {failure.strerror}") from failure
+    finally:
+        loaded.engine.close()
+
+
+def _find(catalog: Catalog, name: str) -> ModelSpec:
+    """Return the entry, if it has weights at all."""
+    spec = catalog.get(name)
+    if spec is None:
+        known = ", ".join(spec.name for spec in catalog.specs) or "none"
+        raise StartupError(f"there is no model {name!r} in the catalogue; it has {known}")
+    if spec.source is None:
+        raise SourceError(f"model {name!r} has no source, so there are no weights to export")
+    return spec
+
+
+def _refuse_used(folder: Path) -> None:
+    """Never mix an export with files of someone else."""
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise StartupError(f"{folder}: is not empty; name a folder that is, or a new one")
+    except NotADirectoryError:
+        raise StartupError(f"{folder}: is a file; name a folder") from None
+    except OSError as failure:
+        raise StartupError(f"{folder}: can't be read: {failure.strerror}") from failure
+
+
+def _tokenizer(catalog: Catalog, spec: ModelSpec, sources: Sources) -> Any:  # noqa: ANN401
+    """Return transformers' tokenizer with the window that this service cuts texts to."""
+    from transformers import AutoTokenizer  # noqa: PLC0415 -- heavy
+
+    source = spec.source or ""
+    found = sources.resolve(source, base=catalog.folder, pins=spec.pins).path
+    tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False, local_files_only=True)
+    tokenizer.model_max_length = window(found, limit=spec.limits.max_tokens)
+    return tokenizer
+
+
+def _write(engine: Any, tokenizer: Any, folder: Path) -> None:  # noqa: ANN401
+    """Write beside the folder, then put it in place in one step."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+    ) as unfinished:
+        engine.module.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        Path(unfinished).chmod(FOLDER_MODE)
+        for file in Path(unfinished).iterdir():
+            file.chmod(FILE_MODE)
+        Path(unfinished).replace(folder)

@@ -1,0 +1,103 @@
+"""`app models export`: what it writes is the same model, and what it can't write it says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import run
+
+from app.engines.base import Classifier
+from app.errors import StartupError
+from app.models.catalog import Catalog, ModelSpec, read_catalog
+from app.models.export import export
+from app.models.loading import ModelLoader
+from app.models.sources import Sources
+from app.settings import PACKAGED_MODELS_FILE
+
+TEXTS = (
+    "A wonderful film, moving and beautifully played.",
+    "It broke after a week and nobody answers my mails.",
+    "ok",
+    "Longer than the window. " * 200,
+)
+
+
+def service_scores(catalog: Catalog, sources: Sources) -> np.ndarray:
+    spec = catalog.get("sentiment")
+    assert spec is not None
+    loader = ModelLoader(sources, folder=catalog.folder, device="cpu", threads=1)
+    engine = loader(spec.model_copy(update={"engine": "torch"})).engine
+    assert isinstance(engine, Classifier)
+    return engine.classify(engine.encode(TEXTS))
+
+
+def plain_scores(folder: Path) -> np.ndarray:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    inputs = tokenizer(list(TEXTS), padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        return np.asarray(model(**inputs).logits.softmax(-1))
+
+
+def test_the_exported_folder_gives_the_service_s_scores_in_plain_transformers(
+    tmp_path: Path,
+) -> None:
+    catalog, sources = read_catalog(PACKAGED_MODELS_FILE), Sources(tmp_path)
+    folder = tmp_path / "new" / "exported"
+    export(catalog, "sentiment", folder, sources=sources, threads=1)
+    assert np.abs(plain_scores(folder) - service_scores(catalog, sources)).max() <= 1e-5
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["id2label"] == {"0": "NEGATIVE", "1": "POSITIVE"}
+    assert config["dtype"] == "float32"
+    names = {file.name for file in folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert [path.name for path in folder.parent.iterdir()] == ["exported"]
+
+
+def test_an_exported_model_is_a_source_that_the_service_loads(tmp_path: Path) -> None:
+    sources = Sources(tmp_path)
+    packaged = read_catalog(PACKAGED_MODELS_FILE)
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    export(packaged, "sentiment", folder, sources=sources, threads=1)
+    spec = ModelSpec(name="sentiment", source=f"file:{folder}", engine="torch")
+    again = service_scores(Catalog([spec]), sources)
+    assert np.abs(again - service_scores(packaged, sources)).max() <= 1e-6
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    catalog = read_catalog(PACKAGED_MODELS_FILE)
+    (tmp_path / "mine").write_text("", encoding="utf-8")
+    with pytest.raises(StartupError, match="is not empty"):
+        export(catalog, "sentiment", tmp_path, sources=Sources(tmp_path), threads=1)
+    with pytest.raises(StartupError, match="is a file"):
+        export(catalog, "sentiment", tmp_path / "mine", sources=Sources(tmp_path), threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_has_no_weights_can_t_be_exported(tmp_path: Path) -> None:
+    catalog = Catalog([ModelSpec(name="dummy", engine="fake")])
+    with pytest.raises(StartupError, match="'dummy' has no source"):
+        export(catalog, "dummy", tmp_path, sources=Sources(tmp_path), threads=1)
+    with pytest.raises(StartupError, match="no model 'other' in the catalogue; it has dummy"):
+        export(catalog, "other", tmp_path, sources=Sources(tmp_path), threads=1)
+
+
+def test_a_folder_that_can_t_be_made_is_one_readable_line(tmp_path: Path) -> None:
+    catalog = read_catalog(PACKAGED_MODELS_FILE)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    folder = tmp_path / "file" / "inside"
+    with pytest.raises(StartupError, match=r"inside: (can't be (read|written)|is a file)"):
+        export(catalog, "sentiment", folder, sources=Sources(tmp_path), threads=1)
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    ended = run(tmp_path, "models", "export", "nobody", "folder")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "ml-api: error: there is no model 'nobody' in the catalogue; it has sentiment, minilm\n"
+    )
