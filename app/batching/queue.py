@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 # padding that it causes is cheaper than a call of its own. See docs/decisions/0005-batching.md.
 CALL_COST_TOKENS = 16
 # A ticket that so many batches have overtaken ends the choice by length until it has run.
-MAX_OVERTAKEN = 4
+MAX_OVERTAKEN = 12  # 4 ended it all the time at 64 clients: 21 % padding instead of 8
 
 
 @dataclass(slots=True, eq=False)
