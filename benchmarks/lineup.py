@@ -1,7 +1,7 @@
 """Who takes part: how each contestant is started and asked, and the settings that it gets.
 
-The numbers of workers, threads and texts a batch are the best of those in `trials`, found with
-`run.py --tune` on two cores.
+The numbers of workers, threads and texts a batch are what a careful user would begin with on two
+cores; those of BentoML and Ray Serve were tuned with `run.py --tune`, the others not yet.
 """
 
 import json
