@@ -1,12 +1,14 @@
 """`app models export`: what it writes is the same model, and what it can't write it says."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from test_cli import run
 
+import app.models.export as export_module
 from app.engines.base import Classifier
 from app.errors import StartupError
 from app.models.catalog import Catalog, ModelSpec, read_catalog
@@ -101,3 +103,15 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     assert ended.stderr == (
         "ml-api: error: there is no model 'nobody' in the catalogue; it has sentiment, minilm\n"
     )
+
+
+class Unreadable(PosixPath):
+    """A folder that even root may not look into, as on some network drives."""
+
+    def iterdir(self) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+
+def test_a_folder_that_can_t_be_looked_into_is_one_readable_line(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="can't be read: Permission denied"):
+        export_module._refuse_used(Unreadable(tmp_path))
