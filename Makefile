@@ -43,8 +43,9 @@ docs: $(RUNTIME)  ## Write the tables of docs/ and .env.example from the code.
 eval: $(RUNTIME)  ## Print the default classifier's accuracy from the committed files.
 	@$(BIN)/python scripts/eval_sentiment.py --check
 
-bench: $(DEV)  ## Measure against the peers (an hour); writes benchmarks/RESULTS.md.
+bench: $(DEV)  ## Measure against the peers (two hours); writes benchmarks/RESULTS*.md.
 	@PYTHONPATH=. $(BIN)/python benchmarks/run.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/chat.py
 
 soak: $(DEV)  ## Ten minutes of mixed lengths: memory must stay flat.
 	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py

@@ -84,6 +84,94 @@ class BodyTimeoutError(ServiceError):
     title = "Request timeout"
 
 
+class ContextLengthExceededError(ServiceError):
+    """The prompt is longer than the model's context."""
+
+    status = 422
+    code = "context_length_exceeded"
+    title = "Context length exceeded"
+
+    def __init__(
+        self, *, prompt_tokens: int | None = None, context_tokens: int | None = None
+    ) -> None:
+        detail = None
+        extensions = {}
+        if prompt_tokens is not None and context_tokens is not None:
+            detail = (
+                f"The prompt has {prompt_tokens} tokens; the model's context has {context_tokens}."
+            )
+            extensions = {"prompt_tokens": prompt_tokens, "context_tokens": context_tokens}
+        super().__init__(detail, extensions=extensions)
+
+
+class OptionsRefusedError(ServiceError):
+    """The engine refused the options of the generation."""
+
+    status = 422
+    code = "options_refused"
+    title = "Options refused"
+
+
+class UnsupportedFieldError(ServiceError):
+    """The request asks for what this service doesn't do."""
+
+    status = 400
+    code = "unsupported_field"
+    title = "Unsupported field"
+
+    def __init__(self, field: str | None = None) -> None:
+        detail = f"{field!r} is not supported with this value." if field else None
+        super().__init__(detail, extensions={"field": field} if field else None)
+
+
+class ReaderTooSlowError(ServiceError):
+    """The client read the stream more slowly than it was generated."""
+
+    status = 408
+    code = "reader_too_slow"
+    title = "Reader too slow"
+
+
+class UpstreamUnauthorizedError(ServiceError):
+    """The remote engine refused the key that this service has for it."""
+
+    status = 502
+    code = "upstream_unauthorized"
+    title = "Remote engine refused the key"
+
+
+class UpstreamModelNotFoundError(ServiceError):
+    """The remote engine has no such model."""
+
+    status = 502
+    code = "upstream_model_not_found"
+    title = "Remote model not found"
+
+
+class UpstreamBusyError(ServiceError):
+    """The remote engine is at its limit; try again after the time in Retry-After."""
+
+    status = 503
+    code = "upstream_busy"
+    title = "Remote engine busy"
+
+
+class UpstreamFailedError(ServiceError):
+    """The remote engine failed, or gave an answer that can't be read."""
+
+    status = 502
+    code = "upstream_failed"
+    title = "Remote engine failed"
+
+
+class UpstreamUnreachableError(ServiceError):
+    """The connection to the remote engine failed or was cut."""
+
+    status = 502
+    code = "upstream_unreachable"
+    title = "Remote engine unreachable"
+
+
 class ModelNameConflictError(ServiceError):
     """The path and the body name different models."""
 
@@ -119,8 +207,16 @@ class InvalidRequestError(ServiceError):
         super().__init__(detail, extensions={"errors": list(errors)})
 
 
+class RateLimitExceededError(ServiceError):
+    """The caller is over its limit; try again after the time in Retry-After."""
+
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+
+
 class InferenceFailedError(ServiceError):
-    """The engine failed on this text."""
+    """The engine failed on this input."""
 
     code = "inference_failed"
     title = "Inference failed"
@@ -148,6 +244,18 @@ class ModelUnavailableError(ServiceError):
     status = 503
     code = "model_unavailable"
     title = "Model unavailable"
+
+
+class DatabaseUnavailableError(ServiceError):
+    """The database doesn't answer; try again after the time in Retry-After."""
+
+    status = 503
+    code = "database_unavailable"
+    title = "Database unavailable"
+
+    def __init__(self, reason: str = "unreachable") -> None:
+        super().__init__(retry_after_s=2)
+        self.reason = reason  # for the log and /ready; a client isn't told
 
 
 class NotReadyError(ServiceError):
@@ -224,6 +332,12 @@ class EngineError(StartupError):
     """The engine can't load or run this model."""
 
     reason = "engine_failed"
+
+
+class SchemaError(StartupError):
+    """The tables of the database can't be brought up to date."""
+
+    reason = "schema_failed"
 
 
 def all_service_errors() -> tuple[type[ServiceError], ...]:

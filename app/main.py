@@ -11,7 +11,7 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from app.api import embeddings, health, models, pages, predict
+from app.api import chat, embeddings, health, models, openai, pages, predict
 from app.api.problems import document_problems
 from app.errors import StartupError
 from app.middleware import exceptions
@@ -23,8 +23,8 @@ from app.observability.metrics import Metrics
 from app.runtime import OnFatal, open_runtime
 from app.settings import Settings, load_settings
 
-DESCRIPTION = "Serves machine-learning models: classify and embed text, over HTTP."
-ROUTERS = (predict.router, embeddings.router, models.router, health.router, pages.router)
+DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."
+FEATURES = (predict, embeddings, chat, openai, models, health, pages)
 
 
 class HttpMetricsMiddleware(PrometheusInstrumentatorMiddleware):
@@ -89,8 +89,8 @@ def create_app(settings: Settings | None = None, *, on_fatal: OnFatal = stop_ser
         redoc_url=None,
         redirect_slashes=False,
     )
-    for router in ROUTERS:
-        app.include_router(router)
+    for feature in FEATURES:
+        app.include_router(feature.router)
     pages.mount_static(app)
     exceptions.install(app, metrics=metrics)
     document_problems(app)

@@ -10,9 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from app.batching.generations import GenerationPolicy, Generations
 from app.batching.scheduler import BatchPolicy, BatchScheduler
-from app.engines.base import Generator, OpenVinoOptions
-from app.errors import EngineError, NotReadyError, StartupError, UnhealthyError
+from app.engines.base import ChatEngine, OpenVinoOptions
+from app.errors import NotReadyError, StartupError, UnhealthyError
 from app.models.catalog import Catalog, ModelSpec
 from app.models.loading import ModelLoader
 from app.models.registry import ModelRegistry, ModelState, Served
@@ -20,7 +21,7 @@ from app.models.schemas import ModelReadiness, Readiness
 from app.models.sources import Sources
 from app.observability.metrics import Metrics
 from app.services.rows import RowReader
-from app.settings import Settings
+from app.settings import Settings, read_secret
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +145,7 @@ def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
             calls=settings.thread_count,
             streams=settings.engine_streams,
         ),
+        read_secret=read_secret,
     )
 
 
@@ -165,8 +167,8 @@ def _serve(
     """Load one model and put its batches in front of it; blocks."""
     loaded = load(spec)
     engine = loaded.engine
-    if isinstance(engine, Generator):
-        raise EngineError("no route serves chat models yet")
+    if isinstance(engine, ChatEngine):
+        return Served(model=_chat(spec, engine, metrics=metrics), version=loaded.version)
     is_gpu = engine.device == "cuda"
     policy = BatchPolicy(
         workers=settings.thread_count,
@@ -179,6 +181,19 @@ def _serve(
     )
     scheduler.measure()
     return Served(model=scheduler, version=loaded.version)
+
+
+def _chat(spec: ModelSpec, engine: ChatEngine, *, metrics: Metrics) -> Generations:
+    """Put places in front of a chat model."""
+    from app.engines.chain import ChatChain  # noqa: PLC0415  # imports LangChain
+
+    return Generations(
+        spec.name,
+        engine=engine,
+        chain=ChatChain(engine, system_prompt=spec.system_prompt),
+        policy=GenerationPolicy(slots=spec.slots, waiting=spec.waiting),
+        metrics=metrics,
+    )
 
 
 async def _load_models(runtime: Runtime, on_fatal: OnFatal) -> None:
@@ -203,6 +218,7 @@ async def _watch_lag(runtime: Runtime) -> None:
         await asyncio.sleep(LAG_CHECK_S)
         runtime.loop_lag_s = max(0.0, time.monotonic() - due)
         runtime.metrics.event_loop_lag_seconds.set(runtime.loop_lag_s)
+        runtime.metrics.event_loop_tasks.set(len(asyncio.all_tasks()))
         for entry in runtime.registry.entries:
             if entry.served:
                 age_s = entry.served.model.longest_call_s()

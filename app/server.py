@@ -78,6 +78,7 @@ def make_server(settings: Settings) -> Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # uvicorn would believe X-Forwarded-For of anyone on this machine
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=settings.shutdown_budget_s,
         )

@@ -1,8 +1,10 @@
 """All settings, read once from the environment or `.env`; the only reader of either."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -10,6 +12,7 @@ from app.cores import core_count
 from app.errors import SettingsError
 
 Positive = Annotated[int, Field(gt=0)]
+ENV_FILE = ".env"
 PACKAGED_MODELS_FILE = Path(__file__).parent / "models" / "models.toml"
 
 
@@ -17,7 +20,7 @@ class Settings(BaseSettings):
     """What can be set; the description of each field is its documentation."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_file=ENV_FILE, extra="ignore", frozen=True, env_ignore_empty=True
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -70,6 +73,16 @@ class Settings(BaseSettings):
         description="Deadline of a request in milliseconds, then 504; "
         "a client can ask for less with `X-Request-Timeout-Ms`.",
     )
+    chat_timeout_ms: Positive = Field(
+        120_000,
+        description="Deadline of a chat answer in milliseconds, its last token included; a client "
+        "can ask for less with `X-Request-Timeout-Ms`.",
+    )
+    stream_buffer_tokens: Positive = Field(
+        1_024,
+        description="Tokens that may wait for a client that reads its stream slowly; with more "
+        "the stream ends with `reader_too_slow`.",
+    )
     shutdown_budget_s: Positive = Field(
         20, description="Seconds that requests in flight have to finish after SIGTERM."
     )
@@ -102,6 +115,11 @@ class Settings(BaseSettings):
     def core_count(self) -> int:
         """Number of processor cores that an engine may use."""
         return self.engine_threads or core_count()
+
+
+def read_secret(variable: str) -> str | None:
+    """Return a secret that the catalogue names by its environment variable; None without it."""
+    return os.environ.get(variable) or dotenv_values(ENV_FILE).get(variable) or None
 
 
 def load_settings(**overrides: object) -> Settings:

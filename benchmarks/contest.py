@@ -3,9 +3,10 @@
 import http.client
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from app.loadtest.bench import DEADLINE_HEADER, DEADLINE_S, OVERLOAD
@@ -13,7 +14,7 @@ from app.loadtest.closed_loop import closed_loop
 from app.loadtest.connection import Target, make_target
 from app.loadtest.open_loop import open_loop
 from app.loadtest.report import Report
-from benchmarks.lineup import TOLERANCE, Contestant, Sizes, environment
+from benchmarks.lineup import TOLERANCE, Contestant, Peer, Sizes, environment
 from benchmarks.process import Running, free_ports, memory_mb, start, stop
 from benchmarks.venvs import HERE, PeerError, bin_folder
 
@@ -55,7 +56,7 @@ def find_ir(work: Path) -> Path | None:
 
 
 @contextmanager
-def running(contestant: Contestant, sizes: Sizes, work: Path) -> Iterator[Running]:
+def running(contestant: Peer, sizes: Sizes, work: Path) -> Iterator[Running]:
     """Start a contestant; end it and all that it started when the block does."""
     ports = free_ports(3)
     ir = find_ir(work)
@@ -111,12 +112,22 @@ def wait_ready(contestant: Contestant, made: Running, text: str) -> float:
         PeerError: it ended, or took too long; with its last words.
 
     """
+    return until_answers(made, partial(ask, contestant, made.port, text))
+
+
+def until_answers(made: Running, attempt: Callable[[], object]) -> float:
+    """Try until nothing is raised; return the seconds since the start.
+
+    Raises:
+        PeerError: it ended, or took too long; with its last words.
+
+    """
     last: Exception | None = None
     while time.monotonic() < made.started_s + START_TIMEOUT_S:
         if made.process.poll() is not None:
             raise PeerError(f"ended with {made.process.returncode}: {made.last_words}")
         try:
-            ask(contestant, made.port, text)
+            attempt()
         except (OSError, http.client.HTTPException, PeerError) as failure:
             last = failure
             time.sleep(POLL_S)

@@ -1,7 +1,7 @@
 """The limit: an engine without a server, fed by threads with sorted batches, tokenising included.
 
 Usage: engine_alone.py ENGINE MODEL CACHE. It loads, then obeys lines of JSON on standard input:
-`{"do": "classify" or "measure", "texts": [...]}`, and answers each with a line of JSON.
+`{"do": "classify", "measure" or "time", "texts": [...]}`, and answers each with a line of JSON.
 """
 
 import json
@@ -87,6 +87,18 @@ class Limit:
             found.append((self._engine.labels[best], float(scores[best])))
         return found
 
+    def time(self, texts: Sequence[str]) -> list[float]:
+        """Return the seconds of each text, run alone, with all cores on it."""
+        if not self.chosen:
+            self._use(1, sum(SPLITS[0]) - 1)
+            self.chosen = "all cores on one text"
+        return [self._time_one(text) for text in texts]
+
+    def _time_one(self, text: str) -> float:
+        started = time.perf_counter()
+        self._run([text])
+        return time.perf_counter() - started
+
 
 def main() -> None:
     """Obey until standard input ends."""
@@ -97,6 +109,8 @@ def main() -> None:
         said: Any
         if asked["do"] == "classify":
             said = limit.classify(asked["texts"])
+        elif asked["do"] == "time":
+            said = limit.time(asked["texts"])
         else:
             if not limit.chosen:
                 limit.choose(asked["texts"])

@@ -1,7 +1,7 @@
 """Who takes part: how each contestant is started and asked, and the settings that it gets.
 
 The numbers of workers, threads and texts a batch are what a careful user would begin with on two
-cores; those of BentoML and Ray Serve were tuned with `run.py --tune`, the others not yet.
+cores; `run.py --tune` found them to be the best of `trials` at 64 connections.
 """
 
 import json
@@ -35,24 +35,30 @@ def _plain_answer(answer: Any) -> tuple[str, float]:  # noqa: ANN401
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contestant:
-    """One row of the table; `{...}` in commands and settings is filled in when it starts."""
+class Peer:
+    """How something is started; `{...}` in commands and settings is filled in when it starts."""
 
     name: str
     title: str
-    engine: str
     command: Sequence[str]
     sizes: Sizes
-    trials: Sequence[Sizes] = ()
     venv: str | None = None  # None: the service's own
     package: str = "fastapi"  # whose version is shown
     env: Mapping[str, str] = field(default_factory=dict)
     path: str = "/predict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant(Peer):
+    """One row of the table."""
+
+    engine: str
+    trials: Sequence[Sizes] = ()
     body: Callable[[str], bytes] = _plain_body
     answer: Callable[[Any], tuple[str, float]] = _plain_answer
 
 
-def environment(contestant: Contestant, sizes: Sizes, **filled: str) -> dict[str, str]:
+def environment(contestant: Peer, sizes: Sizes, **filled: str) -> dict[str, str]:
     """Return a contestant's environment: nothing of the person's who runs this, and no network."""
     return {
         **{name: os.environ[name] for name in KEPT if name in os.environ},
@@ -179,7 +185,7 @@ LINEUP = (
             "MLSERVER_METRICS_PORT": "{port3}",
             "MLSERVER_MODEL_MAX_BATCH_SIZE": "{batch}",
         },
-        sizes=Sizes(workers=0, threads=2),
+        sizes=Sizes(workers=0, threads=1),
         trials=(
             Sizes(workers=0, threads=1),
             Sizes(workers=0, threads=2),
@@ -196,7 +202,7 @@ LINEUP = (
         venv="litserve",
         package="litserve",
         command=("{bin}/python", "litserve_openvino.py"),
-        sizes=Sizes(workers=2, threads=1),
+        sizes=Sizes(workers=2, threads=2),
         trials=(*SPLITS, Sizes(workers=2, threads=1, batch=32)),
     ),
 )

@@ -2,11 +2,14 @@
 
 overload: twice the capacity with a deadline of 1 s. leavers: nine clients in ten leave after 20 ms.
 answers: 10,000 requests get what the engine says to each text alone. poison: one text in 32 fails.
+latency: one connection waits little longer than the engine alone takes.
 """
 
 import argparse
 import json
+import statistics
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +35,8 @@ STAYING_SHARE = 10  # one client in so many stays
 REQUESTS = 10_000
 MAX_SECONDS = 600.0
 POISON_SHARE = 32
+LATENCY_TEXTS = 64
+ALLOWED_MS = 2.0  # for HTTP, validation, tokenisation's hop and the batch's
 FULL, FAILED = "503", "500"
 FAKE_MODELS = """[[models]]
 name = "dummy"
@@ -176,6 +181,25 @@ def show_poison(contestant: Contestant, seconds: float) -> bool:
     return clean.outcomes.keys() == {OK} and bad.outcomes.keys() == {FAILED}
 
 
+def show_latency(contestant: Contestant, seconds: float) -> bool:
+    """Take turns: the engine alone, and the service with one connection, on the same texts."""
+    texts = load_texts(LATENCY_TEXTS)
+    engine = "auto" if contestant.engine == OPENVINO else "torch"
+    alone_ms, served_ms = [], []
+    with engine_alone(engine, WORK) as alone, serve(contestant, texts) as port:
+        target = target_of(contestant, port, texts)
+        alone.time(texts)
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            alone_ms += [took_s * 1000 for took_s in alone.time(texts)]
+            found = closed_loop(target, connections=1, seconds=MAX_SECONDS, max_requests=len(texts))
+            served_ms.append(found.latency_ms(0.5))
+    own_ms, whole_ms = statistics.median(alone_ms), statistics.median(served_ms)
+    print(f"the engine alone: p50 {own_ms:.2f} ms over {len(alone_ms)} texts")
+    print(f"one connection: p50 {whole_ms:.2f} ms, {whole_ms - own_ms:+.2f} ms")
+    return whole_ms - own_ms <= ALLOWED_MS
+
+
 def _only(report: Report, belongs: Callable[[int], bool]) -> Report:
     return replace(report, answers=[a for a in report.answers if belongs(a.number)])
 
@@ -186,6 +210,7 @@ SHOWS: Mapping[str, Show] = {
     "leavers": show_leavers,
     "answers": show_answers,
     "poison": show_poison,
+    "latency": show_latency,
 }
 
 

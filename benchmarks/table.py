@@ -47,16 +47,19 @@ class LimitRow:
         return statistics.median(self.per_second) if self.per_second else math.nan
 
 
-def _number(value: float, digits: int = 0) -> str:
+def number(value: float, digits: int = 0) -> str:
+    """Return a cell's number; a dash for what is none."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """Return a line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _head(titles: Sequence[str]) -> list[str]:
-    return [_line(titles), _line(["---"] + ["---:"] * (len(titles) - 1))]
+def head(titles: Sequence[str]) -> list[str]:
+    """Return the first two lines of a table; the first column is text."""
+    return [line(titles), line(["---"] + ["---:"] * (len(titles) - 1))]
 
 
 def main_table(
@@ -76,7 +79,7 @@ def main_table(
         "of the limit",
         "this service / it",
     ]
-    lines = _head(titles)
+    lines = head(titles)
     for limit in limits.values():
         lines.append(_limit_line(limit, len(titles), len(connections)))
     best = {row.contestant.name: row.closed(most).per_second for row in rows if row.turns}
@@ -88,10 +91,10 @@ def main_table(
 def _limit_line(limit: LimitRow, width: int, loads: int) -> str:
     name = f"the engine alone ({limit.chosen})" if limit.chosen else "the engine alone"
     if limit.reason:
-        return _line([name, limit.engine, limit.reason, *["-"] * (width - 3)])
-    cells = [name, limit.engine, *["-"] * (loads - 1), _number(limit.median)]
-    cells += ["-", "-", "-", _number(limit.memory_mb), "-", "1.00", "-"]
-    return _line(cells)
+        return line([name, limit.engine, limit.reason, *["-"] * (width - 3)])
+    cells = [name, limit.engine, *["-"] * (loads - 1), number(limit.median)]
+    cells += ["-", "-", "-", number(limit.memory_mb), "-", "1.00", "-"]
+    return line(cells)
 
 
 def _contestant_line(
@@ -104,23 +107,23 @@ def _contestant_line(
     title = f"{contestant.title} {row.version}".strip()
     if not row.turns:
         width = len(connections) + 7
-        return _line([title, contestant.engine, row.reason, *["-"] * (width - 1)])
+        return line([title, contestant.engine, row.reason, *["-"] * (width - 1)])
     closed = [row.closed(count) for count in connections]
     top, late = closed[-1], row.overload()
     limit = limits.get(contestant.engine)
     ours = best.get(OURS.get(contestant.engine, "auto"), math.nan)
-    return _line(
+    return line(
         [
             title,
             contestant.engine,
-            *(_number(found.per_second) for found in closed),
-            _number(top.p50_ms),
-            _number(top.p99_ms),
-            _number(late.per_second if late else math.nan),
-            _number(statistics.median(turn.memory_mb for turn in row.turns)),
-            _number(statistics.median(turn.start_s for turn in row.turns), 1),
-            _number(top.per_second / limit.median if limit else math.nan, 2),
-            _number(ours / top.per_second if top.per_second else math.nan, 2),
+            *(number(found.per_second) for found in closed),
+            number(top.p50_ms),
+            number(top.p99_ms),
+            number(late.per_second if late else math.nan),
+            number(statistics.median(turn.memory_mb for turn in row.turns)),
+            number(statistics.median(turn.start_s for turn in row.turns), 1),
+            number(top.per_second / limit.median if limit else math.nan, 2),
+            number(ours / top.per_second if top.per_second else math.nan, 2),
         ]
     )
 
@@ -130,7 +133,7 @@ def detail_table(rows: Sequence[Row], connections: Sequence[int]) -> list[str]:
     titles = ["contestant"]
     titles += [f"p50 / p99 ms at {count}" for count in connections]
     titles += ["p50 / p99 ms at 2x", "other answers at 2x, all rounds", "client CPU, of a core"]
-    lines = _head(titles)
+    lines = head(titles)
     for row in rows:
         if row.turns:
             found = [row.closed(count) for count in connections]
@@ -138,12 +141,12 @@ def detail_table(rows: Sequence[Row], connections: Sequence[int]) -> list[str]:
             cells = [row.contestant.title, *map(_latencies, found)]
             cells += [_latencies(late) if late else "-", _others(late)]
             cells.append(f"{max(figures.cpu_share for figures in found):.0%}")
-            lines.append(_line(cells))
+            lines.append(line(cells))
     return lines
 
 
 def _latencies(found: Figures) -> str:
-    return f"{_number(found.p50_ms)} / {_number(found.p99_ms)}"
+    return f"{number(found.p50_ms)} / {number(found.p99_ms)}"
 
 
 def _others(found: Figures | None) -> str:

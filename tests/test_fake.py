@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
-from app.engines.base import Classifier, Embedder, EngineRequest, Generator, Message, Task
-from app.engines.fake import FakeFailureError
+from app.engines.base import (
+    Classifier,
+    Embedder,
+    EngineRequest,
+    Generation,
+    GenerationOptions,
+    Message,
+    OnToken,
+    Task,
+    Usage,
+)
+from app.engines.fake import FakeFailureError, FakeGenerator, FakeOptions
 from app.engines.loader import load_engine
 
 
@@ -16,28 +26,12 @@ def classifier(**options: object) -> Classifier:
     return engine
 
 
-def generator(**options: object) -> Generator:
-    engine = load_engine(EngineRequest(name="x", task=Task.CHAT, engine="fake", options=options))
-    assert isinstance(engine, Generator)
-    return engine
-
-
-def ask(engine: Generator, text: str, max_tokens: int = 100) -> tuple[list[str], str]:
-    heard: list[str] = []
-
-    def hear(token: str) -> bool:
+def hear(heard: list[str]) -> OnToken:
+    def on_token(token: str) -> bool:
         heard.append(token)
-        return "stop!" in token
+        return False
 
-    said = engine.generate(
-        [Message(role="system", content="be brief"), Message(role="user", content=text)],
-        max_tokens=max_tokens,
-        on_token=hear,
-    )
-    assert said.text == "".join(heard)
-    assert said.completion_tokens == len(heard)
-    assert said.prompt_tokens == 2 + len(text.split())
-    return heard, said.finish_reason
+    return on_token
 
 
 def test_scores_depend_on_the_text_alone_and_sum_to_one() -> None:
@@ -76,15 +70,29 @@ def test_it_fails_on_the_text_and_the_batch_size_that_it_is_told() -> None:
 
 
 def test_chat_echoes_the_last_user_message_word_by_word() -> None:
-    assert ask(generator(delay_ms=1), "one  two\nthree") == (["one", " two", " three"], "stop")
-    assert ask(generator(), "one two three", max_tokens=2) == (["one", " two"], "length")
-    assert ask(generator(), "") == ([], "stop")
+    heard: list[str] = []
+    chat = FakeGenerator(FakeOptions(delay_ms=0.001), context_tokens=10)
+    asked = [
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="one"),
+        Message(role="assistant", content="One."),
+        Message(role="user", content="one  two\nthree"),
+    ]
+    said = chat.generate(asked, GenerationOptions(), on_token=hear(heard))
+    assert heard == ["one", " two", " three"]
+    usage = Usage(prompt_tokens=7, completion_tokens=3)
+    assert said == Generation(text="one two three", finish_reason="stop", usage=usage)
+    assert chat.generate([], GenerationOptions(), on_token=lambda _: False).text == ""
+    chat.close()
 
 
-def test_chat_stops_when_the_listener_says_so_and_fails_when_told() -> None:
-    assert ask(generator(), "go stop! on") == (["go", " stop!"], "cancelled")
+def test_chat_fails_after_as_many_tokens_as_it_is_told() -> None:
+    heard: list[str] = []
+    chat = FakeGenerator(FakeOptions(fail_after=2), context_tokens=10)
     with pytest.raises(FakeFailureError):
-        ask(generator(fail_after=1), "one two")
-    engine = generator()
-    assert engine.generate([], max_tokens=1, on_token=lambda _: False).text == ""
-    engine.close()
+        chat.generate(
+            [Message(role="user", content="one two three")],
+            GenerationOptions(),
+            on_token=hear(heard),
+        )
+    assert heard == ["one", " two"]

@@ -18,16 +18,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from app.engines.base import (
+    ChatEngine,
     Classifier,
     Embedder,
     Encoded,
     FloatArray,
-    Generation,
-    Generator,
-    Message,
     Task,
 )
-from app.engines.fake import FakeFailureError
 from app.engines.torch import _choose_device, _choose_dtype
 from app.errors import EngineError, SourceError, StartupError, UnsafeModelError
 from app.models.catalog import Limits, ModelSpec
@@ -414,7 +411,7 @@ def test_labels_that_do_not_fit_the_adapters_head_are_refused(shelf: Path) -> No
 
 def test_torch_has_no_chat_models(shelf: Path) -> None:
     with pytest.raises(EngineError, match="the torch engine has no chat models"):
-        load(shelf, "classifier", task=Task.CHAT)
+        load(shelf, "classifier", engine="torch", task=Task.CHAT)
 
 
 def test_torch_needs_a_folder(shelf: Path) -> None:
@@ -476,7 +473,7 @@ def test_an_unknown_engine_is_refused_and_the_known_are_told(shelf: Path) -> Non
 
 
 def test_a_fake_needs_no_source_and_does_every_task(tmp_path: Path) -> None:
-    kinds = {Task.CLASSIFICATION: Classifier, Task.EMBEDDING: Embedder, Task.CHAT: Generator}
+    kinds = {Task.CLASSIFICATION: Classifier, Task.EMBEDDING: Embedder, Task.CHAT: ChatEngine}
     for task, kind in kinds.items():
         assert isinstance(load(tmp_path, engine="fake", task=task).engine, kind)
     # Its source isn't looked at.
@@ -549,58 +546,6 @@ def test_an_engine_that_answers_in_another_shape_than_it_says_is_refused() -> No
         warm(WrongClassifier())
     with pytest.raises(EngineError, match=r"shape \(2, 3\) where \(2, 4\) is right"):
         warm(WrongEmbedder())
-
-
-def generator_of(folder: Path, **options: Any) -> Generator:
-    engine = load(folder, engine="fake", task=Task.CHAT, fake=options).engine
-    assert isinstance(engine, Generator)
-    return engine
-
-
-ASKED = (
-    Message(role="system", content="Be brief."),
-    Message(role="user", content="one"),
-    Message(role="assistant", content="One."),
-    Message(role="user", content="one two  three"),
-)
-
-
-def test_a_fake_chat_echoes_the_last_user_message_piece_by_piece(tmp_path: Path) -> None:
-    pieces: list[str] = []
-
-    def keep(piece: str) -> bool:
-        pieces.append(piece)
-        return False
-
-    answer = generator_of(tmp_path).generate(ASKED, max_tokens=9, on_token=keep)
-    assert pieces == ["one", " two", " three"]
-    assert answer == Generation(
-        text="one two three", finish_reason="stop", prompt_tokens=7, completion_tokens=3
-    )
-
-
-def test_a_fake_chat_stops_at_its_bound_or_when_it_is_told_to(tmp_path: Path) -> None:
-    chat = generator_of(tmp_path, delay_ms=0.001)
-    bounded = chat.generate(ASKED, max_tokens=2, on_token=lambda _: False)
-    assert (bounded.text, bounded.finish_reason) == ("one two", "length")
-    stopped = chat.generate(ASKED, max_tokens=9, on_token=lambda _: True)
-    assert (stopped.text, stopped.finish_reason) == ("one", "cancelled")
-    silent = chat.generate(ASKED[:1], max_tokens=9, on_token=lambda _: False)
-    assert (silent.text, silent.finish_reason) == ("", "stop")
-    chat.close()
-
-
-def test_a_fake_chat_fails_after_as_many_tokens_as_it_is_told(tmp_path: Path) -> None:
-    pieces: list[str] = []
-
-    def keep(piece: str) -> bool:
-        pieces.append(piece)
-        return False
-
-    chat = generator_of(tmp_path, fail_after=2)
-    with pytest.raises(FakeFailureError):
-        chat.generate(ASKED, max_tokens=9, on_token=keep)
-    assert pieces == ["one", " two"]
 
 
 def test_a_fake_answers_by_the_text_alone_however_slow_it_is(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from app.models.registry import ModelRegistry
 from app.runtime import Runtime
 from app.services.embeddings import EmbeddingService
 from app.services.inference import InferenceService
+from app.services.streaming import ChatService
 
 MAX_TIMEOUT_MS = 3_600_000
 MAX_FIELDS = 64
@@ -45,29 +46,46 @@ async def get_embeddings(registry: RegistryDep, runtime: RuntimeDep) -> Embeddin
     return EmbeddingService(registry, runtime.rows)
 
 
+async def get_chat(registry: RegistryDep, runtime: RuntimeDep) -> ChatService:
+    """Return the chat service over the registry in force."""
+    return ChatService(registry, buffer_tokens=runtime.settings.stream_buffer_tokens)
+
+
+ChatDep = Annotated[ChatService, Depends(get_chat)]
 EmbeddingsDep = Annotated[EmbeddingService, Depends(get_embeddings)]
 InferenceDep = Annotated[InferenceService, Depends(get_inference)]
 
 
+WishedTimeout = Annotated[
+    int,
+    Header(
+        alias="X-Request-Timeout-Ms",
+        ge=1,
+        le=MAX_TIMEOUT_MS,
+        description="Milliseconds after which the answer is of no use to the client; the"
+        " service's own limit (REQUEST_TIMEOUT_MS, CHAT_TIMEOUT_MS) holds too.",
+    ),
+]
+
+
 async def get_deadline(
-    request: Request,
-    runtime: RuntimeDep,
-    x_request_timeout_ms: Annotated[
-        int,
-        Header(
-            ge=1,
-            le=MAX_TIMEOUT_MS,
-            description="Milliseconds after which the answer is of no use to the client; the"
-            " service's own limit (REQUEST_TIMEOUT_MS) holds too.",
-        ),
-    ] = MAX_TIMEOUT_MS,
+    request: Request, runtime: RuntimeDep, wished_ms: WishedTimeout = MAX_TIMEOUT_MS
 ) -> Deadline:
     """Return when the answer is too late: the client's wish, but never more than the setting."""
-    timeout_ms = min(x_request_timeout_ms, runtime.settings.request_timeout_ms)
+    timeout_ms = min(wished_ms, runtime.settings.request_timeout_ms)
+    return Deadline(at_s=request.state.received_s + timeout_ms / 1000)
+
+
+async def get_chat_deadline(
+    request: Request, runtime: RuntimeDep, wished_ms: WishedTimeout = MAX_TIMEOUT_MS
+) -> Deadline:
+    """Return when the last token is too late; an answer takes longer than a classification."""
+    timeout_ms = min(wished_ms, runtime.settings.chat_timeout_ms)
     return Deadline(at_s=request.state.received_s + timeout_ms / 1000)
 
 
 DeadlineDep = Annotated[Deadline, Depends(get_deadline)]
+ChatDeadlineDep = Annotated[Deadline, Depends(get_chat_deadline)]
 
 
 def _is_json(content_type: str) -> bool:

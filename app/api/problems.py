@@ -1,6 +1,7 @@
-"""How errors appear in the OpenAPI document: one schema, an example for each code."""
+"""How errors appear in the OpenAPI document: one schema a dialect, an example for each code."""
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -9,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from app.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
+    ContextLengthExceededError,
     DeadlineExceededError,
     InferenceFailedError,
     InternalError,
@@ -18,17 +20,27 @@ from app.errors import (
     ModelNotReadyError,
     ModelUnavailableError,
     NotReadyError,
+    OptionsRefusedError,
     OverloadedError,
     ServiceError,
     UnsupportedMediaTypeError,
+    UpstreamBusyError,
+    UpstreamFailedError,
+    UpstreamModelNotFoundError,
+    UpstreamUnauthorizedError,
+    UpstreamUnreachableError,
 )
+from app.models.error_bodies import is_openai, openai_error, openai_status
 from app.models.schemas import Problem
+from app.models.schemas_openai import OpenAiError
 
 Responses = dict[int | str, dict[str, Any]]
+Kinds = Sequence[type[ServiceError]]
 REF = "#/components/schemas/{model}"
 
 # A request to any path can carry a body that is too large or too slow.
 ANYWHERE = (InternalError, BodyTooLargeError, BodyTimeoutError)
+FIELD_ERRORS = [{"loc": ["body", "text"], "msg": "Field required", "type": "missing"}]
 WITH_BODY = (MalformedJsonError, UnsupportedMediaTypeError, InvalidRequestError)
 WITH_MODEL = (
     ModelNotFoundError,
@@ -39,27 +51,62 @@ WITH_MODEL = (
     DeadlineExceededError,
     InferenceFailedError,
 )
+WITH_CHAT = (
+    *WITH_MODEL,
+    ContextLengthExceededError,
+    OptionsRefusedError,
+    UpstreamBusyError,
+    UpstreamFailedError,
+    UpstreamModelNotFoundError,
+    UpstreamUnauthorizedError,
+    UpstreamUnreachableError,
+)
 
 
 def problems(*errors: type[ServiceError]) -> Responses:
     """Return the `responses` argument of a route that can answer these errors."""
+    grouped = _group((*ANYWHERE, *errors), lambda kind: kind.status)
+    return {
+        status: _response(kinds, "application/problem+json", model="Problem", example=_example)
+        for status, kinds in grouped.items()
+    }
+
+
+def openai_problems(*errors: type[ServiceError]) -> Responses:
+    """Return the same for a route under `/v1`."""
+    grouped = _group((*ANYWHERE, *errors), openai_status)
+    return {
+        status: _response(kinds, "application/json", model="OpenAiError", example=_openai_example)
+        for status, kinds in grouped.items()
+    }
+
+
+def _group(
+    errors: Kinds, status_of: Callable[[type[ServiceError]], int]
+) -> dict[int, list[type[ServiceError]]]:
+    """Return the errors by status, the lowest first."""
     by_status: dict[int, list[type[ServiceError]]] = defaultdict(list)
-    every: tuple[type[ServiceError], ...] = (*ANYWHERE, *errors)
-    for error in every:
-        by_status[error.status].append(error)
-    return {status: _response(kinds) for status, kinds in sorted(by_status.items())}
+    for error in errors:
+        by_status[status_of(error)].append(error)
+    return dict(sorted(by_status.items()))
 
 
-def _response(kinds: list[type[ServiceError]]) -> dict[str, Any]:
+def _response(
+    kinds: Kinds,
+    media_type: str,
+    *,
+    model: str,
+    example: Callable[[type[ServiceError]], dict[str, Any]],
+) -> dict[str, Any]:
     """Describe all errors of one status."""
     content = {
-        "schema": {"$ref": REF.format(model="Problem")},
-        "examples": {kind.code: {"value": _example(kind)} for kind in kinds},
+        "schema": {"$ref": REF.format(model=model)},
+        "examples": {kind.code: {"value": example(kind)} for kind in kinds},
     }
     titles = dict.fromkeys(kind.title for kind in kinds)
     described: dict[str, Any] = {
         "description": " / ".join(titles),
-        "content": {"application/problem+json": content},
+        "content": {media_type: content},
     }
     if any(kind.status == 503 for kind in kinds):  # noqa: PLR2004
         wait = {
@@ -83,8 +130,15 @@ def _example(kind: type[ServiceError]) -> dict[str, Any]:
         "timestamp": "2026-11-22T12:00:00.000Z",
     }
     if kind is InvalidRequestError:
-        shown["errors"] = [{"loc": ["body", "text"], "msg": "Field required", "type": "missing"}]
+        shown["errors"] = FIELD_ERRORS
     return shown
+
+
+def _openai_example(kind: type[ServiceError]) -> dict[str, Any]:
+    """Return a body of one kind of error, as OpenAI has it."""
+    return openai_error(
+        InvalidRequestError(FIELD_ERRORS) if kind is InvalidRequestError else kind()
+    )
 
 
 def document_problems(app: FastAPI) -> None:
@@ -102,9 +156,14 @@ def document_problems(app: FastAPI) -> None:
             schemas = made["components"]["schemas"]
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
-            problem = Problem.model_json_schema(ref_template=REF)
-            schemas.update(problem.pop("$defs", {}))
-            schemas["Problem"] = problem
+            for error in (Problem, OpenAiError):
+                schema = error.model_json_schema(ref_template=REF)
+                schemas.update(schema.pop("$defs", {}))
+                schemas[error.__name__] = schema
+            for path, methods in made["paths"].items():
+                if is_openai(path):  # where 422, which FastAPI adds by itself, is 400
+                    for operation in methods.values():
+                        operation["responses"].pop("422", None)
             app.openapi_schema = made
         return app.openapi_schema
 

@@ -49,6 +49,7 @@ class Outcome:
 
     rows: list[Row]
     is_truncated: list[bool]
+    tokens: int  # of all texts, as far as the engine saw them
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +64,7 @@ class _Request:
     tickets: list[Ticket["_Place"]] = field(default_factory=list)
     rows: list[Row | None] = field(default_factory=list)
     is_truncated: list[bool] = field(default_factory=list)
+    tokens: int = 0
     unfinished: int = 0
     is_left: bool = False
 
@@ -215,6 +217,7 @@ class BatchScheduler:
                     place = _Place(request, index, item, now_s)
                     # A text can have no tokens at all; in the queue it still is something.
                     request.tickets.append(Ticket(place, max(1, item.cost)))
+                    request.tokens += item.cost
             request.unfinished = len(request.tickets)
             for ticket in request.tickets:
                 self._queue.push(ticket)
@@ -357,4 +360,6 @@ def _resolve(done: Sequence[_Request]) -> None:
     for request in done:
         if not request.future.done():
             rows = [row for row in request.rows if row is not None]
-            request.future.set_result(Outcome(rows=rows, is_truncated=request.is_truncated))
+            request.future.set_result(
+                Outcome(rows=rows, is_truncated=request.is_truncated, tokens=request.tokens)
+            )

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,13 @@ from app.engines.base import (
     EngineRequest,
     FloatArray,
     Generation,
+    GenerationOptions,
     Message,
+    OnToken,
     Task,
+    Usage,
 )
-from app.errors import EngineError
+from app.errors import ContextLengthExceededError, EngineError
 
 DEFAULT_LABELS = ("NEGATIVE", "POSITIVE")
 DIMENSIONS = 384  # as the default embedder
@@ -113,15 +116,22 @@ class FakeGenerator:
     kind = "fake"
     device = "none"
 
-    def __init__(self, options: FakeOptions) -> None:
+    def __init__(self, options: FakeOptions, *, context_tokens: int) -> None:
         self._options = options
+        self.context_tokens = context_tokens
 
     def generate(
-        self, messages: Sequence[Message], *, max_tokens: int, on_token: Callable[[str], bool]
+        self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
     ) -> Generation:
         """Generate until the end or `max_tokens`; stop when `on_token` returns True."""
         asked = [m.content for m in messages if m.role == "user"]
         words = asked[-1].split() if asked else []
+        prompt_tokens = sum(len(m.content.split()) for m in messages)
+        if prompt_tokens > self.context_tokens:
+            raise ContextLengthExceededError(
+                prompt_tokens=prompt_tokens, context_tokens=self.context_tokens
+            )
+        max_tokens = options.max_tokens or len(words)
         fail_after = self._options.fail_after if self._options.fail_after is not None else math.inf
         said: list[str] = []
         finish_reason = "stop" if len(words) <= max_tokens else "length"
@@ -137,8 +147,7 @@ class FakeGenerator:
         return Generation(
             text="".join(said),
             finish_reason=finish_reason,
-            prompt_tokens=sum(len(m.content.split()) for m in messages),
-            completion_tokens=len(said),
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(said)),
         )
 
     def close(self) -> None:
@@ -164,4 +173,8 @@ def load(request: EngineRequest) -> Engine:
         return FakeClassifier(request, options)
     if request.task is Task.EMBEDDING:
         return FakeEmbedder(request, options)
-    return FakeGenerator(options)
+    assert request.chat is not None  # noqa: S101  # chat models have them
+    from app.engines.chat import LocalChat
+
+    generator = FakeGenerator(options, context_tokens=request.chat.context_tokens)
+    return LocalChat(generator, name=request.name)

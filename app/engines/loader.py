@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.engines import fake, preparation, torch
+from app.engines import fake, llama_cpp, preparation, torch
 from app.engines.base import Engine, EngineRequest, Task
 from app.engines.conversion import ConversionError
 from app.engines.preparation import DisagreementError
@@ -30,6 +30,8 @@ def load_engine(request: EngineRequest) -> Engine:
         "auto": load_best,
         "torch": torch.load,
         "openvino": load_openvino,
+        "llama_cpp": load_llama_cpp,
+        "remote": load_remote,
         "fake": fake.load,
     }
     if request.engine not in engines:
@@ -38,10 +40,27 @@ def load_engine(request: EngineRequest) -> Engine:
     return engines[request.engine](request)
 
 
+def load_llama_cpp(request: EngineRequest) -> Engine:
+    """Load a GGUF file as a chat model."""
+    generator = llama_cpp.load(request)
+    from app.engines.chat import LocalChat
+
+    assert request.chat is not None  # noqa: S101  # or it would not have loaded
+    return LocalChat(generator, name=request.name)
+
+
+def load_remote(request: EngineRequest) -> Engine:
+    """Make a chat model of somebody else's server."""
+    from app.engines import remote  # imports LangChain
+
+    return remote.load(request)
+
+
 def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = None) -> Engine:
     """Load on torch where there is a GPU for it, else on OpenVINO, else on torch all the same."""
-    on_torch = request.openvino is None or request.task is Task.CHAT
-    if on_torch or (request.device != "cpu" and (has_gpu or torch_has_gpu)()):
+    if request.task is Task.CHAT:
+        return load_llama_cpp(request)
+    if request.openvino is None or (request.device != "cpu" and (has_gpu or torch_has_gpu)()):
         return torch.load(request)
     if request.device == "cuda":
         return torch.load(request)  # which says that there is none

@@ -5,7 +5,7 @@ import gc
 import sys
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from app.loadtest.connection import Connection, Target
 from app.loadtest.report import Answer, Report
@@ -14,6 +14,8 @@ if sys.platform == "win32":
     from asyncio import run as _run
 else:
     from uvloop import run as _run
+
+Result = TypeVar("Result")
 
 UNCONNECTED = "unconnected"  # nobody answers at the address
 TIMEOUT = "timeout"  # the client left first
@@ -67,7 +69,7 @@ class Loop:
         return self.report
 
 
-def run_undisturbed(loop: Coroutine[Any, Any, Report]) -> Report:
+def run_undisturbed(loop: Coroutine[Any, Any, Result]) -> Result:
     """Run without the collector, which would stop the client for milliseconds at a time."""
     was_enabled = gc.isenabled()
     gc.disable()

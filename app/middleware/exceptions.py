@@ -1,12 +1,10 @@
-"""The only place that makes error bodies: problem+json, as RFC 9457 has it."""
+"""The only place that answers with errors, whatever raised them."""
 
 import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,13 +20,20 @@ from app.errors import (
     NotFoundError,
     NotReadyError,
     ServiceError,
+    UnsupportedFieldError,
+)
+from app.models.error_bodies import (
+    field_path,
+    is_openai,
+    openai_error,
+    openai_status,
+    problem,
 )
 from app.observability.logs import request_id
 from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-TYPE_PREFIX = "urn:ml-api:problem:"
 BY_STATUS: Mapping[int, type[ServiceError]] = {
     400: BadRequestError,
     404: NotFoundError,
@@ -36,37 +41,20 @@ BY_STATUS: Mapping[int, type[ServiceError]] = {
 }
 # A field's name comes from the client and is answered in `loc`.
 MAX_LOC_CHARS = 64
-MAX_PATH_CHARS = 256
 # Nobody reads more, and a body of a megabyte can be wrong in a hundred thousand places.
 MAX_FIELD_ERRORS = 50
 # nginx's number for "the client closed the connection".
 CLIENT_LEFT = 499
 
 
-def problem(error: ServiceError, *, path: str) -> dict[str, Any]:
-    """Return the members of a problem body."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {
-        "type": TYPE_PREFIX + error.code,
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-        "code": error.code,
-        "instance": quote(path[:MAX_PATH_CHARS]),
-        "request_id": request_id.get(),
-        "timestamp": now,
-        **error.extensions,
-    }
-
-
-def problem_response(error: ServiceError, *, path: str) -> Response:
-    """Return the answer for an error."""
-    return Response(
-        json.dumps(problem(error, path=path)),
-        status_code=error.status,
-        headers=error.headers,
-        media_type="application/problem+json",
-    )
+def error_response(error: ServiceError, *, path: str) -> Response:
+    """Return the answer for an error: a problem, or OpenAI's shape under `/v1`."""
+    if is_openai(path):
+        body, status, kind = openai_error(error), openai_status(error), "application/json"
+    else:
+        body = problem(error, path=path, request_id=request_id.get())
+        status, kind = error.status, "application/problem+json"
+    return Response(json.dumps(body), status_code=status, headers=error.headers, media_type=kind)
 
 
 def to_service_error(failure: Exception) -> ServiceError:
@@ -74,12 +62,19 @@ def to_service_error(failure: Exception) -> ServiceError:
     if isinstance(failure, ServiceError):
         return failure
     if isinstance(failure, RequestValidationError):
-        return InvalidRequestError(field_errors(failure.errors()))
+        return _invalid(field_errors(failure.errors()))
     if isinstance(failure, HTTPException):
         if isinstance(failure.__cause__, ServiceError):
             return failure.__cause__  # FastAPI wraps what is raised while a body is parsed
         return BY_STATUS.get(failure.status_code, InternalError)(headers=failure.headers)
     return InternalError()
+
+
+def _invalid(errors: list[dict[str, Any]]) -> ServiceError:
+    """Tell what OpenAI would take, and we don't, from what nobody would."""
+    if errors[0]["type"] == UnsupportedFieldError.code:
+        return UnsupportedFieldError(field_path(errors[0]["loc"]))
+    return InvalidRequestError(errors)
 
 
 def field_errors(errors: Sequence[Any]) -> list[dict[str, Any]]:
@@ -128,7 +123,7 @@ class ErrorBoundaryMiddleware:
             # The server's time to shut down is over, and the client is still there.
             if not is_started:
                 late = NotReadyError("The service is shutting down.", retry_after_s=1)
-                await problem_response(late, path=scope["path"])(scope, receive, send)
+                await error_response(late, path=scope["path"])(scope, receive, send)
             raise
         except Exception as failure:
             error = to_service_error(failure)
@@ -137,7 +132,7 @@ class ErrorBoundaryMiddleware:
                 log.exception("unhandled_error", extra={"error": type(failure).__name__})
             if is_started:
                 raise  # half an answer is out: cutting the connection is all that is left
-            await problem_response(error, path=scope["path"])(scope, receive, send)
+            await error_response(error, path=scope["path"])(scope, receive, send)
 
 
 def install(app: FastAPI, *, metrics: Metrics) -> None:
@@ -146,7 +141,7 @@ def install(app: FastAPI, *, metrics: Metrics) -> None:
     async def answer(request: Request, failure: Exception) -> Response:
         error = to_service_error(failure)
         metrics.exceptions.labels(type(error).__name__).inc()
-        return problem_response(error, path=request.scope["path"])
+        return error_response(error, path=request.scope["path"])
 
     for kind in (ServiceError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)

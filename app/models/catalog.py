@@ -39,6 +39,12 @@ class ModelSpec(BaseModel):
     limits: Limits = Limits()
     sha256: Mapping[str, Sha256] | Sha256 | None = None
     fake: Mapping[str, Any] = {}
+    slots: int = Field(8, gt=0)  # chat: generations at once
+    waiting: int = Field(16, ge=0)  # chat: generations that may wait for a slot
+    context_tokens: int = Field(2048, gt=0)  # chat: of each generation, prompt and answer
+    system_prompt: str | None = None  # chat: for conversations that bring none
+    base_url: str | None = None  # engine "remote"
+    api_key_env: str | None = None  # engine "remote": the variable that holds its key
 
     @field_validator("labels")
     @classmethod

@@ -1,9 +1,18 @@
 """Loads one model of the catalogue: files, engine, first call."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engines.base import Classifier, Embedder, Engine, EngineRequest, OpenVinoOptions
+from app.engines.base import (
+    ChatOptions,
+    Classifier,
+    Embedder,
+    Engine,
+    EngineRequest,
+    OpenVinoOptions,
+    Task,
+)
 from app.engines.loader import load_engine
 from app.errors import EngineError, SourceError
 from app.models.catalog import ModelSpec
@@ -12,6 +21,9 @@ from app.models.verify import verify
 
 # Short and longer, so that both ends of the usual lengths are prepared.
 WARM_TEXTS = ("warm up", "a longer text, so that the engine has met more than one length " * 8)
+# Engines that have nothing to resolve on this machine.
+FILELESS = frozenset({"fake", "remote"})
+ReadSecret = Callable[[str], str | None]
 NO_FILES = Resolved(path=Path(), version="none")
 
 
@@ -32,6 +44,7 @@ class ModelLoader:
         device: "auto", "cpu" or "cuda".
         threads: processor threads that one call of torch may use.
         openvino: where and how models are converted; None leaves them to torch.
+        read_secret: returns the secret that an environment variable holds.
 
     """
 
@@ -43,12 +56,14 @@ class ModelLoader:
         device: str,
         threads: int,
         openvino: OpenVinoOptions | None = None,
+        read_secret: ReadSecret = lambda _: None,
     ) -> None:
         self._sources = sources
         self._folder = folder
         self._device = device
         self._threads = threads
         self._openvino = openvino
+        self._read_secret = read_secret
 
     def __call__(self, spec: ModelSpec) -> Loaded:
         """Load and warm.
@@ -71,17 +86,33 @@ class ModelLoader:
             threads=self._threads,
             options=spec.fake,
             openvino=self._openvino,
+            chat=self._chat(spec) if spec.task is Task.CHAT else None,
         )
         engine = load_engine(request)
         warm(engine)
         return Loaded(engine=engine, version=resolved.version)
 
     def _resolve(self, spec: ModelSpec) -> Resolved:
-        if spec.engine == "fake":
+        if spec.engine in FILELESS:
             return NO_FILES
         if spec.source is None:
             raise SourceError("the entry names no source")
         return self._sources.resolve(spec.source, base=self._folder, pins=spec.pins)
+
+    def _chat(self, spec: ModelSpec) -> ChatOptions:
+        return ChatOptions(
+            slots=spec.slots,
+            context_tokens=spec.context_tokens,
+            cores=self._openvino.cores if self._openvino else self._threads,
+            source=spec.source or "",
+            base_url=spec.base_url,
+            api_key=self._key(spec.api_key_env) if spec.api_key_env else None,
+        )
+
+    def _key(self, variable: str) -> str:
+        if key := self._read_secret(variable):
+            return key
+        raise EngineError(f"the environment variable {variable} (api_key_env) is not set")
 
     def _adapter(self, spec: ModelSpec) -> Path | None:
         """Return the adapter's folder, checked as strictly as the model's."""

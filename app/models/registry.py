@@ -73,6 +73,7 @@ class ModelEntry:
     spec: ModelSpec
     is_default: bool
     state: ModelState = ModelState.WAITING
+    ready_at_s: float = 0.0  # since 1970; 0 until it is
     served: Served | None = None
     reason: str | None = None  # the stable code of why it failed
     leases: int = 0
@@ -151,7 +152,7 @@ class ModelRegistry:
             log.warning("model_failed", extra={"model": name, "reason": str(failure)})
             return
         seconds = time.monotonic() - started
-        entry.state = ModelState.READY
+        entry.state, entry.ready_at_s = ModelState.READY, time.time()
         self._metrics.model_ready.labels(name).set(1)
         self._metrics.model_load_seconds.labels(name).set(seconds)
         log.info("model_ready", extra={"model": name, "seconds": round(seconds, 2)})

@@ -103,9 +103,12 @@ def configure(*, log_format: str, level: str, log_inputs: bool) -> None:
             },
             "root": {"level": level.upper(), "handlers": ["stderr"]},
             "loggers": {
-                # Libraries that tell of every connection at INFO.
+                # Libraries that tell of every connection, at DEBUG with host and headers.
+                "httpcore2": {"level": "WARNING"},
                 "httpx2": {"level": "WARNING"},
                 "botocore": {"level": "WARNING"},
+                # A reader that is too slow ends its run by an exception in the callback.
+                "langchain_core.callbacks": {"level": "ERROR"},
                 # Our own request log takes the place of uvicorn's.
                 "uvicorn.access": {"level": "CRITICAL"},
             },

@@ -18,6 +18,7 @@ PREFIX = "mlapi_"
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 COST_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 SHARE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
+RATE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -93,14 +94,65 @@ class Metrics:
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds", "How late the event loop woke up at the last check."
         )
+        self.event_loop_tasks = self._gauge(
+            "event_loop_tasks", "Tasks of the event loop at the last check; a leak shows here."
+        )
         self.model_load_seconds = self._gauge(
             "model_load_seconds", "Time to load and warm the model.", ["model"]
         )
         self.model_ready = self._gauge("model_ready", "1 while the model serves.", ["model"])
+        self._declare_chat()
+        self._declare_limits()
+
+    def _declare_chat(self) -> None:
+        """Declare what generations count."""
+        self.generations_active = self._gauge(
+            "generations_active", "Generations that run.", ["model"]
+        )
+        self.generations_waiting = self._gauge(
+            "generations_waiting", "Generations that wait for a slot.", ["model"]
+        )
+        self.generations = self._counter(
+            "generations_total",
+            "Generations that ended, by how: stop, length, client_left, shutdown, reader_too_slow,"
+            " deadline, failed or other.",
+            ["model", "end"],
+        )
+        self.first_token_seconds = self._histogram(
+            "time_to_first_token_seconds", "From the request to its first token.", ["model"]
+        )
+        self.inter_token_seconds = self._histogram(
+            "inter_token_seconds", "Between two tokens of one generation.", ["model"]
+        )
+        self.tokens_per_second = self._histogram(
+            "tokens_per_second",
+            "Tokens a second of one generation, from its first token on.",
+            ["model"],
+            RATE_BUCKETS,
+        )
+        self.tokens = self._counter(
+            "tokens_total", "Tokens of prompts and completions.", ["model", "kind"]
+        )
+        self.prefix_cache_tokens = self._counter(
+            "prefix_cache_tokens_total",
+            "Tokens of prompts that were found in the engine's prefix cache.",
+            ["model"],
+        )
+
+    def _declare_limits(self) -> None:
+        """Declare what the limiter counts."""
+        self.limiter_unavailable = self._counter(
+            "limiter_unavailable_total",
+            "Calls that passed uncounted because the limiter's storage was away or slow.",
+        )
 
     def of_model(self, name: str) -> "ModelMetrics":
         """Return what one model counts, with its label bound."""
         return ModelMetrics(self, name)
+
+    def of_generations(self, name: str) -> "GenerationMetrics":
+        """Return what one chat model counts, with its label bound."""
+        return GenerationMetrics(self, name)
 
     def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
         return Gauge(PREFIX + name, text, labels, registry=self.registry)
@@ -170,3 +222,51 @@ class ModelMetrics:
     def worker_died(self) -> None:
         """One worker thread died."""
         self._metrics.worker_deaths.labels(self._name).inc()
+
+
+class GenerationMetrics:
+    """The metrics of one chat model; label look-ups are done once, not for every token."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self._name = name
+        self._metrics = metrics
+        self._active = metrics.generations_active.labels(name)
+        self._waiting = metrics.generations_waiting.labels(name)
+        self._first_token = metrics.first_token_seconds.labels(name)
+        self._inter_token = metrics.inter_token_seconds.labels(name)
+
+    def active(self, generations: int) -> None:
+        """Set how many generations run now."""
+        self._active.set(generations)
+
+    def waiting(self, generations: int) -> None:
+        """Set how many generations wait for a slot now."""
+        self._waiting.set(generations)
+
+    def first_token(self, seconds: float) -> None:
+        """Note that a generation has said its first token."""
+        self._first_token.observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        """Note that a generation has said another token, so long after the last one."""
+        self._inter_token.observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """One request was refused, or came too late."""
+        self._metrics.refused.labels(self._name, reason).inc()
+
+    def cancelled(self, stage: str) -> None:
+        """One client left, while its generation was queued or in the engine."""
+        self._metrics.cancelled.labels(self._name, stage).inc()
+
+    def ended(self, end: str) -> None:
+        """One generation has ended; `end` says how."""
+        self._metrics.generations.labels(self._name, end).inc()
+
+    def spent(self, *, prompt: int, completion: int, cached: int, seconds: float) -> None:
+        """Count tokens of one whole generation; `seconds` are those from its first token on."""
+        self._metrics.tokens.labels(self._name, "prompt").inc(prompt)
+        self._metrics.tokens.labels(self._name, "completion").inc(completion)
+        self._metrics.prefix_cache_tokens.labels(self._name).inc(cached)
+        if seconds > 0:
+            self._metrics.tokens_per_second.labels(self._name).observe(completion / seconds)

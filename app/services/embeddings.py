@@ -9,7 +9,7 @@ import numpy as np
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
 from app.engines.base import Embedder, FloatArray, Task
-from app.errors import InferenceFailedError, ServiceError
+from app.errors import InferenceFailedError, ServiceError, UnsupportedFieldError
 from app.models.registry import ModelRegistry
 from app.services.rows import RowReader
 
@@ -22,10 +22,11 @@ class Embeddings:
     dimensions: int
     vectors: FloatArray  # (texts, dimensions), each of length 1
     truncated: tuple[int, ...]  # places of the texts that were cut to the model's window
+    tokens: int  # of all texts, after cutting
 
 
 class EmbeddingService:
-    """Answers `/embed`.
+    """Answers `/embed` and `/v1/embeddings`.
 
     Args:
         registry: lends the models.
@@ -38,11 +39,17 @@ class EmbeddingService:
         self._reader = reader
 
     async def embed(
-        self, texts: Sequence[str], *, model_name: str | None, deadline: Deadline
+        self,
+        texts: Sequence[str],
+        *,
+        model_name: str | None,
+        deadline: Deadline,
+        dimensions: int | None = None,
     ) -> Embeddings:
         """Embed texts, all or none: a missing vector would shift the others.
 
         Raises:
+            UnsupportedFieldError: vectors of other `dimensions` than the model's were asked for.
             ModelNotFoundError, ModelNotReadyError, ModelUnavailableError: as the registry says.
             OverloadedError, DeadlineExceededError, NotReadyError: as the scheduler says.
             InferenceFailedError: the engine can't do one of the texts; the detail says which.
@@ -50,14 +57,17 @@ class EmbeddingService:
         """
         with self._registry.lease(model_name, Task.EMBEDDING) as lease:
             scheduler = cast("BatchScheduler", lease.model)
+            own = cast("Embedder", scheduler.engine).dimensions
+            if dimensions not in {None, own}:
+                raise UnsupportedFieldError("dimensions")
             outcome = await scheduler.submit(texts, deadline=deadline)
-            dimensions = cast("Embedder", scheduler.engine).dimensions
         vectors = [self._reader.read(row, model=lease.spec.name) for row in outcome.rows]
         return Embeddings(
             model=lease.spec.name,
-            dimensions=dimensions,
+            dimensions=own,
             vectors=np.stack([_vector(number, row) for number, row in enumerate(vectors)]),
             truncated=tuple(np.flatnonzero(outcome.is_truncated).tolist()),
+            tokens=outcome.tokens,
         )
 
 

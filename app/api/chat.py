@@ -1,0 +1,87 @@
+"""`/chat` and `/chat/stream`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+
+from app.api.deps import ChatDeadlineDep, ChatDep, JsonRoute
+from app.api.dialects import NdjsonDialect, SseDialect, usage_of
+from app.api.problems import WITH_BODY, WITH_CHAT, problems
+from app.api.streams import StreamResponse
+from app.engines.base import GenerationOptions, Message
+from app.models.schemas_chat import ChatRequest, ChatResponse
+from app.observability.logs import request_id
+from app.services.streaming import Conversation
+
+router = APIRouter(tags=["chat"], route_class=JsonRoute)
+RESPONSES = problems(*WITH_BODY, *WITH_CHAT)
+LINES = (
+    '{"token":"The"}\n{"token":" capital"}\n'
+    '{"token":"","done":true,"finish_reason":"length",'
+    '"usage":{"prompt_tokens":27,"completion_tokens":2,"total_tokens":29}}\n'
+)
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Tokens as they are generated: one JSON object a line, each with a `token`;"
+        " the last has `done`, and `finish_reason` with `usage`, or an `error` (a problem)."
+        " With `Accept: text/event-stream` the same objects as server-sent events.",
+        "content": {
+            "application/x-ndjson": {"schema": {"type": "string"}, "example": LINES},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+def _conversation(asked: ChatRequest) -> Conversation:
+    if asked.messages is None:
+        messages = [Message(role="user", content=asked.query or "")]
+    else:
+        messages = [Message(role=m.role, content=m.content) for m in asked.messages]
+    stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+    return Conversation(
+        messages=messages,
+        model_name=asked.model_name,
+        options=GenerationOptions(
+            max_tokens=asked.max_tokens,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            seed=asked.seed,
+            stop=stop,
+        ),
+    )
+
+
+@router.post("/chat", summary="Answer a conversation", responses=RESPONSES)
+async def answer_chat(asked: ChatRequest, chat: ChatDep, deadline: ChatDeadlineDep) -> ChatResponse:
+    """Answer a question or a conversation, whole."""
+    made = await chat.answer(_conversation(asked), deadline=deadline)
+    return ChatResponse(
+        answer=made.generation.text,
+        finish_reason=made.generation.finish_reason,
+        usage=usage_of(made.generation),
+        model=made.model,
+    )
+
+
+@router.post(
+    "/chat/stream",
+    summary="Answer a conversation token by token",
+    responses=RESPONSES | STREAMED,
+    response_class=Response,
+)
+async def stream_chat(
+    asked: ChatRequest,
+    chat: ChatDep,
+    deadline: ChatDeadlineDep,
+    request: Request,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> StreamResponse:
+    """Answer token by token; leaving stops the generation."""
+    dialect = SseDialect if SseDialect.media_type in accept.lower() else NdjsonDialect
+    return StreamResponse(
+        chat,
+        _conversation(asked),
+        deadline=deadline,
+        dialect=dialect(path=request.url.path, request_id=request_id.get()),
+    )

@@ -1,0 +1,175 @@
+"""How a stream of tokens is written: NDJSON, server-sent events, OpenAI's chunks."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from pydantic_core import to_json
+
+from app.engines.base import Generation
+from app.errors import ServiceError
+from app.models.error_bodies import openai_error, problem
+from app.models.schemas_chat import ChatUsage
+from app.models.schemas_openai_chat import CompletionUsage, PromptTokensDetails
+
+
+class Dialect(Protocol):
+    """Turns what happens in a stream into whole lines."""
+
+    media_type: str
+
+    def begin(self, model: str) -> bytes:
+        """Return what stands before the first token."""
+        ...
+
+    def tokens(self, tokens: Iterable[str]) -> bytes:
+        """Return the lines of some tokens."""
+        ...
+
+    def heartbeat(self) -> bytes:
+        """Return what says that the stream is alive."""
+        ...
+
+    def finish(self, generation: Generation) -> bytes:
+        """Return the last lines of a stream that ended well."""
+        ...
+
+    def fail(self, error: ServiceError) -> bytes:
+        """Return the last lines of a stream that ended with an error."""
+        ...
+
+
+def usage_of(generation: Generation) -> dict[str, Any] | None:
+    """Return a generation's usage by OpenAI's names, which are ours too."""
+    usage = generation.usage
+    if usage is None:
+        return None
+    return ChatUsage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+    ).model_dump()
+
+
+def openai_usage(generation: Generation) -> CompletionUsage | None:
+    """Return a generation's usage, with what the prefix cache saved of it."""
+    usage = generation.usage
+    if usage is None:
+        return None
+    return CompletionUsage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+    )
+
+
+class NdjsonDialect:
+    """One object a line, each with a `token`; the last has `done`."""
+
+    media_type = "application/x-ndjson"
+    before, after = b"", b"\n"
+
+    def __init__(self, *, path: str, request_id: str) -> None:
+        self._path = path
+        self._request_id = request_id
+
+    def begin(self, model: str) -> bytes:  # noqa: ARG002  # as the protocol has it
+        """Nothing stands before the first token."""
+        return b""
+
+    def tokens(self, tokens: Iterable[str]) -> bytes:
+        """Return a line for each token."""
+        return b"".join(self._line({"token": token}) for token in tokens)
+
+    def heartbeat(self) -> bytes:
+        """Return a line without text: an empty one would be no JSON to some readers."""
+        return self._line({"token": ""})
+
+    def finish(self, generation: Generation) -> bytes:
+        """Return the line with reason and usage."""
+        return self._last(finish_reason=generation.finish_reason, usage=usage_of(generation))
+
+    def fail(self, error: ServiceError) -> bytes:
+        """Return the line with the problem."""
+        return self._last(error=problem(error, path=self._path, request_id=self._request_id))
+
+    def _last(self, **said: object) -> bytes:
+        return self._line({"token": "", "done": True, **said})
+
+    def _line(self, content: dict[str, Any]) -> bytes:
+        return self.before + _json(content) + self.after
+
+
+class SseDialect(NdjsonDialect):
+    """The same objects as server-sent events."""
+
+    media_type = "text/event-stream"
+    before, after = b"data: ", b"\n\n"
+
+    def heartbeat(self) -> bytes:
+        """Return a comment, which readers pass over."""
+        return b": alive\n\n"
+
+
+class OpenAiDialect:
+    """OpenAI's chunks; `[DONE]` at the end, also after an error.
+
+    Args:
+        chat_id: of the completion.
+        created_s: in seconds since 1970.
+        has_usage: whether a last chunk tells the tokens (`stream_options.include_usage`).
+
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, *, chat_id: str, created_s: int, has_usage: bool) -> None:
+        self._head: dict[str, Any] = {
+            "id": chat_id,
+            "object": "chat.completion.chunk",
+            "created": created_s,
+            "system_fingerprint": None,
+        }
+        self._has_usage = has_usage
+
+    def begin(self, model: str) -> bytes:
+        """Return the chunk that names the role."""
+        self._head["model"] = model
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def tokens(self, tokens: Iterable[str]) -> bytes:
+        """Return a chunk for each token."""
+        return b"".join(self._chunk({"content": token}) for token in tokens)
+
+    def heartbeat(self) -> bytes:
+        """Return a comment, which readers pass over."""
+        return b": alive\n\n"
+
+    def finish(self, generation: Generation) -> bytes:
+        """Return the chunk with the reason, and one with the usage if it was asked for."""
+        lines = self._chunk({}, finish_reason=generation.finish_reason)
+        if self._has_usage:
+            lines += _event({**self._head, "choices": [], "usage": openai_usage(generation)})
+        return lines + b"data: [DONE]\n\n"
+
+    def fail(self, error: ServiceError) -> bytes:
+        """Return the error in OpenAI's shape; its clients raise it."""
+        return _event(openai_error(error)) + b"data: [DONE]\n\n"
+
+    def _chunk(self, delta: dict[str, Any], *, finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        usage = {"usage": None} if self._has_usage else {}
+        return _event({**self._head, "choices": [choice], **usage})
+
+
+def _event(content: dict[str, Any]) -> bytes:
+    return b"data: " + _json(content) + b"\n\n"
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    """Return JSON in ASCII.
+
+    Some readers, httpx's `iter_lines` among them, take U+0085 and U+2028 for the end of a line;
+    some decode each chunk alone, and a chunk may end within a character.
+    """
+    return to_json(content, ensure_ascii=True)

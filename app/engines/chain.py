@@ -1,0 +1,162 @@
+"""The chain of a chat model, `prompt | chat model`, and the callback that queues its tokens.
+
+Imports LangChain, so it is imported when a chat model is loaded, and not before.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.runnables import Runnable
+
+from app.engines.base import ChatEngine, Generation, GenerationOptions, Message, Usage
+from app.errors import ReaderTooSlowError, UpstreamUnreachableError
+
+MESSAGES: dict[str, type[BaseMessage]] = {
+    "system": SystemMessage,
+    "user": HumanMessage,
+    "assistant": AIMessage,
+}
+# Where providers say why an answer has ended: OpenAI and most, Anthropic, Ollama, Bedrock.
+REASON_FIELDS = ("finish_reason", "stop_reason", "done_reason", "stopReason")
+# How their words begin, and OpenAI's for them. Only the beginning counts: LangChain joins what a
+# server says twice ("stopstop").
+REASONS = {
+    "stop": "stop",
+    "end_turn": "stop",
+    "complete": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+}
+PROMPT = ChatPromptTemplate([MessagesPlaceholder("system"), MessagesPlaceholder("messages")])
+
+
+class TokenQueue(AsyncCallbackHandler):
+    """Puts the tokens of one run on a bounded queue, and after them its end.
+
+    Args:
+        bound: tokens that may wait for their reader.
+        on_token: called on the loop for each token, when it comes.
+
+    """
+
+    run_inline = True  # in the order in which they come
+    raise_error = True  # a reader that is too slow ends the run
+
+    def __init__(self, *, bound: int, on_token: Callable[[], None]) -> None:
+        self._bound = bound
+        self._on_token = on_token
+        # With room for the end: putting it never waits and never fails.
+        self._queue: asyncio.Queue[str | None] = asyncio.Queue(bound + 1)
+        self.is_over = False  # and all was read
+
+    async def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        **kwargs: Any,  # noqa: ANN401  # LangChain's signature
+    ) -> None:
+        """Nothing: without this method LangChain turns the messages into strings."""
+
+    async def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
+        """Queue a token.
+
+        Raises:
+            ReaderTooSlowError: the queue is full.
+
+        """
+        text = token if isinstance(token, str) else _text_of(token)
+        if not text:
+            return
+        if self._queue.qsize() >= self._bound:
+            await asyncio.sleep(0)  # tokens that came in one go have given their reader no turn yet
+        if self._queue.qsize() >= self._bound:
+            raise ReaderTooSlowError
+        self._on_token()
+        self._queue.put_nowait(text)
+
+    def end(self) -> None:
+        """Put the end behind the tokens; belongs into a `finally`."""
+        self._queue.put_nowait(None)
+
+    async def drain(self) -> list[str]:
+        """Return what has come, waiting for the first of it; empty at the end."""
+        got = [] if self.is_over else [await self._queue.get()]
+        while not self._queue.empty():
+            got.append(self._queue.get_nowait())
+        self.is_over = self.is_over or None in got
+        return [token for token in got if token is not None]
+
+
+class ChatChain:
+    """Runs conversations through `prompt | chat model`.
+
+    Args:
+        engine: whose chat model it is.
+        system_prompt: for conversations that bring none.
+
+    """
+
+    def __init__(self, engine: ChatEngine, *, system_prompt: str | None) -> None:
+        self._engine = engine
+        self._system = [SystemMessage(system_prompt)] if system_prompt else []
+
+    def queue(self, *, bound: int, on_token: Callable[[], None]) -> TokenQueue:
+        """Return a queue for the tokens of one run."""
+        return TokenQueue(bound=bound, on_token=on_token)
+
+    def runnable(
+        self, callbacks: Sequence[BaseCallbackHandler], options: GenerationOptions
+    ) -> Runnable[dict[str, Any], AIMessage]:
+        """Return `prompt | chat model` with callbacks; takes `system` and `messages`."""
+        chain = PROMPT | self._engine.chat_model.bind(**self._engine.arguments(options))
+        return chain.with_config(callbacks=list(callbacks))
+
+    async def run(
+        self, messages: Sequence[Message], options: GenerationOptions, *, tokens: TokenQueue
+    ) -> Generation:
+        """Run one conversation; its tokens go on the queue, its end doesn't.
+
+        Raises:
+            Exception: whatever the chat model raises; `ChatEngine.explain` knows what it means.
+
+        """
+        has_system = any(message.role == "system" for message in messages)
+        asked = {
+            "system": [] if has_system else self._system,
+            "messages": [MESSAGES[message.role](message.content) for message in messages],
+        }
+        return _generation(await self.runnable([tokens], options).ainvoke(asked))
+
+
+def _generation(message: AIMessage) -> Generation:
+    """Return LangChain's answer in our words."""
+    said = message.usage_metadata
+    usage = said and Usage(
+        prompt_tokens=said["input_tokens"],
+        completion_tokens=said["output_tokens"],
+        cached_tokens=said.get("input_token_details", {}).get("cache_read") or 0,
+    )
+    reason = _finish_reason(message.response_metadata)
+    if reason is None:
+        raise UpstreamUnreachableError  # the stream was cut where a line had ended
+    return Generation(text=message.text, finish_reason=reason, usage=usage)
+
+
+def _finish_reason(told: Mapping[str, Any]) -> str | None:
+    """Return why an answer has ended, in OpenAI's words where they have one for it."""
+    said = next((str(told[name]) for name in REASON_FIELDS if told.get(name)), None)
+    if said is None:
+        return None
+    known = (ours for theirs, ours in REASONS.items() if said.lower().startswith(theirs))
+    return next(known, said)
+
+
+def _text_of(content: Sequence[Any]) -> str:
+    """Return the text of a message's content that is made of blocks."""
+    blocks = (part if isinstance(part, str) else part.get("text") for part in content)
+    return "".join(block for block in blocks if block)

@@ -1,0 +1,193 @@
+"""Generators of this process as LangChain chat models: a thread for each generation.
+
+Imports LangChain, so it is imported when a chat model is loaded, and not before.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing
+from contextvars import copy_context
+from functools import partial
+from threading import Thread
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from app.engines.base import Explained, Generation, GenerationOptions, Generator, Message
+from app.errors import InferenceFailedError, ServiceError
+
+# LangChain's names of the roles, and everybody else's.
+ROLES = {"system": "system", "human": "user", "ai": "assistant"}
+
+
+class LocalChat:
+    """A generator of this process as a `ChatEngine`; closed with it.
+
+    Args:
+        generator: called in a thread for each generation.
+        name: of the model, for its threads.
+
+    """
+
+    def __init__(self, generator: Generator, *, name: str) -> None:
+        self.kind = generator.kind
+        self.device = generator.device
+        self._generator = generator
+        self.chat_model: BaseChatModel = GeneratorChatModel(
+            generator=generator, thread_name=f"generate-{name}"
+        )
+
+    def arguments(self, options: GenerationOptions) -> dict[str, Any]:
+        """Return options by the names that `GeneratorChatModel` knows them by."""
+        return options.given()
+
+    def explain(self, failure: Exception) -> Explained:
+        """Take our own errors as they are; anything else is the engine's failure."""
+        if isinstance(failure, ServiceError):
+            return Explained(error=failure)
+        return Explained(error=InferenceFailedError())
+
+    def close(self) -> None:
+        """Free the model; no thread of it runs."""
+        self._generator.close()
+
+
+class GeneratorChatModel(BaseChatModel):
+    """LangChain's interface of a generator; callbacks hear of each token."""
+
+    generator: Any
+    thread_name: str
+    cache: bool = False  # answers are never taken from LangChain's process-wide cache
+
+    @property
+    def _llm_type(self) -> str:
+        return str(self.generator.kind)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,  # noqa: ANN401  # LangChain's signature
+    ) -> ChatResult:
+        """Generate in the caller's thread."""
+
+        def on_token(token: str) -> bool:
+            if token and run_manager is not None:
+                run_manager.on_llm_new_token(token)
+            return False
+
+        options = _options(stop, kwargs)
+        return _result(self.generator.generate(_plain(messages), options, on_token=on_token))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,  # noqa: ANN401  # LangChain's signature
+    ) -> ChatResult:
+        """Generate in a thread of the model; when cancelled, it ends with its next token.
+
+        One method instead of LangChain's `_astream`, which makes and merges a message object for
+        every token.
+        """
+        generate = partial(self.generator.generate, _plain(messages), _options(stop, kwargs))
+        run = _Run(generate, thread_name=self.thread_name)
+        async with aclosing(run.tokens()) as tokens:
+            async for token in tokens:
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(token)
+        return _result(run.generation)
+
+
+class _Run:
+    """One generation in its thread, and its tokens on their way to the event loop."""
+
+    def __init__(self, generate: Callable[..., Generation], *, thread_name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrived: deque[str] = deque()
+        self._changed = asyncio.Event()
+        self._is_abandoned = False
+        result: Future[Generation] = Future()
+        self._ended = asyncio.wrap_future(result)
+        self._ended.add_done_callback(self._note_end)
+        # With the request's id, for what is logged in the thread.
+        generate = partial(copy_context().run, generate, on_token=self._push)
+        # Not of a pool: the process would wait at its end for one that is stuck.
+        Thread(target=_fulfil, args=(result, generate), name=thread_name, daemon=True).start()
+
+    @property
+    def generation(self) -> Generation:
+        """What came out, once there are no more tokens; raises what the generator raised."""
+        return self._ended.result()
+
+    async def tokens(self) -> AsyncGenerator[str]:
+        """Yield tokens until the thread ends; closing this tells it to."""
+        try:
+            while True:
+                is_done = self._ended.done()  # asked first: what came before the end is read
+                while self._arrived:
+                    yield self._arrived.popleft()
+                if is_done:
+                    return
+                await self._changed.wait()
+                self._changed.clear()
+        finally:
+            self._is_abandoned = True
+            await asyncio.wait({self._ended})  # with the next token, or piece of the prompt
+
+    def _push(self, token: str) -> bool:
+        """Hand a token to the loop; called in the engine's thread."""
+        if token:
+            self._arrived.append(token)
+            try:
+                self._loop.call_soon_threadsafe(self._changed.set)
+            except RuntimeError:  # the loop is closed, and the reader gone with it
+                return True
+        return self._is_abandoned
+
+    def _note_end(self, ended: asyncio.Future[Generation]) -> None:
+        self._changed.set()
+        ended.exception()  # whoever abandoned it isn't interested, and asyncio would say so
+
+
+def _fulfil(result: Future[Generation], generate: Callable[[], Generation]) -> None:
+    """Generate in this thread."""
+    try:
+        result.set_result(generate())
+    except BaseException as failure:  # noqa: BLE001  # the waiter raises it
+        result.set_exception(failure)
+
+
+def _options(stop: Sequence[str] | None, given: dict[str, Any]) -> GenerationOptions:
+    """Take the options that are ours; LangChain passes others along."""
+    known = {name: given[name] for name in GenerationOptions.__slots__ if name in given}
+    return GenerationOptions(**{**known, "stop": tuple(stop or ())})
+
+
+def _plain(messages: Sequence[BaseMessage]) -> list[Message]:
+    """Return LangChain's messages in our words."""
+    return [Message(role=ROLES[message.type], content=message.text) for message in messages]
+
+
+def _result(made: Generation) -> ChatResult:
+    """Return a generation as LangChain has it."""
+    usage = made.usage and UsageMetadata(
+        input_tokens=made.usage.prompt_tokens,
+        output_tokens=made.usage.completion_tokens,
+        total_tokens=made.usage.total_tokens,
+        input_token_details=InputTokenDetails(cache_read=made.usage.cached_tokens),
+    )
+    message = AIMessage(
+        content=made.text,
+        usage_metadata=usage,
+        response_metadata={"finish_reason": made.finish_reason},
+    )
+    return ChatResult(generations=[ChatGeneration(message=message)])

@@ -1,0 +1,203 @@
+"""The remote engine: chat models behind somebody's API, as LangChain's init_chat_model knows them.
+
+Imports LangChain, so it is imported when a chat model is loaded, and not before.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+from langchain.chat_models import init_chat_model
+from langchain_core.language_models.chat_models import BaseChatModel
+
+from app.engines.base import ChatOptions, EngineRequest, Explained, GenerationOptions, Task
+from app.engines.remote_errors import explain
+from app.errors import EngineError
+
+# Between two pieces of an answer: a server that thinks longer than this is taken for dead.
+SILENCE_TIMEOUT_S = 60.0
+# A server that is there accepts in one round trip; a second try of TCP's comes after 1 s, then 3.
+CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
+OPENAI = "openai"
+OPENAI_URL = "https://api.openai.com/v1"
+# Servers on one's own machines often want no key; OpenAI's client insists on having one.
+NO_KEY = "none"
+# What a request has to carry. OpenAI's client would add what it finds in the environment
+# (OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_CUSTOM_HEADERS), and a description of this machine.
+SENT_HEADERS = frozenset(
+    {
+        "accept",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "user-agent",
+    }
+)
+
+
+class Connections:
+    """The connections of one OpenAI model; decides whom they trust, and what is sent.
+
+    Args:
+        key: goes to the model's own address and nowhere else; None sends none.
+
+    """
+
+    def __init__(self, *, key: str | None) -> None:
+        self._key = key
+        self._loop: asyncio.AbstractEventLoop | None = None  # where the connections live
+        self.client = openai.DefaultAsyncHttpxClient(
+            event_hooks={"request": [self._prepare]},
+            follow_redirects=False,  # a conversation goes where the catalogue says
+        )
+
+    async def read_key(self) -> str:
+        """Return the key as OpenAI's client asks for it; `_prepare` has the last word."""
+        return self._key or NO_KEY
+
+    async def _prepare(self, request: Any) -> None:  # noqa: ANN401  # of the library that openai uses
+        """Leave of a request what the server needs; called before each is sent."""
+        self._loop = asyncio.get_running_loop()
+        for name in set(request.headers) - SENT_HEADERS:
+            del request.headers[name]
+        # Who compresses collects tokens before sending them.
+        request.headers["Accept-Encoding"] = "identity"
+        if self._key is not None:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+
+    def close(self) -> None:
+        """Close what is open; blocks, so it is called in a thread."""
+        if self._loop is not None and self._loop.is_running():
+            closing = asyncio.run_coroutine_threadsafe(self.client.aclose(), self._loop)
+            closing.result(CLOSE_TIMEOUT_S)
+
+
+class RemoteChat:
+    """A chat model of another server as a `ChatEngine`.
+
+    Args:
+        chat_model: as LangChain made it; retries nothing itself.
+        provider: LangChain's name of it, such as "openai".
+        connections: closed with the engine; None where the provider's integration has its own.
+
+    """
+
+    kind = "remote"
+    device = "remote"
+
+    def __init__(
+        self, chat_model: BaseChatModel, *, provider: str, connections: Connections | None
+    ) -> None:
+        self.chat_model = chat_model
+        self._provider = provider
+        self._connections = connections
+
+    def arguments(self, options: GenerationOptions) -> dict[str, Any]:
+        """Return options as the provider's integration takes them."""
+        given = options.given()
+        if "stop" in given:
+            given["stop"] = list(given["stop"])
+        # As an argument of its own it makes OpenAI's client parse the answer, and raise when
+        # `max_tokens` has cut it.
+        if self._provider == OPENAI and "response_format" in given:
+            given["extra_body"] = {"response_format": given.pop("response_format")}
+        return given
+
+    def explain(self, failure: Exception) -> Explained:
+        """Say what an exception means; keys, hosts and the provider's own words stay here."""
+        return explain(failure)
+
+    def close(self) -> None:
+        """Close the connections; not from the event loop's thread, which has to do it."""
+        if self._connections is not None:
+            self._connections.close()
+
+
+def load(request: EngineRequest, *, silence_timeout_s: float = SILENCE_TIMEOUT_S) -> RemoteChat:
+    """Make the client of a remote chat model; nobody is asked anything yet.
+
+    Raises:
+        EngineError: the entry doesn't say what LangChain needs, or the provider's integration
+            isn't installed.
+
+    """
+    if request.task is not Task.CHAT or request.chat is None:
+        raise EngineError("the remote engine has chat models only")
+    chat = request.chat
+    provider, _, model = chat.source.partition(":")
+    provider = provider.replace("-", "_").lower()  # as LangChain does
+    if not provider or not model:
+        raise EngineError("the source of a remote model is provider:model, as openai:gpt-4o-mini")
+    _check(chat)
+    given: dict[str, Any] = {"max_retries": 0, "timeout": silence_timeout_s}
+    connections = None
+    if provider == OPENAI:
+        connections = _connections(chat)
+        given |= _openai_arguments(chat, connections, silence_timeout_s=silence_timeout_s)
+    else:
+        own = {"base_url": chat.base_url, "api_key": chat.api_key}
+        given |= {name: value for name, value in own.items() if value is not None}
+    chat_model = _init(model, provider, given)
+    if "streaming" in type(chat_model).model_fields:
+        chat_model.streaming = True  # type: ignore[attr-defined]  # token by token, with ainvoke too
+    return RemoteChat(chat_model, provider=provider, connections=connections)
+
+
+def _check(chat: ChatOptions) -> None:
+    """Refuse now what would only fail, or tell too much, with the first request."""
+    if chat.api_key is not None and not (chat.api_key.isascii() and chat.api_key.isprintable()):
+        raise EngineError("the API key is not one line of ASCII")
+    if chat.base_url is None:
+        return
+    try:
+        url = urlsplit(chat.base_url)
+        is_usable = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+    except ValueError:  # a port that is no number
+        is_usable = False
+    if not is_usable or "@" in url.netloc:
+        raise EngineError("base_url must be http://host:port/path or https://…, without a password")
+
+
+def _connections(chat: ChatOptions) -> Connections:
+    if chat.base_url is None and chat.api_key is None:
+        raise EngineError("OpenAI wants a key: name the variable that holds it in api_key_env")
+    return Connections(key=chat.api_key)
+
+
+def _openai_arguments(
+    chat: ChatOptions, connections: Connections, *, silence_timeout_s: float
+) -> Mapping[str, Any]:
+    """Return all that LangChain would otherwise take from the environment."""
+    return {
+        # OPENAI_BASE_URL, OPENAI_API_BASE and LANGSMITH_GATEWAY would lead elsewhere.
+        "base_url": chat.base_url or OPENAI_URL,
+        # Without one it would take OPENAI_API_KEY, and send it to any `base_url`. A function,
+        # because then LangChain makes no second, synchronous client.
+        "api_key": connections.read_key,
+        "http_async_client": connections.client,
+        "http_socket_options": (),  # or it warns that it has shadowed the proxy of our client
+        "openai_proxy": "",  # OPENAI_PROXY; HTTPS_PROXY and NO_PROXY work as everywhere
+        "output_version": "v0",  # LC_OUTPUT_VERSION
+        "stream_usage": True,
+        # One timeout is enough, and this one makes a task for each token.
+        "stream_chunk_timeout": None,
+        "timeout": openai.Timeout(silence_timeout_s, connect=CONNECT_TIMEOUT_S),
+        "use_responses_api": False,
+    }
+
+
+def _init(model: str, provider: str, given: Mapping[str, Any]) -> BaseChatModel:
+    """Let LangChain make the model; its own words are kept where they can't hold the key."""
+    try:
+        made: BaseChatModel = init_chat_model(model, model_provider=provider, **given)
+    except ImportError as failure:
+        said = str(failure)
+    except (ValueError, TypeError, openai.OpenAIError) as failure:
+        said = f"LangChain can't make this model: {type(failure).__name__}"
+    else:
+        return made
+    raise EngineError(f"source '{provider}:{model}': {said}")
