@@ -30,8 +30,10 @@ class FatalError(Exception):
     """A required model could not be loaded."""
 
 
-def fatal(failure: StartupError) -> None:
-    raise FatalError(str(failure))
+def fail(app: FastAPI, failure: StartupError) -> None:
+    """Tell `running`, which waits for the models."""
+    app.state.failure = failure
+    app.state.runtime.loaded.set()
 
 
 def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Settings:
@@ -46,7 +48,9 @@ def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Settin
 
 
 def make_app(tmp_path: Path, models: str = FAKE, **settings: Any) -> FastAPI:
-    return create_app(make_settings(tmp_path, models, **settings), on_fatal=fatal)
+    settings_read = make_settings(tmp_path, models, **settings)
+    app = create_app(settings_read, on_fatal=lambda failure: fail(app, failure))
+    return app
 
 
 def batched(engine: Any, *, metrics: Metrics | None = None, **policy: Any) -> BatchScheduler:
@@ -77,6 +81,8 @@ async def running(app: FastAPI, *, wait: bool = True) -> AsyncIterator[AsyncClie
         runtime: Runtime = app.state.runtime
         if wait:
             await runtime.loaded.wait()
+            if failure := getattr(app.state, "failure", None):
+                raise FatalError(str(failure))
         transport = ASGITransport(app)
         async with AsyncClient(transport=transport, base_url="http://test") as client:
             yield client

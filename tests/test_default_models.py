@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from httpx2 import AsyncClient
 from process import DATA
-from serving import fatal, running
+from serving import fail, running
 
 from app.main import create_app
 from app.settings import Settings
@@ -32,7 +32,8 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asyn
     settings = Settings(
         _env_file=None, data_dir=tmp_path_factory.mktemp("data"), model_cache_dir=DATA / "models"
     )
-    async with running(create_app(settings, on_fatal=fatal)) as client:
+    app = create_app(settings, on_fatal=lambda failure: fail(app, failure))
+    async with running(app) as client:
         yield client
 
 
@@ -53,7 +54,7 @@ async def test_a_text_s_score_does_not_depend_on_its_batch_mates(client: AsyncCl
 
 async def test_models_shows_where_they_come_from(client: AsyncClient) -> None:
     models = {m["name"]: m for m in (await client.get("/models")).json()["models"]}
-    assert set(models) == {"sentiment", "minilm"}
+    assert set(models) == {"sentiment", "minilm", "smollm2"}
     for model in models.values():
         assert model["state"] == "ready"
         assert model["engine"] in {"openvino", "torch"}

@@ -10,9 +10,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
+
 from app.engines.base import FloatArray, OpenVinoOptions
 from app.engines.tokenizer import IntArray
 
+_IMPORT_LOCK = threading.Lock()
 BF16 = "BF16"
 # In float32 one stream of up to four cores does 85 to 95 % of what a stream a core does, in half
 # the memory; in bfloat16 it does 60 %. Measured in docs/decisions/0004-openvino.md.
@@ -27,10 +30,14 @@ def openvino_library() -> Any:
     The import itself reports to Google Analytics, unless a file in the user's home forbids it.
     Where the telemetry package can't be imported OpenVINO takes its own stub instead.
     """
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # means "can't be had"
-    import openvino
+    with _IMPORT_LOCK:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # "can't be had"
+        import openvino
 
-    return openvino
+        # Its bindings look numpy up once, at the first array. Two threads that do so at once can
+        # wait for each other for ever, one with the interpreter's lock: the whole process stands.
+        openvino.Tensor(np.zeros(1, np.float32))
+        return openvino
 
 
 def choose_precision(capabilities: Sequence[str]) -> str:
