@@ -57,8 +57,8 @@ async def test_models_shows_where_they_come_from(client: AsyncClient) -> None:
     assert set(models) == {"sentiment", "minilm", "smollm2"}
     for model in models.values():
         assert model["state"] == "ready"
-        assert model["engine"] in {"openvino", "torch"}
-        assert model["version"] == "0.1.0"
+        assert model["engine"] in {"openvino", "torch", "llama_cpp"}
+        assert model["version"] in {"0.1.0", "0.1.2"}
         assert model["default"]
         assert model["required"]
     assert models["sentiment"]["labels"] == ["NEGATIVE", "POSITIVE"]
