@@ -8,11 +8,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.errors import StartupError
+from app import cli_keys
+from app.errors import ServiceError, StartupError
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the catalogue.")
 cli.add_typer(models_cli, name="models")
+cli.add_typer(cli_keys.cli, name="keys")
+db_cli = typer.Typer(no_args_is_help=True, help="Look after the database.")
+cli.add_typer(db_cli, name="db")
 
 EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1
@@ -73,6 +77,21 @@ def export_model(
     catalog = read_catalog(settings.models_file)
     export(catalog, name, folder, sources=sources, threads=settings.core_count)
     print(folder)
+
+
+@db_cli.command("upgrade")
+def upgrade_database() -> None:
+    """Apply the migrations that are missing to DATABASE_URL."""
+    from app.db.schema import upgrade
+    from app.db.session import Database
+    from app.settings import load_settings
+
+    settings = load_settings()
+    try:
+        upgrade(Database(settings.sql_url))
+    except ServiceError as failure:
+        raise StartupError(failure.detail) from None
+    print("the database is up to date")
 
 
 @cli.command()

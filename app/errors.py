@@ -52,6 +52,33 @@ class BadRequestError(ServiceError):
     title = "Bad request"
 
 
+class UnauthorizedError(ServiceError):
+    """A valid API key is needed, as Authorization: Bearer or X-API-Key."""
+
+    status = 401
+    code = "unauthorized"
+    title = "Unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"WWW-Authenticate": 'Bearer realm="ml-api"'})
+
+
+class ForbiddenError(ServiceError):
+    """The key may not do this."""
+
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
+
+
+class KeyNotFoundError(ServiceError):
+    """There is no key with this id."""
+
+    status = 404
+    code = "key_not_found"
+    title = "Key not found"
+
+
 class NotFoundError(ServiceError):
     """Nothing is served at this path."""
 

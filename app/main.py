@@ -11,7 +11,8 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from app.api import chat, embeddings, health, models, openai, pages, predict
+from app.api import chat, embeddings, health, keys, models, openai, pages, predict, predictions
+from app.api.callers import parse_networks
 from app.api.problems import document_problems
 from app.errors import StartupError
 from app.middleware import exceptions
@@ -24,7 +25,7 @@ from app.runtime import OnFatal, open_runtime
 from app.settings import Settings, load_settings
 
 DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."
-FEATURES = (predict, embeddings, chat, openai, models, health, pages)
+FEATURES = (predict, embeddings, chat, openai, models, keys, predictions, health, pages)
 
 
 class HttpMetricsMiddleware(PrometheusInstrumentatorMiddleware):
@@ -71,11 +72,14 @@ def create_app(settings: Settings | None = None, *, on_fatal: OnFatal = stop_ser
     """
     settings = settings or load_settings()
     catalog = read_catalog(settings.models_file)
+    trusted_proxies = parse_networks(settings.trusted_proxies)
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_runtime(settings, catalog, metrics=metrics, on_fatal=on_fatal) as runtime:
+        async with open_runtime(
+            settings, catalog, metrics=metrics, on_fatal=on_fatal, trusted_proxies=trusted_proxies
+        ) as runtime:
             app.state.runtime = runtime
             yield
 
@@ -93,7 +97,7 @@ def create_app(settings: Settings | None = None, *, on_fatal: OnFatal = stop_ser
         app.include_router(feature.router)
     pages.mount_static(app)
     exceptions.install(app, metrics=metrics)
-    document_problems(app)
+    document_problems(app, needs_key=settings.needs_key)
     return app
 
 

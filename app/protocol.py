@@ -79,6 +79,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Stop the clock; from here on the body's bounds hold."""
         self._is_in_headers = False
         self._stop_clock()
+        self.app_state["abort"] = self.transport.abort  # for a reader that takes nothing
         super().on_headers_complete()
 
     def _start_clock(self) -> None:

@@ -4,22 +4,42 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network
+
+from limits.aio.storage import Storage
 
 from app.batching.generations import GenerationPolicy, Generations
 from app.batching.scheduler import BatchPolicy, BatchScheduler
+from app.db.session import Database
 from app.engines.base import ChatEngine, OpenVinoOptions
-from app.errors import NotReadyError, StartupError, UnhealthyError
+from app.errors import (
+    DatabaseUnavailableError,
+    NotReadyError,
+    SchemaError,
+    SettingsError,
+    StartupError,
+    UnhealthyError,
+)
+from app.limits.limit import Limit, parse
+from app.limits.limiter import Limiter
+from app.limits.memory import MemoryStorage
+from app.limits.redis import open_redis
 from app.models.catalog import Catalog, ModelSpec
 from app.models.loading import ModelLoader
 from app.models.registry import ModelRegistry, ModelState, Served
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.sources import Sources
 from app.observability.metrics import Metrics
+from app.services.keys import KeyService
+from app.services.ledger import Ledger
+from app.services.prediction_retention import RetentionPolicy
+from app.services.prediction_writer import WriterPolicy
+from app.services.predictions import LogPolicy, PredictionLog
 from app.services.rows import RowReader
 from app.settings import Settings, read_secret
 
@@ -28,9 +48,12 @@ log = logging.getLogger(__name__)
 # Loading is mostly waiting for disk and network; more at once would only fight for memory.
 LOAD_THREADS = 4
 LAG_CHECK_S = 0.25
+DATABASE_CHECK_S = 5.0
+SECONDS_A_DAY = 86_400
 # Texts in a call: a CPU gains nothing beyond 8, a GPU does; see docs/decisions/0005-batching.md.
 CPU_BATCH = 8
 GPU_BATCH = 64
+Network = IPv4Network | IPv6Network
 OnFatal = Callable[[StartupError], None]
 
 
@@ -42,9 +65,19 @@ class Runtime:
     metrics: Metrics
     registry: ModelRegistry
     rows: RowReader
+    database: Database
+    keys: KeyService
+    limiter: Limiter
+    ledger: Ledger
+    predictions: PredictionLog
+    failures: Limiter  # of keys, by address; of this process alone
+    default_limit: Limit | None
+    trusted_proxies: Sequence[Network]
+    database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
+    stored: asyncio.Event = field(default_factory=asyncio.Event)  # the database was asked once
 
     def check_health(self) -> None:
         """Say whether the process can do work.
@@ -83,6 +116,8 @@ class Runtime:
                     mode="json", include={"models"}, exclude_none=True
                 ),
             )
+        if not self.stored.is_set():
+            raise NotReadyError("Waiting for the database.", retry_after_s=1)
 
     def readiness(self) -> Readiness:
         """Return each model's state, and what works less well than it should."""
@@ -96,12 +131,20 @@ class Runtime:
             )
             for entry in self.registry.entries
         ]
-        return Readiness(models=models, degraded=[f"model:{name}" for name in failed])
+        degraded = [f"model:{name}" for name in failed]
+        if self.database_problem is not None:
+            degraded.append(f"database:{self.database_problem}")
+        return Readiness(models=models, degraded=degraded)
 
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, catalog: Catalog, *, metrics: Metrics, on_fatal: OnFatal
+    settings: Settings,
+    catalog: Catalog,
+    *,
+    metrics: Metrics,
+    on_fatal: OnFatal,
+    trusted_proxies: Sequence[Network] = (),
 ) -> AsyncIterator[Runtime]:
     """Open everything, load the models behind the caller's back, and close it all at the end.
 
@@ -110,6 +153,7 @@ async def open_runtime(
         catalog: the models to load.
         metrics: where everything counts.
         on_fatal: called on the loop when a required model can't be loaded.
+        trusted_proxies: whose `X-Forwarded-For` is believed.
 
     """
     async with AsyncExitStack() as stack:
@@ -124,12 +168,77 @@ async def open_runtime(
             metrics=metrics,
         )
         stack.push_async_callback(registry.close, timeout_s=settings.shutdown_budget_s)
-        rows = RowReader(metrics, log_inputs=settings.log_inputs)
-        runtime = Runtime(settings=settings, metrics=metrics, registry=registry, rows=rows)
-        for background in (_load_models(runtime, on_fatal), _watch_lag(runtime)):
+        database = _open_database(settings, metrics)
+        stack.push_async_callback(database.close)
+        limiter = await _open_limiter(stack, settings, metrics)
+        ledger = Ledger(limiter)
+        stack.push_async_callback(ledger.settle)
+        runtime = Runtime(
+            settings=settings,
+            metrics=metrics,
+            registry=registry,
+            rows=RowReader(metrics, log_inputs=settings.log_inputs),
+            database=database,
+            keys=_open_keys(settings, database),
+            limiter=limiter,
+            ledger=ledger,
+            predictions=await _open_predictions(stack, settings, database, metrics),
+            failures=Limiter(MemoryStorage(), metrics=metrics),
+            default_limit=parse(settings.limit) if settings.limit else None,
+            trusted_proxies=trusted_proxies,
+        )
+        for background in (
+            _load_models(runtime, on_fatal),
+            _watch_lag(runtime),
+            _watch_database(runtime, on_fatal),
+        ):
             task = asyncio.create_task(background)
             stack.push_async_callback(_cancel, task)
         yield runtime
+
+
+def _open_database(settings: Settings, metrics: Metrics) -> Database:
+    return Database(
+        settings.sql_url,
+        pool_size=settings.database_pool_size,
+        timeout_s=settings.database_timeout_ms / 1000,
+        observe=lambda outcome, seconds: metrics.database_seconds.labels(outcome).observe(seconds),
+    )
+
+
+def _open_keys(settings: Settings, database: Database) -> KeyService:
+    return KeyService(
+        database,
+        admin_key=settings.admin_key.get_secret_value() if settings.admin_key else None,
+        cache_s=settings.auth_cache_s,
+        stale_s=settings.auth_stale_s,
+    )
+
+
+async def _open_predictions(
+    stack: AsyncExitStack, settings: Settings, database: Database, metrics: Metrics
+) -> PredictionLog:
+    """Log answers until the end, and write what waits then."""
+    days = settings.prediction_retention_days
+    policy = LogPolicy(
+        is_on=settings.prediction_log == "on",
+        input=settings.prediction_input,
+        writer=WriterPolicy(bound=settings.prediction_log_bound),
+        retention=RetentionPolicy(
+            age_s=days * SECONDS_A_DAY if days else None, rows=settings.prediction_retention_rows
+        ),
+    )
+    predictions = PredictionLog(database, policy=policy, metrics=metrics)
+    await stack.enter_async_context(predictions.running())
+    return predictions
+
+
+async def _open_limiter(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Limiter:
+    """Count in Redis, which replicas share, or in this process."""
+    storage: Storage = MemoryStorage()
+    if settings.redis_url is not None:
+        storage = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
+    return Limiter(storage, metrics=metrics, budget_s=settings.limiter_budget_ms / 1000)
 
 
 def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
@@ -209,6 +318,42 @@ async def _load_models(runtime: Runtime, on_fatal: OnFatal) -> None:
     gc.freeze()
     runtime.loaded.set()
     log.info("models_loaded", extra={"models": len(runtime.registry.entries)})
+
+
+async def _watch_database(runtime: Runtime, on_fatal: OnFatal) -> None:
+    """Migrate SQLite, see that somebody has a key, and from then on tell whether SQL answers."""
+    try:
+        if runtime.database.dialect == "sqlite":
+            from app.db.schema import upgrade  # noqa: PLC0415  # it imports Alembic
+
+            await asyncio.to_thread(upgrade, runtime.database)
+        await _refuse_without_keys(runtime)
+    except (DatabaseUnavailableError, SchemaError) as failure:
+        log.warning("database_not_ready", extra={"reason": str(failure)})
+    except StartupError as failure:
+        on_fatal(failure)
+        return
+    while True:
+        runtime.database_problem = await runtime.database.check()
+        runtime.stored.set()
+        await asyncio.sleep(DATABASE_CHECK_S)
+
+
+async def _refuse_without_keys(runtime: Runtime) -> None:
+    """Don't start a service that nobody can use, or that waits for somebody to make it open.
+
+    Raises:
+        SettingsError: it needs a key, and there is none.
+
+    """
+    settings = runtime.settings
+    if not settings.needs_key or settings.is_loopback or settings.admin_key is not None:
+        return
+    if not await runtime.keys.list(before_id=None, limit=1):
+        raise SettingsError(
+            "HOST can be reached by others, and there is no key: set ADMIN_KEY, or make one with"
+            " `app keys create`"
+        )
 
 
 async def _watch_lag(runtime: Runtime) -> None:

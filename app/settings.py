@@ -1,16 +1,18 @@
 """All settings, read once from the environment or `.env`; the only reader of either."""
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cores import core_count
 from app.errors import SettingsError
 
+DEFAULT_LIMIT = "100/minute"
 Positive = Annotated[int, Field(gt=0)]
 ENV_FILE = ".env"
 PACKAGED_MODELS_FILE = Path(__file__).parent / "models" / "models.toml"
@@ -83,6 +85,66 @@ class Settings(BaseSettings):
         description="Tokens that may wait for a client that reads its stream slowly; with more "
         "the stream ends with `reader_too_slow`.",
     )
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL (`postgresql://…`) or `sqlite:///path`; default: a SQLite file in "
+        "DATA_DIR. SQLite is migrated at start, PostgreSQL by `app db upgrade`.",
+    )
+    database_pool_size: Positive = Field(5, description="SQL transactions at once.")
+    database_timeout_ms: Positive = Field(
+        2_000, description="Bound of one SQL transaction in milliseconds, its wait included."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis or Valkey that replicas share their limits in; default: none."
+    )
+    prediction_log: Literal["on", "off"] = Field("on", description="Whether answers are logged.")
+    prediction_input: Literal["none", "hash", "text"] = Field(
+        "hash", description="What the log keeps of inputs: nothing, their SHA-256, or the text too."
+    )
+    prediction_log_bound: Positive = Field(
+        20_000, description="Rows that may wait for the database; newer ones are dropped, counted."
+    )
+    prediction_retention_days: Positive | None = Field(
+        90, description="Days after which logged answers are deleted."
+    )
+    prediction_retention_rows: Positive | None = Field(
+        1_000_000, description="Logged answers that are kept at most; the oldest go."
+    )
+    auth: Literal["auto", "off", "required"] = Field(
+        "auto",
+        description="Whether callers need a key; `auto`: unless HOST is a loopback address.",
+    )
+    auth_off_anywhere: bool = Field(
+        default=False, description="Allow `AUTH=off` on an address that others can reach."
+    )
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="A secret that always is an admin's key: the first key of a fleet.",
+    )
+    auth_cache_s: Positive = Field(
+        5, description="Seconds after which a revoked key is refused everywhere."
+    )
+    auth_stale_s: Positive = Field(
+        300, description="Seconds for which a known key is believed while SQL doesn't answer."
+    )
+    limits: Literal["on", "off"] = Field("on", description="Whether callers are limited at all.")
+    default_limit: str | None = Field(
+        None,
+        description="Limit of callers without one of their own, such as `100/minute` or "
+        "`10/second; 600/hour`; default: `100/minute` where a key is needed, else none.",
+    )
+    limiter_budget_ms: Positive = Field(
+        50, description="Milliseconds that Redis may be silent before a request passes uncounted."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks of proxies whose `X-Forwarded-For` is believed, with "
+        "commas between them.",
+    )
+    metrics_need_key: bool = Field(
+        default=False, description="Whether `/metrics` needs a key with the scope `metrics`."
+    )
     shutdown_budget_s: Positive = Field(
         20, description="Seconds that requests in flight have to finish after SIGTERM."
     )
@@ -98,6 +160,43 @@ class Settings(BaseSettings):
     def home_is_understood(cls, path: Path | None) -> Path | None:
         """Understand `~`, as a shell would have."""
         return path.expanduser() if path else path
+
+    @model_validator(mode="after")
+    def is_safe(self) -> Self:
+        """Don't serve everybody by accident."""
+        if self.auth == "off" and not self.is_loopback and not self.auth_off_anywhere:
+            raise ValueError(
+                "AUTH=off would let everyone in who reaches HOST; set AUTH_OFF_ANYWHERE=true if"
+                " that is meant"
+            )
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers need a key."""
+        return self.auth == "required" or (self.auth == "auto" and not self.is_loopback)
+
+    @property
+    def limit(self) -> str | None:
+        """The limit of callers without one of their own; None: they have none."""
+        if self.limits == "off":
+            return None
+        return self.default_limit or (DEFAULT_LIMIT if self.needs_key else None)
+
+    @property
+    def sql_url(self) -> str:
+        """Where SQL is, with its password."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.data_dir / 'ml-api.sqlite3').absolute()}"
 
     @property
     def models_dir(self) -> Path:

@@ -34,6 +34,7 @@ def fail(app: FastAPI, failure: StartupError) -> None:
     """Tell `running`, which waits for the models."""
     app.state.failure = failure
     app.state.runtime.loaded.set()
+    app.state.runtime.stored.set()
 
 
 def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Settings:
@@ -81,6 +82,7 @@ async def running(app: FastAPI, *, wait: bool = True) -> AsyncIterator[AsyncClie
         runtime: Runtime = app.state.runtime
         if wait:
             await runtime.loaded.wait()
+            await runtime.stored.wait()
             if failure := getattr(app.state, "failure", None):
                 raise FatalError(str(failure))
         transport = ASGITransport(app)

@@ -1,13 +1,15 @@
 """Places for generations: bounded, in order, refused with a time that is worth something."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 
 from app.batching import generations as module
 from app.batching.deadline import Deadline
-from app.batching.generations import GenerationPolicy, Generations
+from app.batching.generations import GenerationPolicy, Generations, Place
 from app.errors import DeadlineExceededError, NotReadyError, OverloadedError
 from app.observability.metrics import Metrics
 
@@ -17,6 +19,7 @@ SOON = 0.02  # seconds; the only waiting is for deadlines to pass
 class Engine:
     """Only ever closed here."""
 
+    kind = "fake"
     is_closed = False
 
     def close(self) -> None:
@@ -35,6 +38,15 @@ def make(slots: int = 1, waiting: int = 1) -> tuple[Generations, Metrics]:
     return made, metrics
 
 
+@asynccontextmanager
+async def place(places: Generations, deadline: Deadline) -> AsyncIterator[Place]:
+    taken = await places.enter(deadline)
+    try:
+        yield taken
+    finally:
+        places.leave(taken)
+
+
 def sample(metrics: Metrics, name: str, **labels: str) -> float:
     found = metrics.registry.get_sample_value(f"mlapi_{name}", {"model": "chat", **labels})
     return found or 0.0
@@ -49,7 +61,7 @@ class Holder:
         self.task = asyncio.create_task(self._hold(places, Deadline.after(timeout_s)))
 
     async def _hold(self, places: Generations, deadline: Deadline) -> None:
-        async with places.place(deadline):
+        async with place(places, deadline):
             self.has_place.set()
             await self.go.wait()
 
@@ -81,7 +93,7 @@ async def test_more_than_may_wait_are_refused_at_once_with_a_time() -> None:
     held = [Holder(places) for _ in range(3)]
     await settle()
     with pytest.raises(OverloadedError) as refused:
-        async with places.place(Deadline.after(60)):
+        async with place(places, Deadline.after(60)):
             pass
     # Nothing is known yet: a guess of 5 s, and two slots.
     assert refused.value.headers["Retry-After"] == "3"
@@ -96,7 +108,7 @@ async def test_a_wait_beyond_the_deadline_is_refused_before_it_begins() -> None:
     holder = Holder(places)
     await settle()
     with pytest.raises(OverloadedError) as refused:
-        async with places.place(Deadline.after(module.FIRST_GUESS_S - 2.5)):
+        async with place(places, Deadline.after(module.FIRST_GUESS_S - 2.5)):
             pass
     assert refused.value.headers["Retry-After"] == "3"
     holder.go.set()
@@ -106,7 +118,7 @@ async def test_a_wait_beyond_the_deadline_is_refused_before_it_begins() -> None:
 async def test_what_was_measured_takes_the_place_of_the_guess() -> None:
     places, _ = make(slots=1, waiting=9)
     for _ in range(3):
-        async with places.place(Deadline.after(60)):
+        async with place(places, Deadline.after(60)):
             pass
     holder = Holder(places)
     await settle()
@@ -120,7 +132,7 @@ async def test_what_was_measured_takes_the_place_of_the_guess() -> None:
 
 async def test_a_deadline_that_passes_while_waiting_gives_its_place_up() -> None:
     places, metrics = make()
-    async with places.place(Deadline.after(60)):
+    async with place(places, Deadline.after(60)):
         pass
     holder = Holder(places)
     await settle()
@@ -131,7 +143,7 @@ async def test_a_deadline_that_passes_while_waiting_gives_its_place_up() -> None
     assert sample(metrics, "generations_waiting") == 0
     holder.go.set()
     await holder.task
-    async with places.place(Deadline.after(60)):
+    async with place(places, Deadline.after(60)):
         assert sample(metrics, "generations_active") == 1
 
 
@@ -153,11 +165,11 @@ async def test_a_client_that_leaves_while_waiting_is_counted_and_forgotten() -> 
 async def test_silence_is_told_and_a_token_ends_it() -> None:
     places, _ = make()
     assert places.problems(max_call_s=0) == []
-    async with places.place(Deadline.after(60)) as place:
-        place.progress_s -= 100
+    async with place(places, Deadline.after(60)) as taken:
+        taken.progress_s -= 100
         assert places.longest_call_s() == pytest.approx(100, abs=1)
         assert places.problems(max_call_s=60) == ["chat: a generation has been silent for 100 s"]
-        place.progress_s += 100
+        taken.progress_s += 100
         assert places.problems(max_call_s=60) == []
 
 
@@ -166,5 +178,5 @@ async def test_a_closed_model_takes_nobody() -> None:
     places.close(timeout_s=0)
     assert cast("Any", places.engine).is_closed
     with pytest.raises(NotReadyError):
-        async with places.place(Deadline.after(60)):
+        async with place(places, Deadline.after(60)):
             pass

@@ -30,13 +30,15 @@ async def state_of(client: AsyncClient, name: str) -> str:
 
 
 async def test_health_answers_while_ready_says_503_with_each_models_state(tmp_path: Path) -> None:
-    async with running(make_app(tmp_path, SLOW), wait=False) as client:
+    app = make_app(tmp_path, SLOW)
+    async with running(app, wait=False) as client:
         while await state_of(client, "optional") != "failed":
             await asyncio.sleep(0)
         health = await client.get("/health")
         early = await client.get("/ready")
         while await state_of(client, "slow") != "ready":
             await asyncio.sleep(0)
+        await app.state.runtime.stored.wait()
         late = await client.get("/ready")
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
     problem = check_problem(early, 503, "not_ready")

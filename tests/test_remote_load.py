@@ -76,8 +76,8 @@ async def run(
 
 
 @asynccontextmanager
-async def loaded(made: EngineRequest, **given: Any) -> AsyncIterator[RemoteChat]:
-    engine = load(made, **given)
+async def loaded(made: EngineRequest) -> AsyncIterator[RemoteChat]:
+    engine = load(made)
     try:
         yield engine
     finally:
@@ -205,7 +205,7 @@ async def test_cached_tokens_are_told() -> None:
 
 async def test_a_server_that_falls_silent_is_taken_for_dead() -> None:
     with OpenAiServer(wait_after("a")) as server:
-        async with loaded(request(server.url), silence_timeout_s=0.1) as engine:
+        async with loaded(request(server.url, timeout_s=0.1)) as engine:
             with pytest.raises(Exception) as raised:  # noqa: PT011  # LangChain's, explained below
                 await run(engine)
             explained = engine.explain(raised.value)

@@ -2,19 +2,22 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
+from app.api.auth import allow
 from app.api.deps import ChatDeadlineDep, ChatDep, JsonRoute
 from app.api.dialects import NdjsonDialect, SseDialect, usage_of
-from app.api.problems import WITH_BODY, WITH_CHAT, problems
+from app.api.noting import Account, AccountDep
+from app.api.problems import WITH_BODY, WITH_CHAT, WITH_KEY, problems
 from app.api.streams import StreamResponse
 from app.engines.base import GenerationOptions, Message
 from app.models.schemas_chat import ChatRequest, ChatResponse
 from app.observability.logs import request_id
+from app.services.keys import Scope
 from app.services.streaming import Conversation
 
-router = APIRouter(tags=["chat"], route_class=JsonRoute)
-RESPONSES = problems(*WITH_BODY, *WITH_CHAT)
+router = APIRouter(tags=["chat"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.CHAT))])
+RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_CHAT)
 LINES = (
     '{"token":"The"}\n{"token":" capital"}\n'
     '{"token":"","done":true,"finish_reason":"length",'
@@ -33,7 +36,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _conversation(asked: ChatRequest) -> Conversation:
+def _conversation(asked: ChatRequest, account: Account) -> Conversation:
     if asked.messages is None:
         messages = [Message(role="user", content=asked.query or "")]
     else:
@@ -49,13 +52,16 @@ def _conversation(asked: ChatRequest) -> Conversation:
             seed=asked.seed,
             stop=stop,
         ),
+        on_end=account(messages),
     )
 
 
 @router.post("/chat", summary="Answer a conversation", responses=RESPONSES)
-async def answer_chat(asked: ChatRequest, chat: ChatDep, deadline: ChatDeadlineDep) -> ChatResponse:
+async def answer_chat(
+    asked: ChatRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
+) -> ChatResponse:
     """Answer a question or a conversation, whole."""
-    made = await chat.answer(_conversation(asked), deadline=deadline)
+    made = await chat.answer(_conversation(asked, account), deadline=deadline)
     return ChatResponse(
         answer=made.generation.text,
         finish_reason=made.generation.finish_reason,
@@ -74,6 +80,7 @@ async def stream_chat(
     asked: ChatRequest,
     chat: ChatDep,
     deadline: ChatDeadlineDep,
+    account: AccountDep,
     request: Request,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> StreamResponse:
@@ -81,7 +88,7 @@ async def stream_chat(
     dialect = SseDialect if SseDialect.media_type in accept.lower() else NdjsonDialect
     return StreamResponse(
         chat,
-        _conversation(asked),
+        _conversation(asked, account),
         deadline=deadline,
         dialect=dialect(path=request.url.path, request_id=request_id.get()),
     )

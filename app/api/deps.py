@@ -59,7 +59,7 @@ InferenceDep = Annotated[InferenceService, Depends(get_inference)]
 WishedTimeout = Annotated[
     int,
     Header(
-        alias="X-Request-Timeout-Ms",
+        alias="x-request-timeout-ms",
         ge=1,
         le=MAX_TIMEOUT_MS,
         description="Milliseconds after which the answer is of no use to the client; the"

@@ -1,15 +1,32 @@
 """`/health`, `/ready` and `/metrics`: what machines ask about this process."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from app.api.auth import Bearer, KeyHeader, get_caller
 from app.api.deps import RuntimeDep
-from app.api.problems import problems
-from app.errors import NotReadyError, UnhealthyError
+from app.api.problems import WITH_KEY, problems
+from app.errors import ForbiddenError, NotReadyError, UnhealthyError
 from app.models.schemas import Health, Readiness
+from app.services.keys import Scope
 
 router = APIRouter(tags=["operations"])
+PLAIN_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+
+
+async def allow_metrics(
+    request: Request, runtime: RuntimeDep, authorization: Bearer, key_header: KeyHeader
+) -> None:
+    """Ask for a key only where the settings say so: scrapers mostly have none."""
+    if runtime.settings.metrics_need_key:
+        caller = await get_caller(request, runtime, authorization, key_header)
+        if not caller.may(Scope.METRICS):
+            raise ForbiddenError
 
 
 @router.get("/health", summary="Liveness", responses=problems(UnhealthyError))
@@ -35,8 +52,9 @@ async def ready(runtime: RuntimeDep) -> Readiness:
     "/metrics",
     summary="Prometheus metrics",
     response_class=PlainTextResponse,
-    responses=problems() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses=problems(*WITH_KEY)
+    | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(runtime: RuntimeDep) -> Response:
+async def metrics(runtime: RuntimeDep, _: Annotated[None, Depends(allow_metrics)]) -> Response:
     """Answer every metric in Prometheus' text format."""
     return Response(generate_latest(runtime.metrics.registry), media_type=CONTENT_TYPE_LATEST)

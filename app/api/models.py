@@ -1,13 +1,14 @@
 """`/models`: what is served, and in which state it is."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
+from app.api.auth import get_caller
 from app.api.deps import RegistryDep
-from app.api.problems import problems
+from app.api.problems import WITH_KEY, problems
 from app.models.registry import ModelEntry
 from app.models.schemas import ModelInfo, ModelList
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], dependencies=[Depends(get_caller)])
 
 
 def _info(entry: ModelEntry) -> ModelInfo:
@@ -29,7 +30,10 @@ def _info(entry: ModelEntry) -> ModelInfo:
 
 
 @router.get(
-    "/models", summary="List the models", responses=problems(), response_model_exclude_none=True
+    "/models",
+    summary="List the models",
+    responses=problems(*WITH_KEY),
+    response_model_exclude_none=True,
 )
 async def list_models(registry: RegistryDep) -> ModelList:
     """List the models of the catalogue, those that could not be loaded too."""

@@ -6,9 +6,10 @@ import uuid
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 from pydantic_core import to_json
 
+from app.api.auth import CallerDep, allow, get_caller
 from app.api.deps import (
     ChatDeadlineDep,
     ChatDep,
@@ -16,9 +17,11 @@ from app.api.deps import (
     EmbeddingsDep,
     JsonRoute,
     RegistryDep,
+    RuntimeDep,
 )
 from app.api.dialects import OpenAiDialect, openai_usage
-from app.api.problems import WITH_BODY, WITH_CHAT, WITH_MODEL, openai_problems
+from app.api.noting import Account, AccountDep, NoteDep
+from app.api.problems import WITH_BODY, WITH_CHAT, WITH_KEY, WITH_MODEL, openai_problems
 from app.api.streams import StreamResponse
 from app.engines.base import FloatArray, GenerationOptions, Message, Task
 from app.errors import (
@@ -41,6 +44,7 @@ from app.models.schemas_openai_chat import (
     Choice,
     ResponseFormat,
 )
+from app.services.keys import Scope
 from app.services.streaming import Conversation
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
@@ -64,7 +68,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _conversation(asked: ChatCompletionRequest) -> Conversation:
+def _conversation(asked: ChatCompletionRequest, account: Account) -> Conversation:
     said = [
         Message(role="system" if m.role == "developer" else m.role, content=m.text)
         for m in asked.messages
@@ -80,6 +84,7 @@ def _conversation(asked: ChatCompletionRequest) -> Conversation:
             stop=tuple(asked.stop or ()),
             response_format=_format(asked.response_format),
         ),
+        on_end=account(said),
     )
 
 
@@ -93,20 +98,24 @@ def _format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
 @router.post(
     "/chat/completions",
     summary="Answer a conversation",
-    responses=openai_problems(*WITH_BODY, *WITH_CHAT, UnsupportedFieldError) | STREAMED,
+    responses=openai_problems(*WITH_BODY, *WITH_KEY, *WITH_CHAT, UnsupportedFieldError) | STREAMED,
+    dependencies=[Depends(allow(Scope.CHAT))],
     response_model=ChatCompletion,
 )
 async def complete_chat(
-    asked: ChatCompletionRequest, chat: ChatDep, deadline: ChatDeadlineDep
+    asked: ChatCompletionRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
 ) -> ChatCompletion | Response:
     """Answer whole, or with `stream` token by token; leaving stops the generation."""
+    conversation = _conversation(asked, account)
     chat_id, created_s = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
     if asked.stream:
         options = asked.stream_options
         has_usage = bool(options and options.include_usage)
         dialect = OpenAiDialect(chat_id=chat_id, created_s=created_s, has_usage=has_usage)
-        return StreamResponse(chat, _conversation(asked), deadline=deadline, dialect=dialect)
-    made = await chat.answer(_conversation(asked), deadline=deadline)
+        return StreamResponse(
+            chat, _conversation(asked, account), deadline=deadline, dialect=dialect
+        )
+    made = await chat.answer(conversation, deadline=deadline)
     message = AssistantMessage(content=made.generation.text)
     return ChatCompletion(
         id=chat_id,
@@ -120,16 +129,26 @@ async def complete_chat(
 @router.post(
     "/embeddings",
     summary="Embed texts",
-    responses=openai_problems(*WITH_BODY, *WITH_MODEL, UnsupportedFieldError),
+    responses=openai_problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, UnsupportedFieldError),
+    dependencies=[Depends(allow(Scope.EMBED))],
     response_model=EmbeddingsResponse,
 )
 async def create_embeddings(
-    asked: EmbeddingsRequest, embeddings: EmbeddingsDep, deadline: DeadlineDep
+    asked: EmbeddingsRequest,
+    embeddings: EmbeddingsDep,
+    deadline: DeadlineDep,
+    caller: CallerDep,
+    runtime: RuntimeDep,
+    note: NoteDep,
 ) -> Response:
-    """Embed up to 256 texts; a longer one than the model's window is cut."""
-    made = await embeddings.embed(
-        asked.input, model_name=asked.model, deadline=deadline, dimensions=asked.dimensions
-    )
+    """Embed up to 2048 texts; a longer one than the model's window is cut."""
+    with note.failures(Task.EMBEDDING, "\n".join(asked.input), model=asked.model):
+        made = await embeddings.embed(
+            asked.input, model_name=asked.model, deadline=deadline, dimensions=asked.dimensions
+        )
+    origin = note.origin(made.model, version=made.version)
+    note.keep(note.record.embedded(texts=asked.input, tokens=made.tokens, origin=origin))
+    await runtime.ledger.charge(caller, len(asked.input))
     written = (
         _in_base64(made.vectors) if asked.encoding_format == "base64" else _plain(made.vectors)
     )
@@ -165,7 +184,12 @@ def _usable(registry: ModelRegistry) -> list[ModelEntry]:
     return [entry for entry in registry.entries if entry.spec.task in TASKS]
 
 
-@router.get("/models", summary="List the models that are ready", responses=openai_problems())
+@router.get(
+    "/models",
+    summary="List the models that are ready",
+    responses=openai_problems(*WITH_KEY),
+    dependencies=[Depends(get_caller)],
+)
 async def list_openai_models(registry: RegistryDep) -> OpenAiModels:
     """List the chat models and embedders that are ready."""
     ready = [entry for entry in _usable(registry) if entry.state is ModelState.READY]
@@ -175,7 +199,10 @@ async def list_openai_models(registry: RegistryDep) -> OpenAiModels:
 @router.get(
     "/models/{model}",
     summary="Show one model",
-    responses=openai_problems(ModelNotFoundError, ModelNotReadyError, ModelUnavailableError),
+    responses=openai_problems(
+        *WITH_KEY, ModelNotFoundError, ModelNotReadyError, ModelUnavailableError
+    ),
+    dependencies=[Depends(get_caller)],
 )
 async def show_openai_model(
     model: Annotated[str, Path(examples=["smollm2"])], registry: RegistryDep

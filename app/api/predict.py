@@ -2,10 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 
+from app.api.auth import allow
 from app.api.deps import DeadlineDep, InferenceDep, JsonRoute
-from app.api.problems import WITH_BODY, WITH_MODEL, problems
+from app.api.noting import Note, NoteDep
+from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
+from app.engines.base import Task
 from app.errors import ModelNameConflictError, ServiceError
 from app.models.schemas import (
     MAX_NAME_CHARS,
@@ -18,9 +21,12 @@ from app.models.schemas import (
     TextError,
 )
 from app.services.inference import Prediction
+from app.services.keys import Scope
 
-router = APIRouter(tags=["predict"], route_class=JsonRoute)
-RESPONSES = problems(*WITH_BODY, *WITH_MODEL)
+router = APIRouter(
+    tags=["predict"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.PREDICT))]
+)
+RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
 
 
 def _answer(asked: PredictRequest, made: Prediction) -> PredictResponse:
@@ -38,17 +44,19 @@ def _answer(asked: PredictRequest, made: Prediction) -> PredictResponse:
     "/predict", summary="Classify one text", responses=RESPONSES, response_model_exclude_none=True
 )
 async def predict(
-    asked: PredictRequest, inference: InferenceDep, deadline: DeadlineDep
+    asked: PredictRequest, inference: InferenceDep, deadline: DeadlineDep, note: NoteDep
 ) -> PredictResponse:
     """Classify one text with the default model, or with the one that the body names."""
-    made = await inference.predict(asked.text, model_name=asked.model_name, deadline=deadline)
+    with note.failures(Task.CLASSIFICATION, asked.text, model=asked.model_name):
+        made = await inference.predict(asked.text, model_name=asked.model_name, deadline=deadline)
+    _keep(note, made, asked.text)
     return _answer(asked, made)
 
 
 @router.post(
     "/predict/{model_name}",
     summary="Classify one text with a named model",
-    responses=problems(*WITH_BODY, *WITH_MODEL, ModelNameConflictError),
+    responses=problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, ModelNameConflictError),
     response_model_exclude_none=True,
 )
 async def predict_with(
@@ -56,11 +64,14 @@ async def predict_with(
     asked: PredictRequest,
     inference: InferenceDep,
     deadline: DeadlineDep,
+    note: NoteDep,
 ) -> PredictResponse:
     """Classify one text with the model that the path names."""
     if asked.model_name not in {None, model_name}:
         raise ModelNameConflictError
-    made = await inference.predict(asked.text, model_name=model_name, deadline=deadline)
+    with note.failures(Task.CLASSIFICATION, asked.text, model=model_name):
+        made = await inference.predict(asked.text, model_name=model_name, deadline=deadline)
+    _keep(note, made, asked.text)
     return _answer(asked, made)
 
 
@@ -71,13 +82,21 @@ async def predict_with(
     response_model_exclude_none=True,
 )
 async def predict_batch(
-    asked: PredictBatchRequest, inference: InferenceDep, deadline: DeadlineDep
+    asked: PredictBatchRequest, inference: InferenceDep, deadline: DeadlineDep, note: NoteDep
 ) -> PredictBatchResponse:
     """Classify up to 256 texts; one that can't be done gets its own error and fails no other."""
     made = await inference.predict_batch(
         asked.texts, model_name=asked.model_name, deadline=deadline
     )
+    origin = note.origin(made.model, version=made.version)
+    note.keep(*note.record.classified_batch(made.results, texts=asked.texts, origin=origin))
     return PredictBatchResponse(model=made.model, results=[_result(r) for r in made.results])
+
+
+def _keep(note: Note, made: Prediction, text: str) -> None:
+    """Have the answer logged once it is sent."""
+    origin = note.origin(made.model, version=made.version)
+    note.keep(note.record.classified(made, text=text, origin=origin))
 
 
 def _result(made: Prediction | ServiceError) -> LabelScore | FailedText:

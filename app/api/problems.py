@@ -12,6 +12,7 @@ from app.errors import (
     BodyTooLargeError,
     ContextLengthExceededError,
     DeadlineExceededError,
+    ForbiddenError,
     InferenceFailedError,
     InternalError,
     InvalidRequestError,
@@ -22,7 +23,9 @@ from app.errors import (
     NotReadyError,
     OptionsRefusedError,
     OverloadedError,
+    RateLimitExceededError,
     ServiceError,
+    UnauthorizedError,
     UnsupportedMediaTypeError,
     UpstreamBusyError,
     UpstreamFailedError,
@@ -42,6 +45,7 @@ REF = "#/components/schemas/{model}"
 ANYWHERE = (InternalError, BodyTooLargeError, BodyTimeoutError)
 FIELD_ERRORS = [{"loc": ["body", "text"], "msg": "Field required", "type": "missing"}]
 WITH_BODY = (MalformedJsonError, UnsupportedMediaTypeError, InvalidRequestError)
+WITH_KEY = (UnauthorizedError, ForbiddenError, RateLimitExceededError)
 WITH_MODEL = (
     ModelNotFoundError,
     ModelNotReadyError,
@@ -141,7 +145,7 @@ def _openai_example(kind: type[ServiceError]) -> dict[str, Any]:
     )
 
 
-def document_problems(app: FastAPI) -> None:
+def document_problems(app: FastAPI, *, needs_key: bool = False) -> None:
     """Let the app's OpenAPI document hold the problem schema instead of FastAPI's own."""
 
     def openapi() -> dict[str, Any]:
@@ -164,6 +168,9 @@ def document_problems(app: FastAPI) -> None:
                 if is_openai(path):  # where 422, which FastAPI adds by itself, is 400
                     for operation in methods.values():
                         operation["responses"].pop("422", None)
+                for operation in methods.values():
+                    if "security" in operation and not needs_key:
+                        operation["security"].append({})  # a key is welcome, and not needed
             app.openapi_schema = made
         return app.openapi_schema
 

@@ -1,6 +1,7 @@
 """Sends a stream of tokens as a response: nothing before the first token, the end typed always."""
 
 import asyncio
+import logging
 from contextlib import suppress
 
 from starlette.responses import Response
@@ -9,8 +10,10 @@ from starlette.types import Receive, Scope, Send
 from app.api.dialects import Dialect
 from app.batching.deadline import Deadline
 from app.engines.base import Generation
-from app.errors import NotReadyError, ReaderTooSlowError, ServiceError
+from app.errors import InternalError, NotReadyError, ReaderTooSlowError, ServiceError
 from app.services.streaming import ChatService, Conversation, Stream
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 10.0
 # A reader that takes nothing for so long has stopped; what it was owed is dropped.
@@ -72,13 +75,18 @@ class StreamResponse(Response):
                 await self._write_all(stream, first, send)
                 await self._send(send, b"", more=False)
             except TimeoutError:
-                # Mostly in vain; the server closes a connection whose answer isn't whole.
+                stream.finish(ReaderTooSlowError())
                 await self._write_last(send, ReaderTooSlowError())
+                # The server would wait for this reader to take what is left, for ever.
+                scope.get("state", {}).get("abort", _nothing)()
             except asyncio.CancelledError:
                 # The client has left, and nobody reads this; or the process ends, and it is read.
                 last = NotReadyError("The service is shutting down.", retry_after_s=1)
                 await self._write_last(send, last)
                 raise
+            except Exception:
+                log.exception("stream_failed", extra={"model": stream.model})
+                await self._write_last(send, InternalError())
 
     async def _write_all(self, stream: Stream, first: list[str], send: Send) -> None:
         """Write tokens as they come, all that there are at once, and the end."""
@@ -110,3 +118,7 @@ class StreamResponse(Response):
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_LINE_TIMEOUT_S):
                 await self._send(send, self._dialect.fail(error), more=False)
+
+
+def _nothing() -> None:
+    """Stand in for `abort` where the server isn't ours."""

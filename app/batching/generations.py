@@ -5,8 +5,8 @@ The engine batches generations itself; what is decided here is who may begin.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -76,16 +76,8 @@ class Generations:
         self._mean_s: float | None = None
         self._is_closed = False
 
-    def start(self, generation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a generation in a task that is held until it ends."""
-        task = asyncio.create_task(generation)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    @asynccontextmanager
-    async def place(self, deadline: Deadline) -> AsyncIterator[Place]:
-        """Hold a place; waits for one while there is hope to get it in time.
+    async def enter(self, deadline: Deadline) -> Place:
+        """Take a place, to be given back by `leave`; wait while there is hope to get it in time.
 
         Raises:
             OverloadedError: too many wait, or the wait would outlast the deadline.
@@ -93,17 +85,29 @@ class Generations:
             NotReadyError: the model is closed.
 
         """
-        await self._enter(deadline)
+        await self._acquire(deadline)
         now_s = monotonic()
         place = Place(started_s=now_s, progress_s=now_s)
         self._running.add(place)
         self.metrics.active(len(self._running))
-        try:
-            yield place
-        finally:
-            self._leave(place)
+        return place
 
-    async def _enter(self, deadline: Deadline) -> None:
+    def start(self, generation: Coroutine[Any, Any, None], held: ExitStack) -> asyncio.Task[None]:
+        """Run a generation in a task; what it holds is given back when the task has ended.
+
+        Not by the task itself: one that is cancelled before its first step runs no line.
+        """
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            held.close()
+
+        task = asyncio.create_task(generation)
+        self._tasks.add(task)
+        task.add_done_callback(end)
+        return task
+
+    async def _acquire(self, deadline: Deadline) -> None:
         """Take a slot, in the order of arrival."""
         if self._is_closed:
             raise NotReadyError("The model is being unloaded.", retry_after_s=1)
@@ -136,7 +140,8 @@ class Generations:
             wait_s = max(mean_s / self._policy.slots if is_full else 0.0, late_s)
             raise OverloadedError(retry_after_s=max(1, math.ceil(wait_s)))
 
-    def _leave(self, place: Place) -> None:
+    def leave(self, place: Place) -> None:
+        """Give a place back."""
         seconds = monotonic() - place.started_s
         known = seconds if self._mean_s is None else self._mean_s
         self._mean_s = known + MEMORY * (seconds - known)
@@ -145,7 +150,12 @@ class Generations:
         self._slots.release()
 
     def problems(self, *, max_call_s: float) -> list[str]:
-        """Say what is stuck, for `/health`; empty when all is well."""
+        """Say what is stuck, for `/health`; empty when all is well.
+
+        Somebody else's server that is silent is nothing that a restart of this process mends.
+        """
+        if self.engine.kind == "remote":
+            return []
         silent_s = self.longest_call_s()
         if silent_s <= max_call_s:
             return []

@@ -208,6 +208,7 @@ class ChatOptions:
     source: str = ""  # a remote model as LangChain's init_chat_model spells it
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = 60.0  # of a remote server's silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,7 @@ class TokenQueue(AsyncCallbackHandler):
             ReaderTooSlowError: the queue is full.
 
         """
-        text = token if isinstance(token, str) else _text_of(token)
+        text = _clean(token if isinstance(token, str) else _text_of(token))
         if not text:
             return
         if self._queue.qsize() >= self._bound:
@@ -144,7 +144,7 @@ def _generation(message: AIMessage) -> Generation:
     reason = _finish_reason(message.response_metadata)
     if reason is None:
         raise UpstreamUnreachableError  # the stream was cut where a line had ended
-    return Generation(text=message.text, finish_reason=reason, usage=usage)
+    return Generation(text=_clean(message.text), finish_reason=reason, usage=usage)
 
 
 def _finish_reason(told: Mapping[str, Any]) -> str | None:
@@ -154,6 +154,11 @@ def _finish_reason(told: Mapping[str, Any]) -> str | None:
         return None
     known = (ours for theirs, ours in REASONS.items() if said.lower().startswith(theirs))
     return next(known, said)
+
+
+def _clean(text: str) -> str:
+    """Replace halves of characters, which some servers send and JSON can't hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _text_of(content: Sequence[Any]) -> str:

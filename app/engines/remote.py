@@ -16,8 +16,6 @@ from app.engines.base import ChatOptions, EngineRequest, Explained, GenerationOp
 from app.engines.remote_errors import explain
 from app.errors import EngineError
 
-# Between two pieces of an answer: a server that thinks longer than this is taken for dead.
-SILENCE_TIMEOUT_S = 60.0
 # A server that is there accepts in one round trip; a second try of TCP's comes after 1 s, then 3.
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
@@ -117,7 +115,7 @@ class RemoteChat:
             self._connections.close()
 
 
-def load(request: EngineRequest, *, silence_timeout_s: float = SILENCE_TIMEOUT_S) -> RemoteChat:
+def load(request: EngineRequest) -> RemoteChat:
     """Make the client of a remote chat model; nobody is asked anything yet.
 
     Raises:
@@ -133,11 +131,11 @@ def load(request: EngineRequest, *, silence_timeout_s: float = SILENCE_TIMEOUT_S
     if not provider or not model:
         raise EngineError("the source of a remote model is provider:model, as openai:gpt-4o-mini")
     _check(chat)
-    given: dict[str, Any] = {"max_retries": 0, "timeout": silence_timeout_s}
+    given: dict[str, Any] = {"max_retries": 0, "timeout": chat.timeout_s}
     connections = None
     if provider == OPENAI:
         connections = _connections(chat)
-        given |= _openai_arguments(chat, connections, silence_timeout_s=silence_timeout_s)
+        given |= _openai_arguments(chat, connections)
     else:
         own = {"base_url": chat.base_url, "api_key": chat.api_key}
         given |= {name: value for name, value in own.items() if value is not None}
@@ -168,9 +166,7 @@ def _connections(chat: ChatOptions) -> Connections:
     return Connections(key=chat.api_key)
 
 
-def _openai_arguments(
-    chat: ChatOptions, connections: Connections, *, silence_timeout_s: float
-) -> Mapping[str, Any]:
+def _openai_arguments(chat: ChatOptions, connections: Connections) -> Mapping[str, Any]:
     """Return all that LangChain would otherwise take from the environment."""
     return {
         # OPENAI_BASE_URL, OPENAI_API_BASE and LANGSMITH_GATEWAY would lead elsewhere.
@@ -185,7 +181,7 @@ def _openai_arguments(
         "stream_usage": True,
         # One timeout is enough, and this one makes a task for each token.
         "stream_chunk_timeout": None,
-        "timeout": openai.Timeout(silence_timeout_s, connect=CONNECT_TIMEOUT_S),
+        "timeout": openai.Timeout(chat.timeout_s, connect=CONNECT_TIMEOUT_S),
         "use_responses_api": False,
     }
 

@@ -19,6 +19,7 @@ from app.errors import (
     MethodNotAllowedError,
     NotFoundError,
     NotReadyError,
+    RateLimitExceededError,
     ServiceError,
     UnsupportedFieldError,
 )
@@ -38,6 +39,7 @@ BY_STATUS: Mapping[int, type[ServiceError]] = {
     400: BadRequestError,
     404: NotFoundError,
     405: MethodNotAllowedError,
+    429: RateLimitExceededError,
 }
 # A field's name comes from the client and is answered in `loc`.
 MAX_LOC_CHARS = 64
@@ -135,11 +137,19 @@ class ErrorBoundaryMiddleware:
             await error_response(error, path=scope["path"])(scope, receive, send)
 
 
+def _allowed(app: FastAPI, request: Request) -> str:
+    """Return the methods of a path: Starlette names those of one route, and a path can have two."""
+    template = getattr(request.scope.get("route"), "path", "")
+    return ", ".join(sorted(app.openapi()["paths"].get(template, {}))).upper()
+
+
 def install(app: FastAPI, *, metrics: Metrics) -> None:
     """Register the handlers for what routes and the framework raise."""
 
     async def answer(request: Request, failure: Exception) -> Response:
         error = to_service_error(failure)
+        if isinstance(error, MethodNotAllowedError):
+            error.headers["Allow"] = _allowed(app, request) or error.headers.get("Allow", "")
         metrics.exceptions.labels(type(error).__name__).inc()
         return error_response(error, path=request.scope["path"])
 

@@ -45,7 +45,9 @@ class RequestLogMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = current
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = current
+                headers.update(scope["state"].get("headers", {}))  # the limit's, from api/auth.py
             await send(message)
 
         try:

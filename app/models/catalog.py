@@ -45,6 +45,7 @@ class ModelSpec(BaseModel):
     system_prompt: str | None = None  # chat: for conversations that bring none
     base_url: str | None = None  # engine "remote"
     api_key_env: str | None = None  # engine "remote": the variable that holds its key
+    timeout_s: float = Field(60, gt=0)  # engine "remote": silence after which it is given up
 
     @field_validator("labels")
     @classmethod

@@ -106,6 +106,7 @@ class ModelLoader:
             cores=self._openvino.cores if self._openvino else self._threads,
             source=spec.source or "",
             base_url=spec.base_url,
+            timeout_s=spec.timeout_s,
             api_key=self._key(spec.api_key_env) if spec.api_key_env else None,
         )
 

@@ -91,6 +91,7 @@ class Lease:
 
     spec: ModelSpec
     model: Servable
+    version: str  # of the files
 
 
 class ModelRegistry:
@@ -184,7 +185,7 @@ class ModelRegistry:
         entry.leases += 1
         entry.idle.clear()
         try:
-            yield Lease(spec=entry.spec, model=served.model)
+            yield Lease(spec=entry.spec, model=served.model, version=served.version)
         finally:
             entry.leases -= 1
             if entry.leases == 0:

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from app.errors import UnsupportedFieldError
-from app.models.schemas import MAX_BATCH_TEXTS, Request, Response, example, whole_number
+from app.models.schemas import Request, Response, example, whole_number
 
 
 class Only:
@@ -57,12 +57,13 @@ def _texts(value: object) -> object:
     return listed(value)
 
 
+MAX_OPENAI_TEXTS = 2_048  # as OpenAI has it, and clients send by default
 InputText = Annotated[str, Field(min_length=1)]
-InputTexts = Annotated[list[InputText], Field(min_length=1, max_length=MAX_BATCH_TEXTS)]
+InputTexts = Annotated[list[InputText], Field(min_length=1, max_length=MAX_OPENAI_TEXTS)]
 
 
 class EmbeddingsRequest(OpenAiRequest):
-    """Up to 256 texts to embed; a longer one than the model's window is cut."""
+    """Up to 2048 texts to embed; a longer one than the model's window is cut."""
 
     model_config = ConfigDict(
         json_schema_extra=example({"model": "minilm", "input": ["A cat sat on the mat."]})

@@ -106,6 +106,7 @@ def configure(*, log_format: str, level: str, log_inputs: bool) -> None:
                 # Libraries that tell of every connection, at DEBUG with host and headers.
                 "httpcore2": {"level": "WARNING"},
                 "httpx2": {"level": "WARNING"},
+                "alembic": {"level": "WARNING"},
                 "botocore": {"level": "WARNING"},
                 # A reader that is too slow ends its run by an exception in the callback.
                 "langchain_core.callbacks": {"level": "ERROR"},

@@ -80,7 +80,7 @@ class Metrics:
         )
         self.cancelled = self._counter(
             "cancelled_total",
-            "Texts whose client left while they were queued or in the engine.",
+            "Texts and generations whose client left while they were queued or in the engine.",
             ["model", "stage"],
         )
         self.wasted_items = self._counter(
@@ -102,7 +102,9 @@ class Metrics:
         )
         self.model_ready = self._gauge("model_ready", "1 while the model serves.", ["model"])
         self._declare_chat()
+        self._declare_database()
         self._declare_limits()
+        self._declare_predictions()
 
     def _declare_chat(self) -> None:
         """Declare what generations count."""
@@ -119,7 +121,10 @@ class Metrics:
             ["model", "end"],
         )
         self.first_token_seconds = self._histogram(
-            "time_to_first_token_seconds", "From the request to its first token.", ["model"]
+            "time_to_first_token_seconds",
+            "From the request to its first token.",
+            ["model"],
+            (*DURATION_BUCKETS, 60, 120),
         )
         self.inter_token_seconds = self._histogram(
             "inter_token_seconds", "Between two tokens of one generation.", ["model"]
@@ -131,7 +136,9 @@ class Metrics:
             RATE_BUCKETS,
         )
         self.tokens = self._counter(
-            "tokens_total", "Tokens of prompts and completions.", ["model", "kind"]
+            "tokens_total",
+            "Tokens of prompts, where the engine told, and of completions.",
+            ["model", "kind"],
         )
         self.prefix_cache_tokens = self._counter(
             "prefix_cache_tokens_total",
@@ -144,6 +151,35 @@ class Metrics:
         self.limiter_unavailable = self._counter(
             "limiter_unavailable_total",
             "Calls that passed uncounted because the limiter's storage was away or slow.",
+        )
+
+    def _declare_database(self) -> None:
+        """Declare what the SQL database counts."""
+        self.database_seconds = self._histogram(
+            "database_seconds",
+            "Time of one call of the SQL database, its wait for a thread included, by how it ended:"
+            " ok, failed, cancelled, or why the database was unavailable.",
+            ["outcome"],
+        )
+
+    def _declare_predictions(self) -> None:
+        """Declare what the prediction log counts."""
+        self.prediction_log_rows = self._counter(
+            "prediction_log_rows_total", "Predictions that were written to the log."
+        )
+        self.prediction_log_dropped = self._counter(
+            "prediction_log_dropped_total",
+            "Predictions that the log lost: full, shutdown or refused.",
+            ["reason"],
+        )
+        self.prediction_log_waiting = self._gauge(
+            "prediction_log_waiting", "Predictions that wait to be written."
+        )
+        self.prediction_log_seconds = self._histogram(
+            "prediction_log_seconds", "Time to write one batch of predictions."
+        )
+        self.prediction_log_deleted = self._counter(
+            "prediction_log_deleted_total", "Predictions that retention deleted."
         )
 
     def of_model(self, name: str) -> "ModelMetrics":
@@ -264,9 +300,9 @@ class GenerationMetrics:
         self._metrics.generations.labels(self._name, end).inc()
 
     def spent(self, *, prompt: int, completion: int, cached: int, seconds: float) -> None:
-        """Count tokens of one whole generation; `seconds` are those from its first token on."""
+        """Count tokens of one generation; `seconds` are those from its first token to its last."""
         self._metrics.tokens.labels(self._name, "prompt").inc(prompt)
         self._metrics.tokens.labels(self._name, "completion").inc(completion)
         self._metrics.prefix_cache_tokens.labels(self._name).inc(cached)
         if seconds > 0:
-            self._metrics.tokens_per_second.labels(self._name).observe(completion / seconds)
+            self._metrics.tokens_per_second.labels(self._name).observe((completion - 1) / seconds)

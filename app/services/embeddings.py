@@ -19,6 +19,7 @@ class Embeddings:
     """Vectors of texts, in their order."""
 
     model: str
+    version: str  # of the model's files
     dimensions: int
     vectors: FloatArray  # (texts, dimensions), each of length 1
     truncated: tuple[int, ...]  # places of the texts that were cut to the model's window
@@ -64,6 +65,7 @@ class EmbeddingService:
         vectors = [self._reader.read(row, model=lease.spec.name) for row in outcome.rows]
         return Embeddings(
             model=lease.spec.name,
+            version=lease.version,
             dimensions=own,
             vectors=np.stack([_vector(number, row) for number, row in enumerate(vectors)]),
             truncated=tuple(np.flatnonzero(outcome.is_truncated).tolist()),

@@ -12,7 +12,7 @@ from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler, Row
 from app.engines.base import Classifier, Task
 from app.errors import ServiceError, TextEmptyError, TextTooLongError
-from app.models.registry import ModelRegistry
+from app.models.registry import Lease, ModelRegistry
 from app.models.schemas import MAX_TEXT_CHARS
 from app.services.rows import RowReader
 
@@ -24,6 +24,7 @@ class Prediction:
     """Labels of one text with their probabilities, best first."""
 
     model: str
+    version: str  # of the model's files
     scores: tuple[tuple[str, float], ...]
 
     @property
@@ -42,6 +43,7 @@ class BatchPrediction:
     """A prediction or an error for each text, in their order."""
 
     model: str
+    version: str
     results: tuple[Prediction | ServiceError, ...]
 
 
@@ -88,32 +90,34 @@ class InferenceService:
         """
         refused = {index: error for index, text in enumerate(texts) if (error := _refuse(text))}
         good = [text for index, text in enumerate(texts) if index not in refused]
-        model, answers = await self._run(good, model_name=model_name, deadline=deadline)
+        lease, answers = await self._run(good, model_name=model_name, deadline=deadline)
         rest = iter(answers)
         results = tuple(refused.get(index) or next(rest) for index in range(len(texts)))
-        return BatchPrediction(model=model, results=results)
+        return BatchPrediction(model=lease.spec.name, version=lease.version, results=results)
 
     async def _run(
         self, texts: Sequence[str], *, model_name: str | None, deadline: Deadline
-    ) -> tuple[str, list[Prediction | ServiceError]]:
+    ) -> tuple[Lease, list[Prediction | ServiceError]]:
         """Borrow the model, run the texts, read the rows."""
         started = time.monotonic()
         with self._registry.lease(model_name, Task.CLASSIFICATION) as lease:
             scheduler = cast("BatchScheduler", lease.model)
             rows = (await scheduler.submit(texts, deadline=deadline)).rows if texts else []
             labels = cast("Classifier", scheduler.engine).labels
-        results = [self._read(row, model=lease.spec.name, labels=labels) for row in rows]
+        results = [self._read(row, lease, labels=labels) for row in rows]
         self._log_made(lease.spec.name, texts, time.monotonic() - started)
-        return lease.spec.name, results
+        return lease, results
 
-    def _read(self, row: Row, *, model: str, labels: Sequence[str]) -> Prediction | ServiceError:
+    def _read(self, row: Row, lease: Lease, *, labels: Sequence[str]) -> Prediction | ServiceError:
         """Turn an engine's row into a prediction, and its failure into our error."""
-        scores = self._reader.read(row, model=model)
+        scores = self._reader.read(row, model=lease.spec.name)
         if isinstance(scores, ServiceError):
             return scores
         best_first = np.argsort(-scores, kind="stable")
         return Prediction(
-            model=model, scores=tuple((labels[i], float(scores[i])) for i in best_first)
+            model=lease.spec.name,
+            version=lease.version,
+            scores=tuple((labels[i], float(scores[i])) for i in best_first),
         )
 
     def _log_made(self, model: str, texts: Sequence[str], seconds: float) -> None:

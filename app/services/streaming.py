@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -14,11 +14,12 @@ from app.engines.base import Generation, GenerationOptions, Message, Task
 from app.errors import (
     DeadlineExceededError,
     InferenceFailedError,
+    InternalError,
     ReaderTooSlowError,
     ServiceError,
     UpstreamFailedError,
 )
-from app.models.registry import ModelRegistry
+from app.models.registry import Lease, ModelRegistry
 
 if TYPE_CHECKING:
     from app.engines.chain import TokenQueue
@@ -39,12 +40,28 @@ End = Generation | ServiceError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A generation that is over, for those who keep accounts."""
+
+    model: str
+    version: str  # of the model's files
+    end: End | None  # None: its client left, or the process ended
+    tokens: int  # of the answer, that came
+    seconds: float
+    first_token_s: float | None  # from the request to the first token
+
+
+OnEnd = Callable[[Ended], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """What a caller asks of a chat model."""
+    """What a caller asks of a chat model; `on_end` is told how it ended, and must not block."""
 
     messages: Sequence[Message]
     model_name: str | None = None
     options: GenerationOptions = field(default_factory=GenerationOptions)
+    on_end: OnEnd | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +77,19 @@ class Stream:
 
     def __init__(
         self,
-        model: str,
-        generations: Generations,
+        lease: Lease,
         place: Place,
         *,
         started_s: float,
         bound: int,
     ) -> None:
-        self.model = model
+        generations = cast("Generations", lease.model)
+        self.model = lease.spec.name
+        self._version = lease.version
         self.end: End | None = None  # once the generation has ended
         self.first_token_s: float | None = None
+        self.token_count = 0
+        self.is_left = False  # nobody reads it any more
         self.was_shut_down = False  # by the server; else it is the client who leaves
         self._metrics = generations.metrics
         self._place = place
@@ -98,9 +118,22 @@ class Stream:
             self.end = end
             self.tokens.end()
 
+    def ended(self) -> Ended:
+        """Return what is to be said of this generation."""
+        first_token_s = self.first_token_s and self.first_token_s - self._started_s
+        return Ended(
+            model=self.model,
+            version=self._version,
+            end=self.end,
+            tokens=self.token_count,
+            seconds=time.monotonic() - self._started_s,
+            first_token_s=first_token_s,
+        )
+
     def _note_token(self) -> None:
         """Measure; called for each token when it comes."""
         now_s = time.monotonic()
+        self.token_count += 1
         if self.first_token_s is None:
             self.first_token_s = now_s
             self._metrics.first_token(now_s - self._started_s)
@@ -147,19 +180,15 @@ class ChatService:
 
         """
         started_s = time.monotonic()
-        async with AsyncExitStack() as held:
+        with ExitStack() as held:
             lease = held.enter_context(self._registry.lease(asked.model_name, Task.CHAT))
             generations = cast("Generations", lease.model)
-            place = await held.enter_async_context(generations.place(deadline))
-            stream = Stream(
-                lease.spec.name,
-                generations,
-                place,
-                started_s=started_s,
-                bound=self._buffer_tokens,
-            )
-            task = generations.start(_generate(generations, asked, stream, held.pop_all()))
-        clock = asyncio.get_running_loop().call_at(deadline.at_s, _expire, stream, task)
+            place = await generations.enter(deadline)
+            held.callback(generations.leave, place)
+            stream = Stream(lease, place, started_s=started_s, bound=self._buffer_tokens)
+            task = generations.start(_generate(generations, asked, stream), held.pop_all())
+        loop = asyncio.get_running_loop()
+        clock = loop.call_later(deadline.remaining_s, _expire, stream, task)
         try:
             yield stream
         except asyncio.CancelledError as cancelled:
@@ -167,24 +196,36 @@ class ChatService:
             raise
         finally:
             clock.cancel()
-            task.cancel()
-            await asyncio.wait({task}, timeout=LET_GO_TIMEOUT_S)
-            _account(generations, stream, place)
+            stream.is_left = True
+            try:
+                await _let_go(task)
+            finally:
+                _account(generations, stream, place)
+                if asked.on_end is not None:
+                    asked.on_end(stream.ended())
 
 
-async def _generate(
-    generations: Generations, asked: Conversation, stream: Stream, held: AsyncExitStack
-) -> None:
+async def _generate(generations: Generations, asked: Conversation, stream: Stream) -> None:
     """Run the chain to its end, whatever that is.
 
-    Holds the model and the place: a thread that doesn't end when its client has left keeps both,
-    and `/health` sees its silence.
+    While this runs the model and the place are taken: a thread that doesn't end when its client
+    has left keeps both, and `/health` sees its silence.
     """
-    async with held:
-        try:
-            stream.finish(await _attempt(generations, asked, stream))
-        except Exception as failure:  # noqa: BLE001  # the boundary to LangChain, and who is behind
-            stream.finish(_explain(generations, failure, stream.model))
+    end: End = InternalError()
+    try:
+        end = await _attempt(generations, asked, stream)
+    except Exception as failure:  # noqa: BLE001  # the boundary to LangChain, and who is behind
+        end = _explain(generations, failure, stream.model)
+    finally:
+        if not stream.is_left:
+            stream.finish(end)
+
+
+async def _let_go(task: asyncio.Task[None]) -> None:
+    """Cancel a generation, once: a second time would interrupt its wait for its thread."""
+    if not task.done() and not task.cancelling():
+        task.cancel()
+    await asyncio.wait({task}, timeout=LET_GO_TIMEOUT_S)
 
 
 def _expire(stream: Stream, task: asyncio.Task[None]) -> None:
@@ -226,13 +267,13 @@ def _account(generations: Generations, stream: Stream, place: Place) -> None:
     if said == CLIENT_LEFT:
         metrics.cancelled("engine")
     usage = end.usage if isinstance(end, Generation) else None
-    if usage is not None:
-        metrics.spent(
-            prompt=usage.prompt_tokens,
-            completion=usage.completion_tokens,
-            cached=usage.cached_tokens,
-            seconds=place.progress_s - (stream.first_token_s or place.progress_s),
-        )
+    metrics.spent(
+        # Of one that ended otherwise nobody says how long its prompt was.
+        prompt=usage.prompt_tokens if usage else 0,
+        completion=usage.completion_tokens if usage else stream.token_count,
+        cached=usage.cached_tokens if usage else 0,
+        seconds=place.progress_s - (stream.first_token_s or place.progress_s),
+    )
     extra = {
         "model": stream.model,
         "end": said,

@@ -1,0 +1,113 @@
+"""The `app keys` commands: the same as `/keys`, for whoever has the database at hand."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from app.errors import ServiceError, SettingsError, StartupError
+
+if TYPE_CHECKING:
+    from app.services.keys import KeyService, Scope
+
+cli = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+Answer = TypeVar("Answer")
+
+LIFETIME = re.compile(r"([1-9]\d{0,4})([hd])")
+PAGE = 1_000
+
+
+@cli.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="Whose key it is.")],
+    scopes: Annotated[str, typer.Option(help="Such as predict,chat; docs/keys.md has all.")],
+    limit: Annotated[str | None, typer.Option(help="Such as 600/minute.")] = None,
+    tokens_per_day: Annotated[int | None, typer.Option(min=1, help="Of chat.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Such as 90d or 12h.")] = None,
+) -> None:
+    """Make a key and print it, alone on standard output: it can't be had again."""
+    from app.services.keys import WantedKey
+
+    wanted = WantedKey(
+        name=name,
+        scopes=_read_scopes(scopes),
+        limit=limit,
+        tokens_per_day=tokens_per_day,
+        lifetime=_read_lifetime(expires) if expires else None,
+    )
+
+    async def make(keys: "KeyService") -> str:
+        try:
+            return (await keys.create(wanted))[1]
+        except ValueError as bad:
+            raise SettingsError(f"--limit: {bad}") from None
+
+    print(_with_keys(make))
+
+
+@cli.command("list")
+def list_keys() -> None:
+    """List the keys, newest first, without their secrets."""
+
+    async def show(keys: "KeyService") -> None:
+        before: int | None = None
+        while page := await keys.list(before_id=before, limit=PAGE):
+            for key in page:
+                state = "valid" if key.is_valid(datetime.now(UTC)) else "revoked or expired"
+                limits = key.limit or "-"
+                scopes = ",".join(key.scopes)
+                print(f"{key.id:>6} {key.prefix:20} {state:18} {limits:16} {scopes:24} {key.name}")
+            before = page[-1].id
+
+    _with_keys(show)
+
+
+@cli.command("revoke")
+def revoke_key(key_id: Annotated[int, typer.Argument(help="As `app keys list` shows it.")]) -> None:
+    """Revoke a key; running services refuse it within AUTH_CACHE_S."""
+    _with_keys(lambda keys: keys.revoke(key_id))
+    print(f"revoked {key_id}")
+
+
+def _with_keys(use: "Callable[[KeyService], Awaitable[Answer]]") -> Answer:
+    """Open the database, migrate it if it is SQLite, and use the keys."""
+    from app.db.schema import upgrade
+    from app.db.session import Database
+    from app.services.keys import KeyService
+    from app.settings import load_settings
+
+    settings = load_settings()
+
+    async def run() -> Answer:
+        database = Database(settings.sql_url, timeout_s=settings.database_timeout_ms / 1000)
+        try:
+            if database.dialect == "sqlite":
+                await asyncio.to_thread(upgrade, database)
+            keys = KeyService(database, admin_key=None, cache_s=1, stale_s=1)
+            return await use(keys)
+        except ServiceError as failure:
+            raise StartupError(failure.detail) from None
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+def _read_scopes(given: str) -> "list[Scope]":
+    from app.services.keys import Scope
+
+    names = [part.strip() for part in given.split(",")]
+    unknown = sorted(set(names) - set(Scope))
+    if unknown:
+        raise SettingsError(f"--scopes: {', '.join(unknown)}; known are {', '.join(Scope)}")
+    return [Scope(name) for name in names]
+
+
+def _read_lifetime(given: str) -> timedelta:
+    found = LIFETIME.fullmatch(given)
+    if found is None:
+        raise SettingsError("--expires: write it like 90d or 12h")
+    return timedelta(**{{"h": "hours", "d": "days"}[found[2]]: int(found[1])})

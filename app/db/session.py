@@ -1,0 +1,232 @@
+"""Transactions: run off the event loop, committed here and nowhere else, never waited for long."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.db.call import Call
+from app.db.engine import make_engine, parse_url
+from app.db.failures import describe, refused, unavailable_reason
+from app.db.tables import SCHEMA_REVISION
+from app.db.threads import CallThreads
+from app.errors import DatabaseUnavailableError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[Session], T]
+Observe = Callable[[str, float], None]
+
+# A migration may rewrite a table, and wait for one that another process applies.
+MIGRATION_TIMEOUT_S = 600.0
+MIGRATION_LOCK = 6_013_705_492_417  # any number that no other user of the server locks
+CHECK_TIMEOUT_S = 0.5
+WRITE: dict[str, Any] = {}
+READ = {"read_only": True, "postgresql_readonly": True}
+
+
+def ignore(_outcome: str, _seconds: float) -> None:
+    """Observe nothing."""
+
+
+class Database:
+    """The SQL database of the process: threads, connections, and the bounds of both.
+
+    Work is a function that is given a session. It returns plain values, and may be called a second
+    time in a fresh transaction, when a pooled connection turns out to be dead.
+
+    Args:
+        url: as in DATABASE_URL.
+        pool_size: transactions at once, each on a thread and a connection of its own.
+        timeout_s: bound of one call, its wait for a thread included.
+        max_waiting: calls that may wait for a thread; more fail at once.
+        observe: told of each call how it ended ("ok", "failed", "cancelled", or the reason of the
+            error) and its seconds.
+
+    Raises:
+        SettingsError: the URL is not understood.
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 5,
+        timeout_s: float = 2.0,
+        max_waiting: int = 100,
+        observe: Observe = ignore,
+    ) -> None:
+        self._url = parse_url(url)
+        self.dialect = "sqlite" if self._url.drivername == "sqlite" else "postgresql"
+        self.timeout_s = timeout_s
+        self._engine = make_engine(self._url, timeout_s=timeout_s, pool_size=pool_size)
+        self._threads = CallThreads(pool_size, max_waiting=max_waiting)
+        self._observe = observe
+        self._is_answering = True
+        event.listen(self._engine, "connect", self._on_connect, insert=True)
+        event.listen(self._engine, "checkout", self._on_checkout)
+        event.listen(self._engine, "checkin", self._on_checkin)
+
+    def __repr__(self) -> str:
+        return f"Database({self.dialect})"  # a URL can hold a password in many places
+
+    async def run(self, work: Work[T], *, timeout_s: float | None = None) -> T:
+        """Run work in one transaction, and commit it.
+
+        After a timeout the outcome is unknown: a commit may have gone through unheard.
+
+        Args:
+            work: the statements; returns plain values.
+            timeout_s: bound of this call; default: the one of all.
+
+        Raises:
+            DatabaseUnavailableError: it is down, slow or full.
+            ConflictError: a constraint would be broken.
+            StatementError: it refused a statement for another reason.
+
+        """
+        return await self._submit(work, WRITE, timeout_s or self.timeout_s)
+
+    async def read(self, work: Work[T], *, timeout_s: float | None = None) -> T:
+        """Run work that writes nothing; with SQLite it waits for no writer. Else as `run`."""
+        return await self._submit(work, READ, timeout_s or self.timeout_s)
+
+    async def check(self, *, timeout_s: float = CHECK_TIMEOUT_S) -> str | None:
+        """Return what is wrong with the database, for /ready; None when nothing is.
+
+        "unreachable", "timeout", "full", "refused" (read-only, full disk, wrong password and the
+        like), "schema" (migrations are to be applied), "closed".
+        """
+        try:
+            revision = await self.read(current_revision, timeout_s=timeout_s)
+        except DatabaseUnavailableError as failure:
+            return failure.reason
+        return "schema" if revision is None or revision < SCHEMA_REVISION else None
+
+    async def close(self) -> None:
+        """Let calls end, within the timeout, and close the connections."""
+        await self._threads.close(timeout_s=self.timeout_s)
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self, options: dict[str, Any] | None = None) -> Iterator[Session]:
+        """Open a session in this thread; it is committed after the block, rolled back on errors.
+
+        For threads of one's own; what goes wrong comes as SQLAlchemy raises it.
+        """
+        connection = self._engine.connect()
+        with connection, Session(connection.execution_options(**(options or WRITE))) as session:
+            yield session
+            session.flush()
+            if call := self._threads.current():
+                call.is_committing = True
+            session.commit()
+
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """Open a transaction that no other process's `alone` overlaps, for migrations.
+
+        Its statements may take MIGRATION_TIMEOUT_S, and so may the wait for the other process.
+        """
+        engine = make_engine(self._url, timeout_s=MIGRATION_TIMEOUT_S, pool_size=0)
+        try:
+            with engine.begin() as connection:  # SQLite's BEGIN IMMEDIATE is the lock
+                if self.dialect == "postgresql":
+                    lock = text("SELECT pg_advisory_xact_lock(:key)")
+                    connection.execute(lock, {"key": MIGRATION_LOCK})
+                yield connection
+        finally:
+            engine.dispose()
+
+    async def _submit(self, work: Work[T], options: dict[str, Any], timeout_s: float) -> T:
+        started = time.monotonic()
+        outcome = "failed"
+        try:
+            execute = partial(self._execute, work=work, options=options, timeout_s=timeout_s)
+            result = await self._threads.run(execute, timeout_s=timeout_s)
+            outcome = "ok"
+        except DatabaseUnavailableError as failure:
+            outcome = failure.reason
+            if outcome == "timeout":
+                self._failed(outcome, "no answer")
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._observe(outcome, time.monotonic() - started)
+        return result
+
+    def _execute(self, call: Call, work: Work[T], options: dict[str, Any], timeout_s: float) -> T:
+        """Run a call in this thread.
+
+        Raises:
+            DatabaseUnavailableError: without a word of the driver's, which names hosts and users.
+            StatementError: without the values that the driver repeats.
+
+        """
+        try:
+            result = self._attempt(call, work, options, timeout_s)
+        except SQLAlchemyError as failure:
+            reason = unavailable_reason(failure)
+            if reason is None:
+                raise refused(failure) from None
+            self._failed(reason, describe(failure))
+            raise DatabaseUnavailableError(reason) from None
+        self._answered()
+        return result
+
+    def _attempt(self, call: Call, work: Work[T], options: dict[str, Any], timeout_s: float) -> T:
+        """Run the transaction, and once more if its pooled connection was dead from the start."""
+        try:
+            return self._transact(work, options, timeout_s)
+        except DBAPIError as failure:
+            is_stale = failure.connection_invalidated and not call.is_connection_new
+            if not is_stale or call.is_committing or call.is_aborted:
+                raise
+        return self._transact(work, options, timeout_s)
+
+    def _transact(self, work: Work[T], options: dict[str, Any], timeout_s: float) -> T:
+        with self.transaction(options) as session:
+            if timeout_s > self.timeout_s and self.dialect == "postgresql":
+                limit = {"ms": f"{timeout_s * 1000:.0f}"}
+                session.execute(text("SELECT set_config('statement_timeout', :ms, true)"), limit)
+            return work(session)
+
+    def _on_connect(self, connection: Any, _: Any) -> None:  # noqa: ANN401 -- the driver's
+        if call := self._threads.current():
+            call.is_connection_new = True
+            call.attach(connection)
+
+    def _on_checkout(self, connection: Any, *_: Any) -> None:  # noqa: ANN401 -- the driver's
+        if call := self._threads.current():
+            call.attach(connection)
+
+    def _on_checkin(self, *_: Any) -> None:  # noqa: ANN401 -- as SQLAlchemy hands them over
+        if call := self._threads.current():
+            call.detach()
+
+    def _failed(self, reason: str, said: str) -> None:
+        if self._is_answering:
+            self._is_answering = False
+            log.warning("database_unavailable", extra={"reason": reason, "error": said})
+
+    def _answered(self) -> None:
+        if not self._is_answering:
+            self._is_answering = True
+            log.info("database_available")
+
+
+def current_revision(session: Session) -> str | None:
+    """Return the migration that the database is at; None when it is empty."""
+    found: str | None = session.scalar(text("SELECT max(version_num) FROM alembic_version"))
+    return found

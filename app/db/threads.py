@@ -1,0 +1,87 @@
+"""Calls that run in threads of their own: so many at once, so many waiting, each for so long."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from app.db.call import Call
+from app.errors import DatabaseUnavailableError
+
+T = TypeVar("T")
+
+
+class CallThreads:
+    """The threads of a database.
+
+    Args:
+        count: calls at once.
+        max_waiting: calls that may wait for a thread; more fail at once.
+
+    """
+
+    def __init__(self, count: int, *, max_waiting: int) -> None:
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="sql")
+        self._places = threading.Semaphore(count + max_waiting)
+        self._of_thread = threading.local()
+        self._running: set[Call] = set()
+        self._is_closed = False
+
+    def current(self) -> Call | None:
+        """Return the call that runs in this thread."""
+        return getattr(self._of_thread, "call", None)
+
+    async def run(self, work: Callable[[Call], T], *, timeout_s: float) -> T:
+        """Run work in a thread.
+
+        A caller that is cancelled takes its work with it, unless that has begun.
+
+        Raises:
+            DatabaseUnavailableError: with the reason "closed", "full" or "timeout".
+
+        """
+        if self._is_closed:
+            raise DatabaseUnavailableError("closed")
+        if not self._places.acquire(blocking=False):
+            raise DatabaseUnavailableError("full")
+        call = Call()
+        pending = self._threads.submit(self._execute, call, work)
+        pending.add_done_callback(lambda _: self._places.release())
+        answer = asyncio.wrap_future(pending)
+        try:
+            done, _ = await asyncio.wait({answer}, timeout=timeout_s)
+            if not done:
+                call.abort()
+                raise DatabaseUnavailableError("timeout")
+            if answer.cancelled():  # by close(), not by the caller
+                raise DatabaseUnavailableError("closed")
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    async def close(self, *, timeout_s: float) -> None:
+        """Let calls end in this time, and make the others fail."""
+        self._is_closed = True
+        ended = asyncio.get_running_loop().create_future()
+        threading.Thread(target=self._join, args=(ended,), name="sql-close", daemon=True).start()
+        await asyncio.wait({ended}, timeout=timeout_s)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for call in tuple(self._running):
+            call.abort()
+
+    def _execute(self, call: Call, work: Callable[[Call], T]) -> T:
+        self._of_thread.call = call
+        self._running.add(call)
+        try:
+            return work(call)
+        finally:
+            call.detach()
+            self._running.discard(call)
+            self._of_thread.call = None
+
+    def _join(self, ended: "asyncio.Future[None]") -> None:
+        self._threads.shutdown(wait=True)
+        with suppress(RuntimeError):  # the loop has closed meanwhile
+            ended.get_loop().call_soon_threadsafe(ended.cancel)

@@ -1,0 +1,95 @@
+"""Limit strings, as slowapi and `limits` write them: `100/minute`, `10/second; 600/hour`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from limits import RateLimitItem, parse_many
+
+from app.errors import RateLimitExceededError
+
+# The library's pattern backtracks: a long run of blanks would take it seconds.
+MAX_CHARS = 200
+# Far beyond any use, and far below where Redis's 64-bit counters and times to live end.
+MAX_AMOUNT = 10**12
+MAX_WINDOW_S = 366 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """One limit or several that hold at once, the shortest window first."""
+
+    items: tuple[RateLimitItem, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.items))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a limit says of one caller; of several windows, the one with the least left.
+
+    Args:
+        is_allowed: whether the caller may go on.
+        is_counted: False when the storage was away, so that nothing is known of the numbers.
+        limit: how much the window allows.
+        remaining: how much of it is left, 0 or more.
+        reset_s: seconds until the window ends, and all of it is there again.
+        reset_at_s: when that is, in seconds since 1970.
+
+    """
+
+    is_allowed: bool
+    is_counted: bool
+    limit: int
+    remaining: int
+    reset_s: float
+    reset_at_s: float
+
+    @property
+    def retry_after_s(self) -> int:
+        """Whole seconds after which there is something left."""
+        return max(1, math.ceil(self.reset_s))
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """As slowapi names them; none when nothing is known. `Retry-After` is the error's."""
+        if not self.is_counted:
+            return {}
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "X-RateLimit-Reset": str(math.ceil(self.reset_at_s)),
+        }
+
+    def refusal(self) -> RateLimitExceededError:
+        """Return the error for a caller that may not go on, with all headers."""
+        return RateLimitExceededError(
+            f"The limit of {self.limit} is used up; try again in {self.retry_after_s} s.",
+            retry_after_s=self.retry_after_s,
+            headers=self.headers,
+        )
+
+
+def parse(text: str) -> Limit:
+    """Read a limit string.
+
+    Raises:
+        ValueError: it isn't one; the message doesn't repeat it.
+
+    """
+    try:
+        # slowapi takes an empty text for no limit, which is too easily a forgotten one.
+        items = parse_many(text) if len(text) <= MAX_CHARS else []
+    except ValueError:
+        items = []
+    if not items:
+        raise ValueError("not a limit; write it like '100/minute' or '10/second; 600/hour'")
+    for item in items:
+        if not 1 <= item.amount <= MAX_AMOUNT:
+            raise ValueError(f"a limit must allow from 1 to {MAX_AMOUNT}")
+        if item.get_expiry() > MAX_WINDOW_S:
+            raise ValueError("a limit's window must not be longer than a year")
+    # Twice the same limit would be one counter, counted twice for each request.
+    by_window = sorted(dict.fromkeys(items), key=lambda item: item.get_expiry())
+    return Limit(items=tuple(by_window))

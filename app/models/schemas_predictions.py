@@ -1,0 +1,144 @@
+"""The wire contracts of the prediction log: `/predictions` and `/predictions/export`."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.models.schemas import MAX_NAME_CHARS, Response, example
+
+MAX_PAGE_ROWS = 1_000
+MAX_LABEL_CHARS = 256
+MAX_ID_CHARS = 128
+MAX_CURSOR_CHARS = 64
+# No database can store it, and PostgreSQL's driver can't even be asked for it.
+NO_NUL = r"^[^\x00]*$"
+LOST_PLUS = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:[0-9]{2}$)")
+IS_DATE = re.compile(r"[0-9]{4}-")
+
+
+def _iso(value: str) -> str:
+    """Read only ISO 8601, not seconds since 1970; forgive a "+" that a URL made a blank."""
+    if not IS_DATE.match(value):
+        raise ValueError("give a time as ISO 8601 has it, such as 2026-11-22T12:00:00Z")
+    # With one colon it is a time without zone, whose blank stands after the date.
+    return LOST_PLUS.sub("+", value) if value.count(":") > 1 else value
+
+
+def _utc(moment: datetime) -> datetime:
+    """Return the moment in UTC, which the first and last hours of the calendar have not."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("out of the calendar") from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_iso), AfterValidator(_utc)]
+
+
+class PredictionFilters(BaseModel):
+    """Which predictions; what isn't given isn't asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: Moment | None = Field(
+        None,
+        description="The earliest time, ISO 8601 with its zone; included.",
+        examples=["2026-11-22T00:00:00Z"],
+    )
+    until: Moment | None = Field(
+        None,
+        description="The time to stop at, ISO 8601 with its zone; not included.",
+        examples=["2026-11-23T00:00:00Z"],
+    )
+    model: str | None = Field(
+        None, max_length=MAX_NAME_CHARS, pattern=NO_NUL, description="Only of this model."
+    )
+    label: str | None = Field(
+        None, max_length=MAX_LABEL_CHARS, pattern=NO_NUL, description="Only with this label."
+    )
+    request_id: str | None = Field(
+        None, max_length=MAX_ID_CHARS, pattern=NO_NUL, description="Only of this request."
+    )
+
+
+class PageQuery(PredictionFilters):
+    """Which page of which predictions."""
+
+    limit: int = Field(100, ge=1, le=MAX_PAGE_ROWS, description="Predictions in the page.")
+    cursor: str | None = Field(
+        None,
+        max_length=MAX_CURSOR_CHARS,
+        pattern=r"^[0-9]+-[0-9]+$",
+        description="The `next` of the page before; give the same filters with it.",
+    )
+
+
+class ExportQuery(PredictionFilters):
+    """Which predictions, and how they are written."""
+
+    format: Literal["ndjson", "csv"] = Field(
+        "ndjson", description="One JSON object a line, or CSV."
+    )
+
+
+class LoggedPrediction(Response):
+    """One answer of the service."""
+
+    time: datetime
+    id: int = Field(description="With `time` it is unique.")
+    request_id: str
+    key_id: int | None = Field(description="Whose API key; null without a stored key.")
+    task: str
+    model: str
+    version: str | None
+    status: int = Field(description="The HTTP status; for a text of a batch its own.")
+    error: str | None = Field(description="The error's code; null when it went well.")
+    latency_ms: float
+    label: str | None
+    score: float | None
+    input_hash: str | None = Field(description="SHA-256 of the input, unless switched off.")
+    input: str | None = Field(description="The input's text, where the service keeps it.")
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    ttft_ms: float | None = Field(description="Time to the first token of a chat.")
+    finish_reason: str | None
+
+
+class PredictionPage(Response):
+    """Predictions, newest first."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "predictions": [
+                    {
+                        "time": "2026-11-22T12:00:00.123456Z",
+                        "id": 4503599627370496,
+                        "request_id": "0b9a0d5e6a5f4f6c8c0e1d2f3a4b5c6d",
+                        "key_id": 7,
+                        "task": "text-classification",
+                        "model": "sentiment",
+                        "version": "3f1c2a9b",
+                        "status": 200,
+                        "error": None,
+                        "latency_ms": 7.41,
+                        "label": "POSITIVE",
+                        "score": 0.9871,
+                        "input_hash": "9f86d081884c7d659a2feaa0c55ad015"
+                        "a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                        "input": None,
+                        "prompt_tokens": None,
+                        "completion_tokens": None,
+                        "ttft_ms": None,
+                        "finish_reason": None,
+                    }
+                ],
+                "next": "1795348800123456-4503599627370496",
+            }
+        )
+    )
+
+    predictions: list[LoggedPrediction]
+    next: str | None = Field(description="The next page's `cursor`; null after the last page.")

@@ -1,0 +1,226 @@
+"""API keys: made, listed and revoked in SQL, verified from memory: no request waits for it."""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from app.db.keys import ApiKey, KeyRepository, NewApiKey
+from app.db.session import Database
+from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
+from app.limits.limit import Limit, parse
+
+log = logging.getLogger(__name__)
+
+# Recognisable in a log or a repository, for people and for secret scanners.
+BRAND = "mlk"
+PREFIX_BYTES = 6
+SECRET_BYTES = 32  # 256 bits: a plain SHA-256 is as good as a slow hash, there is nothing to guess
+KEY_FORMAT = re.compile(rf"({BRAND}_[0-9a-f]{{{2 * PREFIX_BYTES}}})_([A-Za-z0-9_-]{{43}})")
+# What an unknown key is compared with, so that it takes as long as a known one.
+NO_HASH = "0" * 64
+MAX_REMEMBERED = 10_000
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    PREDICT = "predict"
+    EMBED = "embed"
+    CHAT = "chat"
+    DOCUMENTS = "documents"
+    JOBS = "jobs"
+    METRICS = "metrics"
+    ADMIN = "admin"  # all of them, and the keys
+
+
+EVERYTHING = frozenset(Scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks. Without a key under AUTH=off: everybody is the same caller, and may do all."""
+
+    name: str | None = None  # None: without a key
+    key_id: int | None = None  # None: without a stored key
+    scopes: frozenset[Scope] = EVERYTHING
+    limit: Limit | None = None  # None: the default one
+    tokens_per_day: int | None = None
+
+    def may(self, scope: Scope) -> bool:
+        """Say whether a scope is granted."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedKey:
+    """A key to be made."""
+
+    name: str
+    scopes: Sequence[Scope]
+    limit: str | None = None  # as `app.limits.limit.parse` reads it
+    tokens_per_day: int | None = None
+    lifetime: timedelta | None = None  # None: for ever
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the database said of a prefix, and when."""
+
+    key: ApiKey | None
+    at_s: float
+
+
+class KeyService:
+    """Makes and verifies keys.
+
+    Args:
+        database: where they are stored.
+        admin_key: a secret that is always an admin's key; None: there is none.
+        cache_s: for how long a verdict is believed; a revocation takes effect within it.
+        stale_s: for how long it is believed while the database doesn't answer.
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        admin_key: str | None,
+        cache_s: float,
+        stale_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._admin_hash = _hash(admin_key) if admin_key else None
+        self._cache_s = cache_s
+        self._stale_s = stale_s
+        self._clock = clock
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._asking: dict[str, asyncio.Task[ApiKey | None]] = {}
+
+    async def create(self, wanted: WantedKey) -> tuple[ApiKey, str]:
+        """Store a new key; return it, and its text, which is never to be had again.
+
+        Raises:
+            ValueError: its limit is none.
+            DatabaseUnavailableError: it can't be stored.
+
+        """
+        if wanted.limit is not None:
+            parse(wanted.limit)
+        prefix = f"{BRAND}_{secrets.token_hex(PREFIX_BYTES)}"
+        text = f"{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
+        now = datetime.now(UTC)
+        new = NewApiKey(
+            name=wanted.name,
+            prefix=prefix,
+            hash=_hash(text),
+            scopes=tuple(dict.fromkeys(wanted.scopes)),
+            limit=wanted.limit,
+            tokens_per_day=wanted.tokens_per_day,
+            created_at=now,
+            expires_at=now + wanted.lifetime if wanted.lifetime else None,
+        )
+        key = await self._database.run(lambda session: KeyRepository(session).add(new))
+        log.info("key_created", extra={"key_id": key.id})
+        return key, text
+
+    async def list(self, *, before_id: int | None, limit: int) -> Sequence[ApiKey]:
+        """Return stored keys, newest first."""
+        return await self._database.read(
+            lambda session: KeyRepository(session).list(before_id=before_id, limit=limit)
+        )
+
+    async def revoke(self, key_id: int) -> None:
+        """Revoke a key; other processes hear of it within `cache_s`.
+
+        Raises:
+            KeyNotFoundError: there is none with this id.
+
+        """
+        now = datetime.now(UTC)
+        found = await self._database.run(lambda session: KeyRepository(session).revoke(key_id, now))
+        if not found:
+            raise KeyNotFoundError
+        for seen in self._seen.values():
+            if seen.key is not None and seen.key.id == key_id:
+                seen.at_s = -self._stale_s  # so old that it is asked for again
+        log.info("key_revoked", extra={"key_id": key_id})
+
+    async def verify(self, text: str) -> Caller:
+        """Return whose key this is.
+
+        Raises:
+            UnauthorizedError: nobody's, or no longer.
+            DatabaseUnavailableError: nothing is known of it, and nobody can be asked.
+
+        """
+        given = _hash(text)
+        if self._admin_hash and hmac.compare_digest(given, self._admin_hash):
+            return Caller(name="admin", scopes=frozenset({Scope.ADMIN}))
+        parts = KEY_FORMAT.fullmatch(text)
+        key = await self._find(parts[1]) if parts else None
+        is_right = hmac.compare_digest(given, key.hash if key else NO_HASH)
+        if key is None or not is_right or not key.is_valid(datetime.now(UTC)):
+            raise UnauthorizedError
+        return Caller(
+            name=key.name,
+            key_id=key.id,
+            scopes=frozenset(map(Scope, key.scopes)),
+            limit=parse(key.limit) if key.limit else None,
+            tokens_per_day=key.tokens_per_day,
+        )
+
+    async def _find(self, prefix: str) -> ApiKey | None:
+        """Return the key with a prefix, from memory as long as that may be believed."""
+        seen = self._seen.get(prefix)
+        age_s = self._clock() - seen.at_s if seen else self._stale_s
+        if seen and age_s < self._cache_s:
+            return seen.key
+        try:
+            key = await self._ask(prefix)
+        except DatabaseUnavailableError:
+            if seen is None or age_s >= self._stale_s:
+                raise
+            return seen.key
+        self._seen[prefix] = _Seen(key, self._clock())
+        self._seen.move_to_end(prefix)
+        if len(self._seen) > MAX_REMEMBERED:
+            self._forget_one()
+        return key
+
+    def _forget_one(self) -> None:
+        """Forget an unknown prefix before any known one: anybody can make those up."""
+        unknown = (prefix for prefix, seen in self._seen.items() if seen.key is None)
+        del self._seen[next(unknown, next(iter(self._seen)))]
+
+    async def _ask(self, prefix: str) -> ApiKey | None:
+        """Ask the database, once for all who want to know at this moment."""
+        task = self._asking.get(prefix)
+        if task is None:
+            task = asyncio.create_task(self._database.read(partial(_by_prefix, prefix=prefix)))
+            self._asking[prefix] = task
+            task.add_done_callback(lambda _: self._asking.pop(prefix, None))
+        # One who leaves must not take the answer away from the others.
+        return await asyncio.shield(task)
+
+
+def _by_prefix(session: Session, *, prefix: str) -> ApiKey | None:
+    return KeyRepository(session).by_prefix(prefix)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,298 @@
+"""Who may do what, and how often: keys and limits in front of the routes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx2 import AsyncClient
+from process import APP, environment, service
+from pydantic import ValidationError
+from serving import FAKE, make_settings, serving
+
+ADMIN = "an-admin-key-of-the-fleet"
+MODELS = (
+    FAKE
+    + """
+[[models]]
+name = "echo"
+task = "chat"
+engine = "fake"
+
+[[models]]
+name = "vectors"
+task = "embedding"
+engine = "fake"
+"""
+)
+BODIES: dict[str, dict[str, Any]] = {
+    "/predict": {"text": "x"},
+    "/predict/dummy": {"text": "x"},
+    "/predict-batch": {"texts": ["x"]},
+    "/embed": {"texts": ["x"]},
+    "/chat": {"query": "x"},
+    "/chat/stream": {"query": "x"},
+    "/v1/chat/completions": {"model": "echo", "messages": [{"role": "user", "content": "x"}]},
+    "/v1/embeddings": {"model": "vectors", "input": "x"},
+}
+SCOPES = {
+    "/predict": "predict",
+    "/predict/dummy": "predict",
+    "/predict-batch": "predict",
+    "/embed": "embed",
+    "/chat": "chat",
+    "/chat/stream": "chat",
+    "/v1/chat/completions": "chat",
+    "/v1/embeddings": "embed",
+}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@asynccontextmanager
+async def guarded(tmp_path: Path, **settings: Any) -> AsyncIterator[AsyncClient]:
+    given = {"auth": "required", "admin_key": ADMIN, "default_limit": "1000/minute"} | settings
+    async with serving(tmp_path, MODELS, **given) as client:
+        yield client
+
+
+async def make_key(client: AsyncClient, **wanted: Any) -> dict[str, Any]:
+    answer = await client.post("/keys", json={"name": "k"} | wanted, headers=bearer(ADMIN))
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+async def test_without_a_key_everything_but_probes_and_documents_is_401(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        for path, body in BODIES.items():
+            answer = await client.post(path, json=body)
+            assert answer.status_code == 401, path
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        for path in ("/models", "/keys", "/v1/models"):
+            assert (await client.get(path)).status_code == 401, path
+        for path in ("/health", "/ready", "/docs", "/redoc", "/openapi.json", "/metrics"):
+            assert (await client.get(path)).status_code == 200, path
+
+
+async def test_errors_of_keys_have_the_shape_of_their_dialect(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        problem = await client.post("/predict", json=BODIES["/predict"])
+        openai = await client.post("/v1/embeddings", json=BODIES["/v1/embeddings"])
+    assert problem.json()["code"] == "unauthorized"
+    assert openai.json()["error"]["code"] == "unauthorized"
+
+
+@pytest.mark.parametrize("path", list(BODIES))
+async def test_a_scope_opens_its_routes_and_no_others(tmp_path: Path, path: str) -> None:
+    async with guarded(tmp_path) as client:
+        right = await make_key(client, scopes=[SCOPES[path]])
+        wrong = await make_key(client, scopes=sorted({"predict", "embed", "chat"} - {SCOPES[path]}))
+        for headers in (bearer(right["key"]), {"X-API-Key": right["key"]}, bearer(ADMIN)):
+            assert (await client.post(path, json=BODIES[path], headers=headers)).status_code == 200
+        refused = await client.post(path, json=BODIES[path], headers=bearer(wrong["key"]))
+    assert refused.status_code == 403
+
+
+async def test_keys_are_made_listed_and_revoked_by_admins_only(tmp_path: Path) -> None:
+    async with guarded(tmp_path, auth_cache_s=1) as client:
+        made = await make_key(client, scopes=["predict"], expires_days=90, limit="5/second")
+        assert made["key"].startswith(made["prefix"])
+        assert made["expires_at"] > made["created_at"]
+        mine = bearer(made["key"])
+        assert (await client.get("/keys", headers=mine)).status_code == 403
+        listed = (await client.get("/keys", headers=bearer(ADMIN))).json()
+        assert [key["id"] for key in listed["keys"]] == [made["id"]]
+        assert "key" not in listed["keys"][0]
+        assert made["key"] not in str(listed)
+        revoked = await client.delete(f"/keys/{made['id']}", headers=bearer(ADMIN))
+        assert revoked.status_code == 204
+        after = await client.post("/predict", json={"text": "x"}, headers=mine)
+        assert after.status_code == 401
+        gone = await client.delete("/keys/999", headers=bearer(ADMIN))
+        assert (gone.status_code, gone.json()["code"]) == (404, "key_not_found")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "place"),
+    [
+        ({"scopes": ["everything"]}, ["body", "scopes", 0]),
+        ({"scopes": ["chat"], "limit": "lots"}, ["body", "limit"]),
+        ({"scopes": []}, ["body", "scopes"]),
+        ({"scopes": ["chat"], "tokens_per_day": 0}, ["body", "tokens_per_day"]),
+    ],
+)
+async def test_what_is_no_key_is_422_and_says_where(
+    tmp_path: Path, wanted: dict[str, Any], place: list[Any]
+) -> None:
+    async with guarded(tmp_path) as client:
+        answer = await client.post("/keys", json={"name": "k"} | wanted, headers=bearer(ADMIN))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == place
+
+
+async def test_a_keys_limit_is_its_own_and_is_told_in_headers(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        small = bearer((await make_key(client, scopes=["predict"], limit="2/minute"))["key"])
+        large = bearer((await make_key(client, scopes=["predict"], limit="100/minute"))["key"])
+        answers = [await client.post("/predict", json={"text": "x"}, headers=small) for _ in "abc"]
+        other = await client.post("/predict", json={"text": "x"}, headers=large)
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["1", "0", "0"]
+    assert answers[2].json()["code"] == "rate_limited"
+    assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
+    assert other.headers["X-RateLimit-Limit"] == "100"
+
+
+async def test_without_keys_the_limit_is_by_address(tmp_path: Path) -> None:
+    async with serving(
+        tmp_path, MODELS, auth="off", default_limit="1/minute", trusted_proxies="127.0.0.1"
+    ) as client:
+        first = await client.post("/chat/stream", json={"query": "x"})
+        second = await client.post("/chat/stream", json={"query": "x"})
+        group = await client.post("/predict", json={"text": "x"})
+        behind = {"X-Forwarded-For": "203.0.113.9"}
+        other = await client.post("/chat/stream", json={"query": "x"}, headers=behind)
+    assert (first.status_code, second.status_code) == (200, 429)
+    assert first.headers["X-RateLimit-Limit"] == "1"
+    assert group.status_code == 200, "each group of routes has a count of its own"
+    assert other.status_code == 200, "another caller behind the trusted proxy"
+
+
+async def test_limits_can_be_switched_off_and_are_none_on_loopback(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        answer = await client.post("/predict", json={"text": "x"})
+    assert "X-RateLimit-Limit" not in answer.headers
+    async with guarded(tmp_path, limits="off") as client:
+        answer = await client.post("/predict", json={"text": "x"}, headers=bearer(ADMIN))
+    assert "X-RateLimit-Limit" not in answer.headers
+
+
+async def test_wrong_keys_from_one_address_are_limited(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        wrong = [
+            (await client.post("/predict", json={"text": "x"}, headers=bearer("x"))).status_code
+            for _ in range(21)
+        ]
+        right = await client.post("/predict", json={"text": "x"}, headers=bearer(ADMIN))
+    assert wrong == [401] * 20 + [429]
+    assert right.status_code == 429, "a guesser doesn't learn that it has guessed"
+
+
+async def test_a_quota_of_tokens_is_charged_by_what_was_used(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        mine = bearer((await make_key(client, scopes=["chat", "embed"], tokens_per_day=7))["key"])
+        ledger = client._transport.app.state.runtime.ledger  # type: ignore[attr-defined]  # as below
+        statuses = []
+        for path in ("/chat", "/chat/stream", "/chat"):
+            asked = {"query": "one two"}  # two tokens in, two out
+            statuses.append((await client.post(path, json=asked, headers=mine)).status_code)
+            await ledger.settle()
+        embed = await client.post("/embed", json={"texts": ["x"]}, headers=mine)
+    assert statuses == [200, 200, 429]
+    assert embed.status_code == 429, "texts of embedding count against the same quota"
+
+
+async def test_metrics_can_be_asked_to_need_a_key(tmp_path: Path) -> None:
+    async with guarded(tmp_path, metrics_need_key=True) as client:
+        scraper = bearer((await make_key(client, scopes=["metrics"]))["key"])
+        other = bearer((await make_key(client, scopes=["chat"]))["key"])
+        statuses = [
+            (await client.get("/metrics", headers=headers)).status_code
+            for headers in ({}, other, scraper, bearer(ADMIN))
+        ]
+    assert statuses == [401, 403, 200, 200]
+
+
+async def test_a_preflight_of_the_database_shows_in_ready(tmp_path: Path) -> None:
+    url = "postgresql://user:secret@127.0.0.1:1/none"
+    async with serving(tmp_path, MODELS, database_url=url, database_timeout_ms=200) as client:
+        runtime = client._transport.app.state.runtime  # type: ignore[attr-defined]  # ASGITransport
+        runtime.database_problem = await runtime.database.check()
+        ready = await client.get("/ready")
+        predicted = await client.post("/predict", json={"text": "x"})
+        keys = await client.get("/keys")
+    assert (ready.status_code, ready.json()["degraded"]) == (200, ["database:unreachable"])
+    assert predicted.status_code == 200
+    assert (keys.status_code, keys.json()["code"]) == (503, "database_unavailable")
+    assert "secret" not in ready.text + keys.text
+
+
+@pytest.mark.parametrize(
+    ("given", "is_ok"),
+    [
+        ({"host": "0.0.0.0", "auth": "off"}, False),
+        ({"host": "0.0.0.0", "auth": "off", "auth_off_anywhere": True}, True),
+        ({"host": "127.0.0.1", "auth": "off"}, True),
+        ({"host": "localhost", "auth": "off"}, True),
+        ({"host": "::1", "auth": "off"}, True),
+        ({"host": "10.0.0.1"}, True),
+        ({"admin_key": "short"}, False),
+    ],
+)
+def test_nobody_serves_everybody_by_accident(
+    tmp_path: Path, given: dict[str, Any], *, is_ok: bool
+) -> None:
+    if is_ok:
+        make_settings(tmp_path, **given)
+        return
+    with pytest.raises(ValidationError):
+        make_settings(tmp_path, **given)
+
+
+@pytest.mark.parametrize(("host", "needs"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_keys_are_needed_where_others_can_reach_it(
+    tmp_path: Path, host: str, *, needs: bool
+) -> None:
+    settings = make_settings(tmp_path, host=host)
+    assert settings.needs_key is needs
+    assert settings.limit == ("100/minute" if needs else None)
+
+
+def test_on_an_open_address_without_any_key_it_doesnt_start(tmp_path: Path) -> None:
+    import subprocess
+
+    (tmp_path / "models.toml").write_text(FAKE, encoding="utf-8")
+    given = environment(tmp_path, models_file=tmp_path / "models.toml", host="0.0.0.0")
+    ended = subprocess.run(
+        [APP, "serve", "--port", "0"],
+        cwd=tmp_path,
+        env=given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "ml-api: error: HOST can be reached by others, and there is no key" in ended.stderr
+
+
+def test_the_commands_make_list_and_revoke_keys_of_a_running_service(tmp_path: Path) -> None:
+    import subprocess
+
+    import httpx2
+
+    with service(tmp_path, FAKE, auth="required", auth_cache_s=1) as running:
+        running.wait_ready()
+
+        def run(*command: str) -> str:
+            env = environment(tmp_path)
+            done = subprocess.run(
+                [APP, *command], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+            )
+            return done.stdout.strip()
+
+        key = run("keys", "create", "--name", "web", "--scopes", "predict", "--expires", "90d")
+        answer = httpx2.post(
+            f"{running.url}/predict", json={"text": "x"}, headers=bearer(key), timeout=30
+        )
+        assert answer.status_code == 200
+        listed = run("keys", "list")
+        assert "web" in listed
+        assert key not in listed
+        run("keys", "revoke", listed.split()[0])
+        assert run("keys", "list").count("revoked") == 1
+        assert key not in running.log

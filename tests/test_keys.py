@@ -1,0 +1,196 @@
+"""API keys: made once, verified from memory, revoked within seconds, on both databases."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from databases import migrated
+from servers import postgres
+
+from app.db.session import Database
+from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
+from app.services.keys import KEY_FORMAT, Caller, KeyService, Scope, WantedKey
+
+ADMIN = "an-admin-key-of-the-fleet"
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def wanted(**changes: Any) -> WantedKey:
+    fields: dict[str, Any] = {"name": "web", "scopes": [Scope.PREDICT, Scope.CHAT]}
+    return WantedKey(**(fields | changes))
+
+
+def make(database: Database, clock: Clock | None = None) -> KeyService:
+    return KeyService(database, admin_key=ADMIN, cache_s=5, stale_s=300, clock=clock or Clock())
+
+
+@asynccontextmanager
+async def service(url: str, clock: Clock | None = None) -> AsyncIterator[KeyService]:
+    async with migrated(url) as database:
+        yield make(database, clock)
+
+
+async def test_a_key_is_recognised_and_its_text_is_stored_nowhere(database_url: str) -> None:
+    async with service(database_url) as keys:
+        key, text = await keys.create(wanted(limit="600/minute", tokens_per_day=7))
+        assert KEY_FORMAT.fullmatch(text)
+        assert text.startswith(key.prefix)
+        assert text not in repr(key)
+        assert key.hash not in repr(key)
+        caller = await keys.verify(text)
+        (stored,) = await keys.list(before_id=None, limit=10)
+    assert caller.key_id == key.id
+    assert caller.scopes == {Scope.PREDICT, Scope.CHAT}
+    assert str(caller.limit) == "600 per 1 minute"
+    assert caller.tokens_per_day == 7
+    assert caller.may(Scope.CHAT)
+    assert not caller.may(Scope.EMBED)
+    assert stored.hash != text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "mlk_000000000000_" + "a" * 43,
+        "mlk_zzzzzzzzzzzz_" + "a" * 43,
+        "Bearer",
+        "\ud800",
+        "mlk_" * 1000,
+    ],
+)
+async def test_what_is_no_key_is_refused(database_url: str, text: str) -> None:
+    async with service(database_url) as keys:
+        with pytest.raises(UnauthorizedError):
+            await keys.verify(text)
+
+
+async def test_the_prefix_of_a_key_with_another_secret_is_refused(database_url: str) -> None:
+    async with service(database_url) as keys:
+        _, text = await keys.create(wanted())
+        with pytest.raises(UnauthorizedError):
+            await keys.verify(text[:-1] + ("a" if text[-1] != "a" else "b"))
+
+
+async def test_an_expired_key_is_refused(database_url: str) -> None:
+    async with service(database_url) as keys:
+        _, text = await keys.create(wanted(lifetime=timedelta(microseconds=1)))
+        with pytest.raises(UnauthorizedError):
+            await keys.verify(text)
+
+
+async def test_a_bad_limit_makes_no_key(database_url: str) -> None:
+    async with service(database_url) as keys:
+        with pytest.raises(ValueError, match="write it like"):
+            await keys.create(wanted(limit="lots"))
+        assert await keys.list(before_id=None, limit=10) == []
+
+
+async def test_the_admin_key_needs_no_database() -> None:
+    database = Database("postgresql://u:p@127.0.0.1:1/none", timeout_s=0.2)
+    try:
+        caller = await make(database).verify(ADMIN)
+    finally:
+        await database.close()
+    assert caller == Caller(name="admin", scopes=frozenset({Scope.ADMIN}))
+    assert all(caller.may(scope) for scope in Scope)
+
+
+async def test_a_revoked_key_is_refused_here_at_once_and_elsewhere_within_the_cache(
+    database_url: str,
+) -> None:
+    clock = Clock()
+    async with migrated(database_url) as database:
+        here, elsewhere = make(database, clock), make(database, clock)
+        key, text = await here.create(wanted())
+        await here.verify(text)
+        await elsewhere.verify(text)
+        await here.revoke(key.id)
+        with pytest.raises(UnauthorizedError):
+            await here.verify(text)
+        assert (await elsewhere.verify(text)).key_id == key.id
+        clock.now_s += 5
+        with pytest.raises(UnauthorizedError):
+            await elsewhere.verify(text)
+        (stored,) = await here.list(before_id=None, limit=10)
+        assert stored.revoked_at is not None
+        with pytest.raises(KeyNotFoundError):
+            await here.revoke(key.id + 1)
+
+
+class Counting:
+    """Counts the trips to a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.reads = 0
+
+    async def read(self, work: Any) -> Any:
+        self.reads += 1
+        return await self._database.read(work)
+
+    async def run(self, work: Any) -> Any:
+        return await self._database.run(work)
+
+
+async def test_many_at_once_ask_the_database_once(database_url: str) -> None:
+    clock = Clock()
+    async with migrated(database_url) as database:
+        counting = Counting(database)
+        keys = make(counting, clock)  # type: ignore[arg-type]  # what a key service asks of it
+        _, text = await keys.create(wanted())
+        await asyncio.gather(*(keys.verify(text) for _ in range(50)))
+        assert counting.reads == 1
+        clock.now_s += 4.9
+        await keys.verify(text)
+        assert counting.reads == 1
+        clock.now_s += 0.1
+        await keys.verify(text)
+        assert counting.reads == 2
+
+
+async def test_while_sql_is_away_a_known_key_holds_and_an_unknown_one_gets_503() -> None:
+    clock = Clock()
+    with postgres() as server, server.database() as url:
+        async with migrated(url, timeout_s=0.3) as database:
+            keys = make(database, clock)
+            _, known = await keys.create(wanted())
+            _, unseen = await keys.create(wanted())
+            await keys.verify(known)
+            assert server.server is not None
+            with server.server.frozen():
+                clock.now_s += 100
+                assert (await keys.verify(known)).name == "web"
+                with pytest.raises(DatabaseUnavailableError):
+                    await keys.verify(unseen)
+                clock.now_s += 200
+                with pytest.raises(DatabaseUnavailableError):
+                    await keys.verify(known)
+
+
+async def test_made_up_prefixes_dont_push_known_keys_out(tmp_path: Any) -> None:
+    from app.services import keys as module
+
+    async with service(f"sqlite:///{tmp_path / 'k.db'}") as keys:
+        _, text = await keys.create(wanted())
+        await keys.verify(text)
+        keys._seen.update(
+            {f"mlk_{n:012x}": module._Seen(None, 0) for n in range(module.MAX_REMEMBERED)}
+        )
+        for n in range(3):
+            with pytest.raises(UnauthorizedError):
+                await keys.verify(f"mlk_{n + 10**9:012x}_" + "a" * 43)
+        assert len(keys._seen) <= module.MAX_REMEMBERED + 1
+        assert text[:16] in keys._seen

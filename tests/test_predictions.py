@@ -1,0 +1,437 @@
+"""The prediction log: what it says, writes, loses and forgets."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import migrated, opened
+from servers import free_port
+from servers import postgres as own_postgres
+from sqlalchemy.orm import Session
+from starlette._utils import is_async_callable
+
+from app.db.predictions import Prediction, PredictionRepository
+from app.db.schema import upgrade
+from app.db.session import Database
+from app.engines.base import Generation, Message, Task, Usage
+from app.errors import DatabaseUnavailableError, InferenceFailedError, OverloadedError
+from app.observability.logs import request_id
+from app.observability.metrics import Metrics
+from app.services.inference import Prediction as Classification
+from app.services.prediction_records import MAX_INPUT_CHARS, InputKeeping, Origin, Recorder
+from app.services.prediction_retention import Retention, RetentionPolicy
+from app.services.prediction_writer import WriterPolicy, backoff_s
+from app.services.predictions import LogPolicy, PredictionLog
+
+START = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+ONE = Prediction(
+    time=START, id=1, request_id="r", task="chat", model="m", status=200, latency_ms=1.5
+)
+ORIGIN = Origin(key_id=7, model="sentiment", version="v1", latency_s=0.0125)
+MADE = Classification(
+    model="sentiment", version="v1", scores=(("POSITIVE", 0.9), ("NEGATIVE", 0.1))
+)
+QUICK = WriterPolicy(flush_s=0.01, retry_s=0.01, max_retry_s=0.05)
+TIMEOUT_S = 20
+OUT_OF_RANGE = 2**70  # no integer of either database
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with migrated(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
+    async with migrated(f"sqlite:///{tmp_path}/one.db") as database:
+        yield database
+
+
+def make_log(database: Database, metrics: Metrics | None = None, **given: Any) -> PredictionLog:
+    writer = replace(QUICK, **given)
+    return PredictionLog(database, policy=LogPolicy(writer=writer), metrics=metrics or Metrics())
+
+
+def rows(count: int) -> list[Prediction]:
+    return [replace(ONE, time=START + timedelta(seconds=n), id=n + 1) for n in range(count)]
+
+
+def put(log: PredictionLog, predictions: list[Prediction]) -> None:
+    for prediction in predictions:
+        log.put(prediction)
+
+
+def stored_ids(session: Session) -> list[int]:
+    return sorted(found.id for found in PredictionRepository(session).page(limit=1000))
+
+
+async def ids(database: Database) -> list[int]:
+    return await database.read(stored_ids)
+
+
+async def stored(database: Database, count: int) -> None:
+    """Ask the database until it has so many rows."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while len(await ids(database)) < count:
+            pass
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"mlapi_prediction_log_{name}", labels)
+
+
+def lost(metrics: Metrics, reason: str) -> float | None:
+    return value(metrics, "dropped_total", reason=reason)
+
+
+def away() -> str:
+    return f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+
+
+# Writing
+
+
+async def test_rows_are_written_in_batches_and_all_of_them_at_the_end(database: Database) -> None:
+    metrics = Metrics()
+    log = make_log(database, metrics, batch=10)
+    async with log.running():
+        put(log, rows(25))
+        assert log.waiting == 25
+        assert value(metrics, "waiting") == 25
+    assert await ids(database) == list(range(1, 26))
+    assert value(metrics, "rows_total") == 25
+    assert value(metrics, "seconds_count") == 3
+    assert value(metrics, "waiting") == 0
+
+
+async def test_one_row_is_written_without_waiting_for_others(sqlite: Database) -> None:
+    log = make_log(sqlite)
+    async with log.running():
+        log.put(ONE)
+        await stored(sqlite, 1)
+        put(log, rows(2)[1:])
+        await stored(sqlite, 2)
+
+
+async def test_a_whole_batch_does_not_wait_at_all(sqlite: Database) -> None:
+    log = make_log(sqlite, batch=4, flush_s=TIMEOUT_S * 2)
+    async with log.running():
+        put(log, rows(4))
+        await stored(sqlite, 4)
+
+
+async def test_a_full_log_drops_the_newest_and_counts(sqlite: Database) -> None:
+    metrics = Metrics()
+    log = make_log(sqlite, metrics, bound=3)
+    put(log, rows(5))
+    assert lost(metrics, "full") == 2
+    async with log.running():
+        pass
+    assert await ids(sqlite) == [1, 2, 3]
+
+
+async def test_losses_are_logged_once_and_summed_up_at_the_end(
+    sqlite: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = make_log(sqlite, bound=3)
+    async with log.running():
+        put(log, rows(50))
+    told = [r for r in caplog.records if r.message == "predictions_dropped"]
+    assert [vars(r)["count"] for r in told] == [1, 46]
+
+
+async def test_a_log_that_is_off_takes_nothing(sqlite: Database) -> None:
+    log = PredictionLog(sqlite, policy=LogPolicy(is_on=False), metrics=Metrics())
+    async with log.running():
+        log.put(ONE)
+        assert log.waiting == 0
+    assert await ids(sqlite) == []
+
+
+async def test_a_background_task_runs_on_the_loop_and_takes_many(sqlite: Database) -> None:
+    log = make_log(sqlite)
+    assert is_async_callable(log.keep)
+    async with log.running():
+        await log.keep(*rows(3))
+    assert await ids(sqlite) == [1, 2, 3]
+
+
+async def test_the_defaults_write_a_flood(sqlite: Database) -> None:
+    metrics = Metrics()
+    log = PredictionLog(sqlite, policy=LogPolicy(), metrics=metrics)
+    async with log.running():
+        put(log, rows(900))
+    assert value(metrics, "rows_total") == 900
+    assert lost(metrics, "full") == lost(metrics, "shutdown") == 0
+
+
+async def test_a_row_that_the_database_refuses_fails_alone(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
+    log = make_log(database, metrics)
+    poisoned = rows(9)
+    for place in (3, 8):
+        poisoned[place] = replace(poisoned[place], status=OUT_OF_RANGE, input="secret words")
+    async with log.running():
+        put(log, poisoned)
+    assert await ids(database) == [1, 2, 3, 5, 6, 7, 8]
+    assert (lost(metrics, "refused"), value(metrics, "rows_total")) == (2, 7)
+    assert "secret" not in caplog.text
+
+
+# A database that is away
+
+
+class LosesAnswers(Database):
+    """Commits, and then says that nothing was heard of it."""
+
+    unheard = 2
+
+    async def run(self, work: Callable[[Session], Any], *, timeout_s: float | None = None) -> Any:
+        result = await super().run(work, timeout_s=timeout_s)
+        self.unheard -= 1
+        if self.unheard >= 0:
+            raise DatabaseUnavailableError("timeout")
+        return result
+
+
+async def test_a_batch_whose_commit_was_not_heard_of_is_stored_and_counted_once(
+    database_url: str,
+) -> None:
+    metrics = Metrics()
+    database = LosesAnswers(database_url)
+    await asyncio.to_thread(upgrade, database)
+    log = make_log(database, metrics, batch=4)
+    async with log.running():
+        put(log, rows(6))
+    assert await ids(database) == [1, 2, 3, 4, 5, 6]
+    assert value(metrics, "rows_total") == 6
+    await database.close()
+
+
+async def test_rows_wait_for_a_database_that_comes_back() -> None:
+    outcomes: asyncio.Queue[str] = asyncio.Queue()
+
+    def observe(outcome: str, _seconds: float) -> None:
+        outcomes.put_nowait(outcome)
+
+    metrics = Metrics()
+    with own_postgres() as postgres:
+        assert postgres.server is not None
+        async with migrated(postgres.url, observe=observe, timeout_s=1) as database:
+            log = make_log(database, metrics, bound=5)
+            postgres.server.stop()
+            async with log.running():
+                put(log, rows(8))
+                async with asyncio.timeout(TIMEOUT_S):
+                    assert [await outcomes.get(), await outcomes.get()] == ["unreachable"] * 2
+                assert (log.waiting, lost(metrics, "full")) == (5, 3)
+                await asyncio.to_thread(postgres.server.start)
+                async with asyncio.timeout(TIMEOUT_S):
+                    while await outcomes.get() != "ok":
+                        pass
+            assert await ids(database) == [1, 2, 3, 4, 5]
+            assert value(metrics, "rows_total") == 5
+
+
+async def test_a_frozen_database_loses_nothing_and_doubles_nothing() -> None:
+    outcomes: asyncio.Queue[str] = asyncio.Queue()
+
+    def observe(outcome: str, _seconds: float) -> None:
+        outcomes.put_nowait(outcome)
+
+    with own_postgres() as postgres:
+        assert postgres.server is not None
+        async with migrated(postgres.url, observe=observe, timeout_s=0.5) as database:
+            log = make_log(database)
+            async with log.running():
+                with postgres.server.frozen():
+                    put(log, rows(6))
+                    async with asyncio.timeout(TIMEOUT_S):
+                        assert await outcomes.get() in {"timeout", "unreachable"}
+                async with asyncio.timeout(TIMEOUT_S):
+                    while await outcomes.get() != "ok":
+                        pass
+            assert await ids(database) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_database_too_slow_for_a_batch_gets_smaller_ones(sqlite: Database) -> None:
+    sizes: list[int] = []
+
+    class Slow(Database):
+        async def run(self, work: Any, *, timeout_s: float | None = None) -> Any:
+            sizes.append(len(work.keywords["rows"]))
+            if sizes[-1] > 3:
+                raise DatabaseUnavailableError("timeout")
+            return await super().run(work, timeout_s=timeout_s)
+
+    database = Slow(sqlite._url.render_as_string())
+    log = make_log(database, batch=8)
+    async with log.running():
+        put(log, rows(10))
+    assert await ids(database) == list(range(1, 11))
+    assert sizes[:5] == [8, 4, 2, 4, 2]
+    await database.close()
+
+
+async def test_the_end_waits_no_longer_than_its_budget_and_counts_what_is_lost() -> None:
+    metrics = Metrics()
+    async with opened(away()) as database:
+        log = make_log(database, metrics, drain_s=0.2, max_retry_s=TIMEOUT_S)
+        async with log.running():
+            put(log, rows(4))
+            started = time.monotonic()
+        assert time.monotonic() - started < 5
+        assert (lost(metrics, "shutdown"), log.waiting) == (4, 0)
+        log.put(ONE)
+        assert lost(metrics, "shutdown") == 5
+
+
+async def test_the_end_interrupts_a_long_pause(sqlite: Database) -> None:
+    class AwayOnce(Database):
+        failed = asyncio.Event()
+
+        async def run(self, work: Any, *, timeout_s: float | None = None) -> Any:
+            if not self.failed.is_set():
+                self.failed.set()
+                raise DatabaseUnavailableError
+            return await super().run(work, timeout_s=timeout_s)
+
+    database = AwayOnce(sqlite._url.render_as_string())
+    log = make_log(database, retry_s=TIMEOUT_S * 10, max_retry_s=TIMEOUT_S * 10)
+    async with asyncio.timeout(TIMEOUT_S), log.running():
+        log.put(ONE)
+        await database.failed.wait()
+    assert await ids(database) == [1]
+    await database.close()
+
+
+def test_pauses_grow_to_a_bound_and_differ() -> None:
+    policy = WriterPolicy(retry_s=0.2, max_retry_s=5)
+    for failures, longest in ((1, 0.2), (2, 0.4), (3, 0.8), (6, 5), (100_000, 5)):
+        assert longest * 0.8 <= backoff_s(policy, failures) <= longest
+    assert len({backoff_s(policy, 9) for _ in range(9)}) > 1
+
+
+# Retention
+
+
+async def test_old_rows_and_those_beyond_a_number_are_deleted(database: Database) -> None:
+    metrics = Metrics()
+    await database.run(lambda session: PredictionRepository(session).insert_many(rows(10)))
+
+    def now() -> datetime:
+        return START + timedelta(seconds=63)
+
+    by_age = Retention(database, policy=RetentionPolicy(age_s=60), metrics=metrics, now=now)
+    await by_age.apply()
+    assert await ids(database) == [4, 5, 6, 7, 8, 9, 10]
+    by_rows = Retention(database, policy=RetentionPolicy(rows=2), metrics=metrics, now=now)
+    await by_rows.apply()
+    assert await ids(database) == [9, 10]
+    assert value(metrics, "deleted_total") == 8
+
+
+async def test_retention_runs_beside_the_writer_again_and_again(sqlite: Database) -> None:
+    policy = LogPolicy(writer=QUICK, retention=RetentionPolicy(rows=1, every_s=0.01))
+    metrics = Metrics()
+    log = PredictionLog(sqlite, policy=policy, metrics=metrics)
+    async with log.running(), asyncio.timeout(TIMEOUT_S):
+        for count in (3, 6):
+            put(log, rows(count)[-3:])
+            while value(metrics, "deleted_total") != count - 1:
+                await ids(sqlite)
+    assert await ids(sqlite) == [6]
+
+
+async def test_retention_that_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(away()) as database:
+        retention = Retention(database, policy=RetentionPolicy(rows=1), metrics=Metrics())
+        await retention.apply()
+        await retention.apply()
+    told = [r for r in caplog.records if r.message == "retention_failed"]
+    assert [r.levelno for r in told] == [logging.WARNING]
+
+
+# What a row says
+
+
+def test_a_classification_says_who_what_and_how_long() -> None:
+    token = request_id.set("abc")
+    row = Recorder("hash").classified(MADE, text="Grüße", origin=ORIGIN)
+    request_id.reset(token)
+    assert (row.request_id, row.key_id, row.task) == ("abc", 7, "text-classification")
+    assert (row.model, row.version, row.status, row.latency_ms) == ("sentiment", "v1", 200, 12.5)
+    assert (row.label, row.score, row.error) == ("POSITIVE", 0.9, None)
+    assert row.input_hash == hashlib.sha256("Grüße".encode()).hexdigest()
+    assert row.input is None
+    assert abs(datetime.now(UTC) - row.time) < timedelta(seconds=TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    ("keeps", "has_hash", "kept"),
+    [("none", False, None), ("hash", True, None), ("text", True, "x" * MAX_INPUT_CHARS)],
+)
+def test_an_input_is_kept_as_it_is_set(
+    keeps: InputKeeping, *, has_hash: bool, kept: str | None
+) -> None:
+    row = Recorder(keeps).classified(MADE, text="x" * 5000, origin=ORIGIN)
+    assert ((row.input_hash is not None), row.input) == (has_hash, kept)
+
+
+def test_a_batch_has_a_row_for_each_text_and_its_own_error() -> None:
+    good, bad = Recorder("none").classified_batch(
+        [MADE, InferenceFailedError()], texts=["a", "b"], origin=ORIGIN
+    )
+    assert (good.status, good.label) == (200, "POSITIVE")
+    assert (bad.status, bad.error, bad.label) == (500, "inference_failed", None)
+    assert good.id != bad.id
+
+
+def test_vectors_have_one_row_a_request() -> None:
+    row = Recorder("text").embedded(texts=["a", "b"], tokens=8, origin=ORIGIN)
+    assert (row.task, row.input, row.prompt_tokens, row.status) == ("embedding", "a\nb", 8, 200)
+
+
+CHAT = [Message(role="system", content="Be kind."), Message(role="user", content="Hello")]
+
+
+def test_a_chat_says_its_tokens_and_how_it_ended() -> None:
+    end = Generation(
+        text="Hi", finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=2)
+    )
+    row = Recorder("text").chatted(end, messages=CHAT, ttft_s=0.02, origin=ORIGIN)
+    assert (row.task, row.input, row.status, row.finish_reason) == ("chat", "Hello", 200, "stop")
+    assert (row.prompt_tokens, row.completion_tokens, row.ttft_ms) == (9, 2, 20)
+
+
+def test_a_chat_that_failed_says_why() -> None:
+    row = Recorder("hash").chatted(OverloadedError(), messages=CHAT, ttft_s=None, origin=ORIGIN)
+    assert (row.status, row.error, row.ttft_ms) == (503, "overloaded", None)
+
+
+def test_a_chat_whose_client_left_says_so() -> None:
+    row = Recorder("hash").chatted(None, messages=CHAT, ttft_s=0.5, origin=ORIGIN)
+    assert (row.status, row.error, row.ttft_ms) == (499, "client_left", 500)
+
+
+async def test_an_error_leaves_a_row_and_goes_on(sqlite: Database) -> None:
+    log = make_log(sqlite)
+    with (
+        pytest.raises(OverloadedError),
+        log.failures(Task.CHAT, "Hello", key_id=7, model=None, started_s=time.monotonic()),
+    ):
+        raise OverloadedError
+    async with log.running():
+        pass
+    (row,) = await sqlite.read(lambda session: PredictionRepository(session).page(limit=9))
+    assert (row.task, row.status, row.error, row.key_id) == ("chat", 503, "overloaded", 7)
