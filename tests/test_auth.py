@@ -78,6 +78,12 @@ async def test_without_a_key_everything_but_probes_and_documents_is_401(tmp_path
             assert (await client.get(path)).status_code == 200, path
 
 
+async def test_where_no_key_is_needed_any_key_will_do(tmp_path: Path) -> None:
+    async with serving(tmp_path, MODELS) as client:
+        answer = await client.post("/predict", json={"text": "x"}, headers=bearer("whatever"))
+    assert answer.status_code == 200
+
+
 async def test_errors_of_keys_have_the_shape_of_their_dialect(tmp_path: Path) -> None:
     async with guarded(tmp_path) as client:
         problem = await client.post("/predict", json=BODIES["/predict"])

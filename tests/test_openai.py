@@ -259,7 +259,7 @@ async def test_a_header_that_is_wrong_is_named_without_its_place(tmp_path: Path)
         headers = {"X-Request-Timeout-Ms": "soon"}
         body = {"model": "echo", "messages": ASKED}
         answer = await client.post(CHAT, json=body, headers=headers)
-    check_error(answer, 400, "invalid_request", "X-Request-Timeout-Ms")
+    check_error(answer, 400, "invalid_request", "x-request-timeout-ms")
 
 
 def test_a_schema_reaches_the_engine_as_the_client_wrote_it() -> None:

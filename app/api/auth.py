@@ -36,11 +36,11 @@ async def get_caller(
         DatabaseUnavailableError: a key that was never seen while SQL doesn't answer.
 
     """
+    if not runtime.settings.needs_key:
+        return Caller()  # OpenAI's clients send some key, whether one is needed or not
     text = authorization.credentials if authorization else key_header
     if text is None:
-        if runtime.settings.needs_key:
-            raise UnauthorizedError
-        return Caller()
+        raise UnauthorizedError
     if runtime.settings.limits == "off":
         return await runtime.keys.verify(text)
     address = limited_address(caller_address(request.scope, runtime.trusted_proxies))
