@@ -101,7 +101,8 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     ended = run(tmp_path, "models", "export", "nobody", "folder")
     assert ended.returncode == 1
     assert ended.stderr == (
-        "ml-api: error: there is no model 'nobody' in the catalogue; it has sentiment, minilm, smollm2\n"
+        "ml-api: error: there is no model 'nobody' in the catalogue;"
+        " it has sentiment, minilm, smollm2\n"
     )
 
 
