@@ -79,7 +79,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Stop the clock; from here on the body's bounds hold."""
         self._is_in_headers = False
         self._stop_clock()
-        self.app_state["abort"] = self.transport.abort  # for a reader that takes nothing
+        # For a reader that takes nothing. Uvicorn makes each request a state of its own, before
+        # this; `app_state` is shared by all connections.
+        self.scope["state"]["abort"] = self.transport.abort
         super().on_headers_complete()
 
     def _start_clock(self) -> None:

@@ -23,10 +23,21 @@ from app.engines.base import (
     Embedder,
     Encoded,
     FloatArray,
+    Generation,
+    GenerationOptions,
+    Message,
+    OnToken,
     Task,
 )
+from app.engines.chat import LocalChat
 from app.engines.torch import _choose_device, _choose_dtype
-from app.errors import EngineError, SourceError, StartupError, UnsafeModelError
+from app.errors import (
+    EngineError,
+    InferenceFailedError,
+    SourceError,
+    StartupError,
+    UnsafeModelError,
+)
 from app.models.catalog import Limits, ModelSpec
 from app.models.loading import Loaded, ModelLoader, warm
 from app.models.sources import Sources
@@ -546,6 +557,54 @@ def test_an_engine_that_answers_in_another_shape_than_it_says_is_refused() -> No
         warm(WrongClassifier())
     with pytest.raises(EngineError, match=r"shape \(2, 3\) where \(2, 4\) is right"):
         warm(WrongEmbedder())
+
+
+class Recorder:
+    """Notes what is generated, and fails when it is told to."""
+
+    device, context_tokens = "none", 8
+
+    def __init__(self, kind: str, failure: Exception | None = None) -> None:
+        self.kind = kind
+        self.asked: list[GenerationOptions] = []
+        self._failure = failure
+
+    def generate(
+        self, _messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
+    ) -> Generation:
+        self.asked.append(options)
+        if self._failure:
+            raise self._failure
+        on_token("x")
+        return Generation(text="x", finish_reason="length", usage=None)
+
+    def close(self) -> NoReturn:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("kind", ["llama_cpp", "fake"])
+def test_a_chat_model_of_this_process_has_said_a_token_before_the_first_request(kind: str) -> None:
+    generator = Recorder(kind)
+    warm(LocalChat(generator, name="x"))
+    assert generator.asked == [GenerationOptions(max_tokens=1)]
+
+
+def test_a_remote_chat_model_is_not_asked_before_the_first_request() -> None:
+    generator = Recorder("remote")
+    warm(LocalChat(generator, name="x"))
+    assert generator.asked == []
+
+
+@pytest.mark.parametrize("failure", [InferenceFailedError(), RuntimeError("broken")])
+def test_a_chat_model_that_loads_but_cant_generate_is_told_before_the_first_request(
+    failure: Exception,
+) -> None:
+    with pytest.raises(EngineError, match=f"the first call failed: {type(failure).__name__}"):
+        warm(LocalChat(Recorder("llama_cpp", failure), name="x"))
+
+
+def test_a_fake_that_is_to_fail_among_its_tokens_loads(tmp_path: Path) -> None:
+    load(tmp_path, engine="fake", task=Task.CHAT, fake={"fail_after": 0})
 
 
 def test_a_fake_answers_by_the_text_alone_however_slow_it_is(tmp_path: Path) -> None:

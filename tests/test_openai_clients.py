@@ -229,10 +229,13 @@ def test_errors_become_the_client_s_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as long:
         ask(client, messages=[{"role": "user", "content": "word " * 2000}], stream=True)
     assert (long.value.code, long.value.param) == ("context_length_exceeded", "messages")
-    costly = {"name": "x", "schema": {"type": "string", "pattern": "^((a{0,20}x?){0,20}y?){0,20}$"}}
-    with pytest.raises(openai.BadRequestError) as stuck:
-        ask(client, response_format={"type": "json_schema", "json_schema": costly})
-    assert (stuck.value.code, stuck.value.param) == ("options_refused", "response_format")
+    pattern = {"type": "string", "pattern": "^((a{0,20}x?){0,20}y?){0,20}$"}
+    empty = {"type": "object", "properties": {"a": {"minLength": 5, "maxLength": 2}}}
+    for schema in (pattern, empty):
+        costly = {"name": "x", "schema": schema}
+        with pytest.raises(openai.BadRequestError) as stuck:
+            ask(client, response_format={"type": "json_schema", "json_schema": costly})
+        assert (stuck.value.code, stuck.value.param) == ("options_refused", "response_format")
     with pytest.raises(openai.NotFoundError):
         client.completions.create(model="smollm2", prompt="x")
 

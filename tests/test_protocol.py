@@ -5,8 +5,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
 from serving import FAKE, make_settings
 
 from app.protocol import MAX_HEADER_BYTES, BoundedHttpProtocol
@@ -118,3 +120,35 @@ async def test_many_requests_on_one_connection_are_not_taken_for_one_large_one(
         answer = await exchange(port, *[GET] * 50, LAST_GET)
         assert answer.count(b" 200 ") == 51
     assert count > 50
+
+
+async def test_each_request_can_abort_its_own_connection_and_no_other() -> None:
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        if scope["path"] == "/abort":
+            scope["state"]["abort"]()
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = uvicorn.Config(app, port=0, http=BoundedHttpProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    served = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    mine, other, third = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+    for reader, writer in (mine, other, third):
+        writer.write(GET)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+    mine[1].write(b"GET /abort HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await asyncio.wait_for(mine[0].read(), 10) == b""
+    for reader, writer in (other, third):
+        writer.write(GET)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+    fresh = await asyncio.open_connection("127.0.0.1", port)  # with its first request
+    fresh[1].write(b"GET /abort HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await asyncio.wait_for(fresh[0].read(), 10) == b""
+    for _, writer in (mine, other, third, fresh):
+        writer.close()
+    server.should_exit = True
+    await served

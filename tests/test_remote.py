@@ -206,6 +206,33 @@ async def test_a_burst_of_tokens_is_not_taken_for_a_slow_reader(tmp_path: Path) 
     assert lines[-1]["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(
+    ("said", "streamed", "whole"),
+    [
+        (["a", "\ud83d", "\ude00", "b"], ["a", "\U0001f600", "b"], "a\U0001f600b"),
+        (["\ud83d\ude00 ", "é"], ["\U0001f600 ", "é"], "\U0001f600 é"),
+        (["a\ud83d", "b", "\ude00"], ["a", "\ufffdb", "\ufffd"], "a\ufffdb\ufffd"),
+    ],
+    ids=["halves", "pair", "odd halves"],
+)
+async def test_halves_of_characters_are_joined_or_replaced_and_the_stream_goes_on(
+    tmp_path: Path, said: list[str], streamed: list[str], whole: str
+) -> None:
+    answered, _ = await ask(tmp_path, say(*said), path="/chat/stream")
+    lines = [json.loads(line) for line in answered.text.splitlines()]
+    assert [line["token"] for line in lines] == [*streamed, ""]
+    assert (lines[-1]["done"], lines[-1]["finish_reason"]) == (True, "stop")
+    answered, _ = await ask(tmp_path, say(*said))
+    assert (answered.status_code, answered.json()["answer"]) == (200, whole)
+
+
+async def test_half_a_character_at_the_end_is_no_token(tmp_path: Path) -> None:
+    answered, _ = await ask(tmp_path, say("a", "\ud83d"), path="/chat/stream")
+    lines = [json.loads(line) for line in answered.text.splitlines()]
+    assert [line["token"] for line in lines] == ["a", ""]
+    assert lines[-1]["finish_reason"] == "stop"
+
+
 # What fails before the first token
 
 REFUSALS = [

@@ -86,6 +86,7 @@ class StreamResponse(Response):
                 raise
             except Exception:
                 log.exception("stream_failed", extra={"model": stream.model})
+                stream.finish(InternalError())
                 await self._write_last(send, InternalError())
 
     async def _write_all(self, stream: Stream, first: list[str], send: Send) -> None:

@@ -32,6 +32,8 @@ REASONS = {
     "max_tokens": "length",
     "model_length": "length",
 }
+# First halves of characters beyond 16 bits, in UTF-16.
+HIGH_SURROGATES = frozenset(map(chr, range(0xD800, 0xDC00)))
 PROMPT = ChatPromptTemplate([MessagesPlaceholder("system"), MessagesPlaceholder("messages")])
 
 
@@ -53,6 +55,7 @@ class TokenQueue(AsyncCallbackHandler):
         # With room for the end: putting it never waits and never fails.
         self._queue: asyncio.Queue[str | None] = asyncio.Queue(bound + 1)
         self.is_over = False  # and all was read
+        self._half = ""  # of a character whose other half is still to come
 
     async def on_chat_model_start(
         self,
@@ -69,7 +72,9 @@ class TokenQueue(AsyncCallbackHandler):
             ReaderTooSlowError: the queue is full.
 
         """
-        text = _clean(token if isinstance(token, str) else _text_of(token))
+        text = self._half + (token if isinstance(token, str) else _text_of(token))
+        self._half = text[-1:] if text[-1:] in HIGH_SURROGATES else ""
+        text = _clean(text.removesuffix(self._half))
         if not text:
             return
         if self._queue.qsize() >= self._bound:
@@ -157,8 +162,10 @@ def _finish_reason(told: Mapping[str, Any]) -> str | None:
 
 
 def _clean(text: str) -> str:
-    """Replace halves of characters, which some servers send and JSON can't hold."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    """Join halves of characters, which some servers send and JSON can't hold; replace odd ones."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _text_of(content: Sequence[Any]) -> str:

@@ -35,25 +35,22 @@ def check_cost(response_format: Mapping[str, Any] | None) -> None:
     """Let a format pass whose grammar is cheap.
 
     Raises:
-        OptionsRefusedError: its schema has a `pattern`, or too many alternatives.
+        OptionsRefusedError: its schema is too long, has a `pattern`, a range that holds nothing, a
+            `$ref` to elsewhere than its definitions, or too many alternatives.
 
     """
     schema = ((response_format or {}).get("json_schema") or {}).get("schema")
-    count = 0
-    if len(json.dumps(schema)) > MAX_CHARS:
+    try:
+        chars = len(json.dumps(schema))
+    except RecursionError:
+        raise _refuse("The JSON schema is nested too deeply.") from None
+    if chars > MAX_CHARS:
         raise _refuse(f"The JSON schema is longer than {MAX_CHARS} characters.")
-    if isinstance(schema, dict):
-        _check_bounds(schema)
-    for keyword, value in _keywords(schema):
-        if keyword == "pattern":
-            raise _refuse("A JSON schema's `pattern` is not supported.")
-        if keyword == "$ref" and not (isinstance(value, str) and REFERENCE.fullmatch(value)):
-            raise _refuse("A JSON schema's `$ref` must be `#`, or name one of its `$defs`.")
-        for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, dict):
-                _check_bounds(part)
-        if keyword in ALTERNATIVES and isinstance(value, list | dict):
-            count += len(value)
+    count = 0
+    for part in _schemas(schema):
+        _check_keywords(part)
+        held = [value for keyword, value in part.items() if keyword in ALTERNATIVES]
+        count += sum(len(value) for value in held if isinstance(value, list | dict))
     if count > MAX_ALTERNATIVES:
         raise _refuse(
             f"The JSON schema has {count} properties, enum values and other alternatives;"
@@ -61,8 +58,13 @@ def check_cost(response_format: Mapping[str, Any] | None) -> None:
         )
 
 
-def _check_bounds(schema: Mapping[str, Any]) -> None:
-    """Refuse a range that holds nothing: llama.cpp looks for it for ever."""
+def _check_keywords(schema: Mapping[str, Any]) -> None:
+    """Refuse what can't be had; a range that holds nothing is looked for by llama.cpp for ever."""
+    if "pattern" in schema:
+        raise _refuse("A JSON schema's `pattern` is not supported.")
+    reference = schema.get("$ref", "#")
+    if not (isinstance(reference, str) and REFERENCE.fullmatch(reference)):
+        raise _refuse("A JSON schema's `$ref` must be `#`, or name one of its `$defs`.")
     for least, most in RANGES:
         low, high = schema.get(least), schema.get(most)
         if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
@@ -73,13 +75,16 @@ def _refuse(detail: str) -> OptionsRefusedError:
     return OptionsRefusedError(detail, extensions={"field": "response_format"})
 
 
-def _keywords(schema: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  # JSON can be anything
-    """Yield every keyword of a schema and of those in it."""
-    for keyword, value in schema.items() if isinstance(schema, dict) else ():
-        yield keyword, value
-        if keyword in NAMED and isinstance(value, dict):
-            inner = list(value.values())
-        else:
-            inner = value if isinstance(value, list) else [value]
-        for part in inner if keyword not in DATA else ():
-            yield from _keywords(part)
+def _schemas(schema: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401  # JSON can be anything
+    """Yield a schema and those in it, however deep."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, dict):
+            continue
+        yield part
+        for keyword, value in part.items():
+            if keyword in NAMED and isinstance(value, dict):
+                waiting += value.values()
+            elif keyword not in DATA:
+                waiting += value if isinstance(value, list) else [value]

@@ -74,7 +74,7 @@ class LlamaCppGenerator:
         }
         try:
             self._server.handle_chat_completions(body, answer.take)
-        except ValueError as refused:
+        except (TypeError, ValueError) as refused:  # the first for numbers beyond 64 bits
             raise OptionsRefusedError from refused
         return answer.finish()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.engines.base import (
+    ChatEngine,
     ChatOptions,
     Classifier,
     Embedder,
@@ -14,7 +15,7 @@ from app.engines.base import (
     Task,
 )
 from app.engines.loader import load_engine
-from app.errors import EngineError, SourceError
+from app.errors import EngineError, ServiceError, SourceError
 from app.models.catalog import ModelSpec
 from app.models.sources import Resolved, Sources
 from app.models.verify import verify
@@ -140,7 +141,11 @@ def warm(engine: Engine) -> None:
         elif isinstance(engine, Embedder):
             vectors = engine.embed(engine.encode(WARM_TEXTS))
             _check_shape(vectors.shape, (len(WARM_TEXTS), engine.dimensions))
-    except (RuntimeError, ValueError, LookupError, MemoryError) as failure:
+        elif isinstance(engine, ChatEngine) and engine.kind != "remote":
+            # The template's own tokens are enough, and fit into any context. Somebody else's
+            # server would want money.
+            engine.chat_model.invoke("", max_tokens=1)
+    except (ServiceError, RuntimeError, ValueError, LookupError, MemoryError) as failure:
         raise EngineError(
             f"the first call failed: {type(failure).__name__}: {failure}"
         ) from failure
