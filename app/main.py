@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from prometheus_client import Gauge
 from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app.api import chat, embeddings, health, keys, models, openai, pages, predict, predictions
@@ -25,6 +26,14 @@ from app.runtime import OnFatal, open_runtime
 from app.settings import Settings, load_settings
 
 DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."
+# What a page may send along; keys are no cookies, so no credentials.
+CORS_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "X-API-Key",
+    "X-Request-ID",
+    "X-Request-Timeout-Ms",
+)
 FEATURES = (predict, embeddings, chat, openai, models, keys, predictions, health, pages)
 
 
@@ -104,7 +113,16 @@ def create_app(settings: Settings | None = None, *, on_fatal: OnFatal = stop_ser
 def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     """Return the middleware, the outermost first."""
     timeout_s = settings.request_timeout_ms / 1000
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=CORS_HEADERS,
+        expose_headers=["Retry-After", "X-Request-ID"],
+    )
     return [
+        *([cors] if origins else []),
         Middleware(RequestLogMiddleware),
         Middleware(HttpMetricsMiddleware, metrics=metrics),
         Middleware(exceptions.ErrorBoundaryMiddleware, metrics=metrics),

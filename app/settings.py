@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         description="Addresses and networks of proxies whose `X-Forwarded-For` is believed, with "
         "commas between them.",
     )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may call the service from a browser, with commas between "
+        "them; default: none.",
+    )
     metrics_need_key: bool = Field(
         default=False, description="Whether `/metrics` needs a key with the scope `metrics`."
     )

@@ -137,6 +137,10 @@ class Counting:
         self._database = database
         self.reads = 0
 
+    @property
+    def is_answering(self) -> bool:
+        return self._database.is_answering
+
     async def read(self, work: Any) -> Any:
         self.reads += 1
         return await self._database.read(work)
@@ -178,6 +182,32 @@ async def test_while_sql_is_away_a_known_key_holds_and_an_unknown_one_gets_503()
                 clock.now_s += 200
                 with pytest.raises(DatabaseUnavailableError):
                     await keys.verify(known)
+
+
+async def test_while_sql_is_away_only_the_first_request_waits_for_it() -> None:
+    clock = Clock()
+    with postgres() as server, server.database() as url:
+        async with migrated(url, timeout_s=0.3) as database:
+            counting = Counting(database)
+            keys = make(counting, clock)  # type: ignore[arg-type]  # as above
+            key, known = await keys.create(wanted())
+            await keys.verify(known)
+            assert server.server is not None
+            with server.server.frozen():
+                clock.now_s += 5
+                await keys.verify(known)
+                for _ in range(50):
+                    before = asyncio.all_tasks()
+                    # It answers without a turn of the loop: nothing was waited for.
+                    with pytest.raises(StopIteration):
+                        keys.verify(known).send(None)
+                assert len(asyncio.all_tasks() - before) <= 1
+                assert counting.reads <= 2
+            assert await database.check() is None
+            await make(database).revoke(key.id)
+            clock.now_s += 5
+            with pytest.raises(UnauthorizedError):
+                await keys.verify(known)
 
 
 async def test_made_up_prefixes_dont_push_known_keys_out(tmp_path: Any) -> None:

@@ -137,6 +137,36 @@ async def test_the_pages_load_nothing_from_elsewhere(tmp_path: Path, page: str) 
             assert len(answer.content) > 1000
 
 
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_pages_are_framed_by_nobody(tmp_path: Path, page: str) -> None:
+    async with serving(tmp_path) as client:
+        headers = (await client.get(page)).headers
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+async def test_pages_of_other_origins_may_call_only_where_that_is_set(tmp_path: Path) -> None:
+    asked = {
+        "Origin": "https://page.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "Authorization",
+    }
+    async with serving(tmp_path) as client:
+        closed = await client.options("/predict", headers=asked)
+        plain = await client.get("/models", headers=asked)
+    assert closed.status_code == 405
+    assert "access-control-allow-origin" not in plain.headers
+    origins = "https://page.example, https://other.example"
+    async with serving(tmp_path, cors_origins=origins) as client:
+        opened = await client.options("/predict", headers=asked)
+        foreign = await client.options("/predict", headers=asked | {"Origin": "https://evil"})
+    assert opened.status_code == 200
+    assert opened.headers["access-control-allow-origin"] == "https://page.example"
+    assert "access-control-allow-credentials" not in opened.headers
+    assert "access-control-allow-origin" not in foreign.headers
+
+
 async def test_the_root_leads_to_the_pages(tmp_path: Path) -> None:
     async with serving(tmp_path) as client:
         answer = await client.get("/")

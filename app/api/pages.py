@@ -10,6 +10,12 @@ from fastapi.staticfiles import StaticFiles
 
 router = APIRouter(include_in_schema=False)
 STATIC = "/static/docs"
+# Nobody frames these pages, guesses their type, or hears where their readers go next.
+SAFE = {
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 @router.get("/")
@@ -21,25 +27,34 @@ async def index() -> RedirectResponse:
 @router.get("/docs")
 async def swagger() -> HTMLResponse:
     """Show Swagger UI."""
-    return get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title="ml-api",
-        swagger_js_url=f".{STATIC}/swagger-ui-bundle.js",
-        swagger_css_url=f".{STATIC}/swagger-ui.css",
-        swagger_favicon_url=f".{STATIC}/favicon.png",
+    return _safe(
+        get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title="ml-api",
+            swagger_js_url=f".{STATIC}/swagger-ui-bundle.js",
+            swagger_css_url=f".{STATIC}/swagger-ui.css",
+            swagger_favicon_url=f".{STATIC}/favicon.png",
+        )
     )
 
 
 @router.get("/redoc")
 async def redoc() -> HTMLResponse:
     """Show ReDoc."""
-    return get_redoc_html(
-        openapi_url="openapi.json",
-        title="ml-api",
-        redoc_js_url=f".{STATIC}/redoc.standalone.js",
-        redoc_favicon_url=f".{STATIC}/favicon.png",
-        with_google_fonts=False,
+    return _safe(
+        get_redoc_html(
+            openapi_url="openapi.json",
+            title="ml-api",
+            redoc_js_url=f".{STATIC}/redoc.standalone.js",
+            redoc_favicon_url=f".{STATIC}/favicon.png",
+            with_google_fonts=False,
+        )
     )
+
+
+def _safe(page: HTMLResponse) -> HTMLResponse:
+    page.headers.update(SAFE)
+    return page
 
 
 def mount_static(app: FastAPI) -> None:

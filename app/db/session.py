@@ -79,6 +79,11 @@ class Database:
     def __repr__(self) -> str:
         return f"Database({self.dialect})"  # a URL can hold a password in many places
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether the last call that ended was answered."""
+        return self._is_answering
+
     async def run(self, work: Work[T], *, timeout_s: float | None = None) -> T:
         """Run work in one transaction, and commit it.
 

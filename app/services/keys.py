@@ -190,32 +190,44 @@ class KeyService:
         age_s = self._clock() - seen.at_s if seen else self._stale_s
         if seen and age_s < self._cache_s:
             return seen.key
+        asked = self._ask(prefix)
+        is_believed = seen is not None and age_s < self._stale_s
+        if seen and is_believed and not self._database.is_answering:
+            return seen.key  # or every request would wait for a timeout
         try:
-            key = await self._ask(prefix)
+            # One who leaves must not take the answer away from the others.
+            return await asyncio.shield(asked)
         except DatabaseUnavailableError:
-            if seen is None or age_s >= self._stale_s:
+            if seen is None or not is_believed:
                 raise
             return seen.key
-        self._seen[prefix] = _Seen(key, self._clock())
-        self._seen.move_to_end(prefix)
-        if len(self._seen) > MAX_REMEMBERED:
-            self._forget_one()
-        return key
 
     def _forget_one(self) -> None:
         """Forget an unknown prefix before any known one: anybody can make those up."""
         unknown = (prefix for prefix, seen in self._seen.items() if seen.key is None)
         del self._seen[next(unknown, next(iter(self._seen)))]
 
-    async def _ask(self, prefix: str) -> ApiKey | None:
+    def _ask(self, prefix: str) -> asyncio.Task[ApiKey | None]:
         """Ask the database, once for all who want to know at this moment."""
         task = self._asking.get(prefix)
         if task is None:
-            task = asyncio.create_task(self._database.read(partial(_by_prefix, prefix=prefix)))
+            task = asyncio.create_task(self._learn(prefix))
             self._asking[prefix] = task
-            task.add_done_callback(lambda _: self._asking.pop(prefix, None))
-        # One who leaves must not take the answer away from the others.
-        return await asyncio.shield(task)
+            task.add_done_callback(lambda ended: self._asked(prefix, ended))
+        return task
+
+    def _asked(self, prefix: str, ended: asyncio.Task[ApiKey | None]) -> None:
+        del self._asking[prefix]
+        if not ended.cancelled():
+            ended.exception()  # maybe nobody waited for it; the database has logged it
+
+    async def _learn(self, prefix: str) -> ApiKey | None:
+        key = await self._database.read(partial(_by_prefix, prefix=prefix))
+        self._seen[prefix] = _Seen(key, self._clock())
+        self._seen.move_to_end(prefix)
+        if len(self._seen) > MAX_REMEMBERED:
+            self._forget_one()
+        return key
 
 
 def _by_prefix(session: Session, *, prefix: str) -> ApiKey | None:
