@@ -14,7 +14,8 @@ from app.api.dialects import NdjsonDialect
 from app.api.streams import StreamResponse
 from app.batching.deadline import Deadline
 from app.engines.base import Message
-from app.services.streaming import ChatService, Conversation
+from app.errors import ModelNotFoundError
+from app.services.streaming import ChatService, Conversation, Ended
 
 CHAT = """
 [[models]]
@@ -160,6 +161,21 @@ async def test_an_error_before_the_first_token_has_its_own_status(
         answer = await client.post(path, json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_chat_that_never_began_is_told_to_whoever_keeps_accounts(tmp_path: Path) -> None:
+    told: list[Ended] = []
+    app = make_app(tmp_path, CHAT)
+    async with running(app):
+        chat = ChatService(app.state.runtime.registry, buffer_tokens=8)
+        asked = Conversation(
+            messages=[Message(role="user", content="a")], model_name="nobody", on_end=told.append
+        )
+        with pytest.raises(ModelNotFoundError):
+            await chat.answer(asked, deadline=Deadline.after(10))
+    (ended,) = told
+    assert (ended.model, ended.version, ended.tokens) == ("nobody", None, 0)
+    assert isinstance(ended.end, ModelNotFoundError)
 
 
 USER = {"role": "user", "content": "a"}

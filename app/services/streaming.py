@@ -44,7 +44,7 @@ class Ended:
     """A generation that is over, for those who keep accounts."""
 
     model: str
-    version: str  # of the model's files
+    version: str | None  # of the model's files; None: it never began
     end: End | None  # None: its client left, or the process ended
     tokens: int  # of the answer, that came
     seconds: float
@@ -180,13 +180,12 @@ class ChatService:
 
         """
         started_s = time.monotonic()
-        with ExitStack() as held:
-            lease = held.enter_context(self._registry.lease(asked.model_name, Task.CHAT))
-            generations = cast("Generations", lease.model)
-            place = await generations.enter(deadline)
-            held.callback(generations.leave, place)
-            stream = Stream(lease, place, started_s=started_s, bound=self._buffer_tokens)
-            task = generations.start(_generate(generations, asked, stream), held.pop_all())
+        try:
+            stream, task, generations, place = await self._begin(asked, deadline, started_s)
+        except ServiceError as error:
+            if asked.on_end is not None:
+                asked.on_end(_refused(asked, error, time.monotonic() - started_s))
+            raise
         loop = asyncio.get_running_loop()
         clock = loop.call_later(deadline.remaining_s, _expire, stream, task)
         try:
@@ -203,6 +202,31 @@ class ChatService:
                 _account(generations, stream, place)
                 if asked.on_end is not None:
                     asked.on_end(stream.ended())
+
+    async def _begin(
+        self, asked: Conversation, deadline: Deadline, started_s: float
+    ) -> tuple[Stream, asyncio.Task[None], Generations, Place]:
+        """Borrow the model, take a place, start the generation; it holds both until it ends."""
+        with ExitStack() as held:
+            lease = held.enter_context(self._registry.lease(asked.model_name, Task.CHAT))
+            generations = cast("Generations", lease.model)
+            place = await generations.enter(deadline)
+            held.callback(generations.leave, place)
+            stream = Stream(lease, place, started_s=started_s, bound=self._buffer_tokens)
+            task = generations.start(_generate(generations, asked, stream), held.pop_all())
+        return stream, task, generations, place
+
+
+def _refused(asked: Conversation, error: ServiceError, seconds: float) -> Ended:
+    """Return what is to be said of a generation that never began."""
+    return Ended(
+        model=asked.model_name or "",
+        version=None,
+        end=error,
+        tokens=0,
+        seconds=seconds,
+        first_token_s=None,
+    )
 
 
 async def _generate(generations: Generations, asked: Conversation, stream: Stream) -> None:
