@@ -10,6 +10,7 @@ from app.api.callers import caller_address, limited_address
 from app.api.deps import RuntimeDep
 from app.errors import ForbiddenError, UnauthorizedError
 from app.limits.limit import parse
+from app.runtime import Runtime
 from app.services.keys import Caller, Scope
 
 # Wrong keys from one address; a person mistypes a few times, a guesser doesn't stop there.
@@ -43,7 +44,7 @@ async def get_caller(
         raise UnauthorizedError
     if runtime.settings.limits == "off":
         return await runtime.keys.verify(text)
-    address = limited_address(caller_address(request.scope, runtime.trusted_proxies))
+    address = _address(request, runtime)
     failures = await runtime.failures.peek(FAILURES, "key", address)
     if not failures.is_allowed:
         raise failures.refusal()
@@ -83,4 +84,8 @@ def _who(request: Request, runtime: RuntimeDep, caller: Caller) -> str:
     """Return what a limit counts by: the key, else the address."""
     if caller.key_id is not None:
         return f"key:{caller.key_id}"
+    return _address(request, runtime)
+
+
+def _address(request: Request, runtime: Runtime) -> str:
     return limited_address(caller_address(request.scope, runtime.trusted_proxies))

@@ -72,15 +72,17 @@ async def get_deadline(
     request: Request, runtime: RuntimeDep, wished_ms: WishedTimeout = MAX_TIMEOUT_MS
 ) -> Deadline:
     """Return when the answer is too late: the client's wish, but never more than the setting."""
-    timeout_ms = min(wished_ms, runtime.settings.request_timeout_ms)
-    return Deadline(at_s=request.state.received_s + timeout_ms / 1000)
+    return _deadline(request, min(wished_ms, runtime.settings.request_timeout_ms))
 
 
 async def get_chat_deadline(
     request: Request, runtime: RuntimeDep, wished_ms: WishedTimeout = MAX_TIMEOUT_MS
 ) -> Deadline:
     """Return when the last token is too late; an answer takes longer than a classification."""
-    timeout_ms = min(wished_ms, runtime.settings.chat_timeout_ms)
+    return _deadline(request, min(wished_ms, runtime.settings.chat_timeout_ms))
+
+
+def _deadline(request: Request, timeout_ms: int) -> Deadline:
     return Deadline(at_s=request.state.received_s + timeout_ms / 1000)
 
 

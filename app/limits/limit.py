@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from limits import RateLimitItem, parse_many
 
@@ -71,6 +72,7 @@ class Verdict:
         )
 
 
+@lru_cache(maxsize=1024)  # a key's limit is read again with each of its requests
 def parse(text: str) -> Limit:
     """Read a limit string.
 
