@@ -1,5 +1,8 @@
 """`/embed`."""
 
+from collections.abc import Sequence
+from typing import Annotated
+
 import numpy as np
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
@@ -8,8 +11,9 @@ from app.api.auth import CallerDep, allow
 from app.api.deps import DeadlineDep, EmbeddingsDep, JsonRoute, RuntimeDep
 from app.api.noting import NoteDep
 from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
-from app.engines.base import Task
+from app.engines.base import FloatArray, Task
 from app.models.schemas import EmbedRequest, EmbedResponse
+from app.services.embeddings import Embeddings
 from app.services.keys import Scope
 
 router = APIRouter(
@@ -19,30 +23,60 @@ router = APIRouter(
 DECIMALS = 7
 
 
+class AccountedEmbedding:
+    """Embeds texts for a route, logs it, and charges the caller."""
+
+    def __init__(
+        self,
+        embeddings: EmbeddingsDep,
+        deadline: DeadlineDep,
+        caller: CallerDep,
+        runtime: RuntimeDep,
+        note: NoteDep,
+    ) -> None:
+        self._embeddings = embeddings
+        self._deadline = deadline
+        self._caller = caller
+        self._ledger = runtime.ledger
+        self._note = note
+
+    async def __call__(
+        self, texts: Sequence[str], *, model_name: str | None, dimensions: int | None = None
+    ) -> Embeddings:
+        """Embed; raises as `EmbeddingService.embed` does."""
+        note = self._note
+        with note.failures(Task.EMBEDDING, "\n".join(texts), model=model_name):
+            made = await self._embeddings.embed(
+                texts, model_name=model_name, deadline=self._deadline, dimensions=dimensions
+            )
+        origin = note.origin(made.model, version=made.version)
+        note.keep(note.record.embedded(texts=texts, tokens=made.tokens, origin=origin))
+        await self._ledger.charge(self._caller, len(texts))
+        return made
+
+
+EmbedDep = Annotated[AccountedEmbedding, Depends()]
+
+
+def plain(vectors: FloatArray) -> list[list[float]]:
+    """Return vectors as JSON has them."""
+    rounded: list[list[float]] = np.round(vectors.astype(np.float64), DECIMALS).tolist()
+    return rounded
+
+
 @router.post(
     "/embed",
     summary="Embed texts",
     responses=problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL),
     response_model=EmbedResponse,
 )
-async def embed(
-    asked: EmbedRequest,
-    embeddings: EmbeddingsDep,
-    deadline: DeadlineDep,
-    caller: CallerDep,
-    runtime: RuntimeDep,
-    note: NoteDep,
-) -> Response:
+async def embed(asked: EmbedRequest, embed_texts: EmbedDep) -> Response:
     """Embed up to 256 texts; `truncated` names those that were cut to the model's window."""
-    with note.failures(Task.EMBEDDING, "\n".join(asked.texts), model=asked.model_name):
-        made = await embeddings.embed(asked.texts, model_name=asked.model_name, deadline=deadline)
-    origin = note.origin(made.model, version=made.version)
-    note.keep(note.record.embedded(texts=asked.texts, tokens=made.tokens, origin=origin))
-    await runtime.ledger.charge(caller, len(asked.texts))
+    made = await embed_texts(asked.texts, model_name=asked.model_name)
     answer = {
         "model": made.model,
         "dimensions": made.dimensions,
-        "embeddings": np.round(made.vectors.astype(np.float64), DECIMALS).tolist(),
+        "embeddings": plain(made.vectors),
         "truncated": made.truncated,
     }
     # Up to 100,000 numbers: validating what was just made would take longer than making it.

@@ -5,22 +5,19 @@ import time
 import uuid
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic_core import to_json
 
-from app.api.auth import CallerDep, allow, get_caller
+from app.api.auth import allow, get_caller
 from app.api.deps import (
     ChatDeadlineDep,
     ChatDep,
-    DeadlineDep,
-    EmbeddingsDep,
     JsonRoute,
     RegistryDep,
-    RuntimeDep,
 )
 from app.api.dialects import OpenAiDialect, openai_usage
-from app.api.noting import Account, AccountDep, NoteDep
+from app.api.embeddings import EmbedDep, plain
+from app.api.noting import Account, AccountDep
 from app.api.problems import WITH_BODY, WITH_CHAT, WITH_KEY, WITH_MODEL, openai_problems
 from app.api.streams import StreamResponse
 from app.engines.base import FloatArray, GenerationOptions, Message, Task
@@ -52,8 +49,6 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 TASKS = frozenset({Task.CHAT, Task.EMBEDDING})
 # Any number is a seed; llama.cpp takes 32 bits, and the highest of them means "a random one".
 SEEDS = 2**32 - 1
-# As /embed answers them.
-DECIMALS = 7
 CHUNK = (
     'data: {"id":"chatcmpl-0b9a","object":"chat.completion.chunk","created":1795348800,'
     '"model":"smollm2","choices":[{"index":0,"delta":{"content":"The"},"finish_reason":null}]}\n\n'
@@ -133,25 +128,10 @@ async def complete_chat(
     dependencies=[Depends(allow(Scope.EMBED))],
     response_model=EmbeddingsResponse,
 )
-async def create_embeddings(
-    asked: EmbeddingsRequest,
-    embeddings: EmbeddingsDep,
-    deadline: DeadlineDep,
-    caller: CallerDep,
-    runtime: RuntimeDep,
-    note: NoteDep,
-) -> Response:
+async def create_embeddings(asked: EmbeddingsRequest, embed_texts: EmbedDep) -> Response:
     """Embed up to 2048 texts; a longer one than the model's window is cut."""
-    with note.failures(Task.EMBEDDING, "\n".join(asked.input), model=asked.model):
-        made = await embeddings.embed(
-            asked.input, model_name=asked.model, deadline=deadline, dimensions=asked.dimensions
-        )
-    origin = note.origin(made.model, version=made.version)
-    note.keep(note.record.embedded(texts=asked.input, tokens=made.tokens, origin=origin))
-    await runtime.ledger.charge(caller, len(asked.input))
-    written = (
-        _in_base64(made.vectors) if asked.encoding_format == "base64" else _plain(made.vectors)
-    )
+    made = await embed_texts(asked.input, model_name=asked.model, dimensions=asked.dimensions)
+    written = _in_base64(made.vectors) if asked.encoding_format == "base64" else plain(made.vectors)
     answer = {
         "object": "list",
         "data": [
@@ -163,11 +143,6 @@ async def create_embeddings(
     }
     # Up to 100,000 numbers: validating what was just made would take longer than making it.
     return Response(to_json(answer), media_type="application/json")
-
-
-def _plain(vectors: FloatArray) -> list[list[float]]:
-    plain: list[list[float]] = np.round(vectors.astype(np.float64), DECIMALS).tolist()
-    return plain
 
 
 def _in_base64(vectors: FloatArray) -> list[str]:
