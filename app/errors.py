@@ -95,6 +95,22 @@ class ModelNotFoundError(ServiceError):
     title = "Model not found"
 
 
+class DocumentNotFoundError(ServiceError):
+    """There is no such document."""
+
+    status = 404
+    code = "document_not_found"
+    title = "Document not found"
+
+
+class JobNotFoundError(ServiceError):
+    """There is no such job."""
+
+    status = 404
+    code = "job_not_found"
+    title = "Job not found"
+
+
 class MethodNotAllowedError(ServiceError):
     """The path is not served with this method; the Allow header names those that are."""
 
@@ -207,6 +223,22 @@ class ModelNameConflictError(ServiceError):
     title = "Two models named"
 
 
+class IdempotencyConflictError(ServiceError):
+    """The Idempotency-Key was used before, for another request."""
+
+    status = 409
+    code = "idempotency_conflict"
+    title = "Idempotency conflict"
+
+
+class JobStateError(ServiceError):
+    """The job's status doesn't allow this."""
+
+    status = 409
+    code = "job_state"
+    title = "Not in this status"
+
+
 class BodyTooLargeError(ServiceError):
     """The body is larger than the service accepts."""
 
@@ -283,6 +315,14 @@ class DatabaseUnavailableError(ServiceError):
     def __init__(self, reason: str = "unreachable") -> None:
         super().__init__(retry_after_s=2)
         self.reason = reason  # for the log and /ready; a client isn't told
+
+
+class JobsUnavailableError(ServiceError):
+    """The service has no queue for jobs; set REDIS_URL."""
+
+    status = 503
+    code = "jobs_unavailable"
+    title = "Jobs unavailable"
 
 
 class NotReadyError(ServiceError):

@@ -95,7 +95,36 @@ class Settings(BaseSettings):
         2_000, description="Bound of one SQL transaction in milliseconds, its wait included."
     )
     redis_url: SecretStr | None = Field(
-        None, description="Redis or Valkey that replicas share their limits in; default: none."
+        None,
+        description="Redis or Valkey: the broker of jobs, and where replicas share their limits; "
+        "default: the service starts a Valkey and a worker of its own, and counts in memory.",
+    )
+    max_documents_bytes: Positive = Field(
+        16_777_216,
+        description="Largest body of `/documents` and `/embed-batch`, in bytes; larger gets 413.",
+    )
+    job_lease_s: Positive = Field(
+        10, description="Seconds after which the job of a worker that fell silent is given away."
+    )
+    job_attempts: Positive = Field(
+        5, description="Attempts in a row that may get nothing done before a job has failed."
+    )
+    job_retention_days: Positive | None = Field(
+        30, description="Days after which finished jobs are deleted."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="What webhooks are signed with; default: made once and kept in SQL, "
+        "`app jobs secret` prints it.",
+    )
+    webhook_allow_hosts: str = Field(
+        "",
+        description="Hosts that webhooks may reach on any address, with commas between them; "
+        "others must have a public one.",
+    )
+    worker_metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of the worker's `/metrics` on HOST; default: none."
     )
     prediction_log: Literal["on", "off"] = Field("on", description="Whether answers are logged.")
     prediction_input: Literal["none", "hash", "text"] = Field(

@@ -1,6 +1,7 @@
 """Turn the ranges of pyproject.toml into pins, and check that pins, ranges and reality agree.
 
-`make lock` asks pip to resolve the ranges and writes requirements.txt and requirements-dev.txt.
+`make lock` asks pip to resolve the ranges and writes requirements.txt, requirements-dev.txt and
+requirements-api.txt, which is requirements.txt without what only converts models.
 `--check` needs no network: it walks the metadata of what is installed from the project's own
 requirements and fails when a package on the way isn't pinned at the version installed, when a pin
 is outside its range, or when a pin is needed by nothing.
@@ -21,9 +22,12 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 RUNTIME_FILE = ROOT / "requirements.txt"
 DEV_FILE = ROOT / "requirements-dev.txt"
+API_FILE = ROOT / "requirements-api.txt"
 HEADER = "# Made by `make lock` from the ranges in pyproject.toml. Don't edit.\n"
 # torch pins its CUDA libraries itself; pins here would make every CPU install download them.
 UNPINNED_PREFIXES = ("nvidia-", "cuda-", "triton")
+# An image that holds converted models does without them; see docs/image.md.
+CONVERTERS = frozenset({"peft", "torch", "transformers"})
 
 
 def ranges() -> tuple[list[Requirement], list[Requirement]]:
@@ -31,6 +35,11 @@ def ranges() -> tuple[list[Requirement], list[Requirement]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     runtime = [Requirement(line) for line in project["dependencies"]]
     return runtime, [Requirement(line) for line in project["optional-dependencies"]["dev"]]
+
+
+def without_converters(requirements: Iterable[Requirement]) -> list[Requirement]:
+    """Return what serving converted models takes."""
+    return [r for r in requirements if canonicalize_name(r.name) not in CONVERTERS]
 
 
 def read_pins(path: Path) -> dict[str, str]:
@@ -51,19 +60,23 @@ def resolve(requirements: Iterable[Requirement], *constraints: str) -> dict[str,
     return {n: v for n, v in sorted(pins.items()) if not n.startswith(UNPINNED_PREFIXES)}
 
 
-def write(path: Path, pins: dict[str, str]) -> None:
-    """Write one requirements file."""
-    path.write_text(HEADER + "".join(f"{n}=={v}\n" for n, v in pins.items()), encoding="utf-8")
+def write(path: Path, pins: dict[str, str], requirements: Iterable[Requirement]) -> None:
+    """Write one requirements file; a pin counts on the platforms that its range counts on."""
+    markers = {canonicalize_name(r.name): f"; {r.marker}" for r in requirements if r.marker}
+    lines = [f"{name}=={version}{markers.get(name, '')}\n" for name, version in pins.items()]
+    path.write_text(HEADER + "".join(lines), encoding="utf-8")
     print(f"{path.name}: {len(pins)} pins")
 
 
 def lock() -> None:
-    """Resolve and write both files."""
+    """Resolve and write all files."""
     runtime, dev = ranges()
     pins = resolve(runtime)
-    write(RUNTIME_FILE, pins)
+    write(RUNTIME_FILE, pins, runtime)
     both = resolve([*runtime, *dev], "-c", str(RUNTIME_FILE))
-    write(DEV_FILE, {n: v for n, v in both.items() if n not in pins})
+    write(DEV_FILE, {n: v for n, v in both.items() if n not in pins}, dev)
+    api = resolve(without_converters(runtime), "-c", str(RUNTIME_FILE))
+    write(API_FILE, api, runtime)
 
 
 def closure(roots: Iterable[Requirement]) -> dict[str, str]:
@@ -119,6 +132,8 @@ def check() -> None:
     pins, dev_pins = read_pins(RUNTIME_FILE), read_pins(DEV_FILE)
     said = findings(runtime, pins)
     said += [f for f in findings([*runtime, *dev], pins | dev_pins) if f not in said]
+    api = findings(without_converters(runtime), read_pins(API_FILE))
+    said += [f"{API_FILE.name}: {finding}" for finding in api if finding not in said]
     if said:
         sys.exit("requirements drifted; run `make lock`:\n" + "\n".join(said))
     print(f"requirements: {len(pins)} + {len(dev_pins)} pins agree with pyproject.toml")

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -38,7 +39,7 @@ async def test_migrations_go_up_and_down_and_up_again(database_url: str) -> None
     async with opened(database_url) as database:
         for _ in range(2):
             await asyncio.to_thread(upgrade, database)
-            assert await database.read(tables) == {"alembic_version", "api_keys", "predictions"}
+            assert await database.read(tables) >= {"alembic_version", *Base.metadata.tables}
             assert await database.check() is None
             await asyncio.to_thread(upgrade, database)  # nothing is left to do
             await asyncio.to_thread(downgrade, database, "base")
@@ -46,11 +47,18 @@ async def test_migrations_go_up_and_down_and_up_again(database_url: str) -> None
             assert await database.check() == "schema"
 
 
+def is_portable(name: str | None, kind: str, _parents: Any) -> bool:
+    """Tell what every database has; the rest is said in PassageRow's docstring."""
+    return (kind, name) not in {("table", "deleted_passages"), ("index", "ix_passages_hnsw_384")}
+
+
 async def test_tables_and_migrations_agree(database_url: str) -> None:
     async with opened(database_url) as database:
         upgrade(database)
         with database.alone() as connection:
-            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            context = MigrationContext.configure(
+                connection, opts={"compare_type": True, "include_name": is_portable}
+            )
             assert compare_metadata(context, Base.metadata) == []
 
 
