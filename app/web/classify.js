@@ -1,0 +1,92 @@
+// One text, classified as it is typed.
+
+import { askJson, isAbort } from "./api.js";
+import { drawBars } from "./bars.js";
+import { button, byId } from "./dom.js";
+import { duration, integer, length, percent } from "./format.js";
+import { labelsOf, modelField, onModels } from "./models.js";
+import { Problem, show } from "./problem.js";
+import { offer } from "./snippets.js";
+
+const DEBOUNCE_MS = 250;
+const MAX_CHARS = 2000; // as the service has it
+const MAX_BARS = 5;
+const EXAMPLES = [
+  "A film that stays with you for days.",
+  "It broke after a week, and nobody answered my mails.",
+];
+
+let asked = new AbortController(); // the request whose answer is still wanted
+let timer;
+
+export function startClassify() {
+  const text = byId("classify-text");
+  text.addEventListener("input", () => later(DEBOUNCE_MS));
+  byId("classify-model").addEventListener("change", () => later(0));
+  byId("classify-examples").append("Try ", ...EXAMPLES.map((example, index) =>
+    button(index ? "a complaint" : "praise", () => {
+      text.value = example;
+      later(0);
+    })));
+  onModels(({ problem }) => {
+    const isUntouched = !text.value;
+    if (isUntouched) drawEmpty();
+    if (isUntouched || problem) show(byId("classify-problem"), problem);
+  });
+  count();
+}
+
+// Classify what stands there when typing has paused; what was asked before is of no use any more.
+function later(delayMs) {
+  clearTimeout(timer);
+  asked.abort();
+  const chars = count();
+  if (!byId("classify-text").value.trim() || chars > MAX_CHARS) {
+    drawEmpty();
+    return;
+  }
+  asked = new AbortController();
+  timer = setTimeout(classify, delayMs, asked.signal);
+}
+
+function count() {
+  const chars = length(byId("classify-text").value);
+  const isOver = chars > MAX_CHARS;
+  const place = byId("classify-count");
+  place.textContent = `${integer(chars)} of ${integer(MAX_CHARS)} characters`;
+  place.classList.toggle("bad", isOver);
+  byId("classify-text").setAttribute("aria-invalid", isOver);
+  return chars;
+}
+
+async function classify(signal) {
+  const body = { text: byId("classify-text").value, top_k: MAX_BARS, ...modelField("classify-model") };
+  const request = { path: "/predict", body };
+  const started = performance.now();
+  let answer;
+  try {
+    answer = await askJson(request, { signal });
+    if (signal.aborted) return;
+  } catch (failure) {
+    if (isAbort(failure)) return;
+    if (!(failure instanceof Problem)) throw failure;
+    drawEmpty();
+    show(byId("classify-problem"), failure);
+    return;
+  }
+  show(byId("classify-problem"), null);
+  drawBars(byId("classify-bars"), answer.scores.map(({ label, score }) =>
+    ({ label, share: score, text: percent(score) })));
+  byId("classify-took").textContent =
+    `${answer.model}, ${duration((performance.now() - started) / 1000)}`;
+  byId("classify-said").textContent = `${answer.label}, ${percent(answer.score)}`;
+  offer(byId("classify-copy"), request);
+}
+
+// The bars' places before there is an answer, so that the first one moves nothing.
+function drawEmpty() {
+  const labels = labelsOf("classify-model").slice(0, MAX_BARS);
+  drawBars(byId("classify-bars"), labels.map((label) => ({ label, share: 0, text: "–" })));
+  for (const id of ["classify-took", "classify-said", "classify-copy"]) byId(id).textContent = "";
+  show(byId("classify-problem"), null);
+}

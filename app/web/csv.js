@@ -1,0 +1,78 @@
+// Tables as text: read with commas, semicolons or tabs between cells, written with commas.
+
+const SAMPLE_CHARS = 20_000;
+const SAMPLE_RECORDS = 20;
+const DELIMITERS = [",", ";", "\t"];
+const TEXT_NAMES = /^(text|texts|review|comment|content|sentence|message|body|description)$/i;
+// What makes a spreadsheet run a cell.
+const FORMULA = /^[=+\-@\t\r]/;
+
+// Return the records; a quote opens a cell that may hold delimiters, line ends and "" for ".
+export function parse(text, delimiter) {
+  const records = [];
+  const cell = new RegExp(
+    `(?:"([^"]*(?:""[^"]*)*)"?|)([^${delimiter}\\r\\n]*)(${delimiter}|\\r\\n|\\n|\\r|$)`, "y");
+  let record = [];
+  while (cell.lastIndex < text.length || record.length) {
+    const [, inQuotes, plain, end] = cell.exec(text);
+    record.push(inQuotes === undefined ? plain : inQuotes.replaceAll('""', '"') + plain);
+    if (end !== delimiter) {
+      if (record.length > 1 || record[0].trim()) records.push(record);
+      record = [];
+    }
+  }
+  return records;
+}
+
+// Return what the shape of a table can be told from, without reading all of it.
+function firstRecords(text, delimiter) {
+  const records = parse(text.slice(0, SAMPLE_CHARS), delimiter);
+  if (text.length > SAMPLE_CHARS && records.length > 1) records.pop(); // the cut went through it
+  return records.slice(0, SAMPLE_RECORDS);
+}
+
+// Return the delimiter that cuts the first records into the same number of cells, or null.
+export function delimiterOf(text) {
+  return DELIMITERS.find((delimiter) => {
+    const [width, ...others] = new Set(firstRecords(text, delimiter).map((r) => r.length));
+    return width > 1 && !others.length;
+  }) ?? null;
+}
+
+// Whether pasted text is a table rather than lines that happen to have a comma each.
+export function looksLikeTable(text) {
+  const delimiter = delimiterOf(text);
+  if (delimiter === null) return false;
+  const [names] = firstRecords(text, delimiter);
+  return delimiter === "\t" || names.some((name) => TEXT_NAMES.test(name.trim()));
+}
+
+// Return the place of the column that holds the texts: by its name, else the one with the most.
+export function textColumn(records, hasNames) {
+  const [names] = records;
+  const named = hasNames ? names.findIndex((name) => TEXT_NAMES.test(name.trim())) : -1;
+  if (named >= 0) return named;
+  const chars = names.map((_, place) =>
+    records.slice(hasNames ? 1 : 0, 50).reduce((sum, r) => sum + (r[place] ?? "").length, 0));
+  return chars.indexOf(Math.max(...chars));
+}
+
+// Return the records as CSV that is safe to open in a spreadsheet.
+export function write(records) {
+  const cell = (value) => {
+    const text = typeof value === "string" && FORMULA.test(value) ? `'${value}` : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return records.map((record) => `${record.map(cell).join(",")}\r\n`).join("");
+}
+
+// Let the browser save a text as a file.
+export function download(name, text) {
+  // A spreadsheet takes UTF-8 for something else without the mark.
+  const blob = new Blob(["\ufeff", text], { type: "text/csv;charset=utf-8" });
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}

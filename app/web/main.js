@@ -1,0 +1,18 @@
+// Puts the page together.
+
+import { keepKey } from "./api.js";
+import { startChat } from "./chat.js";
+import { startClassify } from "./classify.js";
+import { startMany } from "./many.js";
+import { loadModels } from "./models.js";
+import { startSearch } from "./search.js";
+import { startStatus } from "./status.js";
+import { startTabs } from "./tabs.js";
+
+keepKey(loadModels);
+startClassify();
+startMany();
+startChat();
+startSearch();
+startTabs({ status: startStatus() });
+loadModels();

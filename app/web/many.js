@@ -1,0 +1,177 @@
+// Many texts, classified in batches: a list or a table comes in, a table and its CSV come out.
+
+import { askJson, isAbort } from "./api.js";
+import { drawBars } from "./bars.js";
+import { byId, make, readText, takeFiles } from "./dom.js";
+import { delimiterOf, download, looksLikeTable, parse, textColumn, write } from "./csv.js";
+import { integer, percent, plural } from "./format.js";
+import { modelField } from "./models.js";
+import { Problem, show } from "./problem.js";
+import { offer } from "./snippets.js";
+
+const MAX_TEXTS = 256; // of one request, as the service has it
+const MAX_BATCH_BYTES = 400_000; // well under the service's default bound of a body
+const MAX_FILE_MB = 5;
+const MAX_ROWS = 500; // shown; the CSV has all
+const TABLE_NAME = /\.(csv|tsv)$/i;
+const ANSWER_COLUMNS = ["label", "score", "error"];
+
+let input = { texts: [], records: [], names: null }; // what stands in the field, read
+let run = null; // what is classified of it: { input, results, stop }
+let shown = null; // the run whose answers stand in the table
+
+export function startMany() {
+  const field = byId("many-text");
+  field.addEventListener("input", () => {
+    byId("many-format").value = looksLikeTable(field.value) ? "table" : "lines";
+    read({ choosesColumn: true });
+  });
+  byId("many-format").addEventListener("change", () => read({ choosesColumn: true }));
+  byId("many-header").addEventListener("change", () => read({ choosesColumn: true }));
+  byId("many-column").addEventListener("change", () => read({ choosesColumn: false }));
+  byId("many-go").addEventListener("click", classify);
+  byId("many-stop").addEventListener("click", () => run.stop.abort());
+  byId("many-download").addEventListener("click", () => download("classified.csv", asCsv(shown)));
+  byId("classify-model").addEventListener("change", forget);
+  takeFiles(byId("many"), byId("many-file"), async ([file]) => {
+    const detail = `A page is too small for files over ${MAX_FILE_MB} MB; use /predict-batch.`;
+    const isTooLarge = file.size > MAX_FILE_MB * 1_000_000;
+    show(byId("many-problem"), isTooLarge ? new Problem({ code: "file", detail }) : null);
+    if (isTooLarge) return;
+    field.value = await readText(file);
+    byId("many-format").value = TABLE_NAME.test(file.name) ? "table" : "lines";
+    read({ choosesColumn: true });
+  });
+}
+
+// Read the field as what it is said to be.
+function read({ choosesColumn }) {
+  const text = byId("many-text").value;
+  const isTable = byId("many-format").value === "table";
+  byId("many-column-field").hidden = byId("many-header-field").hidden = !isTable;
+  input = isTable ? readTable(text, choosesColumn) : readLines(text);
+  forget();
+}
+
+// What was answered, or is being asked, is of another input or model.
+function forget() {
+  run?.stop?.abort();
+  run = null;
+  name();
+}
+
+function readLines(text) {
+  const texts = text.split(/\r\n|\n|\r/).filter((line) => line.trim());
+  return { texts, records: texts.map((line) => [line]), names: ["text"] };
+}
+
+function readTable(text, choosesColumn) {
+  const records = parse(text, delimiterOf(text) ?? ",");
+  if (!records.length) return { texts: [], records, names: null };
+  const hasNames = byId("many-header").checked;
+  const column = byId("many-column");
+  if (choosesColumn) {
+    column.replaceChildren(...records[0].map((cell, place) =>
+      make("option", { value: place }, hasNames && cell.trim() ? cell : `column ${place + 1}`)));
+    column.value = textColumn(records, hasNames);
+  }
+  const names = hasNames ? records.shift() : null;
+  return { texts: records.map((record) => record[column.value] ?? ""), records, names };
+}
+
+// Say on the button what it would do.
+function name() {
+  const left = input.texts.length - (run?.results.length ?? 0);
+  byId("many-go").disabled = !left || isRunning();
+  const isRest = run?.results.length && left;
+  byId("many-go").textContent = !input.texts.length ? "Classify"
+    : isRest ? `Classify the other ${integer(left)}`
+    : `Classify ${plural(input.texts.length, "text")}`;
+  byId("many-stop").hidden = !isRunning();
+}
+
+const isRunning = () => run?.stop != null;
+
+async function classify() {
+  run ??= { input, results: [], stop: null };
+  const mine = run;
+  mine.stop = new AbortController();
+  show(byId("many-problem"), null);
+  name();
+  try {
+    while (mine.results.length < mine.input.texts.length && mine === run) await nextBatch(mine);
+  } catch (failure) {
+    if (failure instanceof Problem) show(byId("many-problem"), failure);
+    else if (!isAbort(failure)) throw failure;
+  } finally {
+    mine.stop = null;
+    name();
+  }
+}
+
+async function nextBatch(mine) {
+  const texts = batchOf(mine.input.texts, mine.results.length);
+  const request = { path: "/predict-batch", body: { texts, ...modelField("classify-model") } };
+  const { results } = await askJson(request, { signal: mine.stop.signal });
+  if (mine !== run) return;
+  mine.results.push(...results);
+  offer(byId("many-copy"), request);
+  draw(mine);
+}
+
+// As many of the next texts as one request takes.
+function batchOf(texts, start) {
+  const encoder = new TextEncoder();
+  let bytes = 0;
+  let end = start;
+  while (end < texts.length && end < start + MAX_TEXTS) {
+    bytes += encoder.encode(JSON.stringify(texts[end])).length + 1;
+    if (bytes > MAX_BATCH_BYTES && end > start) break;
+    end += 1;
+  }
+  return texts.slice(start, end);
+}
+
+function draw(mine) {
+  shown = mine;
+  const { input: { texts }, results } = mine;
+  byId("many-said").textContent = results.length < texts.length
+    ? `${integer(results.length)} of ${integer(texts.length)}`
+    : `${plural(texts.length, "text")} classified`;
+  byId("many-result").hidden = false;
+  drawBars(byId("many-bars"), distribution(results));
+  byId("many-rows").replaceChildren(...results.slice(0, MAX_ROWS).map((result, place) =>
+    row(place, texts[place], result)));
+  byId("many-more").textContent = results.length > MAX_ROWS
+    ? `The first ${integer(MAX_ROWS)} are shown; the CSV has all ${integer(results.length)}.` : "";
+}
+
+// Return how many texts have which label, the most frequent first.
+function distribution(results) {
+  const counts = new Map();
+  for (const { label } of results) {
+    const name = label ?? "not classified";
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  return [...counts].sort(([, a], [, b]) => b - a).map(([label, count]) => {
+    const share = count / results.length;
+    return { label, share, text: `${integer(count)} (${percent(share)})` };
+  });
+}
+
+function row(place, text, { label, score, error }) {
+  const answer = error
+    ? [make("td", { class: "bad" }, error.detail), make("td")]
+    : [make("td", {}, make("bdi", {}, label)), make("td", { class: "number" }, percent(score))];
+  return make("tr", {},
+    make("td", { class: "number" }, integer(place + 1)),
+    make("td", { class: "text", dir: "auto" }, text),
+    ...answer);
+}
+
+function asCsv({ input: { records, names }, results }) {
+  const rows = results.map(({ label = "", score = "", error }, place) =>
+    [...records[place], label, score, error?.code ?? ""]);
+  const columns = names ?? records[0].map((_, place) => `column ${place + 1}`);
+  return write([[...columns, ...ANSWER_COLUMNS], ...rows]);
+}

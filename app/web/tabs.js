@@ -1,0 +1,45 @@
+// The tabs: one is shown, the arrow keys go from one to the next, the address remembers which.
+
+import { byId } from "./dom.js";
+
+const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
+
+// `watchers` by a tab's name: called with whether it is shown, each time that this changes.
+export function startTabs(watchers) {
+  const tabs = [...byId("tabs").children];
+  const nameOf = (tab) => tab.getAttribute("aria-controls");
+  let shown = null;
+
+  function select(tab) {
+    if (tab === shown) return;
+    for (const each of tabs) {
+      const isShown = each === tab;
+      each.setAttribute("aria-selected", isShown);
+      each.tabIndex = isShown ? 0 : -1;
+      byId(nameOf(each)).hidden = !isShown;
+      if (isShown || each === shown) watchers[nameOf(each)]?.(isShown);
+    }
+    shown = tab;
+    document.title = `${tab.textContent} · ml-api`;
+  }
+
+  const byHash = () => tabs.find((tab) => `#${nameOf(tab)}` === location.hash) ?? tabs[0];
+  function go(tab) {
+    history.replaceState(null, "", `#${nameOf(tab)}`);
+    select(tab);
+  }
+
+  for (const tab of tabs) tab.addEventListener("click", () => go(tab));
+  byId("tabs").addEventListener("keydown", (event) => {
+    const place = tabs.indexOf(document.activeElement);
+    const ends = { Home: 0, End: tabs.length - 1 };
+    const next = ends[event.key] ?? place + STEPS[event.key];
+    if (place < 0 || Number.isNaN(next)) return;
+    event.preventDefault();
+    const tab = tabs.at(next % tabs.length);
+    tab.focus();
+    go(tab);
+  });
+  addEventListener("hashchange", () => select(byHash()));
+  select(byHash());
+}
