@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
+AUDIT := .venv-audit
 
 .DEFAULT_GOAL := help
 .PHONY: help serve install test test-system lint format lock docs eval bench soak clean
+.PHONY: audit deploy-check image-check test-browser screenshots
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,11 +19,19 @@ serve: $(RUNTIME)  ## Start the service; HOST and PORT are understood.
 install: $(RUNTIME)  ## Make .venv and install what the service needs.
 
 test: $(DEV)  ## Run the tests (minutes; no network needed once installed).
-	@$(BIN)/python -m pytest -m "not system" --cov --cov-report=term --cov-report=json:.coverage.json -q
+	@$(BIN)/python -m pytest -m "not system and not browser" --cov --cov-report=term --cov-report=json:.coverage.json -q
 	@$(BIN)/python scripts/check_coverage.py
 
 test-system: $(DEV)  ## Run the proofs with real processes, signals and load.
 	@$(BIN)/python -m pytest -m system --timeout 600 -q
+
+test-browser: $(DEV)  ## Try the page in a real browser (Debian's Chromium).
+	@PYTHONPATH=tests $(BIN)/python scripts/chromium.py
+	@$(BIN)/python -m pytest -m browser -q
+
+screenshots: $(DEV)  ## Take docs/images/ anew, from the real page with the real models.
+	@PYTHONPATH=tests $(BIN)/python scripts/chromium.py
+	@PYTHONPATH=tests $(BIN)/python scripts/screenshots.py
 
 lint: $(DEV)  ## Run ruff, mypy --strict, import-linter and the pins check.
 	@$(BIN)/ruff check .
@@ -37,6 +47,16 @@ format: $(DEV)  ## Let ruff reformat the code.
 lock: $(DEV)  ## Resolve the ranges of pyproject.toml into requirements*.txt.
 	@$(BIN)/python scripts/lock.py
 
+audit: $(AUDIT)/.installed  ## Look for known vulnerabilities of the pins, and for unsafe code.
+	@$(AUDIT)/bin/python scripts/audit.py
+
+deploy-check: $(DEV)  ## Check deploy/: cfn-lint, botocore's models, promtool, and each file against the others.
+	@$(BIN)/python scripts/check_deploy.py
+	@$(BIN)/python scripts/check_monitoring.py
+
+image-check: $(DEV)  ## Build the images and run them hardened, as root; BASE_IMAGE is understood.
+	@PYTHONPATH=.:tests $(BIN)/python scripts/image_check.py $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(SCRATCH),--scratch $(SCRATCH))
+
 docs: $(RUNTIME)  ## Write the tables of docs/ and .env.example from the code.
 	@$(BIN)/python scripts/document.py
 
@@ -51,7 +71,7 @@ soak: $(DEV)  ## Ten minutes of mixed lengths: memory must stay flat.
 	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 clean:  ## Remove .venv and caches. Keeps data/.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.json
+	rm -rf $(VENV) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.json
 
 $(RUNTIME): requirements.txt requirements-models.txt pyproject.toml scripts/install.py
 	@$(PYTHON) scripts/install.py --venv $(VENV) runtime
@@ -59,4 +79,8 @@ $(RUNTIME): requirements.txt requirements-models.txt pyproject.toml scripts/inst
 
 $(DEV): $(RUNTIME) requirements-dev.txt
 	@$(PYTHON) scripts/install.py --venv $(VENV) dev
+	@touch $@
+
+$(AUDIT)/.installed: pyproject.toml scripts/install.py
+	@$(PYTHON) scripts/install.py --venv $(AUDIT) audit
 	@touch $@

@@ -2,24 +2,29 @@
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from app import cli_keys
+from app import cli_client, cli_doctor, cli_jobs, cli_keys
+from app.cli_options import Json, show_json
 from app.errors import ServiceError, StartupError
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the catalogue.")
 cli.add_typer(models_cli, name="models")
 cli.add_typer(cli_keys.cli, name="keys")
+cli.command(epilog="Example: app doctor --json")(cli_doctor.doctor)
+cli.add_typer(cli_jobs.cli, name="jobs")
 db_cli = typer.Typer(no_args_is_help=True, help="Look after the database.")
 cli.add_typer(db_cli, name="db")
 
 EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1
+EXIT_UNFINISHED = 70  # EX_SOFTWARE of sysexits.h
 MAX_CONNECTIONS = 1024  # what `app bench` may open; the usual limit of open files of a process
 
 
@@ -28,7 +33,7 @@ def describe() -> None:
     """Serve machine-learning models over HTTP."""
 
 
-@cli.command()
+@cli.command(epilog="Example: app serve --host 0.0.0.0 --port 8080")
 def serve(
     host: Annotated[str | None, typer.Option(help="Address; default: HOST.")] = None,
     port: Annotated[int | None, typer.Option(help="Port, 0 for a free one; default: PORT.")] = None,
@@ -45,23 +50,45 @@ def serve(
     configure(
         log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
     )
-    run_server(settings)
+    run_server(settings, on_overdue=leave_unfinished)
     leave(EXIT_OK)
 
 
-@models_cli.command("list")
-def list_models() -> None:
+@cli.command(epilog="Example: REDIS_URL=redis://broker:6379/0 app worker")
+def worker(
+    nice: Annotated[int, typer.Option(min=0, max=19, help="Yield to others by so much.")] = 0,
+) -> None:
+    """Start a worker, which runs jobs; any number, anywhere that reaches SQL and REDIS_URL."""
+    from app.observability.logs import configure
+    from app.settings import load_settings
+    from app.worker import Worker, find_broker
+
+    settings = load_settings()
+    configure(
+        log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
+    )
+    os.nice(nice)
+    leave(Worker(settings, redis_url=find_broker(settings)).run())
+
+
+@models_cli.command("list", epilog="Example: app models list --json")
+def list_models(*, as_json: Json = False) -> None:
     """List the models of the catalogue."""
     from app.models.catalog import read_catalog
     from app.settings import load_settings
 
     catalog = read_catalog(load_settings().models_file)
     for spec in catalog.specs:
-        default = "default" if catalog.default(spec.task) == spec.name else ""
+        is_default = catalog.default(spec.task) == spec.name
+        if as_json:
+            told = {"name": spec.name, "task": spec.task, "engine": spec.engine}
+            show_json({**told, "source": spec.source, "default": is_default})
+            continue
+        default = "default" if is_default else ""
         print(f"{spec.name:20} {spec.task:20} {spec.engine:10} {spec.source or '-':50} {default}")
 
 
-@models_cli.command("export")
+@models_cli.command("export", epilog="Example: app models export sentiment ./sentiment")
 def export_model(
     name: Annotated[str, typer.Argument(help="The model's name in the catalogue.")],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
@@ -79,7 +106,23 @@ def export_model(
     print(folder)
 
 
-@db_cli.command("upgrade")
+@models_cli.command("bake", epilog="Example: app models bake /srv/models")
+def bake_models(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+) -> None:
+    """Write all models, converted, with a catalogue: a folder that serves without torch."""
+    from app.models.bake import bake
+    from app.models.catalog import read_catalog
+    from app.models.sources import Sources
+    from app.settings import load_settings
+
+    settings = load_settings()
+    sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
+    bake(read_catalog(settings.models_file), folder, sources=sources, cores=settings.core_count)
+    print(folder / "models.toml")
+
+
+@db_cli.command("upgrade", epilog="Example: DATABASE_URL=postgresql://… app db upgrade")
 def upgrade_database() -> None:
     """Apply the migrations that are missing to DATABASE_URL."""
     from app.db.schema import upgrade
@@ -94,7 +137,10 @@ def upgrade_database() -> None:
     print("the database is up to date")
 
 
-@cli.command()
+cli_client.add_to(cli)
+
+
+@cli.command(epilog="Example: app bench http://127.0.0.1:8000/predict --connections 8,64")
 def bench(
     url: Annotated[str, typer.Argument(help="Such as http://127.0.0.1:8000/predict.")],
     connections: Annotated[str, typer.Option(help="Numbers of connections.")] = "1,8,64",
@@ -132,8 +178,25 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def leave_unfinished() -> NoReturn:
+    """End a process that was told to end and can't: something in it hangs, maybe with a lock."""
+    os.write(sys.stderr.fileno(), b"ml-api: error: the end took too long, and was cut short\n")
+    os._exit(EXIT_UNFINISHED)
+
+
+def leave_on_signals() -> None:
+    """End well on a signal that comes before the command has handlers of its own, or after.
+
+    The first process of a container is not ended by a signal that it has no handler for.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(EXIT_OK))
+
+
 def main() -> None:
     """Run the command; what stops it from starting is one readable line."""
+    if sys.argv[1:2] in (["serve"], ["worker"]):
+        leave_on_signals()
     try:
         cli()
     except StartupError as failure:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from app.cli_options import Json, show_json
 from app.errors import ServiceError, SettingsError, StartupError
 
 if TYPE_CHECKING:
+    from app.db.keys import ApiKey
     from app.services.keys import KeyService, Scope
 
 cli = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
@@ -20,15 +22,18 @@ LIFETIME = re.compile(r"([1-9]\d{0,4})([hd])")
 PAGE = 1_000
 
 
-@cli.command("create")
+@cli.command("create", epilog="Example: app keys create --name web --scopes predict --expires 90d")
 def create_key(
+    *,
     name: Annotated[str, typer.Option(help="Whose key it is.")],
     scopes: Annotated[str, typer.Option(help="Such as predict,chat; docs/keys.md has all.")],
     limit: Annotated[str | None, typer.Option(help="Such as 600/minute.")] = None,
     tokens_per_day: Annotated[int | None, typer.Option(min=1, help="Of chat.")] = None,
     expires: Annotated[str | None, typer.Option(help="Such as 90d or 12h.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Make a key and print it, alone on standard output: it can't be had again."""
+    from app.models.schemas_keys import KeyInfo, NewKey
     from app.services.keys import WantedKey
 
     wanted = WantedKey(
@@ -39,23 +44,31 @@ def create_key(
         lifetime=_read_lifetime(expires) if expires else None,
     )
 
-    async def make(keys: "KeyService") -> str:
+    async def make(keys: "KeyService") -> "tuple[ApiKey, str]":
         try:
-            return (await keys.create(wanted))[1]
+            return await keys.create(wanted)
         except ValueError as bad:
             raise SettingsError(f"--limit: {bad}") from None
 
-    print(_with_keys(make))
+    key, text = _with_keys(make)
+    if as_json:
+        show_json(NewKey(**KeyInfo.of(key).model_dump(), key=text).model_dump(mode="json"))
+    else:
+        print(text)
 
 
-@cli.command("list")
-def list_keys() -> None:
+@cli.command("list", epilog="Example: app keys list --json")
+def list_keys(*, as_json: Json = False) -> None:
     """List the keys, newest first, without their secrets."""
+    from app.models.schemas_keys import KeyInfo
 
     async def show(keys: "KeyService") -> None:
         before: int | None = None
         while page := await keys.list(before_id=before, limit=PAGE):
             for key in page:
+                if as_json:
+                    show_json(KeyInfo.of(key).model_dump(mode="json"))
+                    continue
                 state = "valid" if key.is_valid(datetime.now(UTC)) else "revoked or expired"
                 limits = key.limit or "-"
                 scopes = ",".join(key.scopes)
@@ -65,7 +78,7 @@ def list_keys() -> None:
     _with_keys(show)
 
 
-@cli.command("revoke")
+@cli.command("revoke", epilog="Example: app keys revoke 12")
 def revoke_key(key_id: Annotated[int, typer.Argument(help="As `app keys list` shows it.")]) -> None:
     """Revoke a key; running services refuse it within AUTH_CACHE_S."""
     _with_keys(lambda keys: keys.revoke(key_id))

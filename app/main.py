@@ -12,7 +12,21 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from app.api import chat, embeddings, health, keys, models, openai, pages, predict, predictions
+from app.api import (
+    chat,
+    documents,
+    embeddings,
+    health,
+    job_events,
+    jobs,
+    keys,
+    models,
+    openai,
+    pages,
+    predict,
+    predictions,
+    search,
+)
 from app.api.callers import parse_networks
 from app.api.problems import document_problems
 from app.errors import StartupError
@@ -30,11 +44,29 @@ DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat
 CORS_HEADERS = (
     "Authorization",
     "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
     "X-API-Key",
     "X-Request-ID",
     "X-Request-Timeout-Ms",
 )
-FEATURES = (predict, embeddings, chat, openai, models, keys, predictions, health, pages)
+# Where documents come in, up to a thousand in one body.
+DOCUMENT_PATHS = ("/documents", "/embed-batch")
+FEATURES = (
+    predict,
+    embeddings,
+    documents,
+    search,
+    jobs,
+    job_events,
+    chat,
+    openai,
+    models,
+    keys,
+    predictions,
+    health,
+    pages,
+)
 
 
 class HttpMetricsMiddleware(PrometheusInstrumentatorMiddleware):
@@ -112,20 +144,25 @@ def create_app(settings: Settings | None = None, *, on_fatal: OnFatal = stop_ser
 
 def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     """Return the middleware, the outermost first."""
-    timeout_s = settings.request_timeout_ms / 1000
+    body_limit = Middleware(
+        BodyLimitMiddleware,
+        max_bytes=settings.max_body_bytes,
+        max_bytes_of=dict.fromkeys(DOCUMENT_PATHS, settings.max_documents_bytes),
+        timeout_s=settings.request_timeout_ms / 1000,
+    )
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=CORS_HEADERS,
-        expose_headers=["Retry-After", "X-Request-ID"],
+        expose_headers=["Location", "Retry-After", "X-Request-ID"],
     )
     return [
         *([cors] if origins else []),
         Middleware(RequestLogMiddleware),
         Middleware(HttpMetricsMiddleware, metrics=metrics),
         Middleware(exceptions.ErrorBoundaryMiddleware, metrics=metrics),
-        Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, timeout_s=timeout_s),
+        body_limit,
         Middleware(DisconnectMiddleware),
     ]

@@ -52,14 +52,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
                 self._refuse(TOO_LARGE)
-        elif self._header_timer is None and self._is_idle:
+        elif self._header_timer is None and self.is_idle:
             # Less than a request, such as an empty line: uvicorn's own clock has been stopped.
             self._start_clock()
 
     @property
-    def _is_idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it was used, and nothing of a next request has been read."""
+        is_between = not (self._is_in_headers and self._header_bytes)
+        return self.cycle is not None and self.is_idle and is_between
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep headers; trailers after a chunked body say nothing to anybody here."""
@@ -97,7 +103,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_clock()
         if self._is_refused or self.transport.is_closing():
             return
-        if not self._is_idle:
+        if not self.is_idle:
             # An answer to the request before is under way: this one would be taken for it.
             if answer is TOO_SLOW:
                 self._start_clock()

@@ -5,18 +5,14 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
 from limits.aio.storage import Storage
 
-from app.batching.generations import GenerationPolicy, Generations
-from app.batching.scheduler import BatchPolicy, BatchScheduler
 from app.db.session import Database
-from app.engines.base import ChatEngine, OpenVinoOptions
 from app.errors import (
     DatabaseUnavailableError,
     NotReadyError,
@@ -29,30 +25,34 @@ from app.limits.limit import Limit, parse
 from app.limits.limiter import Limiter
 from app.limits.memory import MemoryStorage
 from app.limits.redis import open_redis
-from app.models.catalog import Catalog, ModelSpec
-from app.models.loading import ModelLoader
-from app.models.registry import ModelRegistry, ModelState, Served
+from app.models.catalog import Catalog
+from app.models.registry import ModelRegistry, ModelState
 from app.models.schemas import ModelReadiness, Readiness
-from app.models.sources import Sources
 from app.observability.metrics import Metrics
+from app.runtime_jobs import Broker, open_broker, open_keeper, open_webhooks
+from app.runtime_parts import make_load, open_database
+from app.runtime_search import open_index
+from app.services.documents import DocumentService
+from app.services.job_watch import JobWatch
+from app.services.jobs import JobService
 from app.services.keys import KeyService
 from app.services.ledger import Ledger
 from app.services.prediction_retention import RetentionPolicy
 from app.services.prediction_writer import WriterPolicy
 from app.services.predictions import LogPolicy, PredictionLog
 from app.services.rows import RowReader
-from app.settings import Settings, read_secret
+from app.settings import Settings
+from app.vectors.base import VectorIndex
 
 log = logging.getLogger(__name__)
 
 # Loading is mostly waiting for disk and network; more at once would only fight for memory.
 LOAD_THREADS = 4
 LAG_CHECK_S = 0.25
+# At the end no request is left; an engine that still runs has lost its callers.
+UNLOAD_S = 3.0
 DATABASE_CHECK_S = 5.0
 SECONDS_A_DAY = 86_400
-# Texts in a call: a CPU gains nothing beyond 8, a GPU does; see docs/decisions/0005-batching.md.
-CPU_BATCH = 8
-GPU_BATCH = 64
 Network = IPv4Network | IPv6Network
 OnFatal = Callable[[StartupError], None]
 
@@ -70,13 +70,18 @@ class Runtime:
     limiter: Limiter
     ledger: Ledger
     predictions: PredictionLog
+    documents: DocumentService
+    index: VectorIndex
+    broker: Broker
+    jobs: JobService
+    job_watch: JobWatch
+    loaded: asyncio.Event  # the models are
     failures: Limiter  # of keys, by address; of this process alone
     default_limit: Limit | None
     trusted_proxies: Sequence[Network]
     database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0
-    loaded: asyncio.Event = field(default_factory=asyncio.Event)
     stored: asyncio.Event = field(default_factory=asyncio.Event)  # the database was asked once
 
     def check_health(self) -> None:
@@ -134,6 +139,8 @@ class Runtime:
         degraded = [f"model:{name}" for name in failed]
         if self.database_problem is not None:
             degraded.append(f"database:{self.database_problem}")
+        if said := self.broker.problem():
+            degraded.append(f"jobs:{said}")
         return Readiness(models=models, degraded=degraded)
 
 
@@ -161,18 +168,19 @@ async def open_runtime(
         tokenisers = _open_threads(stack, "tokenise", settings.thread_count)
         registry = ModelRegistry(
             catalog,
-            load=partial(
-                _serve, _loader(settings, catalog), settings, tokenisers=tokenisers, metrics=metrics
-            ),
+            load=make_load(settings, catalog, tokenisers=tokenisers, metrics=metrics),
             executor=load_threads,
             metrics=metrics,
         )
-        stack.push_async_callback(registry.close, timeout_s=settings.shutdown_budget_s)
-        database = _open_database(settings, metrics)
+        stack.push_async_callback(registry.close, timeout_s=UNLOAD_S)
+        database = open_database(settings, metrics)
         stack.push_async_callback(database.close)
         limiter = await _open_limiter(stack, settings, metrics)
         ledger = Ledger(limiter)
         stack.push_async_callback(ledger.settle)
+        loaded = asyncio.Event()
+        broker = await open_broker(stack, settings, metrics=metrics, after=loaded.wait)
+        jobs = JobService(database, bell=broker.bell, registry=registry)
         runtime = Runtime(
             settings=settings,
             metrics=metrics,
@@ -183,6 +191,12 @@ async def open_runtime(
             limiter=limiter,
             ledger=ledger,
             predictions=await _open_predictions(stack, settings, database, metrics),
+            documents=DocumentService(database),
+            index=open_index(stack, database, metrics=metrics),
+            broker=broker,
+            jobs=jobs,
+            job_watch=JobWatch(jobs.get),
+            loaded=loaded,
             failures=Limiter(MemoryStorage(), metrics=metrics),
             default_limit=parse(settings.limit) if settings.limit else None,
             trusted_proxies=trusted_proxies,
@@ -194,16 +208,12 @@ async def open_runtime(
         ):
             task = asyncio.create_task(background)
             stack.push_async_callback(_cancel, task)
+        stored = runtime.stored.wait
+        await open_keeper(
+            stack, settings, database, bell=broker.bell, metrics=metrics, after=stored
+        )
+        await open_webhooks(stack, settings, database, metrics=metrics, after=stored)
         yield runtime
-
-
-def _open_database(settings: Settings, metrics: Metrics) -> Database:
-    return Database(
-        settings.sql_url,
-        pool_size=settings.database_pool_size,
-        timeout_s=settings.database_timeout_ms / 1000,
-        observe=lambda outcome, seconds: metrics.database_seconds.labels(outcome).observe(seconds),
-    )
 
 
 def _open_keys(settings: Settings, database: Database) -> KeyService:
@@ -241,68 +251,11 @@ async def _open_limiter(stack: AsyncExitStack, settings: Settings, metrics: Metr
     return Limiter(storage, metrics=metrics, budget_s=settings.limiter_budget_ms / 1000)
 
 
-def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
-    sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
-    return ModelLoader(
-        sources,
-        folder=catalog.folder,
-        device=settings.device,
-        threads=max(1, settings.core_count // settings.thread_count),
-        openvino=OpenVinoOptions(
-            cache=settings.models_dir / "openvino",
-            cores=settings.core_count,
-            calls=settings.thread_count,
-            streams=settings.engine_streams,
-        ),
-        read_secret=read_secret,
-    )
-
-
 def _open_threads(stack: AsyncExitStack, name: str, count: int) -> ThreadPoolExecutor:
     """Make a named pool that is shut down, but not waited for, at the end."""
     threads = ThreadPoolExecutor(count, thread_name_prefix=name)
     stack.callback(threads.shutdown, wait=False, cancel_futures=True)
     return threads
-
-
-def _serve(
-    load: ModelLoader,
-    settings: Settings,
-    spec: ModelSpec,
-    *,
-    tokenisers: Executor,
-    metrics: Metrics,
-) -> Served:
-    """Load one model and put its batches in front of it; blocks."""
-    loaded = load(spec)
-    engine = loaded.engine
-    if isinstance(engine, ChatEngine):
-        return Served(model=_chat(spec, engine, metrics=metrics), version=loaded.version)
-    is_gpu = engine.device == "cuda"
-    policy = BatchPolicy(
-        workers=settings.thread_count,
-        max_batch=spec.limits.max_batch or (GPU_BATCH if is_gpu else CPU_BATCH),
-        max_batch_tokens=spec.limits.max_batch_tokens,
-        max_queued_tokens=settings.queue_tokens,
-    )
-    scheduler = BatchScheduler(
-        spec.name, engine=engine, policy=policy, tokenisers=tokenisers, metrics=metrics
-    )
-    scheduler.measure()
-    return Served(model=scheduler, version=loaded.version)
-
-
-def _chat(spec: ModelSpec, engine: ChatEngine, *, metrics: Metrics) -> Generations:
-    """Put places in front of a chat model."""
-    from app.engines.chain import ChatChain  # noqa: PLC0415  # imports LangChain
-
-    return Generations(
-        spec.name,
-        engine=engine,
-        chain=ChatChain(engine, system_prompt=spec.system_prompt),
-        policy=GenerationPolicy(slots=spec.slots, waiting=spec.waiting),
-        metrics=metrics,
-    )
 
 
 async def _load_models(runtime: Runtime, on_fatal: OnFatal) -> None:

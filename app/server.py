@@ -1,29 +1,66 @@
-"""Runs the app under uvicorn, and owns its signals."""
+"""Runs the app under uvicorn, and owns its signals and its end."""
 
+import asyncio
+import logging
+import select
 import signal
+import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
-from app.errors import StartupError
+from app.drain import LAST_LINE_S, Drain, LastAnswers
+from app.errors import NotReadyError, StartupError
 from app.main import create_app
 from app.protocol import BoundedHttpProtocol
 from app.runtime import Runtime
 from app.settings import Settings
 
+log = logging.getLogger(__name__)
+
 # Longer than the 60 s for which an AWS load balancer keeps an idle connection: otherwise it sends
 # a request down a connection that this server is just closing, and answers 502.
 KEEP_ALIVE_S = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Uvicorn's connections and tasks tell nobody when they go.
+POLL_S = 0.05
+# A connection that was opened and has said nothing yet: its first request is on its way.
+FIRST_REQUEST_S = 1.0
+# Turns of the event loop: asyncio has accepted a connection a turn or two before it is one of
+# the server's. New ones may come as fast as they are let in; the door closes all the same.
+QUIET_ROUNDS, MAX_ROUNDS = 3, 100
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that says where to look, and exits with a status of ours."""
+    """Uvicorn that says where to look, drops nothing when it ends, and has an exit status of ours.
+
+    Args:
+        config: uvicorn's.
+        drain: the phases of the end.
+        runtime: gives the runtime, once the lifespan has made it.
+        on_overdue: called in a thread when the process should have ended long ago.
+
+    """
 
     failure: StartupError | None = None
-    runtime: Callable[[], Runtime] | None = None  # once the lifespan has made it
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drain: Drain,
+        runtime: Callable[[], Runtime | None],
+        on_overdue: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.drain = drain
+        self.runtime = runtime
+        self._on_overdue = on_overdue
+        self._overdue: threading.Timer | None = None
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Start listening and say so in one line, on standard output."""
@@ -45,20 +82,118 @@ class Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Let `/ready` say so on connections that are still open."""
-        if self.runtime is not None:
-            self.runtime().is_draining = True
-        super().handle_exit(sig, frame)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # as uvicorn
+        """Begin the end, or hurry it; `/ready` says so from now on."""
+        runtime = self.runtime()
+        if self.drain.begun_s is None:
+            # Not here: the signal may have come in the middle of a line of the log.
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(log.info, "drain_begun")
+        self.drain.begin(time.monotonic(), was_ready=runtime is not None and _is_ready(runtime))
+        if runtime is not None:
+            runtime.is_draining = True
+        if self._on_overdue is not None:
+            if self._overdue is not None:
+                self._overdue.cancel()
+            self._overdue = threading.Timer(self.drain.longest_s, self._on_overdue)
+            self._overdue.daemon = True
+            self._overdue.start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tell uvicorn's loop whether the door is to be closed."""
+        return await super().on_tick(counter) or not self.drain.is_accepting(time.monotonic())
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Close the door, let requests end, and then what is behind them."""
+        connections = len(self.server_state.connections)
+        log.info("drain_closing", extra={"connections": connections})
+        await self._stop_listening()
+        self.drain.closed_s = time.monotonic()
+        await self._wait(self._is_done, self.drain.is_answering)
+        await self._cut()
+        began_s = time.monotonic()
+        closing = asyncio.create_task(self.lifespan.shutdown())
+        await self._wait(closing.done, lambda now_s: self.drain.may_close(now_s, since_s=began_s))
+        if not closing.done():
+            log.error("drain_unfinished")
+        log.info("drain_done", extra={"seconds": round(time.monotonic() - self.drain.closed_s, 2)})
 
     def fail(self, failure: StartupError) -> None:
         """Stop because a required model can't be loaded."""
         self.failure = failure
         self.should_exit = True
 
+    async def _stop_listening(self) -> None:
+        """Close the door, behind those who stand in it: they would be reset."""
+        listening = [one.fileno() for server in self.servers for one in server.sockets]
+        quiet = 0
+        for _ in range(MAX_ROUNDS):
+            quiet = 0 if _has_arrived(*listening) else quiet + 1
+            if quiet > QUIET_ROUNDS:
+                break
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
 
-def make_server(settings: Settings) -> Server:
+    def _is_done(self) -> bool:
+        """Close connections that are idle; tell whether none is left, and no request."""
+        for connection in list(self.server_state.connections):
+            self._let_go(cast("BoundedHttpProtocol", connection))
+        return not self.server_state.connections and not self.server_state.tasks
+
+    def _let_go(self, connection: BoundedHttpProtocol) -> None:
+        """Close a connection after its answer, or now if no request is on its way."""
+        if connection.transport.is_closing():
+            return
+        closed_s = cast("float", self.drain.closed_s)
+        is_awaited = (
+            connection.is_idle
+            and not connection.is_kept
+            and time.monotonic() < closed_s + FIRST_REQUEST_S
+        )
+        arrived = connection.is_kept and _has_arrived(
+            connection.transport.get_extra_info("socket").fileno()
+        )
+        if not is_awaited and not arrived:
+            connection.shutdown()
+
+    async def _cut(self) -> None:
+        """End the requests whose time is over; each tells its client so."""
+        if tasks := set(self.server_state.tasks):
+            log.warning("drain_cut", extra={"requests": len(tasks)})
+            for task in tasks:
+                task.cancel("shutdown: the time of requests in flight is over")
+        until_s = time.monotonic() + LAST_LINE_S
+        await self._wait(self._is_done, lambda now_s: now_s < until_s)
+
+    async def _wait(self, is_over: Callable[[], bool], may: Callable[[float], bool]) -> None:
+        """Wait until something is over, or there is no more time for it."""
+        while not is_over() and may(time.monotonic()):  # noqa: ASYNC110  # as POLL_S says
+            await asyncio.sleep(POLL_S)
+
+
+def _is_ready(runtime: Runtime) -> bool:
+    try:
+        runtime.check_ready()
+    except NotReadyError:
+        return False
+    return True
+
+
+def _has_arrived(*descriptors: int) -> bool:
+    """Tell whether the kernel has something for these sockets that the event loop hasn't seen."""
+    waiting = select.poll()
+    for descriptor in descriptors:
+        waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def make_server(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -> Server:
     """Return a server around a new app, not started yet.
+
+    Args:
+        settings: as read by the entry point.
+        on_overdue: called in a thread when the process should have ended long ago.
 
     Raises:
         CatalogError: the catalogue can't be read.
@@ -69,9 +204,10 @@ def make_server(settings: Settings) -> Server:
         server.fail(failure)
 
     app = create_app(settings, on_fatal=on_fatal)
+    drain = Drain(delay_s=settings.drain_delay_s, budget_s=settings.shutdown_budget_s)
     server = Server(
         uvicorn.Config(
-            app,
+            LastAnswers(app, drain),
             host=settings.host,
             port=settings.port,
             http=BoundedHttpProtocol,
@@ -80,21 +216,26 @@ def make_server(settings: Settings) -> Server:
             server_header=False,
             proxy_headers=False,  # uvicorn would believe X-Forwarded-For of anyone on this machine
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=settings.shutdown_budget_s,
-        )
+        ),
+        drain=drain,
+        runtime=lambda: getattr(app.state, "runtime", None),
+        on_overdue=on_overdue,
     )
-    server.runtime = lambda: app.state.runtime
     return server
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -> None:
     """Serve until a signal comes.
+
+    Args:
+        settings: as read by the entry point.
+        on_overdue: called in a thread when the process should have ended long ago.
 
     Raises:
         StartupError: the catalogue can't be read, or a required model can't be loaded.
 
     """
-    server = make_server(settings)
+    server = make_server(settings, on_overdue=on_overdue)
     server.run()
     if server.failure is not None:
         raise server.failure

@@ -99,12 +99,15 @@ class Settings(BaseSettings):
         description="Redis or Valkey: the broker of jobs, and where replicas share their limits; "
         "default: the service starts a Valkey and a worker of its own, and counts in memory.",
     )
+    jobs: Literal["on", "off"] = Field(
+        "on", description="Whether jobs are taken; `off` starts no Valkey and no worker either."
+    )
     max_documents_bytes: Positive = Field(
         16_777_216,
         description="Largest body of `/documents` and `/embed-batch`, in bytes; larger gets 413.",
     )
     job_lease_s: Positive = Field(
-        10, description="Seconds after which the job of a worker that fell silent is given away."
+        8, description="Seconds after which the job of a worker that fell silent is given away."
     )
     job_attempts: Positive = Field(
         5, description="Attempts in a row that may get nothing done before a job has failed."
@@ -179,8 +182,14 @@ class Settings(BaseSettings):
     metrics_need_key: bool = Field(
         default=False, description="Whether `/metrics` needs a key with the scope `metrics`."
     )
+    drain_delay_s: int = Field(
+        0,
+        ge=0,
+        description="Seconds after SIGTERM for which requests are still accepted, while `/ready` "
+        "says 503: until the load balancer sends none any more.",
+    )
     shutdown_budget_s: Positive = Field(
-        20, description="Seconds that requests in flight have to finish after SIGTERM."
+        20, description="Seconds that requests in flight have then to finish; see docs/deploys.md."
     )
     health_max_lag_ms: Positive = Field(
         1_000, description="Event-loop lag in milliseconds above which `/health` answers 503."
@@ -194,6 +203,14 @@ class Settings(BaseSettings):
     def home_is_understood(cls, path: Path | None) -> Path | None:
         """Understand `~`, as a shell would have."""
         return path.expanduser() if path else path
+
+    @field_validator("webhook_allow_hosts")
+    @classmethod
+    def hosts_are_plain(cls, hosts: str) -> str:
+        """Refuse URLs: no host would ever match them."""
+        if any(character in hosts for character in "/@*"):
+            raise ValueError("names of hosts, such as hooks.internal, 10.0.0.5:8080")
+        return hosts
 
     @model_validator(mode="after")
     def is_safe(self) -> Self:

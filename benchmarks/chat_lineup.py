@@ -60,6 +60,7 @@ def _ours(name: str, title: str, path: str, body: Callable[[str, int], bytes]) -
             "DATA_DIR": "{work}/data",
             "LOG_LEVEL": "warning",
             "LIMITS": "off",
+            "JOBS": "off",
         },
         path=path,
         body=body,

@@ -89,6 +89,7 @@ def _ours(name: str, title: str, engine: str, models: str) -> Contestant:
             "DATA_DIR": f"{{work}}/data-{models}",
             "LOG_LEVEL": "warning",
             "LIMITS": "off",
+            "JOBS": "off",  # no Valkey and no worker beside it: the peers have none
         },
     )
 

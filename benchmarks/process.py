@@ -118,6 +118,18 @@ def memory_mb(root: int) -> float:
     return kib / 1024
 
 
+def others_cpu_s() -> float:
+    """Return the CPU seconds since boot that went to others than this process and its descendants.
+
+    What the hypervisor took is among them; interrupts aren't, because ours look like theirs.
+    """
+    fields = Path("/proc/stat").read_text(encoding="utf-8").split(maxsplit=9)
+    user, nice, system, steal = (int(fields[index]) for index in (1, 2, 3, 8))
+    # A process's own two times and those of its children that have ended.
+    own = sum(sum(map(int, _stat(member.pid)[11:15])) for member in tree(os.getpid()))
+    return (user + nice + system + steal - own) / os.sysconf("SC_CLK_TCK")
+
+
 def _is_alive(member: Member) -> bool:
     fields = _stat(member.pid)
     return bool(fields) and fields[19] == member.started and fields[0] != "Z"

@@ -78,10 +78,22 @@ def install_dev(venv: Path) -> None:
     pip(venv, "install", "-r", "requirements-dev.txt", "-c", "requirements.txt")
 
 
+def install_audit(venv: Path) -> None:
+    """Install what `make audit` runs: not pinned, because it should know today's flaws."""
+    import tomllib  # noqa: PLC0415  # `main` has refused a Python that lacks it
+
+    groups = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    print("ml-api: installing what the audit needs", flush=True)
+    pip(venv, "install", "--upgrade", *groups["audit"])
+
+
+INSTALLERS = {"runtime": install_runtime, "dev": install_dev, "audit": install_audit}
+
+
 def main() -> None:
-    """Install one of the two sets."""
+    """Install one of the sets."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("set", choices=["runtime", "dev"])
+    parser.add_argument("set", choices=INSTALLERS)
     parser.add_argument("--venv", type=Path, default=Path(".venv"))
     arguments = parser.parse_args()
     if sys.version_info < OLDEST_PYTHON:
@@ -90,7 +102,7 @@ def main() -> None:
     os.chdir(Path(__file__).parent.parent)
     make_venv(arguments.venv)
     try:
-        {"runtime": install_runtime, "dev": install_dev}[arguments.set](arguments.venv)
+        INSTALLERS[arguments.set](arguments.venv)
     except subprocess.CalledProcessError as failure:
         sys.exit(f"ml-api: pip failed with status {failure.returncode}; its message is above")
 

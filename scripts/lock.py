@@ -62,7 +62,9 @@ def resolve(requirements: Iterable[Requirement], *constraints: str) -> dict[str,
 
 def write(path: Path, pins: dict[str, str], requirements: Iterable[Requirement]) -> None:
     """Write one requirements file; a pin counts on the platforms that its range counts on."""
-    markers = {canonicalize_name(r.name): f"; {r.marker}" for r in requirements if r.marker}
+    markers: dict[str, str] = {
+        canonicalize_name(r.name): f"; {r.marker}" for r in requirements if r.marker
+    }
     lines = [f"{name}=={version}{markers.get(name, '')}\n" for name, version in pins.items()]
     path.write_text(HEADER + "".join(lines), encoding="utf-8")
     print(f"{path.name}: {len(pins)} pins")

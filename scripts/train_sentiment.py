@@ -47,7 +47,7 @@ def load_base() -> Any:  # noqa: ANN401 -- transformers has no useful types
     # It would report at length that the head is untrained.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    return AutoModelForSequenceClassification.from_pretrained(
+    return AutoModelForSequenceClassification.from_pretrained(  # nosec B615  # a local folder
         base_folder(),
         dtype=torch.float32,
         id2label=dict(enumerate(LABELS)),
@@ -86,7 +86,9 @@ class Encoded:
 
 def encode(examples: list[Example]) -> list[Encoded]:
     """Tokenize the texts, cut at MAX_TOKENS."""
-    tokenizer = AutoTokenizer.from_pretrained(base_folder())
+    tokenizer = AutoTokenizer.from_pretrained(  # nosec B615  # a local folder
+        base_folder()
+    )
     tokens = tokenizer([e.text for e in examples], truncation=True, max_length=MAX_TOKENS)
     pairs = zip(tokens["input_ids"], examples, strict=True)
     return [Encoded(ids=ids, label=example.label) for ids, example in pairs]

@@ -44,7 +44,7 @@ def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Settin
         _env_file=None,
         models_file=models_file,
         data_dir=tmp_path / "data",
-        **settings,
+        **({"jobs": "off"} | settings),  # a Valkey and a worker for each test take a second
     )
 
 

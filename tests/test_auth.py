@@ -202,6 +202,24 @@ async def test_a_quota_of_tokens_is_charged_by_what_was_used(tmp_path: Path) -> 
     assert embed.status_code == 429, "texts of embedding count against the same quota"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/embed", {"texts": ["one", "two"]}),
+        ("/v1/embeddings", {"model": "vectors", "input": ["one", "two"]}),
+    ],
+)
+async def test_embedding_is_charged_by_the_texts(
+    tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
+    async with guarded(tmp_path) as client:
+        mine = bearer((await make_key(client, scopes=["embed"], tokens_per_day=3))["key"])
+        statuses = [
+            (await client.post(path, json=body, headers=mine)).status_code for _ in range(3)
+        ]
+    assert statuses == [200, 200, 429], "the answer that passes the bound is still given"
+
+
 async def test_metrics_can_be_asked_to_need_a_key(tmp_path: Path) -> None:
     async with guarded(tmp_path, metrics_need_key=True) as client:
         scraper = bearer((await make_key(client, scopes=["metrics"]))["key"])

@@ -115,4 +115,4 @@ class Unreadable(PosixPath):
 
 def test_a_folder_that_can_t_be_looked_into_is_one_readable_line(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="can't be read: Permission denied"):
-        export_module._refuse_used(Unreadable(tmp_path))
+        export_module.refuse_used(Unreadable(tmp_path))

@@ -54,6 +54,14 @@ def test_vectors_have_length_one() -> None:
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
+def test_an_embedder_says_where_each_token_is() -> None:
+    engine = load_engine(EngineRequest(name="x", task=Task.EMBEDDING, engine="fake", max_tokens=2))
+    assert isinstance(engine, Embedder)
+    assert engine.passage_tokens == 2
+    assert engine.offsets("aé🙂") == [(0, 1), *[(1, 2)] * 2, *[(2, 3)] * 4]
+    assert engine.offsets("") == []
+
+
 def test_a_long_text_is_cut_and_says_so() -> None:
     engine = classifier()
     short, long = engine.encode(["x", "x" * 600])

@@ -208,6 +208,17 @@ def test_an_embedding_is_the_unit_mean_of_the_last_layer(shelf: Path) -> None:
     np.testing.assert_allclose(vectors[1], mean / np.linalg.norm(mean), atol=1e-5)
 
 
+def test_an_embedder_says_where_each_token_is_beyond_its_window_too(shelf: Path) -> None:
+    engine = embedder_of(load(shelf, "embedder", task=Task.EMBEDDING))
+    assert engine.passage_tokens == WINDOW - 2
+    text = "good  film " * 100
+    found = engine.offsets(text)
+    assert len(found) == 200
+    assert {text[start:end] for start, end in found} == {"good", "film"}
+    assert found == sorted(found)
+    assert engine.offsets("") == []
+
+
 def test_a_text_scores_the_same_alone_and_in_a_padded_batch(shelf: Path) -> None:
     classifier = classifier_of(load(shelf, "classifier"))
     embedder = embedder_of(load(shelf, "embedder", task=Task.EMBEDDING))
@@ -547,6 +558,10 @@ class WrongClassifier(WrongShape):
 
 class WrongEmbedder(WrongShape):
     dimensions = 4
+    passage_tokens = 512
+
+    def offsets(self, text: str) -> NoReturn:
+        raise AssertionError
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         return np.zeros((len(batch), 3), dtype=np.float32)

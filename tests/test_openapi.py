@@ -14,7 +14,12 @@ from serving import FAKE, serving
 from app.models.schemas_openai import OpenAiError
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
-NOT_JSON = {"get /metrics", "post /chat/stream", "get /predictions/export"}
+NOT_JSON = {
+    "get /metrics",
+    "post /chat/stream",
+    "get /predictions/export",
+    "get /jobs/{job_id}/events",
+}
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 
@@ -38,6 +43,14 @@ async def test_the_document_is_valid(tmp_path: Path) -> None:
         "/predict/{model_name}",
         "/predict-batch",
         "/embed",
+        "/documents",
+        "/documents/{document_id}",
+        "/search",
+        "/embed-batch",
+        "/jobs",
+        "/jobs/{job_id}",
+        "/jobs/{job_id}/events",
+        "/jobs/{job_id}/retry",
         "/chat",
         "/chat/stream",
         "/v1/chat/completions",
@@ -167,12 +180,6 @@ async def test_pages_of_other_origins_may_call_only_where_that_is_set(tmp_path: 
     assert "access-control-allow-origin" not in foreign.headers
 
 
-async def test_the_root_leads_to_the_pages(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.get("/")
-    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
-
-
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     # Under the name that the document's examples use, so that it tests more than 404.
     models = FAKE.replace("dummy", "sentiment")
@@ -191,14 +198,14 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
                     "run",
                     f"{running.url}/openapi.json",
                 ),
-                *("--max-examples", "60", "--seed", "1", "--workers", "2"),
+                *("--max-examples", "20", "--seed", "1", "--workers", "1"),
                 *("--no-color", "--request-timeout", "10"),
             ],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             check=False,
-            timeout=115,
+            timeout=240,
         )
     assert found.returncode == 0, found.stdout[-8000:]
     assert "No issues found" in found.stdout, found.stdout[-3000:]

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from app.engines import preparation
 from app.engines.agreement import (
     CALIBRATION,
+    answers,
     calibration_texts,
     compare,
     read_verdict,
@@ -221,7 +222,10 @@ def test_the_packaged_embedder_agrees_with_torch(tmp_path: Path) -> None:
     engine = compile_engine(request, converted, Processor(request.openvino))
     assert isinstance(engine, Embedder)
     assert engine.dimensions == 384
-    verdict = compare(engine, reference, calibration_texts(None)[:40])
+    assert engine.passage_tokens == engine.max_tokens - 2 == 254
+    assert engine.offsets("good film " * 200)[-2:] == [(1990, 1994), (1995, 1999)]
+    texts = calibration_texts(None)[:40]
+    verdict = compare(engine, answers(reference, texts), texts)
     assert verdict.figures["cosine_min"] >= 0.999
     assert verdict.figures["batch_difference_max"] <= 0.005
     vectors = engine.embed(engine.encode(TEXTS))
@@ -452,7 +456,8 @@ def test_a_figure_that_is_no_number_is_a_disagreement(tiny_folder: Path, tiny_ca
     request = request_for(tiny_folder, tiny_cache)
     real = load_reference(request)
     broken = Broken(real.encoder, torch=torch, model=real.module, device="cpu")
-    assert not compare(load(request, prepare=never), broken, ["good", "bad"]).agrees
+    texts = ["good", "bad"]
+    assert not compare(load(request, prepare=never), answers(broken, texts), texts).agrees
 
 
 def test_auto_falls_back_to_torch_where_nothing_can_be_written(

@@ -22,10 +22,11 @@ GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 async def listening(tmp_path: Path, models: str = FAKE) -> AsyncIterator[int]:
     server = make_server(make_settings(tmp_path, models, port=0))
     served = asyncio.create_task(server.serve())
-    assert server.runtime is not None
     while not server.started:
         await asyncio.sleep(0)
-    await server.runtime().loaded.wait()
+    runtime = server.runtime()
+    assert runtime is not None
+    await runtime.loaded.wait()
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:

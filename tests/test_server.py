@@ -1,51 +1,108 @@
-"""The server around the app, in this process: start line, signals, exit status."""
+"""The server around the app, in this process: start line, signals, drain, exit status."""
 
 import asyncio
+import json
+import logging
 import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from serving import FAKE, make_settings
 
+from app.drain import CLOSE_S, HURRY_S, LAST_LINE_S, OVERDUE_S, Drain
 from app.errors import EngineError
+from app.runtime import Runtime
 from app.server import Server, make_server, serve
 
+TIMEOUT_S = 20.0
+SLOW = FAKE.replace("fail_on", "delay_ms = 500, fail_on")
+CHAT = """
+[[models]]
+name = "echo"
+task = "chat"
+engine = "fake"
+default = true
+required = true
+fake = { delay_ms = 20 }
+"""
+TEXT = {"text": "x"}
+QUERY = {"query": "word " * 500}
 
-async def until_started(server: Server) -> str:
-    while not server.started:
-        await asyncio.sleep(0)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    return f"http://127.0.0.1:{port}"
+
+@asynccontextmanager
+async def started(
+    tmp_path: Path, models: str = FAKE, *, delay_s: float = 0.0, budget_s: float = 10.0
+) -> AsyncIterator[tuple[Server, str]]:
+    """Serve until the block is over, at least."""
+    server = make_server(make_settings(tmp_path, models, port=0))
+    server.drain.delay_s, server.drain.budget_s = delay_s, budget_s
+    served = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            await asyncio.sleep(0)
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        await runtime_of(server).loaded.wait()
+        await runtime_of(server).stored.wait()
+        yield server, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(TIMEOUT_S):
+            await served
 
 
-async def test_it_says_where_to_look_and_ends_with_status_0_on_sigterm(
+def runtime_of(server: Server) -> Runtime:
+    runtime = server.runtime()
+    assert runtime is not None
+    return runtime
+
+
+async def until_asked(server: Server, requests: int = 1) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        while len(server.server_state.tasks) < requests:
+            await asyncio.sleep(0)
+
+
+async def until_closed(server: Server) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        while server.drain.closed_s is None:
+            await asyncio.sleep(0)
+
+
+async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+REQUEST = b"GET /models HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_it_says_where_to_look_and_ends_on_sigterm(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = make_server(make_settings(tmp_path, port=0))
-    served = asyncio.create_task(server.serve())
-    url = await until_started(server)
-    async with httpx2.AsyncClient(base_url=url) as client:
-        answer = await client.get("/health")
-    assert answer.status_code == 200
-    assert "server" not in answer.headers
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"ml-api: {url} ")
-    assert server.runtime is not None
-    signal.raise_signal(signal.SIGTERM)
-    assert server.runtime().is_draining
-    await served
+    async with started(tmp_path) as (server, url), httpx2.AsyncClient(base_url=url) as client:
+        answer = await client.get("/ready")
+        assert answer.status_code == 200
+        assert "server" not in answer.headers
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith(f"ml-api: {url} ")
+        signal.raise_signal(signal.SIGTERM)
+        assert runtime_of(server).is_draining
+        await until_closed(server)
     assert server.failure is None
 
 
 async def test_the_signals_handlers_are_put_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    server = make_server(make_settings(tmp_path, port=0))
-    served = asyncio.create_task(server.serve())
-    await until_started(server)
-    assert signal.getsignal(signal.SIGTERM) == server.handle_exit
-    server.should_exit = True
-    await served
+    async with started(tmp_path) as (server, _):
+        assert signal.getsignal(signal.SIGTERM) == server.handle_exit
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -60,7 +117,291 @@ async def test_an_ipv6_address_is_shown_as_urls_have_it(
 ) -> None:
     server = make_server(make_settings(tmp_path, host="::1", port=0))
     served = asyncio.create_task(server.serve())
-    await until_started(server)
+    while not server.started:
+        await asyncio.sleep(0)
     assert "http://[::1]:" in capsys.readouterr().out
     server.should_exit = True
     await served
+
+
+async def test_while_it_drains_ready_says_503_and_new_connections_are_answered(
+    tmp_path: Path,
+) -> None:
+    async with started(tmp_path, delay_s=TIMEOUT_S) as (server, url):
+        signal.raise_signal(signal.SIGTERM)
+        for path, status in (("/ready", 503), ("/health", 200), ("/models", 200)):
+            async with httpx2.AsyncClient(base_url=url) as client:
+                answer = await client.get(path)
+            assert answer.status_code == status
+            assert answer.headers["Connection"] == "close"
+        assert server.drain.closed_s is None
+        signal.raise_signal(signal.SIGTERM)
+
+
+async def test_a_kept_connection_is_closed_with_its_next_answer(tmp_path: Path) -> None:
+    async with started(tmp_path, delay_s=TIMEOUT_S) as (_, url):
+        reader, writer = await connect(url)
+        writer.write(REQUEST)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        assert b"connection: close" not in head
+        signal.raise_signal(signal.SIGTERM)
+        writer.write(REQUEST)
+        rest = await reader.read()  # to the end of the connection
+        assert rest.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in rest
+        writer.close()
+        signal.raise_signal(signal.SIGTERM)
+
+
+async def test_after_the_delay_nobody_is_let_in_and_a_request_in_flight_is_answered(
+    tmp_path: Path,
+) -> None:
+    async with (
+        started(tmp_path, SLOW, delay_s=0.2) as (server, url),
+        httpx2.AsyncClient(base_url=url) as client,
+    ):
+        asked = asyncio.create_task(client.post("/predict", json=TEXT))
+        await until_asked(server)
+        signal.raise_signal(signal.SIGTERM)
+        await until_closed(server)
+        with pytest.raises(ConnectionRefusedError):
+            await connect(url)
+        assert not asked.done()
+        assert (await asked).status_code == 200
+
+
+async def test_who_stands_in_the_door_when_it_closes_is_answered(tmp_path: Path) -> None:
+    async with started(tmp_path) as (server, url):
+        signal.raise_signal(signal.SIGTERM)
+        reader, writer = await connect(url)
+        await until_closed(server)
+        writer.write(REQUEST)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+def open_socket(url: str) -> socket.socket:
+    """Connect without a turn of the event loop, which serves this test too."""
+    return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), TIMEOUT_S)
+
+
+def read_to_end(opened: socket.socket) -> bytes:
+    with opened:
+        return b"".join(iter(lambda: opened.recv(65_536), b""))
+
+
+def read_answer(opened: socket.socket) -> None:
+    """Read an object of JSON."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        answer += opened.recv(65_536)
+
+
+async def test_who_waits_at_the_door_is_let_in_before_it_closes(tmp_path: Path) -> None:
+    async with started(tmp_path) as (server, url):
+        waiting = [open_socket(url) for _ in range(3)]
+        await server._stop_listening()
+        signal.raise_signal(signal.SIGTERM)
+        for opened in waiting:
+            opened.sendall(REQUEST)
+            answer = await asyncio.to_thread(read_to_end, opened)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_kept_connection_over_which_a_request_comes_is_not_closed(tmp_path: Path) -> None:
+    async with started(tmp_path) as (server, url):
+        idle, busy = open_socket(url), open_socket(url)
+        for opened in (idle, busy):
+            opened.sendall(REQUEST)
+            await asyncio.to_thread(read_answer, opened)
+        busy.sendall(REQUEST)
+        signal.raise_signal(signal.SIGTERM)
+        server.drain.closed_s = time.monotonic()
+        server._is_done()
+        assert await asyncio.to_thread(read_to_end, idle) == b""
+        assert (await asyncio.to_thread(read_to_end, busy)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_request_whose_time_is_over_gets_503(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        started(tmp_path, SLOW, budget_s=0.1) as (server, url),
+        httpx2.AsyncClient(base_url=url) as client,
+    ):
+        asked = asyncio.create_task(client.post("/predict", json=TEXT))
+        await until_asked(server)
+        signal.raise_signal(signal.SIGTERM)
+        answer = await asked
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert "shutting down" in answer.json()["detail"]
+    assert errors_of(caplog) == []
+
+
+def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+def problem_of_ndjson(text: str) -> dict[str, Any]:
+    last = json.loads(text.splitlines()[-1])
+    assert (last["token"], last["done"]) == ("", True)
+    problem: dict[str, Any] = last["error"]
+    return problem
+
+
+def problem_of_sse(text: str) -> dict[str, Any]:
+    return problem_of_ndjson(text.strip().replace("\n\n", "\n").replace("data: ", ""))
+
+
+def problem_of_openai(text: str) -> dict[str, Any]:
+    *_, error, done = text.strip().split("\n\n")
+    assert done == "data: [DONE]"
+    problem: dict[str, Any] = json.loads(error.removeprefix("data: "))["error"]
+    return problem
+
+
+SSE = {"Accept": "text/event-stream"}
+OPENAI = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": "w " * 500}]}
+DIALECTS = [
+    ("/chat/stream", QUERY, {}, problem_of_ndjson),
+    ("/chat/stream", QUERY, SSE, problem_of_sse),
+    ("/v1/chat/completions", OPENAI, {}, problem_of_openai),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "headers", "read"), DIALECTS, ids=["ndjson", "sse", "v1"])
+async def test_a_stream_whose_time_is_over_ends_with_a_typed_last_line(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    body: dict[str, Any],
+    headers: dict[str, str],
+    read: Any,
+) -> None:
+    rows: list[Any] = []
+    async with (
+        started(tmp_path, CHAT, budget_s=0.2) as (server, url),
+        httpx2.AsyncClient(base_url=url) as client,
+        client.stream("POST", path, json=body, headers=headers) as answer,
+    ):
+        runtime_of(server).predictions.put = rows.append  # type: ignore[method-assign, assignment]  # as a log
+        pieces = answer.aiter_text()
+        text = await anext(pieces)
+        signal.raise_signal(signal.SIGTERM)
+        text += "".join([piece async for piece in pieces])
+    assert read(text)["code"] == "not_ready"
+    assert errors_of(caplog) == []
+    assert [(row.status, row.error) for row in rows] == [(503, "not_ready")]
+
+
+async def test_a_second_signal_hurries_and_a_third_changes_nothing(tmp_path: Path) -> None:
+    async with (
+        started(tmp_path, CHAT, delay_s=TIMEOUT_S, budget_s=TIMEOUT_S) as (_, url),
+        httpx2.AsyncClient(base_url=url) as client,
+        client.stream("POST", "/chat/stream", json=QUERY) as answer,
+    ):
+        pieces = answer.aiter_text()
+        text = await anext(pieces)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        text += "".join([piece async for piece in pieces])
+    assert problem_of_ndjson(text)["code"] == "not_ready"
+
+
+async def test_an_export_whose_time_is_over_says_so_in_its_last_line(tmp_path: Path) -> None:
+    async def export(*_: Any, **__: Any) -> AsyncIterator[list[Any]]:
+        yield []
+        await asyncio.Event().wait()
+
+    async with (
+        started(tmp_path, budget_s=0.1) as (server, url),
+        httpx2.AsyncClient(base_url=url) as client,
+    ):
+        runtime_of(server).predictions.export = export  # type: ignore[method-assign]  # endless
+        asked = asyncio.create_task(client.get("/predictions/export"))
+        await until_asked(server)
+        signal.raise_signal(signal.SIGTERM)
+        answer = await asked
+    assert json.loads(answer.text.splitlines()[-1])["error"]["code"] == "not_ready"
+
+
+async def test_a_signal_before_the_runtime_is_there_ends_the_server(tmp_path: Path) -> None:
+    server = make_server(make_settings(tmp_path, port=0))
+    served = asyncio.create_task(server.serve())
+    await asyncio.sleep(0)
+    assert server.runtime() is None
+    signal.raise_signal(signal.SIGTERM)
+    async with asyncio.timeout(TIMEOUT_S):
+        await served
+
+
+class ShortDrain(Drain):
+    """One of which nothing is expected in no time."""
+
+    @property
+    def longest_s(self) -> float:
+        return 0.0 if self.hurried_s is not None else TIMEOUT_S
+
+
+async def test_an_end_that_takes_longer_than_all_its_phases_is_cut_short(tmp_path: Path) -> None:
+    overdue = threading.Event()
+    server = make_server(make_settings(tmp_path, port=0), on_overdue=overdue.set)
+    server.drain = ShortDrain(delay_s=0, budget_s=0)
+    served = asyncio.create_task(server.serve())
+    await asyncio.sleep(0)
+    signal.raise_signal(signal.SIGTERM)
+    assert not overdue.is_set()
+    signal.raise_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(overdue.wait, TIMEOUT_S)
+    await served
+
+
+def test_a_process_that_is_cut_short_says_so() -> None:
+    command = "from app.cli import leave_unfinished; leave_unfinished()"
+    ended = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 70
+    assert ended.stderr == "ml-api: error: the end took too long, and was cut short\n"
+
+
+def test_who_was_never_ready_waits_for_nobody() -> None:
+    drain = Drain(delay_s=15, budget_s=60)
+    drain.begin(100.0, was_ready=False)
+    assert not drain.is_accepting(100.0)
+
+
+def test_a_drain_accepts_for_the_delay_and_answers_for_the_budget_after_it() -> None:
+    drain = Drain(delay_s=15, budget_s=60)
+    assert drain.is_accepting(99.0)
+    drain.begin(100.0)
+    assert drain.is_accepting(114.9)
+    assert not drain.is_accepting(115.0)
+    drain.closed_s = 115.2
+    assert drain.is_answering(175.1)
+    assert not drain.is_answering(175.2)
+    assert drain.may_close(185.0, since_s=175.2)
+    assert not drain.may_close(185.2, since_s=175.2)
+
+
+def test_the_phases_of_a_drain_add_up_to_less_than_a_quarter_of_a_minute_more() -> None:
+    drain = Drain(delay_s=15, budget_s=60)
+    assert drain.longest_s == 15 + 60 + LAST_LINE_S + CLOSE_S + OVERDUE_S
+    assert drain.longest_s < 15 + 60 + 15
+
+
+@pytest.mark.parametrize("closed_s", [None, 103.0])
+def test_a_hurried_drain_answers_for_one_more_second(closed_s: float | None) -> None:
+    drain = Drain(delay_s=0 if closed_s else 15, budget_s=60)
+    drain.begin(100.0)
+    drain.closed_s = closed_s
+    for now_s in (105.0, 120.0):  # the third signal gives no more time
+        drain.begin(now_s)
+    assert not drain.is_accepting(105.0)
+    drain.closed_s = drain.closed_s or 105.1
+    assert drain.is_answering(105.9)
+    assert not drain.is_answering(105.0 + HURRY_S)
+    assert drain.may_close(106.9, since_s=106.0)
+    assert not drain.may_close(107.0, since_s=106.0)

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from pydantic_core import to_json
 from starlette.responses import StreamingResponse
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from app.db.predictions import COLUMNS, TEXTS, Prediction
-from app.errors import DatabaseUnavailableError, ServiceError
+from app.errors import DatabaseUnavailableError, NotReadyError, ServiceError
 from app.models.error_bodies import problem
 
 log = logging.getLogger(__name__)
@@ -145,11 +145,24 @@ class ExportResponse(StreamingResponse):
         self._path = path
         self._request_id = request_id
         self._send_timeout_s = send_timeout_s
+        self._has_begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, or as much as there is time for when the process ends."""
+        try:
+            await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            # A client that leaves ends the sending, not this task.
+            last = self._last_line(NotReadyError("The service is shutting down."))
+            if self._has_begun and last is not None:
+                await self._send(send, last, more=False)
+            raise
 
     async def stream_response(self, send: Send) -> None:
         """Send it; what can't be told in the format is told by an answer that never ends well."""
         start = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **start})
+        self._has_begun = True
         try:
             async for piece in self._content:
                 await self._send(send, piece)
@@ -166,11 +179,13 @@ class ExportResponse(StreamingResponse):
             async for chunk in rest:
                 yield await self._written(chunk)
         except DatabaseUnavailableError as failure:
-            told = problem(failure, path=self._path, request_id=self._request_id)
-            last = self._style.fail(told)
+            last = self._last_line(failure)
             if last is None:
                 raise
             yield last
+
+    def _last_line(self, error: ServiceError) -> bytes | None:
+        return self._style.fail(problem(error, path=self._path, request_id=self._request_id))
 
     async def _written(self, rows: Sequence[Prediction]) -> bytes:
         """Write rows in a thread: together they would hold up the event loop."""

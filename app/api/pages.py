@@ -1,27 +1,64 @@
-"""`/docs` and `/redoc`, from files that lie on this machine: they work without internet."""
+"""The page at `/`, `/docs` and `/redoc`, from files on this machine: they work without internet."""
 
 import importlib.util
+import re
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 router = APIRouter(include_in_schema=False)
 STATIC = "/static/docs"
+PAGE_STATIC = "/static/page"
+WEB = Path(__file__).parent.parent / "web"
 # Nobody frames these pages, guesses their type, or hears where their readers go next.
 SAFE = {
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+# The page shows what users and models wrote: no script but its own files, nothing from elsewhere,
+# and no text that becomes HTML (trusted types: its scripts can't set innerHTML at all).
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+# Swagger UI and ReDoc make styles and pictures while they run, and ReDoc a worker for its search;
+# ReDoc's logo, which it would get from its maker's server, is not among what they may load.
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+# Browsers keep the files and ask by ETag whether they are still right: after an upgrade they are
+# not, and old scripts would meet a new page.
+PAGE_HEADERS = SAFE | {"Cache-Control": "no-cache", "Content-Security-Policy": PAGE_POLICY}
 
 
-@router.get("/")
-async def index() -> RedirectResponse:
-    """Lead a browser to the documents."""
-    return RedirectResponse("docs")
+class PageFiles(StaticFiles):
+    """The files of the page; answers 304 to a browser that has them."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401  # as inherited
+        """Answer with a file, or that it hasn't changed."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(PAGE_HEADERS)
+        return response
+
+
+page_files = PageFiles(directory=WEB)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def page(request: Request) -> Response:
+    """Show the page on which everything can be tried."""
+    return await page_files.get_response("index.html", request.scope)
 
 
 @router.get("/docs")
@@ -53,12 +90,17 @@ async def redoc() -> HTMLResponse:
 
 
 def _safe(page: HTMLResponse) -> HTMLResponse:
-    page.headers.update(SAFE)
+    """Allow the page its own inline scripts, by their hashes, and no others."""
+    scripts = INLINE_SCRIPT.findall(page.body)
+    hashes = " ".join(f"'sha256-{b64encode(sha256(s).digest()).decode()}'" for s in scripts)
+    policy = DOCS_POLICY.format(hashes=hashes)
+    page.headers.update(SAFE | {"Content-Security-Policy": policy})
     return page
 
 
 def mount_static(app: FastAPI) -> None:
-    """Serve the scripts that fastapi-offline ships; only its files are used, not its code."""
+    """Serve the page's files, and those that fastapi-offline ships: not its code."""
+    app.mount(PAGE_STATIC, page_files, name="page")
     spec = importlib.util.find_spec("fastapi_offline")
     assert spec is not None  # noqa: S101  # a dependency of ours
     assert spec.origin is not None  # noqa: S101

@@ -62,7 +62,7 @@ class Database:
         *,
         pool_size: int = 5,
         timeout_s: float = 2.0,
-        max_waiting: int = 100,
+        max_waiting: int = 500,
         observe: Observe = ignore,
     ) -> None:
         self._url = parse_url(url)

@@ -35,13 +35,22 @@ def calibration_texts(adapter: Path | None) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
-def compare(engine: TextEngine, reference: TextEngine, texts: Sequence[str]) -> Verdict:
-    """Run both engines on the same texts, and the engine on each text alone as well."""
-    # Neighbours in length share a batch, as they do in service; otherwise torch computes padding.
-    batch = sorted(reference.encode(texts), key=lambda item: item.cost)
-    expected = _in_batches(reference, batch)
-    found = _in_batches(engine, batch)
-    alone = np.concatenate([_run(engine, [item]) for item in batch])
+def answers(engine: TextEngine, texts: Sequence[str]) -> FloatArray:
+    """Return a row for each text: probabilities of a classifier, vectors of an embedder.
+
+    Neighbours in length share a batch, as they do in service; otherwise torch computes padding.
+    """
+    items = engine.encode(texts)
+    order = sorted(range(len(items)), key=lambda index: items[index].cost)
+    rows = _in_batches(engine, [items[index] for index in order])
+    rows[order] = rows.copy()
+    return rows
+
+
+def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> Verdict:
+    """Run an engine on texts, in batches and each alone, and hold it against expected `answers`."""
+    found = answers(engine, texts)
+    alone = np.concatenate([_run(engine, [item]) for item in engine.encode(texts)])
     figures = {"batch_difference_max": float(np.abs(found - alone).max())}
     if isinstance(engine, Classifier):
         equal = found.argmax(axis=1) == expected.argmax(axis=1)

@@ -71,6 +71,11 @@ class Embedder(TextEngine, Protocol):
     """Turns each text into a vector of length 1."""
 
     dimensions: int
+    passage_tokens: int  # that fit into the window beside the special ones
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the place of each token in a text of any length, in characters and in order."""
+        ...
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return unit vectors, (batch, dimensions) float32."""

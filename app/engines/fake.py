@@ -103,6 +103,15 @@ class FakeEmbedder(_FakeText):
 
     dimensions = DIMENSIONS
 
+    def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
+        super().__init__(request, options)
+        self.passage_tokens = self.max_tokens
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the place of each token: of each byte, that of its character."""
+        sizes = [len(character.encode("utf-8", "surrogatepass")) for character in text]
+        return [(place, place + 1) for place, size in enumerate(sizes) for _ in range(size)]
+
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return unit vectors, (batch, dimensions) float32."""
         raw = np.stack([_unit_floats(data, DIMENSIONS) - 0.5 for data in self._run(batch)])

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.engines import fake, llama_cpp, preparation, torch
+from app.engines import baked, fake, llama_cpp, preparation, torch
 from app.engines.base import Engine, EngineRequest, Task
 from app.engines.conversion import ConversionError
 from app.engines.preparation import DisagreementError
@@ -72,7 +72,12 @@ def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = No
 
 
 def load_openvino(request: EngineRequest, *, load: Load = preparation.load) -> Engine:
-    """Load on OpenVINO; on torch if OpenVINO answers otherwise than torch does."""
+    """Load on OpenVINO; on torch if OpenVINO answers otherwise than torch does.
+
+    A baked model has nothing that torch could load: what is wrong with it is raised.
+    """
+    if baked.is_baked(request.folder):
+        return baked.load(request)
     try:
         return load(request)
     except DisagreementError as failure:

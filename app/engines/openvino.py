@@ -94,6 +94,11 @@ class OpenVinoEmbedder(_OpenVinoText):
     def __init__(self, encoder: TextEncoder, lanes: Lanes, converted: Converted) -> None:
         super().__init__(encoder, lanes)
         self.dimensions = converted.dimensions
+        self.passage_tokens = encoder.passage_tokens
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the place of each token in a text of any length."""
+        return self._encoder.offsets(text)
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return unit vectors, (batch, dimensions) float32."""

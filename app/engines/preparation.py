@@ -20,6 +20,7 @@ from filelock import FileLock
 from app.engines import torch
 from app.engines.agreement import (
     Verdict,
+    answers,
     calibration_texts,
     compare,
     read_verdict,
@@ -176,7 +177,8 @@ def _prepare_alone(request: EngineRequest, load_reference: LoadReference) -> Non
     reference = load_reference(request)
     converted = read(folder) or convert(reference, folder)
     engine = compile_engine(request, converted, processor)
-    verdict = compare(engine, reference, calibration_texts(request.adapter))
+    texts = calibration_texts(request.adapter)
+    verdict = compare(engine, answers(reference, texts), texts)
     write_verdict(_verdict_file(request, folder, processor), verdict)
 
 

@@ -69,10 +69,12 @@ class TextEncoder:
         self._tokenizer = self._read(folder, converted or folder / "tokenizer.json")
         self._tokenizer.no_padding()
         max_tokens = window(folder, limit=limit)
-        if max_tokens <= self._tokenizer.num_special_tokens_to_add(is_pair=False):
+        special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        if max_tokens <= special_tokens:
             raise EngineError(f"{folder}: {max_tokens} tokens leave no room for a text")
         self._tokenizer.enable_truncation(max_length=max_tokens)
         self.max_tokens = max_tokens
+        self.passage_tokens = max_tokens - special_tokens
         self._pad_id = int(read_json(folder / "config.json").get("pad_token_id") or 0)
 
     @staticmethod
@@ -87,7 +89,7 @@ class TextEncoder:
         if any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
             from transformers import AutoTokenizer
 
-            converted = AutoTokenizer.from_pretrained(
+            converted = AutoTokenizer.from_pretrained(  # nosec B615  # a local folder
                 folder, trust_remote_code=False, local_files_only=True
             )
             backend = getattr(converted, "backend_tokenizer", None)
@@ -101,6 +103,12 @@ class TextEncoder:
             Encoded(token_ids=e.ids, is_truncated=bool(e.overflowing))
             for e in self._tokenizer.encode_batch(list(texts))
         ]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the place of each token in a text of any length, in characters and in order."""
+        first = self._tokenizer.encode(text, add_special_tokens=False)
+        # What is beyond the window: truncation can't be switched off for one call.
+        return [place for part in (first, *first.overflowing) for place in part.offsets]
 
     def save(self, file: Path) -> None:
         """Write what reads quickly and without transformers, whatever the model came with."""

@@ -184,6 +184,11 @@ class TorchEmbedder(_TorchText):
     def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
         super().__init__(encoder, torch=torch, model=model, device=device)
         self.dimensions = int(model.config.hidden_size)
+        self.passage_tokens = encoder.passage_tokens
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the place of each token in a text of any length."""
+        return self.encoder.offsets(text)
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return unit vectors, (batch, dimensions) float32."""

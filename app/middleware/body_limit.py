@@ -1,7 +1,8 @@
 """Bounds a request body in bytes and in time, before anything parses it."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,15 +20,29 @@ CLOSE = {"Connection": "close"}
 class BodyLimitMiddleware:
     """Reads the whole body, up to a limit, and hands it on in one piece.
 
+    Args:
+        app: what is served.
+        max_bytes: the limit.
+        timeout_s: in which the body must be there.
+        max_bytes_of: the limits of paths that have their own.
+
     Raises, for the error boundary around it:
-        BodyTooLargeError: announced or found to be larger than `max_bytes`.
-        BodyTimeoutError: not there within `timeout_s`.
+        BodyTooLargeError: announced or found to be larger than the limit.
+        BodyTimeoutError: not there in time.
 
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        timeout_s: float,
+        max_bytes_of: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_bytes_of = max_bytes_of
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,10 +50,11 @@ class BodyLimitMiddleware:
         if scope["type"] != "http" or not has_body(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        self._refuse_announced(Headers(scope=scope))
+        max_bytes = self._max_bytes_of.get(scope["path"], self._max_bytes)
+        _refuse_announced(Headers(scope=scope), max_bytes)
         try:
             async with asyncio.timeout(self._timeout_s):
-                body = await self._read(receive)
+                body = await _read(receive, max_bytes)
         except TimeoutError:
             raise BodyTimeoutError(headers=CLOSE) from None
         if body is None:
@@ -46,41 +62,43 @@ class BodyLimitMiddleware:
             return
         await self._app(scope, _replay(body, receive), send)
 
-    def _refuse_announced(self, headers: Headers) -> None:
-        """Refuse by its length what is far too large to be read to its end, or hasn't begun."""
-        announced = headers.get("content-length", "")
-        size = int(announced) if announced.isdecimal() else 0
-        is_waiting = "expect" in headers  # for our leave to send the body
-        if size > self._max_bytes * (1 if is_waiting else DISCARD_FACTOR):
-            raise self._too_large(headers=CLOSE)
-
-    def _too_large(self, *, headers: dict[str, str] | None) -> BodyTooLargeError:
-        detail = f"The body is larger than {self._max_bytes} bytes."
-        return BodyTooLargeError(detail, headers=headers)
-
-    async def _read(self, receive: Receive) -> bytes | None:
-        """Return the body, or None when the client left before it was whole."""
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            chunk: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
-            size += len(chunk)
-            if size <= self._max_bytes:
-                chunks.append(chunk)
-            elif size > self._max_bytes * DISCARD_FACTOR:
-                break
-        if size > self._max_bytes:
-            raise self._too_large(headers=CLOSE if more else None)
-        return b"".join(chunks)
-
 
 def has_body(headers: Headers) -> bool:
     """Tell from the headers whether a body follows; HTTP says it in one of two ways."""
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _refuse_announced(headers: Headers, max_bytes: int) -> None:
+    """Refuse by its length what is far too large to be read to its end, or hasn't begun."""
+    announced = headers.get("content-length", "")
+    size = int(announced) if announced.isdecimal() else 0
+    is_waiting = "expect" in headers  # for our leave to send the body
+    if size > max_bytes * (1 if is_waiting else DISCARD_FACTOR):
+        raise _too_large(max_bytes, headers=CLOSE)
+
+
+def _too_large(max_bytes: int, *, headers: dict[str, str] | None) -> BodyTooLargeError:
+    return BodyTooLargeError(f"The body is larger than {max_bytes} bytes.", headers=headers)
+
+
+async def _read(receive: Receive, max_bytes: int) -> bytes | None:
+    """Return the body, or None when the client left before it was whole."""
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(chunk)
+        if size <= max_bytes:
+            chunks.append(chunk)
+        elif size > max_bytes * DISCARD_FACTOR:
+            break
+    if size > max_bytes:
+        raise _too_large(max_bytes, headers=CLOSE if more else None)
+    return b"".join(chunks)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -33,7 +33,7 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
 
     """
     spec = _find(catalog, name)
-    _refuse_used(folder)
+    refuse_used(folder)
     loader = ModelLoader(sources, folder=catalog.folder, device="cpu", threads=threads)
     loaded = loader(spec.model_copy(update={"engine": "torch"}))
     try:
@@ -55,8 +55,13 @@ def _find(catalog: Catalog, name: str) -> ModelSpec:
     return spec
 
 
-def _refuse_used(folder: Path) -> None:
-    """Never mix an export with files of someone else."""
+def refuse_used(folder: Path) -> None:
+    """Never mix what is written with files of someone else.
+
+    Raises:
+        StartupError: the folder has files, or can't be read.
+
+    """
     try:
         if folder.exists() and any(folder.iterdir()):
             raise StartupError(f"{folder}: is not empty; name a folder that is, or a new one")
@@ -72,7 +77,9 @@ def _tokenizer(catalog: Catalog, spec: ModelSpec, sources: Sources) -> Any:  # n
 
     source = spec.source or ""
     found = sources.resolve(source, base=catalog.folder, pins=spec.pins).path
-    tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(  # nosec B615  # a local folder
+        found, trust_remote_code=False, local_files_only=True
+    )
     tokenizer.model_max_length = window(found, limit=spec.limits.max_tokens)
     return tokenizer
 

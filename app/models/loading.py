@@ -73,14 +73,25 @@ class ModelLoader:
             StartupError: of the kind that says what is wrong; the message is for the operator.
 
         """
+        request, version = self.request(spec)
+        engine = load_engine(request)
+        warm(engine)
+        return Loaded(engine=engine, version=version)
+
+    def request(self, spec: ModelSpec) -> tuple[EngineRequest, str]:
+        """Resolve the entry's files; return what to ask an engine for, and their edition.
+
+        Raises:
+            StartupError: of the kind that says what is wrong with the source or the adapter.
+
+        """
         resolved = self._resolve(spec)
-        adapter = self._adapter(spec)
         request = EngineRequest(
             name=spec.name,
             task=spec.task,
             engine=spec.engine,
             folder=None if resolved is NO_FILES else resolved.path,
-            adapter=adapter,
+            adapter=self._adapter(spec),
             labels=spec.labels,
             max_tokens=spec.limits.max_tokens,
             device=self._device,
@@ -89,9 +100,7 @@ class ModelLoader:
             openvino=self._openvino,
             chat=self._chat(spec) if spec.task is Task.CHAT else None,
         )
-        engine = load_engine(request)
-        warm(engine)
-        return Loaded(engine=engine, version=resolved.version)
+        return request, resolved.version
 
     def _resolve(self, spec: ModelSpec) -> Resolved:
         if spec.engine in FILELESS:

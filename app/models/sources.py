@@ -11,6 +11,10 @@ from app.errors import SourceError
 from app.models import hub, s3
 from app.models.verify import verify
 
+# What `app models bake` notes in a model's folder. Files that are copied into images get new times,
+# but vectors are found by the version that made them: it has to outlive a build.
+VERSION_FILE = "baked-version.txt"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
@@ -89,6 +93,20 @@ def _from_file(name: str, base: Path) -> Resolved:
 
 def _edition(path: Path) -> str:
     """Return a short name that changes when a file is changed, without reading it all."""
+    noted = (path if path.is_dir() else path.parent) / VERSION_FILE
+    if noted.is_file():
+        return noted.read_text(encoding="utf-8").strip()
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
+
+
+def digest(path: Path) -> str:
+    """Return a short name for what a file, or each file of a folder, holds: the same everywhere."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            held = hashlib.file_digest(content, "sha256").hexdigest()
+        total.update(f"{file.relative_to(path).as_posix()} {held}\n".encode())
+    return total.hexdigest()[:12]

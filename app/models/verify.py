@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from app.engines.baked import is_baked
 from app.errors import SourceError, UnsafeModelError
 
 # What a model may consist of: weights without code in them, and their descriptions.
@@ -52,7 +53,8 @@ def verify(path: Path, pins: Mapping[str, str]) -> None:
         files = {str(f.relative_to(path)): f for f in sorted(path.rglob("*")) if f.is_file()}
     elif path.name in pins:
         files = {path.name: path}
-    choose_files([str(file) for file in files.values()], str(path))
+    if not is_baked(path):  # OpenVINO's weights are called .bin too, and are no pickle
+        choose_files([str(file) for file in files.values()], str(path))
     for file in files.values():
         if file.suffix == ".safetensors":
             _check_header(file)

@@ -20,6 +20,7 @@ COST_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 SHARE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
 RATE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+REFUSALS = ("overloaded", "deadline")
 
 
 class Metrics:
@@ -105,6 +106,10 @@ class Metrics:
         self._declare_database()
         self._declare_limits()
         self._declare_predictions()
+        self._declare_search()
+        self._declare_webhooks()
+        self._declare_work()
+        self._declare_jobs()
 
     def _declare_chat(self) -> None:
         """Declare what generations count."""
@@ -182,6 +187,52 @@ class Metrics:
             "prediction_log_deleted_total", "Predictions that retention deleted."
         )
 
+    def _declare_webhooks(self) -> None:
+        """Declare what the sender of webhooks counts."""
+        self.webhooks = self._counter(
+            "webhooks_total",
+            "Attempts to deliver a webhook, by outcome: delivered, rejected (another status than"
+            " 2xx), timeout, unreachable or refused (not a public address).",
+            ["outcome"],
+        )
+
+    def _declare_search(self) -> None:
+        """Declare what searches count."""
+        self.search_seconds = self._histogram(
+            "search_seconds",
+            "Time of one search, by part: to embed the query, and to find what is near to it.",
+            ["part"],
+        )
+        self.search_index_bytes = self._gauge(
+            "search_index_bytes", "Memory of the vectors that are searched without PostgreSQL."
+        )
+
+    def _declare_jobs(self) -> None:
+        """Declare what jobs count."""
+        self.jobs = self._counter(
+            "jobs_total", "Jobs that finished, each counted by one process.", ["status"]
+        )
+        self.jobs_queued = self._gauge(
+            "jobs_queued", "Jobs that wait, those that pause after a failure included."
+        )
+        self.jobs_oldest_waiting_seconds = self._gauge(
+            "jobs_oldest_waiting_seconds", "For how long the oldest job that could run has waited."
+        )
+        self.job_seconds = self._histogram(
+            "job_seconds",
+            "Time that workers spent on a job that finished.",
+            buckets=(*DURATION_BUCKETS, 60, 300, 1_800, 7_200),
+        )
+        self.job_attempts = self._counter(
+            "job_attempts_total",
+            "Attempts at jobs that ended, by how: finished, released, failed, let_go or"
+            " worker_lost.",
+            ["outcome"],
+        )
+        self.jobs_reaped = self._counter(
+            "jobs_reaped_total", "Jobs that were taken from workers that had fallen silent."
+        )
+
     def of_model(self, name: str) -> "ModelMetrics":
         """Return what one model counts, with its label bound."""
         return ModelMetrics(self, name)
@@ -192,6 +243,20 @@ class Metrics:
 
     def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
         return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _declare_work(self) -> None:
+        """Declare what workers and their bell count."""
+        self.bell_failures = self._counter(
+            "bell_failures_total", "Times that the broker didn't take word of a new job."
+        )
+        self.job_items = self._counter(
+            "job_items_total", "Documents of jobs, by what became of them.", ["state"]
+        )
+        self.embedded_restarts = self._counter(
+            "embedded_restarts_total",
+            "Times that a process which the service runs itself was started again.",
+            ["process"],
+        )
 
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(PREFIX + name, text, labels, registry=self.registry)
@@ -221,6 +286,11 @@ class ModelMetrics:
         self._padding = metrics.batch_padding.labels(name)
         self._seconds = metrics.engine_seconds.labels(name)
         self._wasted = metrics.wasted_items.labels(name)
+        # A series that begins with its first event hides it from `increase`, and so from alerts.
+        for counter in (metrics.engine_failures, metrics.out_of_memory, metrics.worker_deaths):
+            counter.labels(name)
+        for reason in REFUSALS:
+            metrics.refused.labels(name, reason)
 
     def queue_depth(self, texts: int) -> None:
         """Texts that wait now."""
@@ -270,6 +340,10 @@ class GenerationMetrics:
         self._waiting = metrics.generations_waiting.labels(name)
         self._first_token = metrics.first_token_seconds.labels(name)
         self._inter_token = metrics.inter_token_seconds.labels(name)
+        # As above: alerts see only what was there before.
+        metrics.generations.labels(name, "failed")
+        for reason in REFUSALS:
+            metrics.refused.labels(name, reason)
 
     def active(self, generations: int) -> None:
         """Set how many generations run now."""

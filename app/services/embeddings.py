@@ -26,6 +26,11 @@ class Embeddings:
     tokens: int  # of all texts, after cutting
 
 
+def space_of(model: str, version: str) -> str:
+    """Return the name of the vectors that can be compared with a model's."""
+    return f"{model}@{version}"
+
+
 class EmbeddingService:
     """Answers `/embed` and `/v1/embeddings`.
 

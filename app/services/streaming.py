@@ -15,6 +15,7 @@ from app.errors import (
     DeadlineExceededError,
     InferenceFailedError,
     InternalError,
+    NotReadyError,
     ReaderTooSlowError,
     ServiceError,
     UpstreamFailedError,
@@ -45,7 +46,7 @@ class Ended:
 
     model: str
     version: str | None  # of the model's files; None: it never began
-    end: End | None  # None: its client left, or the process ended
+    end: End | None  # None: its client left
     tokens: int  # of the answer, that came
     seconds: float
     first_token_s: float | None  # from the request to the first token
@@ -121,10 +122,11 @@ class Stream:
     def ended(self) -> Ended:
         """Return what is to be said of this generation."""
         first_token_s = self.first_token_s and self.first_token_s - self._started_s
+        cut = NotReadyError("The service is shutting down.") if self.was_shut_down else None
         return Ended(
             model=self.model,
             version=self._version,
-            end=self.end,
+            end=self.end or cut,
             tokens=self.token_count,
             seconds=time.monotonic() - self._started_s,
             first_token_s=first_token_s,

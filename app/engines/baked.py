@@ -1,0 +1,113 @@
+"""A converted model that serves without torch: it brings the answers that torch gave with it.
+
+`preparation` converts on the machine that serves. A baked model was converted where torch was, for
+an image that has none; on a processor that computes in another precision than the one it was baked
+on, it is held against the answers that it brings.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from app.engines.agreement import (
+    CALIBRATION_NAME,
+    Verdict,
+    answers,
+    calibration_texts,
+    compare,
+    read_verdict,
+    verdict_file,
+    write_verdict,
+)
+from app.engines.base import EngineRequest, FloatArray
+from app.engines.conversion import ConversionError, convert, options_of, read
+from app.engines.openvino import OpenVinoClassifier, OpenVinoEmbedder
+from app.engines.preparation import (
+    DisagreementError,
+    LoadReference,
+    compile_engine,
+    load_reference,
+)
+from app.engines.processor import Processor
+
+log = logging.getLogger(__name__)
+
+REFERENCE = "reference.npy"
+# What `tokenizer.window` reads.
+DESCRIPTIONS = ("config.json", "tokenizer_config.json", "sentence_bert_config.json")
+
+
+def is_baked(folder: Path | None) -> bool:
+    """Tell whether `bake` has made this folder."""
+    return folder is not None and (folder / REFERENCE).is_file()
+
+
+def bake(
+    request: EngineRequest, folder: Path, *, load_reference: LoadReference = load_reference
+) -> None:
+    """Convert a model with torch, hold it against torch, and write all that serving it takes.
+
+    Args:
+        request: with the model as it came, and its adapter.
+        folder: is made.
+        load_reference: loads the model on torch.
+
+    Raises:
+        DisagreementError: the converted model answers otherwise than torch.
+        StartupError: as `convert` says, and whatever torch finds wrong with the model.
+
+    """
+    assert request.folder is not None  # noqa: S101  # load_reference refuses it
+    texts = calibration_texts(request.adapter)
+    reference = load_reference(request)
+    converted = convert(reference, folder)
+    expected = answers(reference, texts)
+    processor = Processor(options_of(request))
+    verdict = compare(compile_engine(request, converted, processor), expected, texts)
+    if not verdict.agrees:
+        raise DisagreementError(verdict.figures)
+    (folder / CALIBRATION_NAME).write_text("\n".join(texts) + "\n", encoding="utf-8")
+    np.save(folder / REFERENCE, expected)
+    write_verdict(verdict_file(folder, processor.precision, texts), verdict)
+    for name in DESCRIPTIONS:
+        if (request.folder / name).is_file():
+            shutil.copyfile(request.folder / name, folder / name)
+
+
+def load(request: EngineRequest) -> OpenVinoClassifier | OpenVinoEmbedder:
+    """Load a baked model; nothing is written.
+
+    Raises:
+        DisagreementError: on this processor it answers otherwise than torch did.
+        ConversionError: its folder isn't as `bake` left it, or OpenVINO can't run it.
+
+    """
+    assert request.folder is not None  # noqa: S101  # it is baked
+    converted = read(request.folder)
+    if converted is None:
+        raise ConversionError(f"{request.folder}: not as it was left when it was baked")
+    processor = Processor(options_of(request))
+    engine = compile_engine(request, converted, processor)
+    texts = calibration_texts(request.folder)
+    verdict = read_verdict(verdict_file(request.folder, processor.precision, texts))
+    if verdict is None:
+        verdict = _compare(request, engine, texts)
+    if not verdict.agrees:
+        raise DisagreementError(verdict.figures)
+    return engine
+
+
+def _compare(
+    request: EngineRequest, engine: OpenVinoClassifier | OpenVinoEmbedder, texts: list[str]
+) -> Verdict:
+    """Hold it against the answers that it brings, on a processor that it hasn't met."""
+    assert request.folder is not None  # noqa: S101  # it is baked
+    try:
+        expected: FloatArray = np.load(request.folder / REFERENCE, allow_pickle=False)
+        verdict = compare(engine, expected, texts)
+    except (OSError, ValueError, EOFError) as failure:
+        raise ConversionError(f"{request.folder / REFERENCE}: {failure}") from failure
+    log.info("model_compared", extra={"model": request.name, **verdict.figures})
+    return verdict

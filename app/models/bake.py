@@ -1,0 +1,98 @@
+"""Writes a whole catalogue as one folder that an image without torch serves from."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from app.engines import baked
+from app.engines.base import EngineRequest, OpenVinoOptions, Task
+from app.errors import StartupError
+from app.models.catalog import Catalog, ModelSpec, write_catalog
+from app.models.export import refuse_used
+from app.models.loading import FILELESS, ModelLoader
+from app.models.sources import VERSION_FILE, Sources, digest
+
+CATALOG_FILE = "models.toml"
+READABLE = 0o755  # by everyone, as any other folder; tempfile's own is not
+ENGINES = frozenset({"auto", "openvino"})
+
+
+def bake(catalog: Catalog, folder: Path, *, sources: Sources, cores: int) -> None:
+    """Convert every model, and write it beside a catalogue that names no other files.
+
+    The folder appears when it is complete. Chat models are copied; remote and fake ones are entries
+    only.
+
+    Args:
+        catalog: the models.
+        folder: is made; it may exist if it is empty.
+        sources: resolve the models' files.
+        cores: processor cores to compute on.
+
+    Raises:
+        StartupError: a model can't be had or can't be converted, or the folder is in use or can't
+            be written.
+
+    """
+    refuse_used(folder)
+    loader = ModelLoader(
+        sources,
+        folder=catalog.folder,
+        device="cpu",
+        threads=cores,
+        openvino=OpenVinoOptions(cache=folder, cores=cores, calls=cores),
+    )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+        ) as unfinished:
+            specs = [_bake_named(spec, Path(unfinished), loader) for spec in catalog.specs]
+            write_catalog(specs, Path(unfinished) / CATALOG_FILE)
+            Path(unfinished).chmod(READABLE)
+            Path(unfinished).replace(folder)
+    except OSError as failure:
+        raise StartupError(f"{folder}: can't be written: {failure.strerror}") from failure
+
+
+def _bake_named(spec: ModelSpec, folder: Path, loader: ModelLoader) -> ModelSpec:
+    """Bake one model, and name it in what goes wrong."""
+    try:
+        return _bake_model(spec, folder / spec.name, loader)
+    except StartupError as failure:
+        raise StartupError(f"model {spec.name!r}: {failure}") from failure
+
+
+def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec:
+    """Write one model into a folder of its own name; return its new entry."""
+    if spec.engine in FILELESS:
+        return spec
+    if spec.task is Task.CHAT:
+        source = _copy_chat(spec, target, loader)
+        return spec.model_copy(update={"source": source, "sha256": None})
+    if spec.engine not in ENGINES:
+        raise StartupError(f"engine {spec.engine!r} can't be baked")
+    request, version = loader.request(spec)
+    baked.bake(request, target)
+    _note_version(spec, request, version, target)
+    changed = {"source": f"file:{spec.name}", "adapter": None, "engine": "openvino", "sha256": None}
+    return spec.model_copy(update=changed)
+
+
+def _copy_chat(spec: ModelSpec, target: Path, loader: ModelLoader) -> str:
+    """Copy a GGUF file; return what to call it as a source."""
+    request, version = loader.request(spec)
+    if request.folder is None or not request.folder.is_file():
+        raise StartupError("only chat models that are one file can be baked")
+    target.mkdir()
+    shutil.copyfile(request.folder, target / request.folder.name)
+    _note_version(spec, request, version, target)
+    return f"file:{spec.name}/{request.folder.name}"
+
+
+def _note_version(spec: ModelSpec, request: EngineRequest, version: str, target: Path) -> None:
+    """Keep the version of the source; that of plain files goes by their times, so digest them."""
+    assert request.folder is not None  # noqa: S101  # it was baked from there
+    if (spec.source or "").startswith("file:"):
+        version = digest(request.folder)
+    (target / VERSION_FILE).write_text(version + "\n", encoding="utf-8")

@@ -1,0 +1,151 @@
+"""The wire contract of `/search`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from app.models.schemas import (
+    MAX_TEXT_CHARS,
+    ModelName,
+    Request,
+    Response,
+    example,
+    whole_number,
+)
+
+MAX_TOP_K = 100
+MAX_CONDITIONS = 16
+MAX_VALUES = 100
+MAX_NAME_CHARS = 200
+MAX_VALUE_CHARS = 1_000
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no such character
+
+# What SQLite has as integers; fractions are smaller by far.
+Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Fraction = Annotated[float, Field(ge=-(2**62), le=2**62)]
+Number = Annotated[Integer | Fraction, BeforeValidator(whole_number)]
+String = Annotated[str, Field(max_length=MAX_VALUE_CHARS, pattern=NO_NUL)]
+Bound = Literal["gt", "gte", "lt", "lte"]
+
+
+KINDS = {
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    type(None): "null",
+    dict: "range",
+}
+
+
+def _kind(value: object) -> str | None:
+    """Return which condition or value it means to be, so that errors are about that one only."""
+    if isinstance(value, dict) and "in" in value:
+        return "one_of"
+    if isinstance(value, dict) and any(isinstance(bound, str) for bound in value.values()):
+        return "string_range"
+    return KINDS.get(type(value))
+
+
+Value = Annotated[
+    Annotated[String, Tag("string")]
+    | Annotated[Number, Tag("number")]
+    | Annotated[bool, Tag("boolean")]
+    | Annotated[None, Tag("null")],
+    Discriminator(
+        _kind,
+        custom_error_type="filter_value",
+        custom_error_message="Not a string, number, boolean or null",
+    ),
+]
+OneOf = dict[Literal["in"], Annotated[list[Value], Field(min_length=1, max_length=MAX_VALUES)]]
+Condition = Annotated[
+    Annotated[String, Tag("string")]
+    | Annotated[Number, Tag("number")]
+    | Annotated[bool, Tag("boolean")]
+    | Annotated[None, Tag("null")]
+    | Annotated[OneOf, Field(min_length=1), Tag("one_of")]
+    | Annotated[dict[Bound, Number], Field(min_length=1), Tag("range")]
+    | Annotated[dict[Bound, String], Field(min_length=1), Tag("string_range")],
+    Discriminator(
+        _kind,
+        custom_error_type="filter_condition",
+        custom_error_message="Not a string, number, boolean, null, {in: [...]} or a range",
+    ),
+]
+FieldName = Annotated[str, Field(max_length=MAX_NAME_CHARS, pattern=NO_NUL)]
+
+
+class SearchRequest(Request):
+    """What is looked for, in words, and among which documents."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "query": "a film about the sea",
+                "top_k": 3,
+                "filter": {
+                    "lang": "en",
+                    "kind": {"in": ["review", "essay"]},
+                    "year": {"gte": 2000, "lt": 2010},
+                },
+            }
+        )
+    )
+
+    query: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K), BeforeValidator(whole_number)] = 10
+    filter: Annotated[
+        dict[FieldName, Condition],
+        Field(
+            max_length=MAX_CONDITIONS,
+            description="Conditions on top-level fields of the metadata, all of which must hold: a"
+            " value, `in` with several values, or bounds `gt`, `gte`, `lt`, `lte` that are all"
+            " numbers or all strings. A number never matches a string.",
+        ),
+    ] = Field(default_factory=dict)
+    model_name: ModelName = None
+
+
+class FoundPassage(Response):
+    """The part of the text that is nearest to the query, by its characters."""
+
+    text: str
+    start: int
+    end: int
+
+
+class SearchResult(Response):
+    """One document that was found."""
+
+    id: str
+    score: Annotated[float, Field(description="Cosine of the query and the passage; 1 is equal.")]
+    text: Annotated[str, Field(description="The whole document's.")]
+    metadata: dict[str, Any]
+    passage: FoundPassage
+
+
+class SearchResponse(Response):
+    """The documents that were found, the best first."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "results": [
+                    {
+                        "id": "moby-dick",
+                        "score": 0.5713,
+                        "text": "Call me Ishmael. Some years ago I thought I would sail about.",
+                        "metadata": {"lang": "en", "kind": "essay", "year": 2001},
+                        "passage": {
+                            "text": "Some years ago I thought I would sail about.",
+                            "start": 17,
+                            "end": 61,
+                        },
+                    }
+                ]
+            }
+        )
+    )
+
+    results: list[SearchResult]

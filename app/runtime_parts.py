@@ -1,0 +1,94 @@
+"""The parts that a service and a worker are both made of: their database and their models."""
+
+from concurrent.futures import Executor
+from functools import partial
+
+from app.batching.generations import GenerationPolicy, Generations
+from app.batching.scheduler import BatchPolicy, BatchScheduler
+from app.db.session import Database
+from app.engines.base import ChatEngine, OpenVinoOptions
+from app.models.catalog import Catalog, ModelSpec
+from app.models.loading import ModelLoader
+from app.models.registry import LoadModel, Served
+from app.models.sources import Sources
+from app.observability.metrics import Metrics
+from app.settings import Settings, read_secret
+
+# Texts in a call: a CPU gains nothing beyond 8, a GPU does; see docs/decisions/0005-batching.md.
+CPU_BATCH = 8
+GPU_BATCH = 64
+
+
+def open_database(settings: Settings, metrics: Metrics) -> Database:
+    """Return the database that the settings name; nothing is connected yet."""
+    return Database(
+        settings.sql_url,
+        pool_size=settings.database_pool_size,
+        timeout_s=settings.database_timeout_ms / 1000,
+        observe=lambda outcome, seconds: metrics.database_seconds.labels(outcome).observe(seconds),
+    )
+
+
+def make_load(
+    settings: Settings, catalog: Catalog, *, tokenisers: Executor, metrics: Metrics
+) -> LoadModel:
+    """Return what loads an entry of the catalogue in a thread, for the registry or a worker."""
+    load = _loader(settings, catalog)
+    return partial(_serve, load, settings, tokenisers=tokenisers, metrics=metrics)
+
+
+def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
+    sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
+    return ModelLoader(
+        sources,
+        folder=catalog.folder,
+        device=settings.device,
+        threads=max(1, settings.core_count // settings.thread_count),
+        openvino=OpenVinoOptions(
+            cache=settings.models_dir / "openvino",
+            cores=settings.core_count,
+            calls=settings.thread_count,
+            streams=settings.engine_streams,
+        ),
+        read_secret=read_secret,
+    )
+
+
+def _serve(
+    load: ModelLoader,
+    settings: Settings,
+    spec: ModelSpec,
+    *,
+    tokenisers: Executor,
+    metrics: Metrics,
+) -> Served:
+    """Load one model and put its batches in front of it; blocks."""
+    loaded = load(spec)
+    engine = loaded.engine
+    if isinstance(engine, ChatEngine):
+        return Served(model=_chat(spec, engine, metrics=metrics), version=loaded.version)
+    is_gpu = engine.device == "cuda"
+    policy = BatchPolicy(
+        workers=settings.thread_count,
+        max_batch=spec.limits.max_batch or (GPU_BATCH if is_gpu else CPU_BATCH),
+        max_batch_tokens=spec.limits.max_batch_tokens,
+        max_queued_tokens=settings.queue_tokens,
+    )
+    scheduler = BatchScheduler(
+        spec.name, engine=engine, policy=policy, tokenisers=tokenisers, metrics=metrics
+    )
+    scheduler.measure()
+    return Served(model=scheduler, version=loaded.version)
+
+
+def _chat(spec: ModelSpec, engine: ChatEngine, *, metrics: Metrics) -> Generations:
+    """Put places in front of a chat model."""
+    from app.engines.chain import ChatChain  # noqa: PLC0415  # imports LangChain
+
+    return Generations(
+        spec.name,
+        engine=engine,
+        chain=ChatChain(engine, system_prompt=spec.system_prompt),
+        policy=GenerationPolicy(slots=spec.slots, waiting=spec.waiting),
+        metrics=metrics,
+    )

@@ -1,0 +1,99 @@
+"""Conditions on the metadata of documents, which both databases understand in the same way.
+
+Types are never mixed: a number matches no string, and true is not 1. 1 equals 1.0. Strings are in
+the order of their code points. A field that a document lacks matches nothing.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.db.tables import DocumentRow
+
+Scalar = str | int | float | bool | None
+Bound = Literal["gt", "gte", "lt", "lte"]
+
+COMPARE: Mapping[Bound, Callable[[Any, Any], Any]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
+SQLITE_NUMBERS = ("integer", "real")
+SQLITE_TEXTS = ("text",)
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """The field has one of these values."""
+
+    field: str
+    values: Sequence[Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The field is within bounds, which are all numbers or all strings."""
+
+    field: str
+    bounds: Mapping[Bound, int | float | str]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is about strings."""
+        return any(isinstance(value, str) for value in self.bounds.values())
+
+
+# All of them must hold.
+Filter = Sequence[OneOf | Range]
+
+
+def conditions(asked: Filter, dialect: str) -> list[ColumnElement[bool]]:
+    """Return a filter as conditions on `DocumentRow`; values are bound, never part of the SQL."""
+    if dialect == "sqlite":
+        return [_sqlite(condition) for condition in asked]
+    return [_postgres(condition) for condition in asked]
+
+
+def _postgres(asked: OneOf | Range) -> ColumnElement[bool]:
+    # A bare parameter could also be taken for an index into an array.
+    name = cast(asked.field, Text)
+    found: ColumnElement[Any] = DocumentRow.meta.op("->", return_type=JSONB())(name)
+    if isinstance(asked, OneOf):
+        # Equality of jsonb is typed, and compares numbers as numbers.
+        return found.in_([_jsonb(value) for value in asked.values])
+    kind = func.jsonb_typeof(found)
+    if asked.is_text:
+        # jsonb itself would compare strings in the order of the database's locale.
+        said: ColumnElement[str] = DocumentRow.meta.op("->>", return_type=Text())(name)
+        return and_(*_within(case((kind == "string", said)).collate("C"), asked.bounds))
+    bounds = {bound: _jsonb(value) for bound, value in asked.bounds.items()}
+    return and_(kind == "number", *_within(found, bounds))
+
+
+def _jsonb(value: Scalar) -> ColumnElement[Any]:
+    return cast(literal(json.dumps(value), Text), JSONB)
+
+
+def _sqlite(asked: OneOf | Range) -> ColumnElement[bool]:
+    # A path (`$."name"`) would need the name to be escaped, and is compared with the document as
+    # it is written, escapes included.
+    field = func.json_each(DocumentRow.meta).table_valued("key", "type", "value")
+    kind, value = field.c.type, field.c.value
+    if isinstance(asked, Range):
+        types = SQLITE_TEXTS if asked.is_text else SQLITE_NUMBERS
+        holds = and_(kind.in_(types), *_within(value, asked.bounds))
+    else:
+        texts = [v for v in asked.values if isinstance(v, str)]
+        numbers = [v for v in asked.values if type(v) in {int, float}]
+        names = [json.dumps(v) for v in asked.values if v is None or isinstance(v, bool)]
+        holds = or_(
+            and_(kind.in_(SQLITE_TEXTS), value.in_(texts)),
+            and_(kind.in_(SQLITE_NUMBERS), value.in_(numbers)),
+            kind.in_(names),
+        )
+    return select(1).select_from(field).where(field.c.key == asked.field, holds).exists()
+
+
+def _within(value: ColumnElement[Any], bounds: Mapping[Bound, Any]) -> list[ColumnElement[bool]]:
+    return [COMPARE[bound](value, limit) for bound, limit in bounds.items()]

@@ -1,0 +1,16 @@
+"""How a webhook proves who sent it, and when."""
+
+import hashlib
+import hmac
+
+HEADER = "X-Webhook-Signature"
+
+
+def sign(secret: str, body: bytes, *, at_s: int) -> str:
+    """Return the header's value: a Unix time, and the HMAC-SHA256 of that time and the body.
+
+    The time is signed too, so that a receiver can refuse what was recorded and sent again later.
+    """
+    signed = f"{at_s}.".encode() + body
+    digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+    return f"t={at_s},v1={digest}"

@@ -1,0 +1,345 @@
+"""The keeper: silent workers, lost bells, news told once, gauges, old rows; on both databases."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from databases import migrated, opened
+from jobs import NEW, add, ask, claim, run_job, set_columns, stored
+
+from app.db.job_values import ItemState, JobStatus
+from app.db.jobs import JobRepository
+from app.db.schema import upgrade
+from app.db.session import Database
+from app.jobs.policy import RetryPolicy
+from app.observability.metrics import Metrics
+from app.services.job_keeper import JobKeeper, KeeperPolicy
+from app.services.job_retention import JobRetention
+
+DONE, FAILED = ItemState.DONE, ItemState.FAILED
+RETRY = RetryPolicy(attempts=2, base_s=1.5, jitter=0)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class CountingBell:
+    rings: int = 0
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ring(self) -> None:
+        self.rings += 1
+        self.heard.set()
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now_s: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Kept:
+    """A keeper with a bell, metrics and a clock of the test's."""
+
+    def __init__(self, database: Database, **policy: Any) -> None:
+        self.bell = CountingBell()
+        self.metrics = Metrics()
+        self.clock = Clock()
+        self.keeper = JobKeeper(
+            database,
+            bell=self.bell,
+            metrics=self.metrics,
+            policy=KeeperPolicy(retry=RETRY, **policy),
+            clock=self.clock,
+        )
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"mlapi_{name}", labels)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with migrated(database_url) as database:
+        yield database
+
+
+async def wait_since(database: Database, *, seconds: float, job_id: str = "job_a") -> None:
+    """Let a job have been due for so long."""
+    due_at = datetime.now(UTC) - timedelta(seconds=seconds)
+    await set_columns(database, (await stored(database, job_id)).key, due_at=due_at)
+
+
+def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
+    return [vars(record) for record in caplog.records if record.message == name]
+
+
+async def nothing() -> None:
+    return
+
+
+# Workers that fell silent
+
+
+async def test_the_job_of_a_silent_worker_is_queued_again_and_rung_for_when_it_is_due(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Kept(database)
+    await add(database)
+    await claim(database, lease_s=-1)
+    pause_s = await kept.keeper.look()
+    job = await stored(database)
+    assert (job.status, job.error_code) == (JobStatus.QUEUED, "worker_lost")
+    assert 1.0 < pause_s < 1.5, "it looks again when the job's pause is over, not later"
+    assert kept.bell.rings == 0
+    await wait_since(database, seconds=0.1)
+    kept.clock.now_s += pause_s
+    assert await kept.keeper.look() == 2.0
+    assert kept.bell.rings == 1
+    assert kept.metric("jobs_reaped_total") == 1
+    assert kept.metric("job_attempts_total", outcome="worker_lost") == 1
+    (line,) = events(caplog, "job_reaped")
+    assert (line["request_id"], line["job"], line["status"]) == ("the-request", "job_a", "queued")
+
+
+async def test_a_job_that_can_go_on_at_once_is_rung_for_at_once(database: Database) -> None:
+    kept = Kept(database)
+    await add(database, id="job_b")
+    await claim(database, lease_s=-1)
+    await add(database)
+    await kept.keeper.look()
+    assert kept.bell.rings == 1
+
+
+async def test_a_job_whose_workers_all_died_is_announced_as_failed(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Kept(database)
+    job = await add(database)
+    await set_columns(database, job.key, barren=1)
+    await claim(database, lease_s=-1)
+    await kept.keeper.look()
+    (line,) = events(caplog, "job_finished")
+    assert (line["status"], line["code"], line["levelname"]) == ("failed", "worker_lost", "WARNING")
+    assert kept.metric("jobs_total", status="failed") == 1
+    assert kept.bell.rings == 0
+
+
+async def test_a_worker_that_works_is_left_alone(database: Database) -> None:
+    kept = Kept(database)
+    await add(database)
+    job = await claim(database)
+    await kept.keeper.look()
+    assert await stored(database) == job
+
+
+# Bells that were lost
+
+
+async def test_the_bell_is_rung_for_a_job_that_nobody_came_for(database: Database) -> None:
+    kept = Kept(database)
+    await add(database)
+    await kept.keeper.look()
+    assert kept.bell.rings == 0, "whoever submitted it has just rung"
+    await wait_since(database, seconds=3.5)
+    await kept.keeper.look()
+    assert kept.bell.rings == 1
+    kept.clock.now_s += 9
+    await kept.keeper.look()
+    assert kept.bell.rings == 1, "workers may be busy"
+    kept.clock.now_s += 1
+    await kept.keeper.look()
+    assert kept.bell.rings == 2
+
+
+async def test_nobody_rings_where_nothing_waits_or_no_bell_hangs(database: Database) -> None:
+    kept = Kept(database)
+    await kept.keeper.look()
+    assert kept.bell.rings == 0
+    await add(database)
+    await wait_since(database, seconds=60)
+    keeper = JobKeeper(database, bell=None, metrics=kept.metrics, policy=KeeperPolicy())
+    await keeper.look()
+    assert kept.metric("jobs_queued") == 1
+
+
+# News
+
+
+async def test_a_finished_job_is_told_of_once_with_the_request_that_asked_for_it(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first, second = Kept(database), Kept(database)
+    await add(database, webhook_url="https://example.com/x")
+    await run_job(database, DONE, DONE, DONE)
+    await asyncio.gather(first.keeper.look(), second.keeper.look())
+    await first.keeper.look()
+    counted = [kept.metric("jobs_total", status="succeeded") or 0 for kept in (first, second)]
+    assert sum(counted) == 1
+    seconds = [kept.metric("job_seconds_count") or 0 for kept in (first, second)]
+    assert sum(seconds) == 1
+    (line,) = events(caplog, "job_finished")
+    told = {name: line[name] for name in ("job", "request_id", "status", "done", "total")}
+    assert told == {
+        "job": "job_a",
+        "request_id": "the-request",
+        "status": "succeeded",
+        "done": 3,
+        "total": 3,
+    }
+    job = await stored(database)
+    assert (job.is_announced, job.webhook_status) == (True, "pending")
+
+
+async def test_any_number_of_finished_jobs_is_told_of_in_one_look(database: Database) -> None:
+    def add_many(session: Any) -> None:
+        jobs = JobRepository(session)
+        for n in range(130):
+            values = {name: getattr(NEW, name) for name in type(NEW).__dataclass_fields__}
+            job = jobs.add(type(NEW)(**(values | {"id": f"job_{n}"})))
+            assert job is not None
+            jobs.cancel(job.key)
+
+    await database.run(add_many, timeout_s=20)
+    kept = Kept(database)
+    await kept.keeper.look()
+    assert kept.metric("jobs_total", status="cancelled") == 130
+
+
+async def test_gauges_say_how_much_waits_and_for_how_long(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    kept = Kept(database)
+    await add(database)
+    await add(database, id="job_b")
+    await wait_since(database, seconds=40)
+    await kept.keeper.look()
+    assert kept.metric("jobs_queued") == 2
+    assert 39 < (kept.metric("jobs_oldest_waiting_seconds") or 0) < 45
+    assert events(caplog, "jobs_waiting") == []
+    for _ in range(2):
+        kept.clock.now_s += 60
+        await kept.keeper.look()
+        await kept.keeper.look()
+    lines = events(caplog, "jobs_waiting")
+    assert [line["queued"] for line in lines] == [2, 2]
+    assert 39 < lines[0]["oldest_waiting_s"] < 45
+
+
+# Old jobs
+
+
+async def test_jobs_that_finished_long_ago_are_deleted(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for n in range(4):
+        await add(database, id=f"job_{n}")
+        key = (await stored(database, f"job_{n}")).key
+        await ask(database, "cancel", key)
+        if n:
+            await set_columns(database, key, finished_at=LONG_AGO)
+    await JobRetention(database, age_s=86_400).apply()
+    left = await ask(database, "page", collection=None, limit=10)
+    assert [job.id for job in left] == ["job_0"]
+    (line,) = events(caplog, "jobs_deleted")
+    assert line["count"] == 3
+
+
+async def test_deleting_goes_on_by_itself(database: Database) -> None:
+    job = await add(database)
+    await ask(database, "cancel", job.key)
+    await set_columns(database, job.key, finished_at=LONG_AGO)
+    async with JobRetention(database, age_s=86_400, every_s=0.01).running(after=nothing):
+        async with asyncio.timeout(10):
+            while await stored(database) is not None:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_delete_that_fails_is_logged_once_until_it_works(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(database_url) as database:
+        retention = JobRetention(database, age_s=1)
+        for _ in range(2):
+            await retention.apply()
+        assert len(events(caplog, "job_retention_failed")) == 1
+        await asyncio.to_thread(upgrade, database)
+        await retention.apply()
+    await retention.apply()
+    assert len(events(caplog, "job_retention_failed")) == 2
+
+
+# A database that is away
+
+
+async def test_a_database_without_tables_is_waited_for_in_silence(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(database_url) as database:
+        kept = Kept(database)
+        for _ in range(3):
+            assert await kept.keeper.look() == 2.0
+    assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
+    assert events(caplog, "job_keeper_failed") == []
+
+
+async def test_what_nobody_foresaw_is_logged_once_and_the_keeper_goes_on(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    class BrokenBell(CountingBell):
+        async def ring(self) -> None:
+            raise RuntimeError("never raises")
+
+    kept = Kept(database)
+    keeper = JobKeeper(
+        database,
+        bell=BrokenBell(),
+        metrics=kept.metrics,
+        policy=KeeperPolicy(ring_again_s=0),
+        clock=kept.clock,
+    )
+    await add(database)
+    await wait_since(database, seconds=60)
+    for _ in range(3):
+        await keeper.look()
+    assert len(events(caplog, "job_keeper_failed")) == 1
+    job = await claim(database)
+    assert job is not None
+    await ask(database, "cancel", job.key)
+    await keeper.look()
+    assert kept.metric("jobs_total", status="cancelled") == 1
+
+
+# The task
+
+
+async def test_it_looks_by_itself_from_the_given_moment_on(database: Database) -> None:
+    kept = Kept(database, every_s=0.01)
+    await add(database)
+    await wait_since(database, seconds=60)
+    may_begin = asyncio.Event()
+    async with kept.keeper.running(after=may_begin.wait), asyncio.timeout(10):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(kept.bell.heard.wait(), 0.05)
+        assert kept.bell.rings == 0
+        may_begin.set()
+        await kept.bell.heard.wait()
+
+
+async def test_it_ends_in_the_middle_of_anything(database: Database) -> None:
+    kept = Kept(database)
+    async with asyncio.timeout(5):
+        async with kept.keeper.running(after=nothing):
+            pass
+        async with kept.keeper.running(after=asyncio.Event().wait):
+            pass
