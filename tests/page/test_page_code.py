@@ -1,0 +1,106 @@
+"""Copy as curl, Python, JavaScript: what is copied runs, and says what the page said."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+from process import service
+
+from app.models.schemas import PredictResponse
+
+RUN = {
+    "curl": (["sh"], "copied.sh"),
+    "Python": ([sys.executable], "copied.py"),
+    "JavaScript": (["node"], "copied.mjs"),
+}
+PROGRAM = {"curl": "curl", "Python": sys.executable, "JavaScript": "node"}
+# What would end a string, begin a command, or be another character in some language.
+NASTY = "It's \"fine\" \\ $HOME `id` ${x} %s {y} \u2028 é 😀\nsecond 'line' \\u0041 \\"
+ALLOWED = ["clipboard-read", "clipboard-write"]
+
+
+def copied(page: Any, place: str, name: str) -> str:
+    page.locator(place).get_by_role("button", name=f"Copy as {name}").click()
+    expect(page.locator("#announce")).to_have_text(f"Copied as {name}")
+    code: str = page.evaluate("navigator.clipboard.readText()")
+    return code
+
+
+def run(name: str, code: str, folder: Path, **environment: str) -> str:
+    if shutil.which(PROGRAM[name]) is None:
+        pytest.skip(f"there is no {PROGRAM[name]} on this machine")
+    command, file = RUN[name]
+    (folder / file).write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [*command, folder / file],
+        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, (code, done.stderr)
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_a_classification_runs(visiting: Any, tmp_path: Path, name: str) -> None:
+    visit = visiting(permissions=ALLOWED)
+    visit.page.get_by_label("One text").fill(NASTY)
+    code = copied(visit.page, "#classify-copy", name)
+    answer = json.loads(run(name, code, tmp_path))
+    assert PredictResponse.model_validate(answer).text == NASTY
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_a_chat_runs(visiting: Any, tmp_path: Path, name: str) -> None:
+    visit = visiting(path="/#chat", permissions=ALLOWED)
+    visit.page.get_by_label("Temperature").fill("0.5")
+    visit.page.get_by_label("Message").fill("it's one")
+    visit.page.keyboard.press("Enter")
+    code = copied(visit.page, ".answer .copy", name)
+    lines = [json.loads(line) for line in run(name, code, tmp_path).splitlines() if line]
+    assert "".join(line["token"] for line in lines) == "it's one"
+    assert lines[-1]["done"] is True
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_a_get_request_runs(visiting: Any, tmp_path: Path, name: str) -> None:
+    visit = visiting(path="/#status", permissions=ALLOWED)
+    code = copied(visit.page, "#models-copy", name)
+    models = json.loads(run(name, code, tmp_path))["models"]
+    assert models[0]["name"] == "mood"
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_the_key_is_no_part_of_the_code(
+    visiting: Any, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    folder, key = tmp_path_factory.mktemp("code"), "an-admin-s-secret-key"
+    models = '[[models]]\nname = "mood"\nengine = "fake"\n'
+    with service(folder, models, auth="required", admin_key=key) as running:
+        running.wait_ready()
+        visit = visiting(running.url, permissions=ALLOWED)
+        visit.expects_failures = True  # before the key is given
+        visit.page.get_by_label("API key").fill(key)
+        visit.page.get_by_label("One text").fill("hello")
+        code = copied(visit.page, "#classify-copy", name)
+        assert key not in code
+        assert json.loads(run(name, code, folder, APP_KEY=key))["text"] == "hello"
+
+
+def test_without_a_clipboard_the_code_can_be_copied_by_hand(visiting: Any) -> None:
+    visit = visiting()
+    visit.page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    visit.page.get_by_label("One text").fill("hello")
+    visit.page.get_by_role("button", name="Copy as curl").first.click()
+    dialog = visit.page.get_by_role("dialog", name="Copy by hand")
+    assert dialog.get_by_role("textbox").input_value().startswith("curl -s ")
+    visit.page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()

@@ -1,0 +1,167 @@
+"""`app doctor`, as a process, on what is right and on what is wrong."""
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from process import APP, environment
+from servers import Postgres, Valkey, free_port
+
+from app.doctor import machine, parts
+from app.doctor import settings as settings_check
+from app.settings import Settings
+
+REMOTE = """
+[[models]]
+name = "m"
+task = "chat"
+engine = "remote"
+source = "openai:x"
+api_key_env = "NO_SUCH_KEY"
+"""
+FAKE = '[[models]]\nname = "dummy"\nengine = "fake"\nrequired = true\n'
+SECRET = "a secret that nobody may see"
+
+
+def doctor(folder: Path, models: str = FAKE, **settings: Any) -> tuple[int, dict[str, list[Any]]]:
+    """Run it; return its status, and its findings by place."""
+    (folder / "models.toml").write_text(models)
+    given = {"models_file": folder / "models.toml", "port": free_port()} | settings
+    ended = subprocess.run(
+        [APP, "doctor", "--json"],
+        cwd=folder,
+        env=environment(folder, **given),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert SECRET not in ended.stdout + ended.stderr
+    found: dict[str, list[Any]] = {}
+    for line in ended.stdout.splitlines():
+        said = json.loads(line)
+        found.setdefault(said["place"], []).append(said)
+    assert found, ended.stderr
+    return ended.returncode, found
+
+
+def test_on_a_good_machine_nothing_fails(tmp_path: Path) -> None:
+    status, found = doctor(tmp_path)
+    assert status == 0
+    assert {"python", "memory", "disk", "port", "model dummy", "sql", "redis", "access"} <= set(
+        found
+    )
+    assert not [f for many in found.values() for f in many if f["level"] == "fail"]
+
+
+def test_it_reads_well_without_json(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [APP, "doctor"],
+        cwd=tmp_path,
+        env=environment(tmp_path, port=free_port()),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "✓ python: 3." in ended.stdout
+    assert "0 failed" in ended.stdout.splitlines()[-1]
+
+
+def test_a_port_in_use_fails(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, found = doctor(tmp_path, port=taken.getsockname()[1])
+    assert status == 1
+    assert found["port"][0]["level"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("models", "place", "said"),
+    [
+        ("[[models]]\nname = 3", "models", "name"),
+        ('[[models]]\nname = "m"\nsource = "package:not_installed/x"', "model m", "not_installed"),
+        (
+            REMOTE,
+            "model m",
+            "NO_SUCH_KEY",
+        ),
+    ],
+)
+def test_a_model_that_cant_be_had_fails(tmp_path: Path, models: str, place: str, said: str) -> None:
+    status, found = doctor(tmp_path, models)
+    assert status == 1
+    assert found[place][0]["level"] == "fail"
+    assert said in found[place][0]["said"]
+
+
+def test_servers_that_are_away_fail_within_their_time(tmp_path: Path) -> None:
+    away = free_port()
+    status, found = doctor(
+        tmp_path,
+        database_url=f"postgresql://user:{SECRET.replace(' ', '-')}@127.0.0.1:{away}/name",
+        redis_url=f"redis://:{SECRET.replace(' ', '-')}@127.0.0.1:{away}/0",
+    )
+    assert status == 1
+    assert found["sql"][0]["said"] == "PostgreSQL: unreachable"
+    assert found["redis"][0]["level"] == "fail"
+
+
+def test_servers_that_run_are_asked_for_the_time_too(
+    tmp_path: Path, postgres: Postgres, valkey: Valkey
+) -> None:
+    with postgres.database() as url:
+        _, behind = doctor(tmp_path, database_url=url, redis_url=valkey.url)
+        assert behind["sql"][0]["advice"] == "Run `app db upgrade`."
+        env = environment(tmp_path, database_url=url)
+        subprocess.run([APP, "db", "upgrade"], env=env, check=True, capture_output=True)
+        status, found = doctor(tmp_path, database_url=url, redis_url=valkey.url)
+    assert status == 0
+    assert [f["level"] for f in found["clock"]] == ["ok", "ok"]
+
+
+def test_settings_that_do_nothing_or_are_misspelt_are_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DATABASE_POOL_SIZ=3\nOPENAI_API_KEY=x\nLOG_LEVEL=debug\n")
+    status, found = doctor(
+        tmp_path,
+        prediction_log="off",
+        prediction_log_bound=5,
+        admin_key=SECRET,
+        webhook_secret=SECRET,
+        log_level="info",
+    )
+    assert status == 0
+    assert found["DATABASE_POOL_SIZ"][0]["advice"] == "Is DATABASE_POOL_SIZE meant?"
+    assert "OPENAI_API_KEY" in found
+    for idle in ("PREDICTION_LOG_BOUND", "ADMIN_KEY", "WEBHOOK_SECRET"):
+        assert "does nothing" in found[idle][-1]["said"], idle
+    assert found["ADMIN_KEY"][0]["said"].startswith("(set), from environment")
+    assert "the environment wins" in found["LOG_LEVEL"][-1]["said"]
+
+
+def test_a_setting_that_cant_be_used_is_the_only_finding(tmp_path: Path) -> None:
+    status, found = doctor(tmp_path, log_level="loud")
+    assert status == 1
+    assert list(found) == ["settings"]
+    assert "LOG_LEVEL" in found["settings"][0]["said"]
+
+
+def test_a_service_that_is_open_to_others_fails() -> None:
+    open_to_all = Settings(_env_file=None, host="0.0.0.0", auth="off", auth_off_anywhere=True)
+    closed = Settings(_env_file=None, host="0.0.0.0")
+    levels = [list(settings_check.look(s, environment={}))[-1].level for s in (open_to_all, closed)]
+    assert levels == ["fail", "warn"]
+
+
+def test_little_memory_and_a_clock_that_is_off_are_doubtful() -> None:
+    assert machine._memory(2**29).level == "warn"
+    assert parts._clock("Redis", 100.0, 110.0, 110.1).level == "warn"
+    assert parts._clock("Redis", 110.05, 110.0, 110.1).level == "ok"
+
+
+def test_a_folder_that_cant_be_written_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (finding,) = machine._disk(tmp_path / "file")
+    assert finding.level == "fail"

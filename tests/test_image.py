@@ -1,0 +1,283 @@
+"""The image, compose and CI as files: what can be held against the code without a builder.
+
+`make image-check` builds and runs them.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.models.catalog import read_catalog
+from app.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY")
+SETTINGS = {name.upper() for name in Settings.model_fields}
+OURS = ("api", "worker", "migrate")
+
+
+def said(pattern: str) -> list[str]:
+    """Return what the lines of the Dockerfile say."""
+    return re.findall(pattern, DOCKERFILE, re.MULTILINE)
+
+
+def stage(name: str) -> str:
+    """Return a stage of the Dockerfile: from its FROM to the next one."""
+    (found,) = said(rf"(?s)^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)")
+    return found
+
+
+def tool(name: str) -> str:
+    """Find a linter that not everybody has installed."""
+    found = shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    return content
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = compose["services"]
+    return found
+
+
+# The Dockerfile
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    done = subprocess.run(
+        [tool("hadolint"), ROOT / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_it_runs_as_a_number_that_is_not_root_s() -> None:
+    assert said(r"^USER (.*)$") == ["10001:10001"]
+    assert "USER 10001:10001" in stage("runtime"), "all images are made of it"
+
+
+def test_any_builder_reads_it() -> None:
+    assert not DOCKERFILE.startswith("# syntax"), "a front end would have to be fetched"
+    assert "--link" not in DOCKERFILE
+    assert said(r"^ARG BASE_IMAGE=(.*)$") == ["python:3.11-slim-bookworm"]
+    foreign = said(r"^FROM (\S+)")[1:]
+    stages = set(said(r" AS (\w+)$"))
+    assert set(foreign) <= stages, "it needs one image"
+
+
+def test_commands_and_health_checks_are_programs_not_shell_lines() -> None:
+    assert said(r"^CMD (.*)$") == ['["app", "serve"]', '["app", "worker"]']
+    checks = said(r"^HEALTHCHECK .*? CMD (.*)$")
+    assert len(checks) == 2
+    assert all(check.startswith('["python", "-c"') for check in checks)
+    assert "curl" not in DOCKERFILE.replace("No curl", "")
+
+
+def test_the_last_stage_is_the_api() -> None:
+    assert said(r"^FROM \S+ AS (\w+)")[-1] == "api"
+
+
+def test_its_settings_are_settings_of_the_service() -> None:
+    blocks = re.findall(r"^ENV ((?:.*\\\n)*.*)$", stage("runtime") + stage("cpu"), re.MULTILINE)
+    names = {name for block in blocks for name in re.findall(r"(\w+)=", block)}
+    assert names - SETTINGS == {"HOME", "LD_LIBRARY_PATH"}
+
+
+def test_its_version_is_the_project_s() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"ARG VERSION={project['version']}\n" in DOCKERFILE
+
+
+def test_nothing_but_what_it_copies_is_sent_to_the_builder() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert "**/.env*" in rules
+    sent = {rule[1:] for rule in rules if rule.startswith("!")}
+    copied = {file for line in said(r"^COPY (?!--from)(.*) \S+$") for file in line.split()}
+    assert copied - {"requirements-api.txt", "requirements.txt", "requirements-models.txt"} == (
+        sent - {"models", "requirements*.txt"}
+    )
+
+
+def test_what_the_api_installs_is_pinned_and_without_torch() -> None:
+    def pins(name: str) -> set[str]:
+        return {line for line in (ROOT / name).read_text("utf-8").splitlines() if "==" in line}
+
+    assert pins("requirements-api.txt") < pins("requirements.txt")
+    left_out = {
+        line.split("==")[0] for line in pins("requirements.txt") - pins("requirements-api.txt")
+    }
+    assert {"torch", "transformers", "peft"} <= left_out
+
+
+# docker-compose.yml
+
+
+@pytest.mark.parametrize("profiles", [(), ("monitoring", "gpu")])
+def test_docker_compose_accepts_it(tmp_path: Path, profiles: tuple[str, ...]) -> None:
+    command = [tool("docker-compose"), "--file", str(ROOT / "docker-compose.yml")]
+    (tmp_path / "empty").write_text("")  # instead of somebody's .env
+    command += ["--project-directory", str(ROOT), "--env-file", str(tmp_path / "empty")]
+    command += [f"--profile={name}" for name in profiles]
+    secrets = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "ADMIN_KEY", "GRAFANA_PASSWORD")
+    given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    for left_out in (None, *secrets):
+        values = {name: "given" for name in secrets if name != left_out}
+        done = subprocess.run(
+            [*command, "config", "--quiet"],
+            env=given | values,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if left_out is None:
+            assert done.returncode == 0, done.stderr
+        else:
+            assert done.returncode != 0
+            assert left_out in done.stderr
+
+
+def test_compose_holds_no_secret_and_no_default_of_one(compose: dict[str, Any]) -> None:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    for name, rest in re.findall(r"\$\{(\w+)([^}]*)\}", text):
+        if SECRET.search(name) and name != "HF_TOKEN":
+            assert rest.startswith(":?"), f"{name} has to be given"
+    for service in compose["services"].values():
+        for name, value in service.get("environment", {}).items():
+            if SECRET.search(name):
+                assert re.fullmatch(r"\$\{.*\}", str(value)), name
+
+
+def test_what_compose_sets_are_settings(services: dict[str, Any]) -> None:
+    for name in OURS:
+        assert set(services[name]["environment"]) <= SETTINGS
+
+
+def test_nobody_starts_before_the_tables_are_there(services: dict[str, Any]) -> None:
+    assert services["migrate"]["command"] == ["app", "db", "upgrade"]
+    assert services["migrate"]["restart"] == "no"
+    for name in ("api", "worker"):
+        after = services[name]["depends_on"]
+        assert after["migrate"]["condition"] == "service_completed_successfully"
+        assert after["postgres"]["condition"] == after["redis"]["condition"] == "service_healthy"
+
+
+def test_every_service_is_confined(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "memory" in service["deploy"]["resources"]["limits"], name
+        assert service.get("read_only") or name == "vllm", name
+        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
+        assert service["image"].rpartition(":")[2] not in {"", "latest"}, name
+
+
+def test_every_service_says_when_it_is_healthy(services: dict[str, Any]) -> None:
+    unsaid = {name for name, service in services.items() if "healthcheck" not in service}
+    assert unsaid == {"worker"}, "its image says so"
+    assert "/ready" in services["api"]["healthcheck"]["test"][-1]
+
+
+def test_nobody_is_killed_before_the_end_of_the_drain(services: dict[str, Any]) -> None:
+    fields = Settings.model_fields
+    drain_s = fields["drain_delay_s"].default + fields["shutdown_budget_s"].default + 15
+    for name in OURS:
+        assert int(services[name]["stop_grace_period"].removesuffix("s")) >= drain_s
+
+
+def test_ports_are_open_to_this_machine_only(services: dict[str, Any]) -> None:
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert not any(services[name].get("ports") for name in ("postgres", "redis", "vllm"))
+
+
+def test_the_servers_of_data_reach_nothing_outside(
+    compose: dict[str, Any], services: dict[str, Any]
+) -> None:
+    assert compose["networks"]["data"]["internal"]
+    assert services["postgres"]["networks"] == services["redis"]["networks"] == ["data"]
+
+
+def test_the_broker_loses_no_job(services: dict[str, Any]) -> None:
+    command = services["redis"]["command"][-1]
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+
+
+def test_what_is_not_always_wanted_has_a_profile(services: dict[str, Any]) -> None:
+    profiles = {
+        name: service["profiles"] for name, service in services.items() if "profiles" in service
+    }
+    assert profiles == {
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+        "vllm": ["gpu"],
+    }
+
+
+def test_what_compose_mounts_is_there(services: dict[str, Any]) -> None:
+    mounted = {
+        volume.split(":")[0]
+        for service in services.values()
+        for volume in service.get("volumes", [])
+        if volume.startswith("./")
+    }
+    assert {path for path in mounted if not (ROOT / path).is_dir()} == set()
+
+
+def test_the_catalogue_of_the_gpu_profile_asks_vllm_by_its_name(services: dict[str, Any]) -> None:
+    specs = {spec.name: spec for spec in read_catalog(ROOT / "deploy/compose/vllm.toml").specs}
+    command = services["vllm"]["command"]
+    name = command[command.index("--served-model-name") + 1]
+    assert specs["vllm"].source == f"openai:{name}"
+    assert specs["vllm"].base_url == "http://vllm:8000/v1"
+    packaged = read_catalog(ROOT / "app/models/models.toml")
+    for spec in packaged.specs[:2]:
+        baked = specs[spec.name]
+        assert (baked.source, baked.engine) == (f"file:/opt/models/{spec.name}", "openvino")
+        assert (baked.task, baked.labels, baked.default) == (spec.task, spec.labels, spec.default)
+
+
+# CI for those who clone it
+
+
+def test_the_workflow_runs_what_ci_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    steps = [
+        step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
+    ]
+    ours = re.findall(r"^make [\w-]+", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
+    assert ours
+    assert [step for step in ours if step not in steps] == []
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    called = {target for step in steps for target in re.findall(r"make ([\w-]+)", step)}
+    assert called <= targets
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("timeout-minutes" in job for job in workflow["jobs"].values())
+
+
+def test_actionlint_has_nothing_to_say() -> None:
+    done = subprocess.run(
+        [tool("actionlint"), ROOT / ".github/workflows/ci.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
