@@ -35,7 +35,9 @@ POLL_S = 0.05
 LOCK_RETRY_S = 5.0
 # Messages without content and a set of those that are not acknowledged; more is a mistake.
 VALKEY_MEMORY = "128mb"
+# Under the data folder: where the socket is, for workers that are started by hand.
 SOCKET_NOTE = Path("valkey") / "socket"
+SOCKET_FOLDER = "ml-api-"  # and something random
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,7 +119,7 @@ class Embedded:
     ) -> None:
         self._folder = (settings.data_dir / "valkey").absolute()
         # A path of a socket has at most some hundred characters, which a data folder's may exceed.
-        self._socket_folder = Path(tempfile.mkdtemp(prefix="ml-api-"))
+        self._socket_folder = Path(tempfile.mkdtemp(prefix=SOCKET_FOLDER))
         self._socket = self._socket_folder / "valkey.sock"
         self.url = f"unix://{self._socket}"
         self._restarts = metrics.embedded_restarts
@@ -170,9 +172,18 @@ class Embedded:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep(self._valkey))
             await self._valkey_answers()
-            (self._folder / "socket").write_text(str(self._socket), encoding="utf-8")
+            self._note_socket()
             await self._after()
             group.create_task(self._keep(self._worker))
+
+    def _note_socket(self) -> None:
+        """Say where the socket is; the folder of a service that was killed goes."""
+        note = self._folder.parent / SOCKET_NOTE
+        if note.is_file():
+            old = Path(note.read_text(encoding="utf-8")).parent
+            if old.name.startswith(SOCKET_FOLDER) and old != self._socket_folder:
+                shutil.rmtree(old, ignore_errors=True)
+        note.write_text(str(self._socket), encoding="utf-8")
 
     async def _own_folder(self, lock: FileLock) -> None:
         """Wait until no other service keeps its Valkey's file in this folder."""

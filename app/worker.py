@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
@@ -18,6 +17,7 @@ from celery.platforms import SecurityWarning
 from celery.worker import state
 from prometheus_client import start_http_server
 
+from app.embedded import SOCKET_NOTE
 from app.errors import DatabaseUnavailableError, SettingsError
 from app.jobs.acknowledgement import acknowledge_aloud
 from app.jobs.bell import CeleryBell
@@ -33,8 +33,6 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Under the data folder: where the Valkey is that a running service started.
-SOCKET_NOTE = Path("valkey") / "socket"
 # A flag that another process sets tells nobody.
 HURRY_POLL_S = 0.1
 # From the hurry on: to put the job back, and for Celery to end. Then the process is overdue.

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import redis
 from serving import make_settings
 
 import app.parent
-from app.embedded import Child, Embedded, find_valkey, worker_environment
+from app.embedded import SOCKET_NOTE, Child, Embedded, find_valkey, worker_environment
 from app.observability.metrics import Metrics
 
 TIMEOUT_S = 20.0
@@ -59,6 +60,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def note(folder: Path, socket: str) -> None:
+    """Say what a service says of its socket."""
+    (folder / "data" / SOCKET_NOTE).write_text(socket)
+
+
 def exists(path: str) -> bool:
     return Path(path).exists()
 
@@ -82,6 +88,20 @@ async def test_the_socket_is_private_and_its_folder_goes_at_the_end(tmp_path: Pa
         assert client.config_get("port") == {"port": "0"}
     assert not socket.parent.exists()
     assert not is_alive(pid)
+
+
+async def test_the_socket_folder_of_a_killed_service_goes_with_the_next_start(
+    tmp_path: Path,
+) -> None:
+    async with embedded(tmp_path) as made:
+        await answers(made.url)
+        left = tempfile.mkdtemp(prefix="ml-api-")
+        note(tmp_path, f"{left}/valkey.sock")
+    async with embedded(tmp_path) as made:
+        await answers(made.url)
+        async with asyncio.timeout(TIMEOUT_S):
+            while exists(left):
+                await asyncio.sleep(0.01)
 
 
 async def test_what_the_broker_holds_outlives_the_service(tmp_path: Path) -> None:
@@ -146,24 +166,24 @@ on_linux = pytest.mark.skipif(
 
 @on_linux
 async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
-    note = tmp_path / "pid"
+    pid_file = tmp_path / "pid"
     launcher = [sys.executable, "-I", "-S", str(app.parent.__file__)]
     parent = f"""
 import os, subprocess, sys
 child = subprocess.Popen([*{launcher!r}, str(os.getpid()), sys.executable, "-c", {CHILD!r}])
-open({str(note)!r}, "w").write(str(child.pid))
+open({str(pid_file)!r}, "w").write(str(child.pid))
 child.wait()
 """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", parent)
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            while not (note.is_file() and note.read_text()):
+            while not (pid_file.is_file() and pid_file.read_text()):
                 await asyncio.sleep(0.01)
-        child = int(note.read_text())
+        child = int(pid_file.read_text())
         assert is_alive(child)
         # The launcher asks to die with its parent before it becomes the command.
         async with asyncio.timeout(TIMEOUT_S):
-            while CHILD.encode() != command_of(child)[2]:
+            while CHILD.encode() not in command_of(child)[:3]:
                 await asyncio.sleep(0.01)
     finally:
         process.kill()

@@ -25,6 +25,11 @@ class Embeddings:
     truncated: tuple[int, ...]  # places of the texts that were cut to the model's window
     tokens: int  # of all texts, after cutting
 
+    @property
+    def space(self) -> str:
+        """Which vectors can be compared with these."""
+        return space_of(self.model, self.version)
+
 
 def space_of(model: str, version: str) -> str:
     """Return the name of the vectors that can be compared with a model's."""

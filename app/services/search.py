@@ -54,7 +54,7 @@ class SearchService:
         made = await self._embed(query, model_name, deadline)
         asked = Query(
             vector=made.vectors[0],
-            space=f"{made.model}@{made.version}",
+            space=made.space,
             collection=scope.seen,
             filter=filter,
             limit=top_k,
