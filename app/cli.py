@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from app import cli_client, cli_doctor, cli_jobs, cli_keys
-from app.cli_options import Json, show_json
+from app.cli_options import Json, Key, show_json
 from app.errors import ServiceError, StartupError
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -92,6 +92,8 @@ def list_models(*, as_json: Json = False) -> None:
 def export_model(
     name: Annotated[str, typer.Argument(help="The model's name in the catalogue.")],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    *,
+    as_json: Json = False,
 ) -> None:
     """Write a model, its adapter merged, as a folder that transformers can load."""
     from app.models.catalog import read_catalog
@@ -103,12 +105,17 @@ def export_model(
     sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
     catalog = read_catalog(settings.models_file)
     export(catalog, name, folder, sources=sources, threads=settings.core_count)
-    print(folder)
+    if as_json:
+        show_json({"name": name, "folder": str(folder)})
+    else:
+        print(folder)
 
 
 @models_cli.command("bake", epilog="Example: app models bake /srv/models")
 def bake_models(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    *,
+    as_json: Json = False,
 ) -> None:
     """Write all models, converted, with a catalogue: a folder that serves without torch."""
     from app.models.bake import bake
@@ -119,11 +126,14 @@ def bake_models(
     settings = load_settings()
     sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
     bake(read_catalog(settings.models_file), folder, sources=sources, cores=settings.core_count)
-    print(folder / "models.toml")
+    if as_json:
+        show_json({"models_file": str(folder / "models.toml")})
+    else:
+        print(folder / "models.toml")
 
 
 @db_cli.command("upgrade", epilog="Example: DATABASE_URL=postgresql://… app db upgrade")
-def upgrade_database() -> None:
+def upgrade_database(*, as_json: Json = False) -> None:
     """Apply the migrations that are missing to DATABASE_URL."""
     from app.db.schema import upgrade
     from app.db.session import Database
@@ -134,32 +144,46 @@ def upgrade_database() -> None:
         upgrade(Database(settings.sql_url))
     except ServiceError as failure:
         raise StartupError(failure.detail) from None
-    print("the database is up to date")
+    if as_json:
+        show_json({"up_to_date": True})
+    else:
+        print("the database is up to date")
 
 
 cli_client.add_to(cli)
 
 
 @cli.command(epilog="Example: app bench http://127.0.0.1:8000/predict --connections 8,64")
-def bench(
+def bench(  # noqa: PLR0913  # each is an option
     url: Annotated[str, typer.Argument(help="Such as http://127.0.0.1:8000/predict.")],
     connections: Annotated[str, typer.Option(help="Numbers of connections.")] = "1,8,64",
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Of each loop.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Medians are over these.")] = 3,
     texts: Annotated[Path | None, typer.Option(help="A file with a text on each line.")] = None,
+    *,
+    key: Key = None,
+    as_json: Json = False,
 ) -> None:
     """Measure a running service: closed loops, then twice as much as it can do."""
-    from app.loadtest.bench import DEADLINE_HEADER, DEADLINE_S, measure
+    from app.client import ClientError, key_headers
+    from app.loadtest.bench import DEADLINE_HEADER, DEADLINE_S, as_dict, measure, rows
     from app.loadtest.connection import make_target
     from app.loadtest.texts import read_texts
 
     counts = _read_counts(connections)
-    headers = {DEADLINE_HEADER: str(int(DEADLINE_S * 1000))}
+    deadline = {DEADLINE_HEADER: str(int(DEADLINE_S * 1000))}
     try:
+        headers = deadline | key_headers(key)
         target = make_target(url, read_texts(texts), headers=headers)
-    except ValueError as failure:
+    except (ClientError, ValueError) as failure:
         raise StartupError(str(failure)) from None
-    measure(target, connections=counts, seconds=seconds, rounds=rounds, show=print)
+    measured = measure(target, connections=counts, seconds=seconds, rounds=rounds)
+    if as_json:
+        for load, found in measured:
+            show_json(as_dict(load, found))
+        return
+    for row in rows(measured):
+        print(row)
 
 
 def _read_counts(given: str) -> list[int]:

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from textwrap import fill, indent
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +25,12 @@ if TYPE_CHECKING:
     from app.client import Client
 
 BATCH = 256  # texts that /predict-batch takes
+MAX_BATCH_BYTES = 400_000  # well under the service's default bound of a body
 STDIN = "-"
+# What the service says of a text that is too long for its model, here for one that isn't sent.
+TOO_LONG = {
+    "error": {"code": "text_too_long", "detail": f"over {MAX_BATCH_BYTES} bytes; it wasn't sent"}
+}
 PROMPT = "you> "
 PASSAGE_WIDTH = 90
 PASSAGE_LINES = 3
@@ -75,15 +79,37 @@ def _predict_lines(
     """Classify lines; one that can't be done has its error in its place, and the last word."""
     from app.client import EXIT_INPUT
 
-    texts = (text for line in lines if (text := line.strip()))
     failed = 0
-    while batch := list(islice(texts, BATCH)):
-        found = client.post("/predict-batch", _given(texts=batch, model_name=model))
-        for text, result in zip(batch, found["results"], strict=True):
+    for batch in _batches(text for line in lines if (text := line.strip())):
+        if _size(batch[0]) > MAX_BATCH_BYTES:
+            results = [TOO_LONG]
+        else:
+            asked = _given(texts=batch, model_name=model)
+            results = client.post("/predict-batch", asked)["results"]
+        for text, result in zip(batch, results, strict=True):
             failed += "error" in result
             _show_line(text, result, as_json=as_json)
     if failed:
         fail(f"{failed} of the lines could not be classified", EXIT_INPUT)
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Give texts in as many as one request takes; one that is too long for any is alone."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        if batch and (len(batch) == BATCH or size + _size(text) > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += _size(text)
+    if batch:
+        yield batch
+
+
+def _size(text: str) -> int:
+    """Return the bytes that a text takes in a list of JSON."""
+    return len(json.dumps(text, ensure_ascii=False).encode(errors="replace")) + 1
 
 
 def _show_line(text: str, result: dict[str, Any], *, as_json: bool) -> None:

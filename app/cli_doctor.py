@@ -1,5 +1,6 @@
 """The `app doctor` command: what is there, what is missing, what to do about it."""
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ def doctor(*, as_json: Json = False) -> None:
 
     Ends with 1 when something keeps the service from working.
     """
+    # Findings say it all; without a handler logging would print warnings between them.
+    logging.getLogger("app").addHandler(logging.NullHandler())
     found = []
     for finding in _look():
         found.append(finding)

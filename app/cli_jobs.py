@@ -132,7 +132,7 @@ def list_jobs(
     status: Annotated[
         str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="So many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="So many at most.")] = 20,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
@@ -152,7 +152,7 @@ def list_jobs(
 
 
 @cli.command("secret", epilog="Example: SECRET=$(app jobs secret)")
-def print_secret() -> None:
+def print_secret(*, as_json: Json = False) -> None:
     """Print what webhooks are signed with, alone on standard output; see docs/webhooks.md."""
     from app.db.schema import upgrade
     from app.db.session import Database
@@ -173,4 +173,8 @@ def print_secret() -> None:
             await database.close()
 
     given = settings.webhook_secret
-    print(given.get_secret_value() if given else asyncio.run(read()))
+    secret = given.get_secret_value() if given else asyncio.run(read())
+    if as_json:
+        show_json({"secret": secret})
+    else:
+        print(secret)

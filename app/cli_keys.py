@@ -79,10 +79,17 @@ def list_keys(*, as_json: Json = False) -> None:
 
 
 @cli.command("revoke", epilog="Example: app keys revoke 12")
-def revoke_key(key_id: Annotated[int, typer.Argument(help="As `app keys list` shows it.")]) -> None:
+def revoke_key(
+    key_id: Annotated[int, typer.Argument(help="As `app keys list` shows it.")],
+    *,
+    as_json: Json = False,
+) -> None:
     """Revoke a key; running services refuse it within AUTH_CACHE_S."""
     _with_keys(lambda keys: keys.revoke(key_id))
-    print(f"revoked {key_id}")
+    if as_json:
+        show_json({"revoked": key_id})
+    else:
+        print(f"revoked {key_id}")
 
 
 def _with_keys(use: "Callable[[KeyService], Awaitable[Answer]]") -> Answer:

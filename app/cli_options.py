@@ -43,8 +43,8 @@ def fail(said: str, exit_status: int) -> NoReturn:
 
 
 def tell(said: str) -> None:
-    """Say what went wrong, on standard error."""
-    print(f"ml-api: error: {said}", file=sys.stderr, flush=True)
+    """Say what went wrong, on standard error; the service may have said it."""
+    show(f"ml-api: error: {said}", file=sys.stderr)
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401  # what the service answered

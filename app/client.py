@@ -52,6 +52,20 @@ class NoServiceError(ClientError):
         super().__init__(said, exit_status=EXIT_NO_SERVICE)
 
 
+def key_headers(key: str | None) -> dict[str, str]:
+    """Return the headers that a key is sent in.
+
+    Raises:
+        ClientError: it can't be a key.
+
+    """
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()):
+        raise ClientError("APP_KEY: has characters that no key has", exit_status=EXIT_KEY)
+    return {"Authorization": f"Bearer {key}"}
+
+
 class Client:
     """Asks one service; every method raises ClientError.
 
@@ -73,13 +87,11 @@ class Client:
         if parsed.scheme not in {"http", "https"} or not parsed.host:
             said = f"APP_URL: {url!r} is no address such as http://127.0.0.1:8000"
             raise ClientError(said, exit_status=EXIT_USAGE)
-        if key and not (key.isascii() and key.isprintable()):
-            raise ClientError("APP_KEY: has characters that no key has", exit_status=EXIT_KEY)
         self._url = url
         self._has_key = bool(key)
         self._http = httpx2.Client(
             base_url=url,
-            headers={"Authorization": f"Bearer {key}"} if key else None,
+            headers=key_headers(key),
             timeout=httpx2.Timeout(silence_s, connect=CONNECT_S),
             trust_env=not _is_loopback(parsed.host),  # a proxy doesn't reach this machine
         )

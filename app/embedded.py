@@ -157,6 +157,7 @@ class Embedded:
             stack.callback(shutil.rmtree, self._socket_folder, ignore_errors=True)
             lock = FileLock(self._folder / "lock")
             stack.callback(lock.release)
+            stack.callback(self._forget_socket)
             task = asyncio.create_task(self._supervise(lock))
             stack.push_async_callback(_cancel, task)
             try:
@@ -179,11 +180,22 @@ class Embedded:
     def _note_socket(self) -> None:
         """Say where the socket is; the folder of a service that was killed goes."""
         note = self._folder.parent / SOCKET_NOTE
-        if note.is_file():
-            old = Path(note.read_text(encoding="utf-8")).parent
-            if old.name.startswith(SOCKET_FOLDER) and old != self._socket_folder:
-                shutil.rmtree(old, ignore_errors=True)
-        note.write_text(str(self._socket), encoding="utf-8")
+        try:
+            if note.is_file():
+                old = Path(note.read_text(encoding="utf-8")).parent
+                if old.name.startswith(SOCKET_FOLDER) and old != self._socket_folder:
+                    shutil.rmtree(old, ignore_errors=True)
+            note.write_text(str(self._socket), encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as failure:
+            # Only workers that are started by hand miss it.
+            log.warning("embedded_socket_not_noted", extra={"error": type(failure).__name__})
+
+    def _forget_socket(self) -> None:
+        """Take back what `_note_socket` said, if it was this service that said it."""
+        note = self._folder.parent / SOCKET_NOTE
+        with suppress(OSError, UnicodeDecodeError):
+            if note.read_text(encoding="utf-8") == str(self._socket):
+                note.unlink()
 
     async def _own_folder(self, lock: FileLock) -> None:
         """Wait until no other service keeps its Valkey's file in this folder."""
@@ -205,8 +217,7 @@ class Embedded:
         """Start a process, and start it again whenever it ends."""
         try:
             while not self._is_closing:
-                process = await child.start()
-                status = await process.wait()
+                status = await self._run(child)
                 if self._is_closing:
                     return
                 pause_s = child.pause_s()
@@ -218,6 +229,14 @@ class Embedded:
                 await asyncio.sleep(pause_s)
         finally:
             await child.stop()
+
+    async def _run(self, child: Child) -> int | str:
+        """Start a process and wait for its end; return its status, or why it couldn't start."""
+        try:
+            process = await child.start()
+        except OSError as failure:  # no memory, or no more processes: that passes
+            return type(failure).__name__
+        return await process.wait()
 
     async def _valkey_answers(self) -> None:
         """Wait for its socket, but not for ever: the worker tries again by itself."""

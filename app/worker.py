@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
@@ -212,8 +213,8 @@ def find_broker(settings: Settings) -> str:
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
     note = settings.data_dir / SOCKET_NOTE
-    if note.is_file():
-        return f"unix://{note.read_text(encoding='utf-8').strip()}"
+    if note.is_file() and (socket := Path(note.read_text(encoding="utf-8"))).is_socket():
+        return f"unix://{socket}"
     raise SettingsError("REDIS_URL is not set, and no service runs that has started a Valkey")
 
 

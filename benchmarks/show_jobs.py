@@ -72,7 +72,7 @@ class Service:
     def submit(self, count: int, *, mark: str = "") -> str:
         """Store so many documents and begin a job for them; return its id."""
         texts = load_texts()
-        ids = [f"{mark}d{i}" for i in range(count)]
+        ids = [f"{mark.strip()}d{i}" for i in range(count)]
         for start in range(0, count, ADDED_AT_ONCE):
             some = range(start, min(start + ADDED_AT_ONCE, count))
             documents = [{"id": ids[i], "text": f"{texts[i % len(texts)]} {mark}"} for i in some]

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from app.observability.metrics import PREFIX, Metrics
+from scripts.skips import skip
 
 Json = dict[str, Any]
 
@@ -165,7 +166,7 @@ def main() -> None:
     if promtool := shutil.which("promtool"):
         said += find_with_promtool(promtool)
     else:
-        print("SKIPPED: the tests of the alerts; there is no promtool (Debian: prometheus)")
+        skip("the tests of the alerts; there is no promtool (Debian: prometheus)")
     if said:
         sys.exit("monitoring is wrong:\n" + "\n".join(said))
     print("monitoring: rules, dashboard and runbook are right")

@@ -14,6 +14,11 @@ COMMAND = re.compile(r"(?ms)\baws ([a-z0-9-]+) ([a-z-]+)(.*?)(?=\baws [a-z]|^\$ 
 OPTION = re.compile(r"(?<!\S)--([a-z-]+)")
 OUTPUT = re.compile(r"\boutput ([A-Z]\w+)")
 DEPLOY = re.compile(r"\bdeploy ((?:[A-Z]\w+=\S+[\s\\]*)+)")
+# Options that an option wants beside it, in any command.
+WANTED = {
+    # ECS otherwise heeds the load balancer at once, and kills a task while its models load.
+    "load-balancers": "health-check-grace-period-seconds",
+}
 # The command line's own.
 EVERYWHERE = {"cli-input-json", "output", "query"}
 CUSTOM = {
@@ -53,6 +58,9 @@ def _find_in_command(service: str, operation: str, rest: str) -> Iterator[str]:
         return
     for option in options - known:
         yield f"README.md: {command} has no option --{option}"
+    for option, wanted in WANTED.items():
+        if option in options and wanted not in options:
+            yield f"README.md: {command} has --{option} without --{wanted}"
 
 
 def _waited_operation(service: str, waiter: str) -> str:

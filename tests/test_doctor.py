@@ -3,6 +3,9 @@
 import json
 import socket
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +42,13 @@ def doctor(folder: Path, models: str = FAKE, **settings: Any) -> tuple[int, dict
         timeout=60,
         check=False,
     )
-    assert SECRET not in ended.stdout + ended.stderr
+    assert SECRET not in ended.stdout
+    assert ended.stderr == ""
     found: dict[str, list[Any]] = {}
     for line in ended.stdout.splitlines():
         said = json.loads(line)
         found.setdefault(said["place"], []).append(said)
-    assert found, ended.stderr
+    assert found
     return ended.returncode, found
 
 
@@ -69,6 +73,53 @@ def test_it_reads_well_without_json(tmp_path: Path) -> None:
     )
     assert "✓ python: 3." in ended.stdout
     assert "0 failed" in ended.stdout.splitlines()[-1]
+
+
+def test_it_leaves_nothing_behind(tmp_path: Path) -> None:
+    _, found = doctor(tmp_path)
+    assert found["sql"][0]["said"] == "SQLite, whose file is made at the start"
+    assert [path.name for path in tmp_path.iterdir()] == ["models.toml"]
+    (tmp_path / "data").mkdir()
+    doctor(tmp_path)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_database_that_is_there_is_looked_at(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    subprocess.run([APP, "db", "upgrade"], env=env, check=True, capture_output=True)
+    _, found = doctor(tmp_path)
+    assert found["sql"][0]["said"] == "SQLite, up to date"
+
+
+@contextmanager
+def listening(answer: bytes) -> Iterator[int]:
+    """A server that answers one connection with these bytes; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(60)
+
+
+def test_a_service_that_runs_is_found_without_the_proxy_of_the_environment(tmp_path: Path) -> None:
+    with listening(b"HTTP/1.0 200 OK\r\n\r\n{}") as port:
+        status, found = doctor(tmp_path, port=port, http_proxy="http://127.0.0.1:9")
+    assert status == 0
+    assert found["port"][0]["said"].endswith("by a service that answers /health")
+
+
+def test_a_port_where_no_http_is_spoken_fails(tmp_path: Path) -> None:
+    with listening(b"SSH-2.0\r\n") as port:
+        status, found = doctor(tmp_path, port=port)
+    assert status == 1
+    assert found["port"][0]["level"] == "fail"
 
 
 def test_a_port_in_use_fails(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ import pytest
 import yaml
 
 from app.models.catalog import read_catalog
-from app.settings import Settings
+from app.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY")
+# Secrets that somebody may do without.
+OPTIONAL = {"HF_TOKEN", "METRICS_NEED_KEY", "OPENAI_API_KEY", "WEBHOOK_SECRET"}
 SETTINGS = {name.upper() for name in Settings.model_fields}
 OURS = ("api", "worker", "migrate")
 
@@ -156,7 +158,9 @@ def test_docker_compose_accepts_it(tmp_path: Path, profiles: tuple[str, ...]) ->
 def test_compose_holds_no_secret_and_no_default_of_one(compose: dict[str, Any]) -> None:
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     for name, rest in re.findall(r"\$\{(\w+)([^}]*)\}", text):
-        if SECRET.search(name) and name != "HF_TOKEN":
+        if name in OPTIONAL:
+            assert rest == ":-", f"{name} has no default"
+        elif SECRET.search(name):
             assert rest.startswith(":?"), f"{name} has to be given"
     for service in compose["services"].values():
         for name, value in service.get("environment", {}).items():
@@ -166,7 +170,28 @@ def test_compose_holds_no_secret_and_no_default_of_one(compose: dict[str, Any]) 
 
 def test_what_compose_sets_are_settings(services: dict[str, Any]) -> None:
     for name in OURS:
-        assert set(services[name]["environment"]) <= SETTINGS
+        assert set(services[name]["environment"]) - SETTINGS <= {"OPENAI_API_KEY"}
+
+
+def test_what_compose_reads_is_documented() -> None:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    guide = (ROOT / "docs/image.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"(?s)^## All on one machine\n(.*?)^## ", guide, re.MULTILINE)
+    assert set(re.findall(r"\$\{(\w+)", text)) - set(re.findall(r"\b[A-Z_]+\b", section)) == set()
+
+
+def test_a_setting_that_compose_passes_empty_is_not_set(
+    services: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env
+    empty = {
+        name for name, value in services["api"]["environment"].items() if str(value).endswith(":-}")
+    }
+    assert {"TRUSTED_PROXIES", "DRAIN_DELAY_S", "WEBHOOK_SECRET"} <= empty
+    usual = load_settings()
+    for name in empty:
+        monkeypatch.setenv(name, "")
+    assert load_settings() == usual
 
 
 def test_nobody_starts_before_the_tables_are_there(services: dict[str, Any]) -> None:
@@ -192,6 +217,13 @@ def test_every_service_says_when_it_is_healthy(services: dict[str, Any]) -> None
     unsaid = {name for name, service in services.items() if "healthcheck" not in service}
     assert unsaid == {"worker"}, "its image says so"
     assert "/ready" in services["api"]["healthcheck"]["test"][-1]
+
+
+def test_no_health_check_asks_a_proxy(services: dict[str, Any]) -> None:
+    probes = [service["healthcheck"]["test"][-1] for service in (services["api"], services["vllm"])]
+    probes += re.findall(r"import [\w, .]*urllib.*", DOCKERFILE)
+    assert len(probes) == 4  # two of compose, two of the image
+    assert all("r.build_opener(r.ProxyHandler({})).open(" in probe for probe in probes)
 
 
 def test_nobody_is_killed_before_the_end_of_the_drain(services: dict[str, Any]) -> None:
@@ -271,6 +303,42 @@ def test_the_workflow_runs_what_ci_runs() -> None:
     assert called <= targets
     assert workflow["permissions"] == {"contents": "read"}
     assert all("timeout-minutes" in job for job in workflow["jobs"].values())
+
+
+def test_in_the_workflow_no_check_is_skipped_for_want_of_a_tool() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    assert workflow["env"]["REQUIRE_TOOLS"] == "1"
+    tools = {"make deploy-check": "prometheus", "make image-check": "buildah mmdebstrap"}
+    for job in workflow["jobs"].values():
+        steps = "\n".join(step["run"] for step in job["steps"] if "run" in step)
+        for check, tool_names in tools.items():
+            before, found, _ = steps.partition(check)
+            assert not found or f"apt-get install --yes {tool_names}" in before, check
+        assert not re.search(r"sudo (?!.*REQUIRE_TOOLS).*make", steps), "sudo hides the variable"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [("check_monitoring.py", "there is no promtool"), ("image_check.py", "image-check: ")],
+)
+def test_a_missing_tool_is_a_skip_and_where_tools_are_required_a_failure(
+    tmp_path: Path, script: str, reason: str
+) -> None:
+    for required, status in (("", 0), ("1", 1)):
+        done = subprocess.run(
+            [sys.executable, ROOT / "scripts" / script],
+            env={
+                "PATH": str(tmp_path),
+                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+                "REQUIRE_TOOLS": required,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        assert reason in (done.stderr if status else done.stdout)
+        assert ("SKIPPED" in done.stdout) == (not status)
 
 
 def test_actionlint_has_nothing_to_say() -> None:

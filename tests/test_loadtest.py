@@ -1,8 +1,12 @@
 """The load client against small servers on loopback: it counts what came, and always ends."""
 
 import asyncio
+import json
 import math
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +17,7 @@ import pytest
 from test_cli import run
 
 from app.errors import StartupError
-from app.loadtest.bench import measure, summarise
+from app.loadtest.bench import Load, as_dict, measure, rows, summarise
 from app.loadtest.closed_loop import closed_loop
 from app.loadtest.connection import Target, make_target
 from app.loadtest.open_loop import arrivals, open_loop
@@ -21,6 +25,7 @@ from app.loadtest.report import Answer, Report, percentile
 from app.loadtest.texts import TEXTS, read_texts
 
 Reply = Callable[[int, bytes], tuple[float, bytes | None]]  # number, body → delay in s, answer
+OPENSSL = shutil.which("openssl")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FULL = b"HTTP/1.1 503 Full\r\nRetry-After: 1\r\ncontent-length: 0\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
@@ -30,10 +35,12 @@ LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 class Server:
     """Answers each request as `reply` says; None hangs up. Runs in a thread of its own."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, tls: ssl.SSLContext | None) -> None:
         self._reply = reply
+        self._tls = tls
         self.count = 0
         self.connections = 0
+        self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
         self.port = 0
 
@@ -44,6 +51,7 @@ class Server:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                 body = await reader.readexactly(length)
+                self.heads.append(head)
                 self.bodies.append(body)
                 self.count += 1
                 delay_s, answer = self._reply(self.count - 1, body)
@@ -62,7 +70,7 @@ class Server:
             writer.close()
 
     async def run(self, ready: threading.Event, stop: asyncio.Event) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await stop.wait()
@@ -72,8 +80,8 @@ class Server:
 
 
 @contextmanager
-def server(reply: Reply) -> Iterator[Server]:
-    ready, made = threading.Event(), Server(reply)
+def server(reply: Reply, *, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    ready, made = threading.Event(), Server(reply, tls)
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     def serve() -> None:
@@ -225,9 +233,9 @@ def test_figures_are_medians_over_rounds() -> None:
 
 
 def test_a_measurement_is_a_line_for_each_load() -> None:
-    lines: list[str] = []
     with server(always(OK, 0.01)) as running:
-        measure(target(running.port), connections=(1, 4), seconds=0.3, rounds=2, show=lines.append)
+        measured = measure(target(running.port), connections=(1, 4), seconds=0.3, rounds=2)
+        lines = list(rows(measured))
     assert len(lines) == 4
     assert "req/s" in lines[0]
     assert lines[1].startswith("1 connections")
@@ -236,10 +244,11 @@ def test_a_measurement_is_a_line_for_each_load() -> None:
 
 def test_what_can_t_be_measured_is_said(tmp_path: Path) -> None:
     with server(always(FULL)) as running, pytest.raises(StartupError, match="seen: 503"):
-        measure(target(running.port), connections=(1,), seconds=1, rounds=1, show=print)
+        next(measure(target(running.port), connections=(1,), seconds=1, rounds=1))
     for arguments, says in {
         ("http://127.0.0.1:1/predict",): "nobody listens at that address",
-        ("https://127.0.0.1/predict",): "speaks plain http",
+        ("127.0.0.1/predict",): "is no address such as http://127.0.0.1:8000/predict",
+        ("http://127.0.0.1:1/predict", "--key", "schlüssel"): "has characters that no key has",
         ("http://127.0.0.1:1/", "--connections", "1,x"): "--connections: numbers from 1 to",
         ("http://127.0.0.1:1/", "--texts", "/nowhere"): "/nowhere: can't be read",
     }.items():
@@ -247,6 +256,81 @@ def test_what_can_t_be_measured_is_said(tmp_path: Path) -> None:
         assert ended.returncode == 1
         assert says in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
+
+
+def test_bench_is_json_for_scripts(tmp_path: Path) -> None:
+    with server(always(OK, 0.01)) as running:
+        url = f"http://127.0.0.1:{running.port}/predict"
+        short = ("--connections", "1,2", "--seconds", "0.1", "--rounds", "1")
+        ended = run(tmp_path, "bench", url, *short, "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    one, two, overload = map(json.loads, ended.stdout.splitlines())
+    assert [load["connections"] for load in (one, two, overload)] == [1, 2, None]
+    assert overload["rate"] == pytest.approx(2 * max(one["per_second"], two["per_second"]))
+    assert one["p99_ms"] >= one["p50_ms"] >= 10
+    assert one["others"] == {}
+
+
+def test_a_latency_that_nobody_had_is_null() -> None:
+    found = as_dict(Load(connections=1), summarise([Report(seconds=1, counts_late=False)]))
+    assert found["p50_ms"] is found["p99_ms"] is None
+    assert found["per_second"] == 0
+
+
+@pytest.mark.parametrize(("status", "says"), [("401", "wants a key"), ("403", "may not use")])
+def test_a_key_that_is_missing_or_may_not_is_named(status: str, says: str) -> None:
+    refusal = f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode()
+    with (
+        server(always(refusal, 0.01)) as running,
+        pytest.raises(StartupError, match=f"{says}"),
+    ):
+        next(measure(target(running.port), connections=(1,), seconds=1, rounds=1))
+
+
+def test_bench_sends_the_key_of_the_environment(tmp_path: Path) -> None:
+    with server(always(OK, 0.01)) as running:
+        url = f"http://127.0.0.1:{running.port}/predict"
+        short = ("--connections", "1", "--seconds", "0.1", "--rounds", "1")
+        ended = run(tmp_path, "bench", url, *short, app_key="mlk_1_secret")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert all(b"\r\nAuthorization: Bearer mlk_1_secret\r\n" in head for head in running.heads)
+    assert "secret" not in ended.stdout
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="there is no openssl to make a certificate with")
+def test_tls_is_spoken_and_the_certificate_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server(always(OK, 0.01), tls=certificate(tmp_path)) as running:
+        url = f"https://localhost:{running.port}/predict"
+        unknown = closed_loop(make_target(url, ["x"]), connections=1, seconds=5, max_requests=1)
+        with pytest.raises(StartupError, match="certificate isn't valid"):
+            next(measure(make_target(url, ["x"]), connections=(1,), seconds=1, rounds=1))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        trusted = make_target(url, ["x"])
+        closed = closed_loop(trusted, connections=1, seconds=5, max_requests=2)
+        opened = open_loop(trusted, rate=50, seconds=0.3, patience_s=lambda _: 5.0)
+    assert unknown.outcomes == {"untrusted": 1}
+    assert closed.outcomes == {"200": 2}
+    assert opened.outcomes.keys() == {"200"}
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """Make a server that is localhost, and believed by who trusts certificate.pem."""
+    assert OPENSSL is not None
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        [
+            *(OPENSSL, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "1", "-subj", "/CN=localhost", "-keyout", key),
+            *("-out", certificate, "-addext", "subjectAltName=DNS:localhost"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 def test_texts_are_the_lines_of_a_file(tmp_path: Path) -> None:

@@ -208,4 +208,6 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
             timeout=240,
         )
     assert found.returncode == 0, found.stdout[-8000:]
-    assert "No issues found" in found.stdout, found.stdout[-3000:]
+    # It warns of ids that it can't guess.
+    passed = re.search(r"(\d+) generated, \1 passed|No issues found", found.stdout)
+    assert passed, found.stdout[-3000:]

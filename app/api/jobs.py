@@ -38,6 +38,8 @@ from app.services.keys import Scope
 router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.JOBS))])
 STORED = (*WITH_KEY, DatabaseUnavailableError, InvalidRequestError)
 ONE = (*STORED, JobNotFoundError)
+# Held, or the loop might forget them; each ends with its transaction's timeout.
+UNFINISHED: set[asyncio.Task[Job]] = set()
 NO_STORE = {"Cache-Control": "no-store"}
 JobId = Annotated[str, Path(pattern=ID_PATTERN)]
 IdempotencyKey = Annotated[
@@ -83,10 +85,21 @@ class AccountedSubmission:
             request_id=request_id.get(),
             request_hash=request_hash,
         )
-        job, is_new = await self._jobs.submit(wanted, scope=self._scope)
-        if is_new:
-            await self._ledger.charge(self._caller, job.total)
-        return job
+        # A client that leaves doesn't leave a job half submitted: stored, but neither charged nor
+        # told to a worker.
+        return await asyncio.shield(self._submit(wanted))
+
+    def _submit(self, wanted: WantedJob) -> asyncio.Task[Job]:
+        async def submit() -> Job:
+            job, is_new = await self._jobs.submit(wanted, scope=self._scope)
+            if is_new:
+                await self._ledger.charge(self._caller, job.total)
+            return job
+
+        task = asyncio.create_task(submit())
+        UNFINISHED.add(task)
+        task.add_done_callback(UNFINISHED.discard)
+        return task
 
 
 SubmitDep = Annotated[AccountedSubmission, Depends()]

@@ -90,6 +90,9 @@ class JobLeases:
             updated_at=moment,
             attempts=TABLE.c.attempts - 1,
             barren=case((has_progressed, 0), else_=TABLE.c.barren),
+            # What went wrong before doesn't any more.
+            error_code=case((has_progressed, None), else_=TABLE.c.error_code),
+            error=case((has_progressed, None), else_=TABLE.c.error),
             **NO_LEASE,
         )
         return changed(self._session, released.where(_held(lease))) is not None

@@ -97,7 +97,13 @@ class JobRepository:
         moment = now(self._session)
         is_open = TABLE.c.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))
         cancelled = change(
-            key, status=JobStatus.CANCELLED, finished_at=moment, updated_at=moment, **NO_LEASE
+            key,
+            status=JobStatus.CANCELLED,
+            finished_at=moment,
+            updated_at=moment,
+            error_code=None,
+            error=None,
+            **NO_LEASE,
         )
         return changed(self._session, cancelled.where(is_open))
 

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import redis
 from sqlalchemy import text
 
+from app.db.engine import parse_url
 from app.db.session import Database
 from app.doctor.finding import Finding, bad, doubtful, good
 from app.embedded import find_valkey
@@ -33,7 +35,7 @@ SQL_ADVICE = {
 def look(settings: Settings) -> Iterator[Finding]:
     """Look at all of it."""
     yield from _models(settings)
-    yield from asyncio.run(_sql(settings))
+    yield from _sql(settings)
     yield from _redis(settings)
 
 
@@ -67,7 +69,15 @@ def _model(spec: ModelSpec, catalog: Catalog, settings: Settings) -> Finding:
     return good(place, f"{source}, version {found.version}")
 
 
-async def _sql(settings: Settings) -> list[Finding]:
+def _sql(settings: Settings) -> list[Finding]:
+    url = parse_url(settings.sql_url)
+    if url.drivername == "sqlite" and not Path(str(url.database)).exists():
+        # To connect would make the file, maybe as another user than the service's.
+        return [good("sql", "SQLite, whose file is made at the start")]
+    return asyncio.run(_ask_sql(settings))
+
+
+async def _ask_sql(settings: Settings) -> list[Finding]:
     database = Database(settings.sql_url, timeout_s=SQL_TIMEOUT_S)
     kind = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[database.dialect]
     try:

@@ -15,6 +15,8 @@ from app.observability.metrics import Metrics
 log = logging.getLogger(__name__)
 
 FAILURE_LOG_S = 60.0  # failures come in floods
+# Each wakes a worker for one slice of a job; nobody has so many workers.
+MAX_MESSAGES = 1_000
 
 
 class Bell(Protocol):
@@ -56,7 +58,8 @@ class CeleryBell:
         self._is_waiting = False
         try:
             with self._celery.connection_for_write() as connection:
-                self._celery.send_task(TASK, queue=QUEUE, retry=False, connection=connection)
+                if connection.default_channel.client.llen(QUEUE) < MAX_MESSAGES:
+                    self._celery.send_task(TASK, queue=QUEUE, retry=False, connection=connection)
         except (OSError, KombuError, RedisError) as failure:
             self._failed(failure)
         else:

@@ -4,14 +4,15 @@ Closed loops at several numbers of connections, in turn and in rounds, so that a
 slower meanwhile does so for all of them; then an open loop at twice of what it could do.
 """
 
+import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 from app.errors import StartupError
 from app.loadtest.closed_loop import closed_loop
 from app.loadtest.connection import Target
-from app.loadtest.loop import UNCONNECTED
+from app.loadtest.loop import UNCONNECTED, UNTRUSTED
 from app.loadtest.open_loop import open_loop
 from app.loadtest.report import OK, Report
 
@@ -19,6 +20,21 @@ WARM_UP_S = 1.0
 OVERLOAD = 2.0  # times the capacity
 DEADLINE_S = 1.0
 DEADLINE_HEADER = "X-Request-Timeout-Ms"
+# What is wrong when nothing else was seen.
+NOTHING_TO_MEASURE = {
+    UNCONNECTED: "nobody listens at that address",
+    UNTRUSTED: "the server's certificate isn't valid; SSL_CERT_FILE may name its authority",
+    "401": "the service wants a key: put a valid one in APP_KEY",
+    "403": "the key in APP_KEY may not use that route",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """A closed loop has its connections, an open one its rate."""
+
+    connections: int | None = None
+    rate: float | None = None  # requests a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +65,9 @@ def summarise(reports: Sequence[Report]) -> Figures:
 
 
 def measure(
-    target: Target,
-    *,
-    connections: Sequence[int],
-    seconds: float,
-    rounds: int,
-    show: Callable[[str], None],
-) -> None:
-    """Measure a running service and show one line for each kind of load.
+    target: Target, *, connections: Sequence[int], seconds: float, rounds: int
+) -> Iterator[tuple[Load, Figures]]:
+    """Measure a running service; give the figures of each kind of load.
 
     Raises:
         StartupError: nobody listens there, or not one answer was a 200.
@@ -67,13 +78,31 @@ def measure(
     for _ in range(rounds):
         for count in connections:
             reports[count].append(closed_loop(target, connections=count, seconds=seconds))
-    show(_row("load", ("req/s", "p50 ms", "p99 ms", "client CPU"), "other answers"))
     figures = {count: summarise(reports[count]) for count in connections}
     for count, found in figures.items():
-        show(_figures_row(f"{count} connections", found))
+        yield Load(connections=count), found
     rate = OVERLOAD * max(found.per_second for found in figures.values())
     if rate:
-        show(_figures_row(f"open, {rate:.0f} req/s", _overload(target, rate, seconds, rounds)))
+        yield Load(rate=rate), _overload(target, rate, seconds, rounds)
+
+
+def rows(measured: Iterable[tuple[Load, Figures]]) -> Iterator[str]:
+    """Give the lines of a table."""
+    for number, (load, found) in enumerate(measured):
+        if number == 0:
+            yield _row("load", ("req/s", "p50 ms", "p99 ms", "client CPU"), "other answers")
+        is_open = load.connections is None
+        name = f"open, {load.rate:.0f} req/s" if is_open else f"{load.connections} connections"
+        yield _figures_row(name, found)
+
+
+def as_dict(load: Load, found: Figures) -> dict[str, object]:
+    """Return what JSON can hold; a latency that nobody had is null."""
+    figures = asdict(found)
+    for name in ("p50_ms", "p99_ms"):
+        if math.isnan(figures[name]):
+            figures[name] = None
+    return asdict(load) | figures
 
 
 def _overload(target: Target, rate: float, seconds: float, rounds: int) -> Figures:
@@ -91,8 +120,8 @@ def _refuse_broken(report: Report) -> None:
     if report.good:
         return
     seen = ", ".join(report.outcomes) or "no answer"
-    if seen == UNCONNECTED:
-        raise StartupError("nobody listens at that address")
+    if said := NOTHING_TO_MEASURE.get(seen):
+        raise StartupError(said)
     raise StartupError(f"nothing there answers with 200 (seen: {seen}); is /predict in the URL?")
 
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 from app.loadtest.connection import Connection, Target
-from app.loadtest.loop import TIMEOUT, UNCONNECTED, Loop, run_undisturbed
+from app.loadtest.loop import TIMEOUT, Loop, run_undisturbed
 from app.loadtest.report import Report
 
 RECONNECT_PAUSE_S = 0.05  # a server that is down is asked 20 times a second, not in a busy loop
@@ -38,11 +38,11 @@ class _ClosedLoop(Loop):
         """Keep one connection busy; connect again when the server hangs up."""
         while self._goes_on():
             connection = await self.connect()
-            if connection is None:
-                self.record(self._take(), UNCONNECTED, self.now_s())
+            if isinstance(connection, str):
+                self.record(self._take(), connection, self.now_s())
             else:
                 await self._use(connection)
-            if connection is None or connection.was_cut:
+            if isinstance(connection, str) or connection.was_cut:
                 await asyncio.sleep(RECONNECT_PAUSE_S)
 
     async def _use(self, connection: Connection) -> None:

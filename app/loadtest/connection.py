@@ -6,6 +6,7 @@ only its status and its length are read.
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 CLOSED = "closed"  # the server hung up without an answer
 HEAD_END = b"\r\n\r\n"
 LAST_CHUNK = b"\r\n0\r\n\r\n"
+PORTS = {"http": 80, "https": 443}
 STATUS = slice(9, 12)  # "HTTP/1.1 200 OK"
 
 
@@ -23,6 +25,7 @@ class Target:
     host: str
     port: int
     requests: Sequence[bytes]
+    tls: ssl.SSLContext | None = None  # None: plain http
 
 
 def text_body(text: str) -> bytes:
@@ -40,26 +43,27 @@ def make_target(
     """Prepare the requests.
 
     Args:
-        url: of the route, such as http://127.0.0.1:8000/predict; plain http only.
+        url: of the route, such as http://127.0.0.1:8000/predict.
         texts: sent in turn.
         body: makes a request's body of a text.
         headers: sent with each, beside those that every request needs.
 
     Raises:
-        ValueError: the URL isn't plain http.
+        ValueError: the URL is neither http nor https.
 
     """
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise ValueError(f"{url}: the load client speaks plain http; say http://HOST:PORT/PATH")
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise ValueError(f"{url}: is no address such as http://127.0.0.1:8000/predict")
     lines = [f"POST {parts.path or '/'} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     head = "\r\n".join([*lines, "Content-Type: application/json", "Content-Length: "]).encode()
     bodies = [body(text) for text in texts]
     return Target(
         host=parts.hostname,
-        port=parts.port or 80,
+        port=parts.port or PORTS[parts.scheme],
         requests=[b"%s%d%s%s" % (head, len(body), HEAD_END, body) for body in bodies],
+        tls=ssl.create_default_context() if parts.scheme == "https" else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import ssl
 import sys
 import time
 from collections.abc import Coroutine
@@ -18,6 +19,7 @@ else:
 Result = TypeVar("Result")
 
 UNCONNECTED = "unconnected"  # nobody answers at the address
+UNTRUSTED = "untrusted"  # the server's certificate isn't one for its name
 TIMEOUT = "timeout"  # the client left first
 CONNECT_TIMEOUT_S = 2.0
 
@@ -41,15 +43,20 @@ class Loop:
         """Return the bytes of a request."""
         return self._target.requests[number % len(self._target.requests)]
 
-    async def connect(self) -> Connection | None:
-        """Open a connection, or return None if that can't be done in time."""
+    async def connect(self) -> Connection | str:
+        """Open a connection, or return the outcome of a request that has none."""
         opening = asyncio.get_running_loop().create_connection(
-            lambda: Connection(self.on_answer), self._target.host, self._target.port
+            lambda: Connection(self.on_answer),
+            self._target.host,
+            self._target.port,
+            ssl=self._target.tls,
         )
         try:
             _, connection = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
+        except ssl.SSLCertVerificationError:
+            return UNTRUSTED
         except OSError:  # TimeoutError is one
-            return None
+            return UNCONNECTED
         return connection
 
     def record(self, number: int, outcome: str, since_s: float, raw: bytes = b"") -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from app.loadtest.connection import Connection, Target
-from app.loadtest.loop import TIMEOUT, UNCONNECTED, Loop, run_undisturbed
+from app.loadtest.loop import TIMEOUT, Loop, run_undisturbed
 from app.loadtest.report import Report
 
 UNSENT = "unsent"  # the client itself was at its bound
@@ -83,9 +83,9 @@ class _OpenLoop(Loop):
 
     async def _connect_and_send(self, number: int, due_s: float) -> None:
         connection = await self.connect()
-        if connection is None:
+        if isinstance(connection, str):
             self._busy -= 1
-            self.record(number, UNCONNECTED, due_s)
+            self.record(number, connection, due_s)
         else:
             self._send_over(connection, number, due_s)
 

@@ -13,7 +13,7 @@ class Answer(NamedTuple):
     """What became of one request."""
 
     number: int  # of the request, from 0
-    outcome: str  # an HTTP status, or "timeout", "closed", "unconnected", "unsent"
+    outcome: str  # an HTTP status, or "timeout", "closed", "unconnected", …
     latency_s: float  # open loop: since it was due, whether or not a connection was free
     finished_s: float  # since the start of the loop
     raw: bytes  # head and body; empty unless they were asked for

@@ -19,6 +19,8 @@ from app.jobs.policy import LeaseLostError
 from app.services.chunks import Span
 
 Row = FloatArray | ServiceError
+# A long document has hundreds of passages, and each costs PostgreSQL's index milliseconds.
+STORE_TIMEOUT_S = 60.0
 
 
 class JobEmbedder(Protocol):
@@ -126,7 +128,7 @@ class JobBatches:
         store = partial(
             _store, batch=batch, made=made, space=space, key=self._job.key, lease=self._lease
         )
-        return await self._database.run(store)
+        return await self._database.run(store, timeout_s=STORE_TIMEOUT_S)
 
     def _fitting(self, items: Sequence[Item], sources: dict[int, Source]) -> list[Item]:
         """Return the first items, as many as a batch takes."""

@@ -40,7 +40,7 @@ export class Answer {
     this.tokens = usage?.completion_tokens ?? this.tokens;
     const said = [model, this.#speed(), plural(this.tokens, "token"), ENDS[reason] ?? reason];
     const copy = make("span", { class: "copy" });
-    offer(copy, request);
+    offer(copy, request, "chat");
     this.node.append(make("div", { class: "foot" },
       make("span", { class: "note" }, said.filter(Boolean).join(" · ")), copy));
     this.onDraw("");

@@ -80,7 +80,7 @@ async function classify(signal) {
   byId("classify-took").textContent =
     `${answer.model}, ${duration((performance.now() - started) / 1000)}`;
   byId("classify-said").textContent = `${answer.label}, ${percent(answer.score)}`;
-  offer(byId("classify-copy"), request);
+  offer(byId("classify-copy"), request, "classification");
 }
 
 // The bars' places before there is an answer, so that the first one moves nothing.

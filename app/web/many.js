@@ -115,7 +115,7 @@ async function nextBatch(mine) {
   const { results } = await askJson(request, { signal: mine.stop.signal });
   if (mine !== run) return;
   mine.results.push(...results);
-  offer(byId("many-copy"), request);
+  offer(byId("many-copy"), request, "batch");
   draw(mine);
 }
 

@@ -81,10 +81,14 @@ function takeWhile(lines, at, test) {
   return lines.slice(at, end);
 }
 
+// What may be wider than its place takes the focus, to be scrolled by keys, and so needs a name.
+// It is a group: as regions, the blocks of a long answer would crowd the page's landmarks.
+const scrolls = (name) => ({ tabindex: "0", role: "group", "aria-label": name });
+
 function render(block, depth = 0) {
   if (block.kind === "rule") return make("hr");
   if (block.kind === "code") {
-    return make("pre", { tabindex: "0" }, make("code", {}, block.text));
+    return make("pre", scrolls("Code"), make("code", {}, block.text));
   }
   if (block.kind === "quote") {
     const inner = depth < 4 ? cut(block.lines) : [{ kind: "text", text: block.lines.join("\n") }];
@@ -125,7 +129,7 @@ function table(lines) {
     return made;
   }));
   const [names, , ...rows] = lines;
-  return make("div", { class: "scroll", tabindex: "0" }, make("table", {},
+  return make("div", { class: "scroll", ...scrolls("Table") }, make("table", {},
     make("thead", {}, row(names, "th")),
     make("tbody", {}, ...rows.map((line) => row(line, "td")))));
 }

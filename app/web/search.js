@@ -1,6 +1,6 @@
 // Texts of one's own: added as documents, embedded by a job, then searched.
 
-import { askJson } from "./api.js";
+import { askJson, isAbort } from "./api.js";
 import { batches, fromFiles, pasted } from "./documents.js";
 import { byId, make, readText, takeFiles } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
@@ -9,6 +9,8 @@ import { showJob } from "./jobs.js";
 import { showPassage } from "./passage.js";
 import { Problem, show } from "./problem.js";
 import { offer } from "./snippets.js";
+
+let asked = new AbortController(); // the search whose answer is still wanted
 
 export function startSearch() {
   const text = byId("add-text");
@@ -42,7 +44,7 @@ async function add(documents) {
     const ids = await store(documents);
     const request = { path: "/embed-batch", body: { doc_ids: ids } };
     const { job_id: id } = await askJson(request);
-    offer(byId("job-copy"), request);
+    offer(byId("job-copy"), request, "job");
     byId("add-done").hidden = false;
     const [first] = documents;
     const title = documents.length === 1 ? first.metadata.title : plural(documents.length, "text");
@@ -62,7 +64,7 @@ async function store(documents) {
       `Storing ${integer(ids.length + batch.length)} of ${plural(documents.length, "text")}`;
     const request = { path: "/documents", body: { documents: batch } };
     ids.push(...(await askJson(request)).ids);
-    offer(byId("add-copy"), request);
+    offer(byId("add-copy"), request, "documents");
   }
   return ids;
 }
@@ -79,15 +81,20 @@ async function search() {
   if (!query) return;
   const body = { query, top_k: Number(byId("search-top_k").value) };
   const request = { path: "/search", body };
+  asked.abort();
+  asked = new AbortController();
+  const { signal } = asked;
   show(byId("search-problem"), null);
   try {
-    const { results } = await askJson(request);
+    const { results } = await askJson(request, { signal });
+    if (signal.aborted) return;
     byId("search-results").replaceChildren(...results.map(result));
     byId("search-said").textContent = results.length
       ? plural(results.length, "result")
       : "Nothing found. Texts can be found once their job has succeeded.";
-    offer(byId("search-copy"), request);
+    offer(byId("search-copy"), request, "search");
   } catch (failure) {
+    if (signal.aborted || isAbort(failure)) return;
     if (!(failure instanceof Problem)) throw failure;
     byId("search-results").replaceChildren();
     byId("search-said").textContent = "";

@@ -3,6 +3,9 @@
 import { address } from "./api.js";
 import { announce, button, byId } from "./dom.js";
 
+// Linux takes no argument of a command from 128 KiB on, whatever the shell.
+const MAX_ARGUMENT_BYTES = 100_000;
+
 const hasKey = () => byId("key").value.trim() !== "";
 const indent = (text, by) => text.replaceAll("\n", `\n${" ".repeat(by)}`);
 
@@ -14,9 +17,15 @@ function asCurl({ method = "POST", path, body, streams }) {
   if (method !== (body === undefined ? "GET" : "POST")) parts[0] += ` -X ${method}`;
   if (hasKey()) parts.push('-H "Authorization: Bearer $APP_KEY"');
   if (body !== undefined) {
-    parts.push("-H 'Content-Type: application/json'", `-d ${quoted(JSON.stringify(body))}`);
+    parts.push("-H 'Content-Type: application/json'", curlBody(JSON.stringify(body)));
   }
   return parts.join(" \\\n  ");
+}
+
+// JSON has no line breaks of its own, so that none of its lines ends the here-document.
+function curlBody(json) {
+  const isLong = new TextEncoder().encode(json).length > MAX_ARGUMENT_BYTES;
+  return isLong ? `--data-binary @- <<'JSON'\n${json}\nJSON\n` : `-d ${quoted(json)}`;
 }
 
 // JSON as Python writes it; a string in JSON is one in Python too.
@@ -81,15 +90,16 @@ async function copy(text) {
   }
 }
 
-// Offer a request that was made as code; each call replaces the last one's.
-export function offer(place, request) {
+// Offer a request that was made as code; each call replaces the last one's. `what` tells the buttons
+// from others on the page where only their names are heard.
+export function offer(place, request, what) {
   const buttons = Object.entries(WRITERS).map(([name, write]) => {
     const made = button(name, async () => {
       if (!(await copy(write(request)))) return;
       announce(`Copied as ${name}`);
       made.classList.add("done");
       setTimeout(() => made.classList.remove("done"), 1500);
-    }, { "aria-label": `Copy as ${name}` });
+    }, { "aria-label": `Copy ${what} request as ${name}` });
     return made;
   });
   place.replaceChildren("Copy as ", ...buttons);

@@ -50,7 +50,7 @@ const CHARTS = [
 export function startStatus() {
   const charts = CHARTS.map((what) => ({ ...what, chart: new Chart({ ...what, size: POINTS }) }));
   byId("charts").append(...charts.map(({ chart }) => chart.node));
-  offer(byId("status-copy"), METRICS);
+  offer(byId("status-copy"), METRICS, "metrics");
   onModels(drawModels);
   let isShown = false;
   let timer;
@@ -115,7 +115,7 @@ const KINDS = { ready: "good", failed: "bad" };
 
 function drawModels({ models, problem }) {
   if (problem) return;
-  offer(byId("models-copy"), MODELS);
+  offer(byId("models-copy"), MODELS, "models");
   byId("models").replaceChildren(...models.map((model) => make("tr", {},
     make("th", { scope: "row" }, model.name),
     make("td", {}, make("span", { class: `state ${KINDS[model.state] ?? "wary"}` }, model.state),

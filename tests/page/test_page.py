@@ -18,7 +18,7 @@ def fill_everything(visit: Any, text: str) -> None:
     page.get_by_label("One text").fill(text[:1900])
     expect(page.locator("#classify-said")).not_to_be_empty()
     page.get_by_label("Many texts").fill(f"{text}\nanother")
-    page.get_by_role("button", name=re.compile(r"^Classify \d texts")).click()
+    page.get_by_role("button", name=re.compile(r"^Classify \d+ texts")).click()
     expect(page.locator("#many-said")).to_contain_text("classified")
     visit.open("Chat")
     page.get_by_label("Message").fill(text)
@@ -48,7 +48,9 @@ def test_axe_finds_nothing(visiting: Any, scheme: str, width: int) -> None:
     for tab in TABS:
         visit.open(tab)
         assert visit.violations() == [], f"{tab}, empty"
-    fill_everything(visit, "# A\n\n- some `code` and a [link](https://b.example)\n\n> a quote")
+    code, table = "```\ncode\n```\n\n```\nmore\n```", "| a |\n|---|\n| b |"
+    text = "# A\n\n- some `code` and a [link](https://b.example)\n\n> a quote"
+    fill_everything(visit, f"{text}\n\n{code}\n\n{table}")
     visit.page.get_by_role("button", name="New chat").focus()
     for tab in TABS:
         visit.open(tab)

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from playwright.sync_api import expect
-from process import service
+from process import Service, service
 
 from app.models.schemas import PredictResponse
 
@@ -22,11 +23,12 @@ RUN = {
 PROGRAM = {"curl": "curl", "Python": sys.executable, "JavaScript": "node"}
 # What would end a string, begin a command, or be another character in some language.
 NASTY = "It's \"fine\" \\ $HOME `id` ${x} %s {y} \u2028 é 😀\nsecond 'line' \\u0041 \\"
+MAX_ARGUMENT_BYTES = 128 * 1024  # what Linux passes to a command in one piece
 ALLOWED = ["clipboard-read", "clipboard-write"]
 
 
 def copied(page: Any, place: str, name: str) -> str:
-    page.locator(place).get_by_role("button", name=f"Copy as {name}").click()
+    page.locator(place).get_by_role("button", name=f"request as {name}").click()
     expect(page.locator("#announce")).to_have_text(f"Copied as {name}")
     code: str = page.evaluate("navigator.clipboard.readText()")
     return code
@@ -56,6 +58,21 @@ def test_a_classification_runs(visiting: Any, tmp_path: Path, name: str) -> None
     code = copied(visit.page, "#classify-copy", name)
     answer = json.loads(run(name, code, tmp_path))
     assert PredictResponse.model_validate(answer).text == NASTY
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_a_request_that_is_longer_than_an_argument_may_be_runs(
+    visiting: Any, served: Service, tmp_path: Path, name: str
+) -> None:
+    visit = visiting(permissions=ALLOWED)
+    texts = [f"{n} It's $HOME `id` \\ é 😀 {'x' * 1900}" for n in range(80)]
+    visit.page.get_by_label("Many texts").fill("\n".join(texts))
+    visit.page.get_by_role("button", name="Classify 80 texts").click()
+    expect(visit.page.locator("#many-said")).to_have_text("80 texts classified")
+    code = copied(visit.page, "#many-copy", name)
+    assert len(code.encode()) > MAX_ARGUMENT_BYTES
+    answer = httpx2.post(f"{served.url}/predict-batch", json={"texts": texts}).json()
+    assert json.loads(run(name, code, tmp_path))["results"] == answer["results"]
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -95,11 +112,23 @@ def test_the_key_is_no_part_of_the_code(
         assert json.loads(run(name, code, folder, APP_KEY=key))["text"] == "hello"
 
 
+def test_no_two_buttons_that_copy_have_one_name(visiting: Any) -> None:
+    page = visiting().page
+    page.get_by_label("One text").fill("hello")
+    page.get_by_label("Many texts").fill("one\ntwo")
+    page.get_by_role("button", name="Classify 2 texts").click()
+    expect(page.get_by_role("button", name="request as")).to_have_count(2 * len(RUN))
+    for what in ("classification", "batch"):
+        for name in RUN:
+            button = page.get_by_role("button", name=f"Copy {what} request as {name}", exact=True)
+            expect(button).to_have_count(1)
+
+
 def test_without_a_clipboard_the_code_can_be_copied_by_hand(visiting: Any) -> None:
     visit = visiting()
     visit.page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     visit.page.get_by_label("One text").fill("hello")
-    visit.page.get_by_role("button", name="Copy as curl").first.click()
+    visit.page.get_by_role("button", name="Copy classification request as curl").click()
     dialog = visit.page.get_by_role("dialog", name="Copy by hand")
     assert dialog.get_by_role("textbox").input_value().startswith("curl -s ")
     visit.page.keyboard.press("Escape")

@@ -24,8 +24,10 @@ def render(page: Page, *texts: str) -> str:
     return html.replace(' dir="auto"', "").replace(' tabindex="0"', "")
 
 
+CODE = '<pre role="group" aria-label="Code"><code>'
 TABLE = (
-    '<div class="scroll"><table><thead><tr><th scope="col">a</th><th scope="col">b</th></tr>'
+    '<div class="scroll" role="group" aria-label="Table"><table>'
+    '<thead><tr><th scope="col">a</th><th scope="col">b</th></tr>'
     "</thead><tbody><tr><td>1</td><td><em>2</em></td></tr></tbody></table></div>"
 )
 LINK = '<a href="{0}" title="{0}" target="_blank" rel="noopener noreferrer">{1}</a>'
@@ -51,8 +53,8 @@ def page(chromium: Browser, served: Service) -> Iterator[Page]:
         ("# Title #\ntext", '<p class="heading">Title</p><p>text</p>'),
         ("---", "<hr>"),
         ("> said\n> so", "<blockquote><p>said<br>so</p></blockquote>"),
-        ("```js\n<b> **x**\n```\nend", "<pre><code>&lt;b&gt; **x**</code></pre><p>end</p>"),
-        ("```\nopen", "<pre><code>open</code></pre>"),
+        ("```js\n<b> **x**\n```\nend", f"{CODE}&lt;b&gt; **x**</code></pre><p>end</p>"),
+        ("```\nopen", f"{CODE}open</code></pre>"),
         ("- a\n- b\n  more\n", "<ul><li>a</li><li>b<br>more</li></ul>"),
         ("3. a\n4. b\n   - c", '<ol start="3"><li>a</li><li>b<ul><li>c</li></ul></li></ol>'),
         ("text\n- a", "<p>text</p><ul><li>a</li></ul>"),

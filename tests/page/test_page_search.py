@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -154,6 +155,26 @@ def test_no_text_that_is_found_breaks_the_page(visiting: Any, embedding: Service
         assert visit.page.title() == "Search · ml-api"
     assert visit.page.locator("main :is(img, script, iframe, h1)").count() == 0
     assert visit.violations() == []
+
+
+def test_a_search_that_is_overtaken_by_another_is_dropped(visiting: Any, tmp_path: Path) -> None:
+    with service(tmp_path, SLOW, jobs="on") as running:
+        running.wait_ready()
+        visit = visiting(running.url, path="/#search")
+        choose_files(visit, first="the first text", second="the second text")
+        succeeded(visit, "2 texts")
+        field = visit.page.get_by_role("searchbox", name="Search")
+        with visit.page.expect_request("**/search"):
+            field.fill("the first text")
+            field.press("Enter")
+        with visit.page.expect_event("requestfailed") as dropped:
+            field.fill("the second text")
+            field.press("Enter")
+        assert dropped.value.post_data_json["query"] == "the first text"
+        expect(visit.page.locator("#search-said")).to_have_text("2 results")
+        expect(visit.page.locator("#search-results .title").first).to_have_text("second")
+        expect(visit.page.locator("#search-problem")).to_be_empty()
+        running.stop()
 
 
 DOCUMENTS = """async (files) => {
