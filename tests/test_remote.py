@@ -106,7 +106,7 @@ async def streaming(
 
 async def happens(event: Any) -> bool:
     """Wait for an event of the server's threads."""
-    return await asyncio.to_thread(event.wait, 5)
+    return await asyncio.to_thread(event.wait, 9)
 
 
 # What is asked, and what is answered
