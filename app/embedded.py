@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
 import app.parent
+from app.background import beside
 from app.observability.metrics import Metrics
 from app.settings import Settings
 
@@ -158,8 +159,7 @@ class Embedded:
             lock = FileLock(self._folder / "lock")
             stack.callback(lock.release)
             stack.callback(self._forget_socket)
-            task = asyncio.create_task(self._supervise(lock))
-            stack.push_async_callback(_cancel, task)
+            await stack.enter_async_context(beside(self._supervise(lock)))
             try:
                 yield
             finally:
@@ -291,9 +291,3 @@ def _valkey_options(folder: Path, socket: Path) -> list[str]:
         "loglevel": "warning",
     }
     return [part for name, value in options.items() for part in (f"--{name}", value)]
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

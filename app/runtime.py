@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from limits.aio.storage import Storage
 
+from app.background import beside
 from app.db.session import Database
 from app.errors import (
     DatabaseUnavailableError,
@@ -29,7 +30,7 @@ from app.models.catalog import Catalog
 from app.models.registry import ModelRegistry, ModelState
 from app.models.schemas import ModelReadiness, Readiness
 from app.observability.metrics import Metrics
-from app.runtime_jobs import Broker, open_broker, open_keeper, open_webhooks
+from app.runtime_jobs import SECONDS_A_DAY, Broker, open_broker, open_keeper, open_webhooks
 from app.runtime_parts import make_load, open_database
 from app.runtime_search import open_index
 from app.services.documents import DocumentService
@@ -52,7 +53,6 @@ LAG_CHECK_S = 0.25
 # At the end no request is left; an engine that still runs has lost its callers.
 UNLOAD_S = 3.0
 DATABASE_CHECK_S = 5.0
-SECONDS_A_DAY = 86_400
 Network = IPv4Network | IPv6Network
 OnFatal = Callable[[StartupError], None]
 
@@ -206,8 +206,7 @@ async def open_runtime(
             _watch_lag(runtime),
             _watch_database(runtime, on_fatal),
         ):
-            task = asyncio.create_task(background)
-            stack.push_async_callback(_cancel, task)
+            await stack.enter_async_context(beside(background))
         stored = runtime.stored.wait
         await open_keeper(
             stack, settings, database, bell=broker.bell, metrics=metrics, after=stored
@@ -321,9 +320,3 @@ async def _watch_lag(runtime: Runtime) -> None:
             if entry.served:
                 age_s = entry.served.model.longest_call_s()
                 runtime.metrics.heartbeat_age_seconds.labels(entry.spec.name).set(age_s)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

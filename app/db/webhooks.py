@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import ColumnElement, Table, exists, select, update
 from sqlalchemy.orm import Session
 
-from app.db.job_values import Job, JobStatus
+from app.db.job_leases import as_job
+from app.db.job_values import Job
 from app.db.tables import JobRow
 
 TABLE: Table = JobRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
@@ -56,7 +56,7 @@ class WebhookRepository:
             .values(webhook_due_at=until, webhook_attempts=TABLE.c.webhook_attempts + 1)
             .returning(TABLE)
         )
-        return [_job(row) for row in self._session.execute(claimed).mappings()]
+        return [as_job(row) for row in self._session.execute(claimed).mappings()]
 
     def record(self, claimed: Job, attempt: Attempt) -> bool:
         """Store what an attempt came to; False when the claim has ended, or the job was retried."""
@@ -80,7 +80,3 @@ class WebhookRepository:
 
 def _due(now: datetime) -> ColumnElement[bool]:
     return (TABLE.c.webhook_status == WebhookStatus.PENDING) & (TABLE.c.webhook_due_at <= now)
-
-
-def _job(row: Any) -> Job:  # noqa: ANN401 -- a mapping of columns
-    return Job(**{**row, "status": JobStatus(row["status"])})

@@ -13,6 +13,7 @@ from app.db.session import Database
 from app.doctor.finding import Finding, bad, doubtful, good
 from app.embedded import find_valkey
 from app.errors import DatabaseUnavailableError, StartupError
+from app.limits.redis import client_url
 from app.models.catalog import Catalog, ModelSpec, read_catalog
 from app.models.loading import FILELESS
 from app.models.sources import Sources
@@ -109,7 +110,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         return
     try:
         client = redis.Redis.from_url(
-            _plain(settings.redis_url.get_secret_value()),
+            client_url(settings.redis_url.get_secret_value()),
             socket_timeout=REDIS_TIMEOUT_S,
             socket_connect_timeout=REDIS_TIMEOUT_S,
         )
@@ -142,11 +143,3 @@ def _clock(whose: str, there: float, before: float, after: float) -> Finding:
     if skew_s > ALLOWED_SKEW_S:
         return doubtful("clock", said, "Let both machines keep time by NTP.")
     return good("clock", said)
-
-
-def _plain(url: str) -> str:
-    """Return the URL as the client spells it."""
-    for prefix in ("redis+socket://", "redis+unix://"):
-        if url.startswith(prefix):
-            return f"unix://{url.removeprefix(prefix)}"
-    return url

@@ -81,15 +81,20 @@ async def open_redis(url: str) -> AsyncIterator[SharedStorage]:
         await pool.disconnect()
 
 
-def _make_pool(url: str) -> ConnectionPool:
+def client_url(url: str) -> str:
+    """Return an address as the client spells it, however others do."""
     for scheme in UNIX_SCHEMES:
         if url.startswith(scheme):
             # Celery writes the number of the database as `virtual_host`.
             path = url.removeprefix(scheme).replace("virtual_host=", "db=")
-            url = f"unix://{path}"
+            return f"unix://{path}"
+    return url
+
+
+def _make_pool(url: str) -> ConnectionPool:
     try:
         return ConnectionPool.from_url(
-            url,
+            client_url(url),
             max_connections=CONNECTIONS,
             # Time is the limiter's: see app/limits/patience.py.
             socket_timeout=None,

@@ -25,7 +25,7 @@ class LoadedEmbedder:
 
     Args:
         name: the model's in the catalogue.
-        served: as `LoadModel` gave it; closed with this.
+        served: as `LoadModel` gave it; it lives as long as the process.
 
     """
 
@@ -49,10 +49,6 @@ class LoadedEmbedder:
         deadline = Deadline(at_s=time.monotonic() + BATCH_TIMEOUT_S)
         rows = (await self._scheduler.submit(texts, deadline=deadline)).rows
         return [_row(row) for row in rows]
-
-    def close(self) -> None:
-        """Stop its threads; the process is about to end."""
-        self._scheduler.close(timeout_s=0)
 
 
 class JobEmbedders:
@@ -83,11 +79,6 @@ class JobEmbedders:
             served = await asyncio.to_thread(self._load, self._specs[name])
             self._loaded[name] = LoadedEmbedder(name, served)
         return self._loaded[name]
-
-    def close(self) -> None:
-        """Stop all of them."""
-        for embedder in self._loaded.values():
-            embedder.close()
 
 
 def _row(row: FloatArray | Exception) -> Row:

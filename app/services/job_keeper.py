@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from app.background import beside
 from app.db.job_leases import JobLeases
 from app.db.job_values import FINAL, Job, JobStatus, Waiting
 from app.db.jobs import JobRepository
@@ -79,13 +80,8 @@ class JobKeeper:
     @asynccontextmanager
     async def running(self, *, after: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
         """Keep jobs during the block, from a moment on: before it there may be no tables."""
-        task = asyncio.create_task(self._run(after))
-        try:
+        async with beside(self._run(after)):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def look(self) -> float:
         """Do all that is to be done now; return in how many seconds to look again.

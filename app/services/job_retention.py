@@ -4,11 +4,12 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 
 from sqlalchemy.orm import Session
 
+from app.background import beside
 from app.db.jobs import JobRepository
 from app.db.session import Database
 
@@ -39,13 +40,8 @@ class JobRetention:
     @asynccontextmanager
     async def running(self, *, after: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
         """Delete during the block, from a moment on; leaving it doesn't wait for a delete."""
-        task = asyncio.create_task(self._run(after))
-        try:
+        async with beside(self._run(after)):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def apply(self) -> None:
         """Delete what finished long ago; a failure is logged once, until it works again."""

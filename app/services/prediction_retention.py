@@ -4,10 +4,11 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from app.background import beside
 from app.db.retention import trim
 from app.db.session import Database
 from app.observability.metrics import Metrics
@@ -72,13 +73,8 @@ class Retention:
         if self._policy.keeps_all:
             yield
             return
-        task = asyncio.create_task(self._run())
-        try:
+        async with beside(self._run()):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def apply(self) -> None:
         """Delete what is not to be kept; a failure is logged once, until it works again."""
