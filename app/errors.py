@@ -274,6 +274,14 @@ class RateLimitExceededError(ServiceError):
     title = "Too many requests"
 
 
+class TooManyJobsError(ServiceError):
+    """The caller has as many unfinished jobs as it may; try again when some are finished."""
+
+    status = 429
+    code = "too_many_jobs"
+    title = "Too many jobs"
+
+
 class InferenceFailedError(ServiceError):
     """The engine failed on this input."""
 

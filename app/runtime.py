@@ -180,7 +180,13 @@ async def open_runtime(
         stack.push_async_callback(ledger.settle)
         loaded = asyncio.Event()
         broker = await open_broker(stack, settings, metrics=metrics, after=loaded.wait)
-        jobs = JobService(database, bell=broker.bell, registry=registry)
+        jobs = JobService(
+            database,
+            bell=broker.bell,
+            registry=registry,
+            metrics=metrics,
+            max_open=settings.jobs_per_key,
+        )
         runtime = Runtime(
             settings=settings,
             metrics=metrics,

@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 
 SECONDS_A_DAY = 86_400
 
-# Names that are looked up at once; one whose servers are silent holds a thread for half a minute.
-LOOKUPS = 4
+# Names that are looked up at once, twice as many as webhooks are sent at once: one whose servers
+# are silent holds a thread for half a minute, long after its webhook has given up.
+LOOKUPS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

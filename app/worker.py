@@ -39,6 +39,7 @@ HURRY_POLL_S = 0.1
 # From the hurry on: to put the job back, and for Celery to end. Then the process is overdue.
 HURRY_S = 10.0
 EXIT_OK = 0
+EXIT_BROKEN = 70  # EX_SOFTWARE of sysexits.h
 WORKING, STOPPING, HURRYING = range(3)  # after the batch; now
 
 
@@ -69,9 +70,10 @@ class Shop:
         self._bell = CeleryBell(redis_url, metrics=metrics)
         self._tokenisers = ThreadPoolExecutor(settings.thread_count, thread_name_prefix="tokenise")
         load = make_load(settings, catalog, tokenisers=self._tokenisers, metrics=metrics)
+        self._embedders = JobEmbedders(catalog, load=load)
         self._runner = JobRunner(
             open_database(settings, metrics),
-            find=JobEmbedders(catalog, load=load).find,
+            find=self._embedders.find,
             policy=RunnerPolicy(
                 lease_s=settings.job_lease_s, retry=RetryPolicy(attempts=settings.job_attempts)
             ),
@@ -81,7 +83,11 @@ class Shop:
         self._phase = phase
 
     def work(self) -> None:
-        """Run one slice of the job that is due, and ring for the next."""
+        """Run one slice of the job that is due, and ring for the next.
+
+        Where an engine is broken the process ends: its parent makes another, and the message is
+        delivered again.
+        """
         if self._phase[0] >= STOPPING:
             return
         try:
@@ -91,6 +97,9 @@ class Shop:
         except DatabaseUnavailableError as failure:
             log.warning("worker_without_database", extra={"reason": failure.reason})
             return
+        if self._embedders.are_broken:
+            log.critical("worker_broken")
+            os._exit(EXIT_BROKEN)
         if had_work:
             self._bell.ring_now()
 

@@ -13,7 +13,6 @@ The embedding of queries is not in the times. PostgreSQL comes from the wheel th
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import random
@@ -246,34 +245,37 @@ def size_mb(metrics: Metrics) -> float:
 
 
 async def speed() -> dict[str, Any]:
-    """Measure both indexes on the same documents, once both are filled and the machine is quiet."""
+    """Measure both indexes on the same documents, one after the other: neither works beside it."""
     queries = query_vectors()
     texts, vectors = many_vectors()
-    options = ("-c", "shared_buffers=512MB", "-c", "maintenance_work_mem=512MB")
-    with tempfile.TemporaryDirectory() as folder, postgres(*options) as server:
+    with tempfile.TemporaryDirectory() as folder:
         small = Database(f"sqlite:///{folder}/search.db", timeout_s=WRITE_TIMEOUT_S)
-        large = Database(server.url, timeout_s=WRITE_TIMEOUT_S)
-        for database in (large, small):
-            say(f"filling {database.dialect}")
-            await asyncio.to_thread(upgrade, database)
-            if database is large:
-                # A row at a time takes longer to be indexed.
-                await database.run(obey(f"DROP INDEX {HNSW}"))
-            await fill(database, texts, vectors)
-        say("indexing")
-        figures: dict[str, Any] = {"index built, s": await make_index(large)}
-        del vectors
-        gc.collect()
-        await until_quiet()
-        figures["load before, exact, pgvector"] = [os.getloadavg()[0]]
+        say("filling SQLite")
+        await asyncio.to_thread(upgrade, small)
+        await fill(small, texts, vectors)
+        loads = [await until_quiet()]
         exact, right = await exact_speed(small, queries)
-        figures["load before, exact, pgvector"].append(os.getloadavg()[0])
-        say(json.dumps(exact))
-        figures |= {"exact": exact, "pgvector": await pgvector_speed(large, queries, right)}
-        figures["load before, exact, pgvector"].append(os.getloadavg()[0])
         await small.close()
+        say(json.dumps(exact))
+    options = ("-c", "shared_buffers=512MB", "-c", "maintenance_work_mem=512MB")
+    with postgres(*options) as server:
+        large = Database(server.url, timeout_s=WRITE_TIMEOUT_S)
+        say("filling PostgreSQL")
+        await asyncio.to_thread(upgrade, large)
+        # A row at a time takes longer to be indexed.
+        await large.run(obey(f"DROP INDEX {HNSW}"))
+        await fill(large, texts, vectors)
+        say("indexing")
+        built_s = await make_index(large)
+        loads.append(await until_quiet())
+        approximate = await pgvector_speed(large, queries, right)
         await large.close()
-    return figures
+    return {
+        "index built, s": built_s,
+        "load before exact, pgvector": loads,
+        "exact": exact,
+        "pgvector": approximate,
+    }
 
 
 async def make_index(database: Database) -> float:
@@ -294,12 +296,14 @@ def obey(statement: str) -> Callable[[Session], None]:
     return work
 
 
-async def until_quiet() -> None:
-    """Wait, not for ever, until nobody else works here."""
+async def until_quiet() -> float:
+    """Wait, not for ever, until nobody else works here; return the load average then."""
     until = time.monotonic() + QUIET_WAIT_S
     while os.getloadavg()[0] > QUIET and time.monotonic() < until:  # noqa: ASYNC110 -- no event
         await asyncio.sleep(5)
-    say(f"measuring at a load of {os.getloadavg()[0]:.1f}")
+    load = os.getloadavg()[0]
+    say(f"measuring at a load of {load:.1f}")
+    return load
 
 
 def say(line: str) -> None:

@@ -39,6 +39,7 @@ JOB = Job(
     lease_until=None,
     lease_done=0,
     due_at=AT,
+    claimed_at=None,
     error_code=None,
     error=None,
     result=None,

@@ -19,6 +19,7 @@ import httpx2
 START_TIMEOUT_S = 240
 DATA = Path(__file__).parent.parent / "data"
 STOP_TIMEOUT_S = 40
+KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG"}
 APP = Path(sys.executable).parent / "app"
 
 
@@ -51,7 +52,7 @@ class Service:
 
 def environment(folder: Path, **settings: Any) -> dict[str, str]:
     """The tests' environment without settings of the person who runs them."""
-    kept = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG", "TMPDIR"}}
+    kept = {k: v for k, v in os.environ.items() if k in KEPT}
     given = {name.upper(): str(value) for name, value in settings.items()}
     # A Valkey and a worker for each service would take what tests measure.
     return {**kept, "DATA_DIR": str(folder / "data"), "JOBS": "off", **given}

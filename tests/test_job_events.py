@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from test_jobs import Serving, serving_jobs
 from app.api.job_events import JobEventsResponse
 from app.db.job_values import ItemState, Job, JobStatus
 from app.db.jobs import JobRepository
-from app.errors import DatabaseUnavailableError
+from app.errors import DatabaseUnavailableError, OverloadedError
 from app.services.job_watch import JobWatch
 from app.services.scopes import CollectionScope
 
@@ -150,7 +150,7 @@ async def test_a_client_that_is_cut_off_ends_the_watching(tmp_path: Path) -> Non
 
 
 async def test_one_watcher_too_many_is_503_until_another_leaves(tmp_path: Path) -> None:
-    async with open_service(tmp_path, max_watchers=1) as (service, client):
+    async with open_service(tmp_path, max_watchers=2) as (service, client):
         job = await only_job(service)
         path = f"/jobs/{job.id}/events"
         async with client.stream("GET", path) as response:
@@ -164,6 +164,26 @@ async def test_one_watcher_too_many_is_503_until_another_leaves(tmp_path: Path) 
             assert (await events.job())["status"] == "cancelled"
             assert await events.next() is None
         assert (await client.get(path)).status_code == 200
+
+
+async def test_one_caller_gets_half_of_the_places_at_most() -> None:
+    watch = JobWatch(Finds(*[JOB] * 3), max_watchers=3)
+    mine, yours, theirs = (CollectionScope(collection=n, sees_all=False) for n in range(3))
+    async with AsyncExitStack() as stack:
+
+        async def begin(scope: CollectionScope) -> None:
+            events = await stack.enter_async_context(aclosing(watch.watch("job_a", scope=scope)))
+            await anext(events)
+
+        await begin(mine)
+        await begin(mine)
+        with pytest.raises(OverloadedError):
+            await begin(mine)
+        await begin(yours)
+        with pytest.raises(OverloadedError):
+            await begin(theirs)
+        assert watch.watchers == 3
+    assert watch.watchers == 0
 
 
 async def test_silence_is_broken_by_heartbeats(tmp_path: Path) -> None:

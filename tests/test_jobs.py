@@ -17,6 +17,7 @@ from serving import FAKE, make_app, running
 
 from app.db.documents import DocumentRepository
 from app.db.job_values import Item, ItemState, Job
+from app.jobs.bell import Bell
 from app.models.schemas_jobs import MAX_DOC_IDS, JobInfo
 from app.runtime import Runtime
 from app.services.jobs import JobService
@@ -94,13 +95,24 @@ class Serving:
         return [sources[key].text for key in keys]
 
 
+def job_service(runtime: Runtime, bell: Bell | None) -> JobService:
+    """The runtime's, with another bell."""
+    return JobService(
+        runtime.database,
+        bell=bell,
+        registry=runtime.registry,
+        metrics=runtime.metrics,
+        max_open=runtime.settings.jobs_per_key,
+    )
+
+
 @asynccontextmanager
 async def serving_jobs(tmp_path: Path, **settings: Any) -> AsyncIterator[Serving]:
     app = make_app(tmp_path, MODELS, **settings)
     async with running(app) as client:
         bell = CountingBell()
         runtime: Runtime = app.state.runtime
-        runtime.jobs = JobService(runtime.database, bell=bell, registry=runtime.registry)
+        runtime.jobs = job_service(runtime, bell)
         yield Serving(app, client, bell)
 
 
@@ -291,8 +303,7 @@ async def test_without_a_bell_no_job_is_taken_and_none_is_lost(tmp_path: Path) -
         await service.store("a")
         job_id = (await service.submit("a"))["job_id"]
         await run_job(service.runtime.database, FAILED)
-        runtime = service.runtime
-        runtime.jobs = JobService(runtime.database, bell=None, registry=runtime.registry)
+        service.runtime.jobs = job_service(service.runtime, None)
         said = await service.submit("a", status=503)
         assert said["code"] == "jobs_unavailable"
         again = await service.client.post(f"/jobs/{job_id}/retry")
@@ -417,6 +428,36 @@ async def test_a_new_job_costs_as_many_texts_as_it_has_documents(tmp_path: Path)
         await service.submit("a", "b", headers=mine)
         said = await service.submit("a", headers=mine, status=429)
         assert said["code"] == "rate_limited"
+        await service.submit("a", "b", "c", headers=mine | KEY)  # it is paid for
+
+
+async def test_a_caller_has_so_many_unfinished_jobs_and_no_more(tmp_path: Path) -> None:
+    async with with_keys(tmp_path, jobs_per_key=2) as service:
+        mine = await make_key(service, "jobs", "documents")
+        yours = await make_key(service, "jobs", "documents")
+        for headers in (mine, yours):
+            await service.store("a", headers=headers)
+        first = await service.submit("a", headers=mine | KEY)
+        await run_job(service.runtime.database, FAILED)
+        for _ in range(2):
+            last = await service.submit("a", headers=mine)
+        answer = await service.client.post(
+            "/embed-batch", json={"documents": [{"id": "new", "text": "x"}]}, headers=mine
+        )
+        assert (answer.status_code, answer.json()["code"]) == (429, "too_many_jobs")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert (await service.client.get("/documents/new", headers=mine)).status_code == 404
+        again = f"/jobs/{first['job_id']}/retry"
+        answer = await service.client.post(again, headers=mine)
+        assert (answer.status_code, answer.json()["code"]) == (429, "too_many_jobs")
+        assert (await service.job(first["job_id"], headers=mine))["status"] == "failed"
+        refused = service.runtime.metrics.registry.get_sample_value("mlapi_jobs_refused_total")
+        assert refused == 2
+
+        await service.submit("a", headers=yours)
+        assert await service.submit("a", headers=mine | KEY) == first | {"status": "failed"}
+        await service.client.delete(f"/jobs/{last['job_id']}", headers=mine)
+        assert (await service.client.post(again, headers=mine)).status_code == 202
 
 
 # Lists

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -303,6 +304,23 @@ def test_threads_that_call_at_once_get_their_own_answers(
 
     with ThreadPoolExecutor(len(batches)) as threads:
         assert not any(threads.map(differs, list(range(len(batches))) * 20))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a thread's cores")
+def test_no_thread_is_bound_to_a_core_that_other_processes_take_too(
+    tiny_folder: Path, tiny_cache: Path
+) -> None:
+    request = request_for(tiny_folder, tiny_cache)
+    assert request.openvino is not None
+    one = replace(request.openvino, cores=1, calls=1, streams=1)
+    engine = load(replace(request, openvino=one), prepare=never)
+    assert isinstance(engine, OpenVinoClassifier)
+    engine.classify(engine.encode(TEXTS))
+    allowed = {
+        frozenset(os.sched_getaffinity(int(task.name)))
+        for task in Path("/proc/self/task").iterdir()
+    }
+    assert allowed == {frozenset(os.sched_getaffinity(0))}
 
 
 def test_a_closed_engine_holds_nothing_and_says_so(tiny_folder: Path, tiny_cache: Path) -> None:

@@ -22,6 +22,7 @@ from app.errors import (
     JobStateError,
     JobsUnavailableError,
     ModelNotFoundError,
+    TooManyJobsError,
 )
 from app.models.schemas_jobs import (
     ID_PATTERN,
@@ -68,14 +69,21 @@ class AccountedSubmission:
 
         Raises:
             ForbiddenError: it brings documents, and the key may not store any.
-            RateLimitExceededError: nothing is left of the caller's day.
+            RateLimitExceededError: nothing is left of the caller's day, and the job is new.
 
         """
         if asked.documents is not None and not self._caller.may(Scope.DOCUMENTS):
             raise ForbiddenError(f"The key has no scope {Scope.DOCUMENTS.value!r}.")
-        await self._ledger.check(self._caller)
         # A body can have a hundred thousand ids: reading them again would hold up everybody.
         request_hash = await asyncio.to_thread(_hash, asked)
+        if idempotency_key is not None:
+            # A call that is made again costs nothing, so it mustn't fail for want of anything.
+            known = await self._jobs.find_submitted(
+                idempotency_key, request_hash=request_hash, scope=self._scope
+            )
+            if known is not None:
+                return known
+        await self._ledger.check(self._caller)
         wanted = WantedJob(
             doc_ids=asked.doc_ids or (),
             documents=[document.new() for document in asked.documents or ()],
@@ -121,6 +129,7 @@ def _hash(asked: EmbedBatchRequest) -> str:
         ModelNotFoundError,
         IdempotencyConflictError,
         JobsUnavailableError,
+        TooManyJobsError,
     ),
 )
 async def embed_batch(
@@ -174,7 +183,7 @@ async def cancel_job(job_id: JobId, runtime: RuntimeDep, scope: CollectionDep) -
     "/jobs/{job_id}/retry",
     status_code=202,
     summary="Retry a failed job",
-    responses=problems(*ONE, JobStateError, JobsUnavailableError),
+    responses=problems(*ONE, JobStateError, JobsUnavailableError, TooManyJobsError),
 )
 async def retry_job(job_id: JobId, runtime: RuntimeDep, scope: CollectionDep) -> JobInfo:
     """Queue a failed job again: what is done stays, what failed is tried once more."""

@@ -28,10 +28,19 @@ class JobLeases:
         self._items = JobItems(session)
 
     def claim(self, *, lease: str, lease_s: float) -> Job | None:
-        """Take the job that has waited longest; None when none is due that nobody else takes."""
+        """Take the next job; None when none is due that nobody else takes.
+
+        Collections take turns, so that many jobs of one don't hold up another's: the next is of the
+        one that was served longest ago, and there the job that has waited longest.
+        """
         moment = now(self._session)
         is_due = (TABLE.c.status == JobStatus.QUEUED) & (TABLE.c.due_at <= moment)
-        due = select(TABLE.c.key).where(is_due).order_by(TABLE.c.due_at, TABLE.c.key).limit(1)
+        others = TABLE.alias()
+        served = select(func.max(others.c.claimed_at)).where(
+            others.c.collection == TABLE.c.collection
+        )
+        turn = served.scalar_subquery().asc().nulls_first()
+        due = select(TABLE.c.key).where(is_due).order_by(turn, TABLE.c.due_at, TABLE.c.key).limit(1)
         key = self._session.scalar(due.with_for_update(skip_locked=True))
         if key is None:
             return None
@@ -43,6 +52,7 @@ class JobLeases:
             lease_done=TABLE.c.done + TABLE.c.failed,
             attempts=TABLE.c.attempts + 1,
             started_at=func.coalesce(TABLE.c.started_at, moment),
+            claimed_at=moment,
             updated_at=moment,
         )
         return changed(self._session, claimed)

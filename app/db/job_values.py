@@ -21,6 +21,7 @@ class JobStatus(StrEnum):
         return self in FINAL
 
 
+OPEN = (JobStatus.QUEUED, JobStatus.RUNNING)
 FINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
@@ -62,6 +63,7 @@ class Job(NewJob):
     lease_until: datetime | None
     lease_done: int
     due_at: datetime
+    claimed_at: datetime | None
     error_code: str | None
     error: str | None
     result: dict[str, Any] | None

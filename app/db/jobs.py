@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from app.db.clock import now
 from app.db.job_items import JobItems
 from app.db.job_leases import NO_LEASE, TABLE, as_job, change, changed
-from app.db.job_values import FINAL, Job, JobStatus, NewJob, Waiting
+from app.db.job_values import FINAL, OPEN, Job, JobStatus, NewJob, Waiting
 
 
 class JobRepository:
@@ -76,6 +76,11 @@ class JobRepository:
         """Return the job that was submitted with a key."""
         return self._one(TABLE.c.idempotency_key == key, _of(collection))
 
+    def count_open(self, collection: int) -> int:
+        """Return how many jobs of a collection aren't finished."""
+        mine = (TABLE.c.collection == collection) & TABLE.c.status.in_(OPEN)
+        return self._session.scalar(select(func.count()).where(mine)) or 0
+
     def page(
         self,
         *,
@@ -95,7 +100,6 @@ class JobRepository:
     def cancel(self, key: int) -> Job | None:
         """End a job that isn't finished; None when it is. Its worker's next commit fails."""
         moment = now(self._session)
-        is_open = TABLE.c.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))
         cancelled = change(
             key,
             status=JobStatus.CANCELLED,
@@ -105,7 +109,7 @@ class JobRepository:
             error=None,
             **NO_LEASE,
         )
-        return changed(self._session, cancelled.where(is_open))
+        return changed(self._session, cancelled.where(TABLE.c.status.in_(OPEN)))
 
     def retry(self, key: int) -> Job | None:
         """Queue a failed job again, with its failed documents; None when it hasn't failed."""

@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON, TypeEngine
 
 # The newest migration; revisions are numbers of four digits, so that older ones are smaller.
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -220,7 +220,8 @@ class JobRow(Base):
 
     `lease` is the token of the worker that has it: whoever doesn't hold it any more can't commit.
     `barren` counts attempts in a row that committed nothing; `lease_done` is what was done when
-    this attempt began. `due_at` is when a queued job may run next. A finished job is announced
+    this attempt began. `due_at` is when a queued job may run next, `claimed_at` when a worker last
+    took it. A finished job is announced
     once, to metrics and its webhook.
     """
 
@@ -229,6 +230,8 @@ class JobRow(Base):
         UniqueConstraint("id"),
         UniqueConstraint("collection", "idempotency_key"),
         Index(None, "collection", "key"),
+        Index(None, "collection", "claimed_at"),
+        Index(None, "collection", "status"),
         Index(None, "status", "due_at"),
         Index(None, "is_announced", "status"),
         Index(None, "webhook_status", "webhook_due_at"),
@@ -251,6 +254,7 @@ class JobRow(Base):
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     lease_done: Mapped[int] = mapped_column(Integer)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    claimed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error_code: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)

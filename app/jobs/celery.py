@@ -12,8 +12,10 @@ from celery import Celery
 
 QUEUE = "mlapi-jobs"
 TASK = "mlapi.work"
-# A slice of a job takes JobRunner's `slice_s` and a batch; more than this is an engine that hangs.
-TASK_LIMIT_S = 300
+# A slice of a job takes JobRunner's `slice_s`, a batch that may take LoadedEmbedder's
+# BATCH_TIMEOUT_S, and at first the model's loading, which may have to be fetched. What takes longer
+# holds even the thread that would have noticed.
+TASK_LIMIT_S = 900
 BROKER_TIMEOUT_S = 2.0
 # After that Redis delivers a message again that nobody acknowledged; the job has long moved on.
 VISIBILITY_TIMEOUT_S = 3600

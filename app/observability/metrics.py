@@ -218,6 +218,9 @@ class Metrics:
         self.jobs_oldest_waiting_seconds = self._gauge(
             "jobs_oldest_waiting_seconds", "For how long the oldest job that could run has waited."
         )
+        self.jobs_refused = self._counter(
+            "jobs_refused_total", "Jobs that were not taken, because their owner had too many."
+        )
         self.job_seconds = self._histogram(
             "job_seconds",
             "Time that workers spent on a job that finished.",

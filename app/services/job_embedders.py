@@ -4,20 +4,30 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import cast
 
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
 from app.engines.base import Embedder, FloatArray, Task
-from app.errors import InferenceFailedError, ModelNotFoundError, ServiceError
+from app.errors import (
+    DeadlineExceededError,
+    EngineError,
+    InferenceFailedError,
+    ModelNotFoundError,
+    NotReadyError,
+    ServiceError,
+)
 from app.models.catalog import Catalog
 from app.models.registry import LoadModel, Served
 from app.services.chunks import OVERLAP_SHARE, Span, spans
 from app.services.embeddings import space_of
 from app.services.job_batches import Row
 
-# Nobody waits at the other end of a job; its lease and its worker's time limit bound it.
-BATCH_TIMEOUT_S = 600.0
+# Nobody waits at the other end of a job: an engine that takes longer for a batch hangs.
+BATCH_TIMEOUT_S = 240.0
+# A text that every model can embed: where it fails too, the others aren't to blame.
+PROBE = ("good",)
 
 
 class LoadedEmbedder:
@@ -26,11 +36,14 @@ class LoadedEmbedder:
     Args:
         name: the model's in the catalogue.
         served: as `LoadModel` gave it; it lives as long as the process.
+        timeout_s: seconds that a batch may take.
 
     """
 
-    def __init__(self, name: str, served: Served) -> None:
+    def __init__(self, name: str, served: Served, *, timeout_s: float = BATCH_TIMEOUT_S) -> None:
         self.space = space_of(name, served.version)
+        self.is_broken = False  # for good: only another process can help
+        self._timeout_s = timeout_s
         self._scheduler = cast("BatchScheduler", served.model)
         self._engine = cast("Embedder", self._scheduler.engine)
         window = self._engine.passage_tokens
@@ -43,11 +56,32 @@ class LoadedEmbedder:
         return self._spans(text)
 
     async def embed(self, texts: Sequence[str]) -> list[Row]:
-        """Return a vector for each text, or why there is none."""
+        """Return a vector for each text, or why there is none.
+
+        Raises:
+            EngineError: the engine is broken, so that nothing can be said of the texts.
+            OverloadedError: they are more than can be done in time.
+
+        """
         if not texts:
             return []
-        deadline = Deadline(at_s=time.monotonic() + BATCH_TIMEOUT_S)
-        rows = (await self._scheduler.submit(texts, deadline=deadline)).rows
+        # Texts that wait side by side in the queue share a batch, and what is of one length needs
+        # no padding there.
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        answered = await self._rows([texts[place] for place in order])
+        rows = [row for _, row in sorted(zip(order, answered, strict=True), key=itemgetter(0))]
+        if _have_failed(rows) and _have_failed(await self._rows(PROBE)):
+            self.is_broken = True
+            raise EngineError("The engine fails on every text.")
+        return rows
+
+    async def _rows(self, texts: Sequence[str]) -> list[Row]:
+        deadline = Deadline(at_s=time.monotonic() + self._timeout_s)
+        try:
+            rows = (await self._scheduler.submit(texts, deadline=deadline)).rows
+        except (DeadlineExceededError, NotReadyError) as failure:
+            self.is_broken = True
+            raise EngineError("The engine hangs, or its threads have died.") from failure
         return [_row(row) for row in rows]
 
 
@@ -65,6 +99,11 @@ class JobEmbedders:
         self._load: Callable[..., Served] = load
         self._loaded: dict[str, LoadedEmbedder] = {}
 
+    @property
+    def are_broken(self) -> bool:
+        """Whether this process can't embed any more, with one of the models at least."""
+        return any(embedder.is_broken for embedder in self._loaded.values())
+
     async def find(self, name: str) -> LoadedEmbedder:
         """Return a model, loaded.
 
@@ -79,6 +118,10 @@ class JobEmbedders:
             served = await asyncio.to_thread(self._load, self._specs[name])
             self._loaded[name] = LoadedEmbedder(name, served)
         return self._loaded[name]
+
+
+def _have_failed(rows: Sequence[Row]) -> bool:
+    return all(isinstance(row, InferenceFailedError) for row in rows)
 
 
 def _row(row: FloatArray | Exception) -> Row:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from app.errors import DatabaseUnavailableError, OverloadedError
 from app.services.scopes import CollectionScope
 
 MAX_WATCHERS = 100  # each asks SQL twice a second
+CALLERS_SHARE = 0.5  # of them, that one caller may have
 POLL_S = 0.5
 PATIENCE_S = 20.0
 RETRY_AFTER_S = 5
@@ -28,7 +30,8 @@ class JobWatch:
 
     Args:
         find: gives a job as it is now; `JobService.get`.
-        max_watchers: jobs that are watched at once; more are refused.
+        max_watchers: jobs that are watched at once; more are refused, and of one caller more than
+            half of that.
         poll_s: between two looks at a job.
         patience_s: how long the database may be away.
 
@@ -46,7 +49,12 @@ class JobWatch:
         self._max_watchers = max_watchers
         self._poll_s = poll_s
         self._patience_s = patience_s
-        self.watchers = 0
+        self._by_caller: Counter[int] = Counter()
+
+    @property
+    def watchers(self) -> int:
+        """How many watch now."""
+        return self._by_caller.total()
 
     async def watch(self, job_id: str, *, scope: CollectionScope) -> AsyncGenerator[Job | None]:
         """Give the job, and then at each look the job if it has changed, else None.
@@ -59,9 +67,11 @@ class JobWatch:
             DatabaseUnavailableError: it is away, in the middle only when that has lasted.
 
         """
-        if self.watchers >= self._max_watchers:
+        caller = scope.collection
+        is_greedy = self._by_caller[caller] >= self._max_watchers * CALLERS_SHARE
+        if is_greedy or self.watchers >= self._max_watchers:
             raise OverloadedError("Too many jobs are watched.", retry_after_s=RETRY_AFTER_S)
-        self.watchers += 1
+        self._by_caller[caller] += 1
         try:
             job = await self._find(job_id, scope=scope)
             yield job
@@ -77,4 +87,6 @@ class JobWatch:
                         raise
                 yield None if job.updated_at == before.updated_at else job
         finally:
-            self.watchers -= 1
+            self._by_caller[caller] -= 1
+            if not self._by_caller[caller]:
+                del self._by_caller[caller]

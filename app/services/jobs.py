@@ -2,7 +2,8 @@
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,9 +21,11 @@ from app.errors import (
     JobStateError,
     JobsUnavailableError,
     ModelNotFoundError,
+    TooManyJobsError,
 )
 from app.jobs.bell import Bell
 from app.models.registry import ModelRegistry
+from app.observability.metrics import Metrics
 from app.services.documents import add_documents
 from app.services.scopes import CollectionScope
 
@@ -33,6 +36,7 @@ ID_BYTES = 18  # 24 characters; nobody guesses one
 # A hundred thousand documents take seconds; a client that has left takes its call with it.
 SUBMIT_TIMEOUT_S = 30.0
 MISSING_NAMED = 5
+TOO_MANY_RETRY_S = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +70,39 @@ class JobService:
         database: where they are.
         bell: rung when there is one more; None: nobody would hear of it.
         registry: which embedders there are; they need not be loaded here.
+        metrics: where refusals count.
+        max_open: unfinished jobs that a caller may have; calls at once can get a few more in.
 
     """
 
-    def __init__(self, database: Database, *, bell: Bell | None, registry: ModelRegistry) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        bell: Bell | None,
+        registry: ModelRegistry,
+        metrics: Metrics,
+        max_open: int,
+    ) -> None:
         self._database = database
         self._bell = bell
         self._registry = registry
+        self._refused = metrics.jobs_refused
+        self._max_open = max_open
+
+    async def find_submitted(
+        self, idempotency_key: str, *, request_hash: str, scope: CollectionScope
+    ) -> Job | None:
+        """Return the job of an earlier call with the same key; None when there was none.
+
+        Raises:
+            IdempotencyConflictError: that call was another one.
+
+        """
+        find = partial(
+            _known, idempotency_key=idempotency_key, request_hash=request_hash, scope=scope
+        )
+        return await self._database.read(find)
 
     async def submit(self, wanted: WantedJob, *, scope: CollectionScope) -> tuple[Job, bool]:
         """Store a job, with its documents where it brings any, and tell a worker.
@@ -86,6 +116,7 @@ class JobService:
             ModelNotFoundError: no embedder has that name.
             DocumentNotFoundError: names the first that aren't there; nothing was stored.
             IdempotencyConflictError: the key was used for another request.
+            TooManyJobsError: the caller has too many; nothing was stored.
             DatabaseUnavailableError: whether it was stored isn't known.
 
         """
@@ -100,8 +131,9 @@ class JobService:
             request_hash=wanted.request_hash,
             webhook_url=wanted.webhook_url,
         )
-        work = partial(_submit, new=new, wanted=wanted, scope=scope)
-        job, is_new = await self._database.run(work, timeout_s=SUBMIT_TIMEOUT_S)
+        work = partial(_submit, new=new, wanted=wanted, scope=scope, max_open=self._max_open)
+        with self._counted():
+            job, is_new = await self._database.run(work, timeout_s=SUBMIT_TIMEOUT_S)
         if is_new:
             log.info("job_submitted", extra={"job": job.id, "documents": job.total})
             await bell.ring()
@@ -157,13 +189,24 @@ class JobService:
             JobNotFoundError: as `get`.
             JobStateError: it hasn't failed.
             JobsUnavailableError: there is no way to tell a worker.
+            TooManyJobsError: its owner has too many.
 
         """
         bell = self._find_bell()
-        job = await self._database.run(partial(_retry, job_id=job_id, scope=scope))
+        work = partial(_retry, job_id=job_id, scope=scope, max_open=self._max_open)
+        with self._counted():
+            job = await self._database.run(work)
         log.info("job_retried", extra={"job": job.id})
         await bell.ring()
         return job
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except TooManyJobsError:
+            self._refused.inc()
+            raise
 
     def _find_bell(self) -> Bell:
         if self._bell is None:
@@ -179,17 +222,38 @@ class JobService:
 
 
 def _submit(
-    session: Session, *, new: NewJob, wanted: WantedJob, scope: CollectionScope
+    session: Session, *, new: NewJob, wanted: WantedJob, scope: CollectionScope, max_open: int
 ) -> tuple[Job, bool]:
     jobs = JobRepository(session)
     # First, so that of two calls with one key the later stores no documents.
     job = jobs.add(new)
     if job is None:
-        known = jobs.by_idempotency_key(new.collection, new.idempotency_key or "")
-        if known is None or known.request_hash != new.request_hash:
+        known = _known(
+            session,
+            idempotency_key=new.idempotency_key or "",
+            request_hash=new.request_hash,
+            scope=scope,
+        )
+        if known is None:
             raise IdempotencyConflictError
         return known, False
+    _see_room(jobs, new.collection, max_open)
     return jobs.fill(job, _documents(session, wanted, scope)), True
+
+
+def _known(
+    session: Session, *, idempotency_key: str, request_hash: str, scope: CollectionScope
+) -> Job | None:
+    known = JobRepository(session).by_idempotency_key(scope.collection, idempotency_key)
+    if known is not None and known.request_hash != request_hash:
+        raise IdempotencyConflictError
+    return known
+
+
+def _see_room(jobs: JobRepository, collection: int, max_open: int) -> None:
+    """See that a collection, the job that was just added included, has no more than it may."""
+    if jobs.count_open(collection) > max_open:
+        raise TooManyJobsError(retry_after_s=TOO_MANY_RETRY_S)
 
 
 def _documents(session: Session, wanted: WantedJob, scope: CollectionScope) -> list[int]:
@@ -226,9 +290,11 @@ def _cancel(session: Session, *, job_id: str, scope: CollectionScope) -> Job:
     return cancelled
 
 
-def _retry(session: Session, *, job_id: str, scope: CollectionScope) -> Job:
+def _retry(session: Session, *, job_id: str, scope: CollectionScope, max_open: int) -> Job:
     job = _find(session, job_id, scope)
-    queued = JobRepository(session).retry(job.key)
+    jobs = JobRepository(session)
+    queued = jobs.retry(job.key)
     if queued is None:
         raise JobStateError(f"The job is {job.status}; only a failed one can be retried.")
+    _see_room(jobs, job.collection, max_open)
     return queued

@@ -95,18 +95,17 @@ class Matrix:
 
         """
         rows = self._rows
-        is_wanted = rows.document_keys != REMOVED
-        if collection is not None:
-            is_wanted &= rows.collections == collection
-        if document_keys is not None:
-            is_wanted &= np.isin(rows.document_keys, document_keys)
-        wanted = np.flatnonzero(is_wanted)
-        if len(wanted) <= len(rows) * MAX_GATHERED_SHARE:
-            scores = rows.vectors[wanted] @ query
+        if not self._removed and collection is None and document_keys is None:
+            wanted: IntArray | slice = slice(None)  # a tenth quicker than a list of all
+            scores = rows.vectors @ query
         else:
-            scores = (rows.vectors @ query)[wanted]
+            wanted = _wanted(rows, collection, document_keys)
+            if len(wanted) <= len(rows) * MAX_GATHERED_SHARE:
+                scores = rows.vectors[wanted] @ query
+            else:
+                scores = (rows.vectors @ query)[wanted]
         chosen = _best_of_each(scores, rows.document_keys[wanted], limit)
-        return list(zip(rows.ids[wanted[chosen]].tolist(), scores[chosen].tolist(), strict=True))
+        return list(zip(rows.ids[wanted][chosen].tolist(), scores[chosen].tolist(), strict=True))
 
     def _move(self, passages: Passages, rows: int) -> None:
         """Put these rows into new room for so many, and more; searches that run keep the old."""
@@ -124,6 +123,16 @@ def _make_room(rows: int, dimensions: int) -> Passages:
         collections=np.empty(rows, np.int64),
         vectors=np.empty((rows, dimensions), np.float32),
     )
+
+
+def _wanted(rows: Passages, collection: int | None, document_keys: IntArray | None) -> IntArray:
+    """Return the places of the rows that may be found."""
+    is_wanted = rows.document_keys != REMOVED
+    if collection is not None:
+        is_wanted &= rows.collections == collection
+    if document_keys is not None:
+        is_wanted &= np.isin(rows.document_keys, document_keys)
+    return np.flatnonzero(is_wanted)
 
 
 def _best_of_each(scores: FloatArray, document_keys: IntArray, limit: int) -> IntArray:

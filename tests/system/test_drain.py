@@ -18,7 +18,7 @@ from process import APP, STOP_TIMEOUT_S, Service, environment, service
 from servers import Postgres, Valkey
 from servers import valkey as own_valkey
 from serving import FAKE
-from test_workers import EMBEDDER, finish, job, submit, until, worker
+from workers import EMBEDDER, finish, job, submit, until, worker
 
 pytestmark = pytest.mark.system
 

@@ -1,0 +1,21 @@
+"""Remember when jobs were claimed, so that callers take turns; count a caller's open ones."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Add the column and two indexes."""
+    op.add_column("jobs", sa.Column("claimed_at", sa.DateTime(timezone=True)))
+    op.create_index("ix_jobs_collection_claimed_at", "jobs", ["collection", "claimed_at"])
+    op.create_index("ix_jobs_collection_status", "jobs", ["collection", "status"])
+
+
+def downgrade() -> None:
+    """Drop them."""
+    op.drop_index("ix_jobs_collection_status", "jobs")
+    op.drop_index("ix_jobs_collection_claimed_at", "jobs")
+    op.drop_column("jobs", "claimed_at")

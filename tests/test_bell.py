@@ -1,0 +1,157 @@
+"""The bell, and how workers answer it, on a real Valkey."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+import redis
+from celery import Celery
+from kombu import Connection, Queue
+from servers import Valkey, free_port, valkey
+
+from app.jobs import bell as bell_module
+from app.jobs.acknowledgement import LoudMessage, acknowledge_aloud
+from app.jobs.bell import CeleryBell
+from app.jobs.celery import QUEUE, make_celery
+from app.observability.metrics import Metrics
+
+LATE_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Valkey]:
+    """One of this file's own: the queue has one name, and other tests' bells ring too."""
+    with valkey() as found:
+        yield found
+
+
+@pytest.fixture
+def client(broker: Valkey) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(broker.url) as client:
+        client.flushall()
+        yield client
+
+
+def failures(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("mlapi_bell_failures_total")
+
+
+def queued(client: redis.Redis) -> int:
+    return cast("int", client.llen(QUEUE))  # its type allows for the asynchronous client
+
+
+async def heard(client: redis.Redis, count: int) -> None:
+    async with asyncio.timeout(LATE_S):
+        while queued(client) < count:
+            await asyncio.sleep(0.01)  # another thread's, which tells nobody
+
+
+async def test_a_ring_is_a_message_without_content(broker: Valkey, client: redis.Redis) -> None:
+    bell = CeleryBell(broker.url, metrics=Metrics())
+    await bell.ring()
+    await heard(client, 1)
+    bell.close()
+    with Connection(broker.url) as connection:
+        message = Queue(QUEUE, channel=connection.default_channel).get(no_ack=True)
+        assert message is not None
+        args, kwargs, _ = message.payload
+        assert (message.headers["task"], args, kwargs) == ("mlapi.work", [], {})
+        assert message.content_type == "application/json"
+
+
+async def test_rings_before_one_is_sent_are_one(broker: Valkey, client: redis.Redis) -> None:
+    bell = CeleryBell(broker.url, metrics=Metrics())
+    for _ in range(100):
+        await bell.ring()  # the thread has no turn to begin in between them all
+    await heard(client, 1)
+    bell.close()
+    assert queued(client) < 100
+
+
+async def test_messages_that_nobody_takes_are_bounded(
+    broker: Valkey, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bell_module, "MAX_MESSAGES", 3)
+    bell = CeleryBell(broker.url, metrics=Metrics())
+    for _ in range(5):
+        bell.ring_now()
+    bell.close()
+    assert queued(client) == 3
+
+
+def test_a_broker_that_is_away_is_counted_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+    bell = CeleryBell(f"redis://:secret@127.0.0.1:{free_port()}/0", metrics=metrics)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            bell.ring_now()
+    bell.close()
+    assert not bell.is_heard
+    assert failures(metrics) == 2
+    (told,) = [r for r in caplog.records if r.message == "bell_not_heard"]
+    assert "secret" not in str(vars(told))
+
+
+def test_a_broker_that_comes_back_hears_it_again() -> None:
+    with valkey() as mine:
+        assert mine.server is not None
+        bell = CeleryBell(mine.url, metrics=Metrics())
+        mine.server.kill()
+        bell.ring_now()
+        assert not bell.is_heard
+        mine.server.start()
+        bell.ring_now()
+        bell.close()
+        assert bell.is_heard
+        with redis.Redis.from_url(mine.url) as client:
+            assert queued(client) == 1
+
+
+async def test_a_bell_that_is_closed_keeps_nobody_waiting(broker: Valkey) -> None:
+    bell = CeleryBell(broker.url, metrics=Metrics())
+    await bell.ring()
+    async with asyncio.timeout(1):
+        await asyncio.to_thread(bell.close)
+
+
+def test_an_acknowledgement_that_nobody_hears_is_an_error() -> None:
+    """What Celery would only log, and then wait for ever."""
+    acknowledge_aloud()
+    with valkey() as mine:
+        assert mine.server is not None
+        CeleryBell(mine.url, metrics=Metrics()).ring_now()
+        with Connection(mine.url, transport_options={"socket_timeout": 1}) as connection:
+            message = Queue(QUEUE, channel=connection.default_channel).get()
+            assert isinstance(message, LoudMessage)
+            mine.server.kill()
+            with pytest.raises(connection.connection_errors):  # what Celery connects again after
+                message.ack_log_error(logging.getLogger(), errors=connection.connection_errors)
+
+
+@pytest.mark.parametrize(
+    ("url", "broker_url", "checks_certificates"),
+    [
+        ("redis://h:1/2", "redis://h:1/2", False),
+        ("unix:///run/v.sock", "redis+socket:///run/v.sock", False),
+        ("rediss://h:1/2", "rediss://h:1/2", True),
+        ("rediss://h:1/2?ssl_cert_reqs=CERT_NONE", "rediss://h:1/2?ssl_cert_reqs=CERT_NONE", False),
+    ],
+)
+def test_addresses_are_said_as_celery_understands_them(
+    url: str, broker_url: str, *, checks_certificates: bool
+) -> None:
+    celery: Celery = make_celery(url)
+    assert celery.conf.broker_url == broker_url
+    assert bool(celery.conf.broker_use_ssl) is checks_certificates
+
+
+def test_work_is_acknowledged_late_and_taken_one_by_one() -> None:
+    conf = make_celery("redis://h:1/2").conf
+    assert (conf.task_acks_late, conf.task_reject_on_worker_lost) == (True, True)
+    assert (conf.worker_prefetch_multiplier, conf.worker_concurrency) == (1, 1)
+    assert conf.accept_content == ["json"]
+    assert conf.task_time_limit < conf.broker_transport_options["visibility_timeout"]

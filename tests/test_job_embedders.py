@@ -1,0 +1,154 @@
+"""The models of a worker: loaded when they are needed, and given up when they are broken."""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from serving import batched, make_settings
+
+from app.batching.scheduler import BatchScheduler
+from app.engines.base import Encoded, EngineRequest, FloatArray, Task
+from app.engines.fake import FakeEmbedder, FakeOptions
+from app.errors import EngineError, InferenceFailedError, ModelNotFoundError
+from app.models.catalog import ModelSpec, read_catalog
+from app.models.registry import Served
+from app.observability.metrics import Metrics
+from app.runtime_parts import make_load
+from app.services.job_embedders import JobEmbedders, LoadedEmbedder
+
+LATE_S = 30.0
+MODELS = """
+[[models]]
+name = "sentiment"
+engine = "fake"
+
+[[models]]
+name = "vectors"
+task = "embedding"
+engine = "fake"
+fake = {{ {options} }}
+"""
+
+
+class HeldEmbedder(FakeEmbedder):
+    """Doesn't answer until the test says so."""
+
+    def __init__(self) -> None:
+        request = EngineRequest(name="vectors", task=Task.EMBEDDING, engine="fake")
+        super().__init__(request, FakeOptions())
+        self.gate = threading.Event()
+
+    def embed(self, batch: Sequence[Encoded]) -> FloatArray:
+        self.gate.wait(LATE_S)
+        return super().embed(batch)
+
+
+class Worker:
+    """The embedders of a worker, and what it has loaded."""
+
+    def __init__(self, folder: Path, options: str) -> None:
+        settings = make_settings(folder, MODELS.format(options=options))
+        catalog = read_catalog(settings.models_file)
+        self.tokenisers = ThreadPoolExecutor(1)
+        self._load = make_load(settings, catalog, tokenisers=self.tokenisers, metrics=Metrics())
+        self.served: list[Served] = []
+        self.embedders = JobEmbedders(catalog, load=self.load)
+
+    def load(self, spec: ModelSpec, *_: Any) -> Served:
+        self.served.append(self._load(spec))
+        return self.served[-1]
+
+    def close(self) -> None:
+        for served in self.served:
+            cast("BatchScheduler", served.model).close(timeout_s=5)
+        self.tokenisers.shutdown()
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[Callable[[str], Worker]]:
+    made: list[Worker] = []
+
+    def make(options: str) -> Worker:
+        made.append(Worker(tmp_path, options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+async def test_a_model_is_loaded_when_it_is_needed_and_once(
+    worker: Callable[[str], Worker],
+) -> None:
+    made = worker("delay_ms = 0")
+    assert made.served == []
+    found = await made.embedders.find("vectors")
+    assert found.space.startswith("vectors@")
+    assert await made.embedders.find("vectors") is found
+    assert len(made.served) == 1
+
+
+@pytest.mark.parametrize("name", ["sentiment", "nonsense"])
+async def test_what_is_no_embedder_is_named(worker: Callable[[str], Worker], name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=name):
+        await worker("delay_ms = 0").embedders.find(name)
+
+
+async def test_vectors_come_in_the_order_of_their_texts(worker: Callable[[str], Worker]) -> None:
+    found = await worker("delay_ms = 0").embedders.find("vectors")
+    texts = ["the longest of these texts", "short", "not so long", "s"]
+    alone = [(await found.embed([text]))[0] for text in texts]
+    together = await found.embed(texts)
+    for one, other in zip(alone, together, strict=True):
+        assert isinstance(one, np.ndarray)
+        assert isinstance(other, np.ndarray)
+        assert np.array_equal(one, other)
+    assert await found.embed([]) == []
+
+
+async def test_texts_that_the_engine_fails_on_fail_alone(worker: Callable[[str], Worker]) -> None:
+    made = worker('fail_on = "poison"')
+    found = await made.embedders.find("vectors")
+    good, bad = await found.embed(["fine", "poison"])
+    assert isinstance(good, np.ndarray)
+    assert isinstance(bad, InferenceFailedError)
+    (bad,) = await found.embed(["poison"])
+    assert isinstance(bad, InferenceFailedError)
+    assert not made.embedders.are_broken
+
+
+async def test_an_engine_that_fails_on_everything_is_broken(
+    worker: Callable[[str], Worker],
+) -> None:
+    made = worker('fail_on = "good"')
+    found = await made.embedders.find("vectors")
+    assert not made.embedders.are_broken
+    with pytest.raises(EngineError, match="every text"):
+        await found.embed(["one good text", "a good one"])
+    assert made.embedders.are_broken
+
+
+async def test_an_engine_that_hangs_is_broken() -> None:
+    engine = HeldEmbedder()
+    model = batched(engine)
+    held = LoadedEmbedder("vectors", Served(model=model, version="1"), timeout_s=0.1)
+    with pytest.raises(EngineError, match="hangs"):
+        await held.embed(["one"])
+    assert held.is_broken
+    engine.gate.set()
+    model.close(timeout_s=5)
+
+
+async def test_an_engine_whose_threads_have_died_is_broken(
+    worker: Callable[[str], Worker],
+) -> None:
+    made = worker("delay_ms = 0")
+    found = await made.embedders.find("vectors")
+    made.close()
+    with pytest.raises(EngineError, match="died"):
+        await found.embed(["one"])
+    assert made.embedders.are_broken
