@@ -71,7 +71,7 @@ soak: $(DEV)  ## Ten minutes of mixed lengths: memory must stay flat.
 	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 clean:  ## Remove .venv and caches. Keeps data/.
-	rm -rf $(VENV) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.json
+	rm -rf $(VENV) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 
 $(RUNTIME): requirements.txt requirements-models.txt pyproject.toml scripts/install.py
 	@$(PYTHON) scripts/install.py --venv $(VENV) runtime

@@ -9,9 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app import cli_client, cli_doctor, cli_jobs, cli_keys
+from app import cli_client, cli_db, cli_doctor, cli_jobs, cli_keys
 from app.cli_options import Json, Key, show_json
-from app.errors import ServiceError, StartupError
+from app.errors import StartupError
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the catalogue.")
@@ -19,8 +19,7 @@ cli.add_typer(models_cli, name="models")
 cli.add_typer(cli_keys.cli, name="keys")
 cli.command(epilog="Example: app doctor --json")(cli_doctor.doctor)
 cli.add_typer(cli_jobs.cli, name="jobs")
-db_cli = typer.Typer(no_args_is_help=True, help="Look after the database.")
-cli.add_typer(db_cli, name="db")
+cli.add_typer(cli_db.cli, name="db")
 
 EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1
@@ -130,24 +129,6 @@ def bake_models(
         show_json({"models_file": str(folder / "models.toml")})
     else:
         print(folder / "models.toml")
-
-
-@db_cli.command("upgrade", epilog="Example: DATABASE_URL=postgresql://… app db upgrade")
-def upgrade_database(*, as_json: Json = False) -> None:
-    """Apply the migrations that are missing to DATABASE_URL."""
-    from app.db.schema import upgrade
-    from app.db.session import Database
-    from app.settings import load_settings
-
-    settings = load_settings()
-    try:
-        upgrade(Database(settings.sql_url))
-    except ServiceError as failure:
-        raise StartupError(failure.detail) from None
-    if as_json:
-        show_json({"up_to_date": True})
-    else:
-        print("the database is up to date")
 
 
 cli_client.add_to(cli)

@@ -1,6 +1,5 @@
 """The `app keys` commands: the same as `/keys`, for whoever has the database at hand."""
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -8,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from app.cli_options import Json, show_json
-from app.errors import ServiceError, SettingsError, StartupError
+from app.cli_options import Json, show_json, with_database
+from app.errors import SettingsError
 
 if TYPE_CHECKING:
     from app.db.keys import ApiKey
@@ -93,27 +92,9 @@ def revoke_key(
 
 
 def _with_keys(use: "Callable[[KeyService], Awaitable[Answer]]") -> Answer:
-    """Open the database, migrate it if it is SQLite, and use the keys."""
-    from app.db.schema import upgrade
-    from app.db.session import Database
     from app.services.keys import KeyService
-    from app.settings import load_settings
 
-    settings = load_settings()
-
-    async def run() -> Answer:
-        database = Database(settings.sql_url, timeout_s=settings.database_timeout_ms / 1000)
-        try:
-            if database.dialect == "sqlite":
-                await asyncio.to_thread(upgrade, database)
-            keys = KeyService(database, admin_key=None, cache_s=1, stale_s=1)
-            return await use(keys)
-        except ServiceError as failure:
-            raise StartupError(failure.detail) from None
-        finally:
-            await database.close()
-
-    return asyncio.run(run())
+    return with_database(lambda db: use(KeyService(db, admin_key=None, cache_s=1, stale_s=1)))
 
 
 def _read_scopes(given: str) -> "list[Scope]":

@@ -1,15 +1,21 @@
-"""What commands that talk to a running service have in common."""
+"""What commands have in common: options, and ways to a running service or its database."""
 
+import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
 
+from app.errors import ServiceError, StartupError
+
 if TYPE_CHECKING:
     from app.client import Client
+    from app.db.session import Database
+
+Answer = TypeVar("Answer")
 
 Url = Annotated[str, typer.Option("--url", envvar="APP_URL", help="Where the service is.")]
 Key = Annotated[
@@ -34,6 +40,33 @@ def connected(url: str, key: str | None) -> "Iterator[Client]":
             yield client
     except ClientError as failure:
         fail(str(failure), failure.exit_status)
+
+
+def with_database(use: "Callable[[Database], Awaitable[Answer]]") -> Answer:
+    """Open the database of DATABASE_URL, migrate it if it is SQLite, and use it.
+
+    Raises:
+        StartupError: what can't be done, as one line.
+
+    """
+    from app.db.schema import upgrade
+    from app.db.session import Database
+    from app.settings import load_settings
+
+    settings = load_settings()
+
+    async def run() -> Answer:
+        database = Database(settings.sql_url, timeout_s=settings.database_timeout_ms / 1000)
+        try:
+            if database.dialect == "sqlite":
+                await asyncio.to_thread(upgrade, database)
+            return await use(database)
+        except ServiceError as failure:
+            raise StartupError(failure.detail) from None
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
 
 
 def fail(said: str, exit_status: int) -> NoReturn:

@@ -275,7 +275,7 @@ class RateLimitExceededError(ServiceError):
 
 
 class TooManyJobsError(ServiceError):
-    """The caller has as many unfinished jobs as it may; try again when some are finished."""
+    """The job's owner has as many unfinished jobs as it may; try again when some are finished."""
 
     status = 429
     code = "too_many_jobs"

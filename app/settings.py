@@ -113,7 +113,9 @@ class Settings(BaseSettings):
         5, description="Attempts in a row that may get nothing done before a job has failed."
     )
     jobs_per_key: Positive = Field(
-        1_000, description="Jobs of one key that may be unfinished; more get 429 `too_many_jobs`."
+        1_000,
+        description="Jobs of one key that may be unfinished, or of all callers without one; more "
+        "get 429 `too_many_jobs`.",
     )
     job_retention_days: Positive | None = Field(
         30, description="Days after which finished jobs are deleted."

@@ -1,8 +1,10 @@
 """The models of a worker: loaded when they are needed, and given up when they are broken."""
 
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ from serving import batched, make_settings
 from app.batching.scheduler import BatchScheduler
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.fake import FakeEmbedder, FakeOptions
-from app.errors import EngineError, InferenceFailedError, ModelNotFoundError
+from app.errors import DeadlineExceededError, EngineError, InferenceFailedError, ModelNotFoundError
 from app.models.catalog import ModelSpec, read_catalog
 from app.models.registry import Served
 from app.observability.metrics import Metrics
@@ -34,17 +36,35 @@ fake = {{ {options} }}
 """
 
 
-class HeldEmbedder(FakeEmbedder):
-    """Doesn't answer until the test says so."""
+class CudaError(RuntimeError):
+    """After one of these a process gets nothing else."""
 
-    def __init__(self) -> None:
+
+class Panic(BaseException):
+    """What no engine should raise."""
+
+
+class Breaking(FakeEmbedder):
+    """Does what the test says before each call, with the number of the call."""
+
+    def __init__(self, before: Callable[[int], object]) -> None:
         request = EngineRequest(name="vectors", task=Task.EMBEDDING, engine="fake")
         super().__init__(request, FakeOptions())
-        self.gate = threading.Event()
+        self._before = before
+        self._calls = 0
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
-        self.gate.wait(LATE_S)
+        self._calls += 1
+        self._before(self._calls)
         return super().embed(batch)
+
+
+@contextmanager
+def breaking(before: Callable[[int], object], **policy: float) -> Iterator[LoadedEmbedder]:
+    """Give an embedder whose engine breaks."""
+    model = batched(Breaking(before))
+    yield LoadedEmbedder("vectors", Served(model=model, version="1"), **policy)
+    model.close(timeout_s=5)
 
 
 class Worker:
@@ -133,14 +153,41 @@ async def test_an_engine_that_fails_on_everything_is_broken(
 
 
 async def test_an_engine_that_hangs_is_broken() -> None:
-    engine = HeldEmbedder()
-    model = batched(engine)
-    held = LoadedEmbedder("vectors", Served(model=model, version="1"), timeout_s=0.1)
-    with pytest.raises(EngineError, match="hangs"):
-        await held.embed(["one"])
-    assert held.is_broken
-    engine.gate.set()
-    model.close(timeout_s=5)
+    gate = threading.Event()
+    with breaking(lambda _: gate.wait(LATE_S), timeout_s=0.1) as held:
+        with pytest.raises(EngineError, match="hangs"):
+            await held.embed(["one"])
+        assert held.is_broken
+        gate.set()
+
+
+async def test_an_engine_that_is_slow_is_not_broken() -> None:
+    """Each call is quick; there are more of them than the time allows."""
+    with breaking(lambda _: time.sleep(0.1), timeout_s=0.5) as slow:
+        with pytest.raises(DeadlineExceededError):
+            await slow.embed([f"text {n}" for n in range(100)])
+        assert not slow.is_broken
+
+
+async def test_an_engine_that_breaks_under_way_blames_none_of_the_texts() -> None:
+    def fault(call: int) -> None:
+        if call > 1:
+            raise CudaError
+
+    with breaking(fault) as broken:
+        with pytest.raises(EngineError, match="every text"):
+            await broken.embed([f"text {n}" for n in range(30)])
+        assert broken.is_broken
+
+
+async def test_threads_that_die_under_way_blame_none_of_the_texts() -> None:
+    def panic(_call: int) -> None:
+        raise Panic
+
+    with breaking(panic) as dying:
+        with pytest.raises(EngineError, match="died"):
+            await dying.embed([f"text {n}" for n in range(128)])
+        assert dying.is_broken
 
 
 async def test_an_engine_whose_threads_have_died_is_broken(

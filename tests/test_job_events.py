@@ -150,7 +150,7 @@ async def test_a_client_that_is_cut_off_ends_the_watching(tmp_path: Path) -> Non
 
 
 async def test_one_watcher_too_many_is_503_until_another_leaves(tmp_path: Path) -> None:
-    async with open_service(tmp_path, max_watchers=2) as (service, client):
+    async with open_service(tmp_path, max_watchers=1) as (service, client):
         job = await only_job(service)
         path = f"/jobs/{job.id}/events"
         async with client.stream("GET", path) as response:
@@ -166,9 +166,9 @@ async def test_one_watcher_too_many_is_503_until_another_leaves(tmp_path: Path) 
         assert (await client.get(path)).status_code == 200
 
 
-async def test_one_caller_gets_half_of_the_places_at_most() -> None:
+async def test_one_key_gets_half_of_the_places_at_most() -> None:
     watch = JobWatch(Finds(*[JOB] * 3), max_watchers=3)
-    mine, yours, theirs = (CollectionScope(collection=n, sees_all=False) for n in range(3))
+    mine, yours, theirs = (CollectionScope(collection=n, sees_all=False) for n in (1, 2, 3))
     async with AsyncExitStack() as stack:
 
         async def begin(scope: CollectionScope) -> None:

@@ -1,4 +1,4 @@
-"""`app worker`: what it needs, what it does, how it ends."""
+"""`app worker`: what it needs, what it does, how it ends; tests/system kills it."""
 
 import signal
 import socket

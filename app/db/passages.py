@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Table, delete, insert, select
+from sqlalchemy import Table, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.db import copy
@@ -35,6 +35,15 @@ class NewPassage:
     start: int
     end: int
     vector: npt.NDArray[np.float32] = field(repr=False)  # (dimensions,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSpace:
+    """A model in one version, and how many documents have its vectors."""
+
+    space: str
+    documents: int
+    passages: int
 
 
 class PassageRepository:
@@ -79,6 +88,22 @@ class PassageRepository:
         if rows:
             self._insert(rows)
         return is_current
+
+    def spaces(self) -> list[StoredSpace]:
+        """Count the vectors of each model and version; reads the whole table."""
+        documents = func.count(TABLE.c.document_key.distinct())
+        counted = select(TABLE.c.space, documents, func.count()).group_by(TABLE.c.space)
+        rows = self._session.execute(counted.order_by(TABLE.c.space)).all()
+        return [StoredSpace(space=row[0], documents=row[1], passages=row[2]) for row in rows]
+
+    def delete_space(self, space: str, *, after: int, limit: int) -> Sequence[int]:
+        """Delete the first passages of a space whose ids are over `after`; return the ids."""
+        some = select(TABLE.c.id).where(TABLE.c.space == space, TABLE.c.id > after)
+        ids = self._session.scalars(some.order_by(TABLE.c.id).limit(limit)).all()
+        if ids:
+            chosen = TABLE.c.id.between(ids[0], ids[-1]) & (TABLE.c.space == space)
+            self._session.execute(delete(TABLE).where(chosen))
+        return ids
 
     def _lock(self, keys: Sequence[int]) -> Mapping[int, int]:
         """Lock documents, in the order in which everyone does it; return their revisions."""

@@ -231,7 +231,7 @@ class JobRow(Base):
         UniqueConstraint("collection", "idempotency_key"),
         Index(None, "collection", "key"),
         Index(None, "collection", "claimed_at"),
-        Index(None, "collection", "status"),
+        Index(None, "status", "collection", "due_at"),
         Index(None, "status", "due_at"),
         Index(None, "is_announced", "status"),
         Index(None, "webhook_status", "webhook_due_at"),

@@ -15,8 +15,7 @@ from app.observability.metrics import Metrics
 log = logging.getLogger(__name__)
 
 FAILURE_LOG_S = 60.0  # failures come in floods
-# Each wakes a worker for one slice of a job; nobody has so many workers.
-MAX_MESSAGES = 1_000
+MAX_MESSAGES = 1_000  # each wakes a worker for one slice of a job
 
 
 class Bell(Protocol):
@@ -35,13 +34,17 @@ class CeleryBell:
     Args:
         redis_url: as in REDIS_URL.
         metrics: where failures count.
+        max_messages: that may lie there; nobody has so many workers.
 
     """
 
-    def __init__(self, redis_url: str, *, metrics: Metrics) -> None:
+    def __init__(
+        self, redis_url: str, *, metrics: Metrics, max_messages: int = MAX_MESSAGES
+    ) -> None:
         self._celery = make_celery(redis_url)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bell")
         self._failures = metrics.bell_failures
+        self._max_messages = max_messages
         self._is_waiting = False
         self._told_at_s = -FAILURE_LOG_S
         self.is_heard = True
@@ -58,7 +61,7 @@ class CeleryBell:
         self._is_waiting = False
         try:
             with self._celery.connection_for_write() as connection:
-                if connection.default_channel.client.llen(QUEUE) < MAX_MESSAGES:
+                if connection.default_channel.client.llen(QUEUE) < self._max_messages:
                     self._celery.send_task(TASK, queue=QUEUE, retry=False, connection=connection)
         except (OSError, KombuError, RedisError) as failure:
             self._failed(failure)

@@ -14,13 +14,14 @@ from app.db.job_values import Item, ItemOutcome, ItemState, Job
 from app.db.passages import NewPassage, PassageRepository
 from app.db.session import Database
 from app.engines.base import FloatArray
-from app.errors import ServiceError
+from app.errors import EngineError, ServiceError
 from app.jobs.policy import LeaseLostError
 from app.services.chunks import Span
 
 Row = FloatArray | ServiceError
 # A long document has hundreds of passages, and each costs PostgreSQL's index milliseconds.
 STORE_TIMEOUT_S = 60.0
+CUT_TIMEOUT_S = 60.0  # a hundred thousand characters take a tokeniser a tenth of a second
 
 
 class JobEmbedder(Protocol):
@@ -91,14 +92,24 @@ class JobBatches:
         self._after = -1
 
     async def next(self, embedder: JobEmbedder) -> Batch | None:
-        """Read the next documents and cut them into passages; None when this round is over."""
+        """Read the next documents and cut them into passages; None when this round is over.
+
+        Raises:
+            EngineError: the tokeniser hangs.
+            DatabaseUnavailableError: the documents can't be read.
+
+        """
         read = partial(_read, key=self._job.key, after=self._after, limit=self._bounds.documents)
         items, sources = await self._database.read(read)
         kept = self._fitting(items, sources)
         if not kept:
             return None
         self._after = kept[-1].ordinal
-        return await asyncio.to_thread(_cut, kept, sources, embedder)
+        try:
+            async with asyncio.timeout(CUT_TIMEOUT_S):
+                return await asyncio.to_thread(_cut, kept, sources, embedder)
+        except TimeoutError:
+            raise EngineError("The tokeniser hangs.") from None
 
     def start_again(self) -> bool:
         """Begin another round, for documents that changed meanwhile; False if this one was empty.

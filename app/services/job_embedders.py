@@ -16,6 +16,7 @@ from app.errors import (
     InferenceFailedError,
     ModelNotFoundError,
     NotReadyError,
+    OverloadedError,
     ServiceError,
 )
 from app.models.catalog import Catalog
@@ -24,8 +25,9 @@ from app.services.chunks import OVERLAP_SHARE, Span, spans
 from app.services.embeddings import space_of
 from app.services.job_batches import Row
 
-# Nobody waits at the other end of a job: an engine that takes longer for a batch hangs.
+# Nobody waits at the other end of a job; a batch may be one document of 100,000 characters.
 BATCH_TIMEOUT_S = 240.0
+STUCK_SHARE = 0.5  # of it: a call that has run for longer never ends
 # A text that every model can embed: where it fails too, the others aren't to blame.
 PROBE = ("good",)
 
@@ -61,6 +63,7 @@ class LoadedEmbedder:
         Raises:
             EngineError: the engine is broken, so that nothing can be said of the texts.
             OverloadedError: they are more than can be done in time.
+            DeadlineExceededError: it took longer than was to be expected.
 
         """
         if not texts:
@@ -69,19 +72,35 @@ class LoadedEmbedder:
         # no padding there.
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         answered = await self._rows([texts[place] for place in order])
-        rows = [row for _, row in sorted(zip(order, answered, strict=True), key=itemgetter(0))]
-        if _have_failed(rows) and _have_failed(await self._rows(PROBE)):
+        if any(isinstance(row, InferenceFailedError) for row in answered):
+            await self._probe()
+        return [row for _, row in sorted(zip(order, answered, strict=True), key=itemgetter(0))]
+
+    async def _probe(self) -> None:
+        """See that the engine isn't to blame for texts that failed."""
+        try:
+            rows = await self._rows(PROBE)
+        except (DeadlineExceededError, OverloadedError):
+            return  # it works, on something else
+        if any(isinstance(row, InferenceFailedError) for row in rows):
             self.is_broken = True
             raise EngineError("The engine fails on every text.")
-        return rows
 
     async def _rows(self, texts: Sequence[str]) -> list[Row]:
         deadline = Deadline(at_s=time.monotonic() + self._timeout_s)
         try:
             rows = (await self._scheduler.submit(texts, deadline=deadline)).rows
-        except (DeadlineExceededError, NotReadyError) as failure:
+        except DeadlineExceededError:
+            # Others may have been before it; a single call never takes so long.
+            if self._scheduler.longest_call_s() < self._timeout_s * STUCK_SHARE:
+                raise
             self.is_broken = True
-            raise EngineError("The engine hangs, or its threads have died.") from failure
+            raise EngineError("The engine hangs.") from None
+        except NotReadyError as failure:
+            rows = [failure]
+        if any(isinstance(row, NotReadyError) for row in rows):
+            self.is_broken = True
+            raise EngineError("The engine's threads have died.")
         return [_row(row) for row in rows]
 
 
@@ -118,10 +137,6 @@ class JobEmbedders:
             served = await asyncio.to_thread(self._load, self._specs[name])
             self._loaded[name] = LoadedEmbedder(name, served)
         return self._loaded[name]
-
-
-def _have_failed(rows: Sequence[Row]) -> bool:
-    return all(isinstance(row, InferenceFailedError) for row in rows)
 
 
 def _row(row: FloatArray | Exception) -> Row:

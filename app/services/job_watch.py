@@ -8,10 +8,10 @@ from typing import Protocol
 
 from app.db.job_values import Job
 from app.errors import DatabaseUnavailableError, OverloadedError
-from app.services.scopes import CollectionScope
+from app.services.scopes import NOBODYS, CollectionScope
 
 MAX_WATCHERS = 100  # each asks SQL twice a second
-CALLERS_SHARE = 0.5  # of them, that one caller may have
+KEYS_SHARE = 0.5  # of them, that one key may have
 POLL_S = 0.5
 PATIENCE_S = 20.0
 RETRY_AFTER_S = 5
@@ -30,7 +30,7 @@ class JobWatch:
 
     Args:
         find: gives a job as it is now; `JobService.get`.
-        max_watchers: jobs that are watched at once; more are refused, and of one caller more than
+        max_watchers: jobs that are watched at once; more are refused, and with one key more than
             half of that.
         poll_s: between two looks at a job.
         patience_s: how long the database may be away.
@@ -68,7 +68,8 @@ class JobWatch:
 
         """
         caller = scope.collection
-        is_greedy = self._by_caller[caller] >= self._max_watchers * CALLERS_SHARE
+        share = 1.0 if caller == NOBODYS else KEYS_SHARE
+        is_greedy = self._by_caller[caller] >= self._max_watchers * share
         if is_greedy or self.watchers >= self._max_watchers:
             raise OverloadedError("Too many jobs are watched.", retry_after_s=RETRY_AFTER_S)
         self._by_caller[caller] += 1

@@ -94,8 +94,9 @@ class Matrix:
             limit: of documents; fewer are returned only if there are no more.
 
         """
+        removed = self._removed  # before the rows: a move puts it to 0 for new ones
         rows = self._rows
-        if not self._removed and collection is None and document_keys is None:
+        if not removed and collection is None and document_keys is None:
             wanted: IntArray | slice = slice(None)  # a tenth quicker than a list of all
             scores = rows.vectors @ query
         else:
