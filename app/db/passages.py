@@ -53,10 +53,6 @@ class PassageRepository:
         self._session = session
         self._is_sqlite = session.get_bind().dialect.name == "sqlite"
 
-    def replace(self, source: Source, *, space: str, passages: Sequence[NewPassage]) -> bool:
-        """Store one document's passages; as `replace_many`."""
-        return self.replace_many([(source, passages)], space)[0]
-
     def replace_many(
         self, made: Sequence[tuple[Source, Sequence[NewPassage]]], space: str
     ) -> list[bool]:

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -331,17 +330,6 @@ async def test_a_document_that_is_named_twice_has_one_set_of_passages(database: 
     of = await source(database)
     assert await put(database, [(of, passages(1, 2)), (of, passages(3))]) == [True, True]
     assert await stored(database) == [(of.key, 0, 0, 3)]
-
-
-async def test_a_single_document_is_replaced_alike(database: Database) -> None:
-    of = await source(database)
-
-    def work(session: Session) -> list[bool]:
-        repository = PassageRepository(session)
-        stale = replace(of, revision=2)
-        return [repository.replace(s, space=SPACE, passages=passages(1)) for s in (of, stale)]
-
-    assert await database.run(work) == [True, False]
 
 
 async def test_text_is_never_read_as_sql(database: Database) -> None:
