@@ -180,6 +180,7 @@ async def test_pages_of_other_origins_may_call_only_where_that_is_set(tmp_path: 
     assert "access-control-allow-origin" not in foreign.headers
 
 
+@pytest.mark.system
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     # Under the name that the document's examples use, so that it tests more than 404.
     models = FAKE.replace("dummy", "sentiment")

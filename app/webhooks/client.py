@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from ipaddress import ip_address
 
 import httpcore2
@@ -130,6 +131,12 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
         return addresses
 
 
+@cache
+def _system_certificates() -> ssl.SSLContext:
+    """Read them once for the process: that takes 20 ms."""
+    return httpcore2.default_ssl_context()
+
+
 class WebhookClient:
     """Posts webhooks. Proxies of the environment aren't used, redirects not followed.
 
@@ -148,7 +155,7 @@ class WebhookClient:
         timeout_s: float = TOTAL_S,
     ) -> None:
         self._network = network
-        self._trusted = trusted or httpcore2.default_ssl_context()
+        self._trusted = trusted or _system_certificates()
         self._timeout_s = timeout_s
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
