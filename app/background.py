@@ -1,7 +1,8 @@
 """Work that goes on beside a block of code, and ends with it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -16,3 +17,11 @@ async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def regularly(work: Callable[[], Awaitable[object]], *, every_s: float) -> None:
+    """Do work again and again; replicas that started together don't do it together."""
+    await asyncio.sleep(every_s * random.random())  # noqa: S311  # no secret
+    while True:
+        await work()
+        await asyncio.sleep(every_s)

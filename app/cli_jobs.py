@@ -1,6 +1,5 @@
 """The `app jobs` commands: jobs of a running service, and what webhooks are signed with."""
 
-import asyncio
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -9,8 +8,17 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli_options import DEFAULT_URL, Json, Key, Url, connected, fail, show, show_json
-from app.errors import ServiceError, StartupError
+from app.cli_options import (
+    DEFAULT_URL,
+    Json,
+    Key,
+    Url,
+    connected,
+    fail,
+    show,
+    show_json,
+    with_database,
+)
 
 if TYPE_CHECKING:
     from app.client import Client
@@ -154,26 +162,11 @@ def list_jobs(
 @cli.command("secret", epilog="Example: SECRET=$(app jobs secret)")
 def print_secret(*, as_json: Json = False) -> None:
     """Print what webhooks are signed with, alone on standard output; see docs/webhooks.md."""
-    from app.db.schema import upgrade
-    from app.db.session import Database
     from app.services.webhooks import stored_secret
     from app.settings import load_settings
 
-    settings = load_settings()
-
-    async def read() -> str:
-        database = Database(settings.sql_url, timeout_s=settings.database_timeout_ms / 1000)
-        try:
-            if database.dialect == "sqlite":
-                await asyncio.to_thread(upgrade, database)
-            return await stored_secret(database)
-        except ServiceError as failure:
-            raise StartupError(failure.detail) from None
-        finally:
-            await database.close()
-
-    given = settings.webhook_secret
-    secret = given.get_secret_value() if given else asyncio.run(read())
+    given = load_settings().webhook_secret
+    secret = given.get_secret_value() if given else with_database(stored_secret)
     if as_json:
         show_json({"secret": secret})
     else:

@@ -1,15 +1,13 @@
 """Deletes jobs that finished long ago, every so often, one at a time."""
 
-import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 from sqlalchemy.orm import Session
 
-from app.background import beside
+from app.background import beside, regularly
 from app.db.jobs import JobRepository
 from app.db.session import Database
 
@@ -59,12 +57,7 @@ class JobRetention:
 
     async def _run(self, after: Callable[[], Awaitable[object]]) -> None:
         await after()
-        # Replicas that started together don't delete together.
-        pause_s = self._every_s * random.random()  # noqa: S311  # no secret
-        while True:
-            await asyncio.sleep(pause_s)
-            await self.apply()
-            pause_s = self._every_s
+        await regularly(self.apply, every_s=self._every_s)
 
 
 def _delete_one(session: Session, *, age_s: float) -> int:

@@ -1,14 +1,12 @@
 """Deletes old predictions every so often, a few at a time."""
 
-import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from app.background import beside
+from app.background import beside, regularly
 from app.db.retention import trim
 from app.db.session import Database
 from app.observability.metrics import Metrics
@@ -73,7 +71,7 @@ class Retention:
         if self._policy.keeps_all:
             yield
             return
-        async with beside(self._run()):
+        async with beside(regularly(self.apply, every_s=self._policy.every_s)):
             yield
 
     async def apply(self) -> None:
@@ -91,11 +89,3 @@ class Retention:
         self._deleted.inc(deleted)
         if deleted:
             log.info("predictions_deleted", extra={"count": deleted})
-
-    async def _run(self) -> None:
-        # Replicas that started together don't delete together.
-        pause_s = self._policy.every_s * random.random()  # noqa: S311  # no secret
-        while True:
-            await asyncio.sleep(pause_s)
-            await self.apply()
-            pause_s = self._policy.every_s
