@@ -43,7 +43,7 @@ class OpenAiServer:
     def __init__(self, *behaviours: "Behaviour") -> None:
         self.requests: list[Recorded] = []
         self.go = Event()  # what `hold` waits for
-        self.left = Event()  # a client has closed its connection while `hold` waited
+        self.left = Event()  # a client has closed its connection before the end
         self.ended = Event()  # a connection is over
         self.connections: set[socket.socket] = set()  # that are open
         self.accepted = 0  # connections so far
@@ -133,7 +133,11 @@ class Exchange:
 
     def send(self, data: bytes) -> None:
         """Send a piece of the stream."""
-        self._handler.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        try:
+            self._handler.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        except OSError:
+            self.server.left.set()
+            raise
 
     def event(self, content: object) -> None:
         """Send an object as an event."""

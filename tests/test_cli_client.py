@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import socket
 import subprocess
 import threading
@@ -232,6 +233,11 @@ def test_an_answer_that_breaks_off_says_why(served: Service) -> None:
     assert done.stdout == "one two\n"
 
 
+def hear_ctrl_c() -> None:
+    """What runs in the background of a shell is born deaf to Ctrl-C; so may these tests be."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command on a terminal: what it prints, and who types."""
 
@@ -247,6 +253,7 @@ class Terminal:
                 served.log_file.parent, app_url=served.url, app_key=KEY, term="xterm", columns=100
             ),
             start_new_session=True,
+            preexec_fn=hear_ctrl_c,  # noqa: PLW1509  # it does nothing else
         )
 
     def type(self, text: str) -> None:
