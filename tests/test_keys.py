@@ -210,6 +210,34 @@ async def test_while_sql_is_away_only_the_first_request_waits_for_it() -> None:
                 await keys.verify(known)
 
 
+async def is_valid(keys: KeyService, text: str) -> bool:
+    try:
+        await keys.verify(text)
+    except UnauthorizedError:
+        return False
+    return True
+
+
+async def test_a_database_that_hangs_holds_a_known_key_up_for_a_moment_only() -> None:
+    clock = Clock()
+    with postgres() as server, server.database() as url:
+        async with migrated(url, timeout_s=3) as database:
+            keys = make(database, clock)
+            key, known = await keys.create(wanted())
+            await keys.verify(known)
+            assert server.server is not None
+            with server.server.frozen():
+                clock.now_s += 5
+                async with asyncio.timeout(1):
+                    await asyncio.gather(*(keys.verify(known) for _ in range(50)))
+                    await keys.verify(known)
+                assert database.is_answering, "its own timeout hasn't come yet"
+            await make(database).revoke(key.id)
+            while await is_valid(keys, known):
+                clock.now_s += 5
+                await asyncio.sleep(0.02)  # the question of before is still open
+
+
 async def test_made_up_prefixes_dont_push_known_keys_out(tmp_path: Any) -> None:
     from app.services import keys as module
 

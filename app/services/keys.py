@@ -31,6 +31,8 @@ KEY_FORMAT = re.compile(rf"({BRAND}_[0-9a-f]{{{2 * PREFIX_BYTES}}})_([A-Za-z0-9_
 # What an unknown key is compared with, so that it takes as long as a known one.
 NO_HASH = "0" * 64
 MAX_REMEMBERED = 10_000
+# A look at one row takes a millisecond: a database that needs so much longer doesn't answer.
+PATIENCE_S = 0.25
 
 
 class Scope(StrEnum):
@@ -82,6 +84,14 @@ class _Seen:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What the database is being asked, and since when."""
+
+    task: asyncio.Task[ApiKey | None]
+    since_s: float
+
+
 class KeyService:
     """Makes and verifies keys.
 
@@ -109,7 +119,7 @@ class KeyService:
         self._stale_s = stale_s
         self._clock = clock
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
-        self._asking: dict[str, asyncio.Task[ApiKey | None]] = {}
+        self._asking: dict[str, _Question] = {}
 
     async def create(self, wanted: WantedKey) -> tuple[ApiKey, str]:
         """Store a new key; return it, and its text, which is never to be had again.
@@ -191,15 +201,16 @@ class KeyService:
         if seen and age_s < self._cache_s:
             return seen.key
         asked = self._ask(prefix)
-        is_believed = seen is not None and age_s < self._stale_s
-        if seen and is_believed and not self._database.is_answering:
-            return seen.key  # or every request would wait for a timeout
-        try:
+        if seen is None or age_s >= self._stale_s:
             # One who leaves must not take the answer away from the others.
-            return await asyncio.shield(asked)
+            return await asyncio.shield(asked.task)
+        patience_s = asked.since_s + PATIENCE_S - time.monotonic()
+        if not self._database.is_answering or patience_s <= 0:
+            return seen.key  # or every request would wait
+        await asyncio.wait({asked.task}, timeout=patience_s)
+        try:
+            return asked.task.result() if asked.task.done() else seen.key
         except DatabaseUnavailableError:
-            if seen is None or not is_believed:
-                raise
             return seen.key
 
     def _forget_one(self) -> None:
@@ -207,14 +218,14 @@ class KeyService:
         unknown = (prefix for prefix, seen in self._seen.items() if seen.key is None)
         del self._seen[next(unknown, next(iter(self._seen)))]
 
-    def _ask(self, prefix: str) -> asyncio.Task[ApiKey | None]:
+    def _ask(self, prefix: str) -> _Question:
         """Ask the database, once for all who want to know at this moment."""
-        task = self._asking.get(prefix)
-        if task is None:
-            task = asyncio.create_task(self._learn(prefix))
-            self._asking[prefix] = task
-            task.add_done_callback(lambda ended: self._asked(prefix, ended))
-        return task
+        asked = self._asking.get(prefix)
+        if asked is None:
+            asked = _Question(asyncio.create_task(self._learn(prefix)), time.monotonic())
+            self._asking[prefix] = asked
+            asked.task.add_done_callback(lambda ended: self._asked(prefix, ended))
+        return asked
 
     def _asked(self, prefix: str, ended: asyncio.Task[ApiKey | None]) -> None:
         del self._asking[prefix]
