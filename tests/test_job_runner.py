@@ -1,6 +1,7 @@
 """A worker's way through a job, on both databases, with an embedder that the test controls."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class LineEmbedder:
     space: str = "lines@1"
     before: Callable[[Sequence[str]], Any] | None = None
     calls: list[list[str]] = field(default_factory=list)
+    is_broken: bool = False
 
     def spans(self, text: str) -> list[Span]:
         ends = [i + 1 for i, letter in enumerate(text) if letter == "\n"] + [len(text)]
@@ -232,6 +234,31 @@ async def test_an_engine_that_raises_is_an_attempt_that_failed(database_url: str
         assert (job.status, job.error_code) == (JobStatus.FAILED, "internal_error")
         assert "broken" not in (job.error or ""), "messages may quote the text"
         assert attempts(it.metrics, "failed") == 2
+
+
+class HangingTokeniser(LineEmbedder):
+    """Cuts nothing until the test says so."""
+
+    go: threading.Event
+
+    def spans(self, text: str) -> list[Span]:
+        self.go.wait(TIMEOUT_S)
+        return super().spans(text)
+
+
+async def test_a_tokeniser_that_hangs_is_an_attempt_that_failed_and_the_end_of_the_worker(
+    database_url: str,
+) -> None:
+    async with bench(database_url) as it:
+        await it.submit(await it.store("a", "b"))
+        hanging = HangingTokeniser()
+        hanging.go = threading.Event()
+        assert await it.runner(hanging, batch=BatchBounds(cut_s=0.1)).run_next()
+        hanging.go.set()
+        assert hanging.is_broken
+        job = await it.job()
+        assert (job.status, job.failed, job.error_code) == (JobStatus.QUEUED, 0, "engine_failed")
+        assert attempts(it.metrics, "failed") == 1
 
 
 @pytest.mark.parametrize("failure", [ModelNotFoundError("none"), EngineError("no file")])

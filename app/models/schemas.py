@@ -39,6 +39,11 @@ class Response(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
+# Of lists whose pages begin after a row's key.
+KeyCursor = Annotated[
+    str | None,
+    Field(pattern=r"^[1-9][0-9]{0,17}$", description="The `next` of the page before."),
+]
 ModelName = Annotated[
     str | None,
     Field(max_length=MAX_NAME_CHARS, description="Which model; default: the task's default one."),

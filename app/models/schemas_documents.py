@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from app.db.documents import Document, NewDocument
-from app.models.schemas import Request, Response, example
+from app.models.schemas import KeyCursor, Request, Response, example
 
 MAX_DOCUMENTS = 1_000
 MAX_TEXT_CHARS = 100_000
@@ -191,6 +191,4 @@ class DocumentsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(20, ge=1, le=MAX_PAGE, description="Documents in the page.")
-    cursor: str | None = Field(
-        None, pattern=r"^[1-9][0-9]{0,17}$", description="The `next` of the page before."
-    )
+    cursor: KeyCursor = None

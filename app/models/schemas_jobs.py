@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.db.job_values import Job, JobStatus
-from app.models.schemas import ModelName, Request, Response, example
+from app.models.schemas import KeyCursor, ModelName, Request, Response, example
 from app.models.schemas_documents import DocumentId, Documents
 
 MAX_DOC_IDS = 100_000
@@ -198,6 +198,4 @@ class JobsQuery(BaseModel):
 
     status: JobStatus | None = Field(None, description="Only with this status.")
     limit: int = Field(20, ge=1, le=MAX_PAGE, description="Jobs in the page.")
-    cursor: str | None = Field(
-        None, pattern=r"^[1-9][0-9]{0,17}$", description="The `next` of the page before."
-    )
+    cursor: KeyCursor = None

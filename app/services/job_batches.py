@@ -21,11 +21,12 @@ from app.services.chunks import Span
 Row = FloatArray | ServiceError
 # A long document has hundreds of passages, and each costs PostgreSQL's index milliseconds.
 STORE_TIMEOUT_S = 60.0
-CUT_TIMEOUT_S = 60.0  # a hundred thousand characters take a tokeniser a tenth of a second
 
 
 class JobEmbedder(Protocol):
-    """A model as a job needs it."""
+    """A model as a job needs it; `is_broken` says that this process can't use it any more."""
+
+    is_broken: bool
 
     @property
     def space(self) -> str:
@@ -49,11 +50,13 @@ class BatchBounds:
         documents: at most.
         chars: at most, unless a single document has more; some 10,000 tokens, which take a second
             on two cores, so that progress shows and a cancelled job stops soon.
+        cut_s: seconds that cutting them into passages may take, which takes a tenth of one.
 
     """
 
     documents: int = 128
     chars: int = 40_000
+    cut_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +109,10 @@ class JobBatches:
             return None
         self._after = kept[-1].ordinal
         try:
-            async with asyncio.timeout(CUT_TIMEOUT_S):
+            async with asyncio.timeout(self._bounds.cut_s):
                 return await asyncio.to_thread(_cut, kept, sources, embedder)
         except TimeoutError:
+            embedder.is_broken = True  # and its thread is lost
             raise EngineError("The tokeniser hangs.") from None
 
     def start_again(self) -> bool:
