@@ -32,7 +32,7 @@ class Receiver:
     connections: int = 0
     answers: list[int | Behave] = field(default_factory=list)
     got: asyncio.Queue[Delivery] = field(default_factory=asyncio.Queue)
-    _serving: set[asyncio.Task[None]] = field(default_factory=set)
+    _serving: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -40,11 +40,12 @@ class Receiver:
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._serving.add(asyncio.create_task(self._serve(reader, writer)))
+        self._serving[asyncio.create_task(self._serve(reader, writer))] = writer
 
     async def close(self) -> None:
-        for task in self._serving:
+        for task, writer in self._serving.items():
             task.cancel()
+            writer.close()  # the task may not have begun
         await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

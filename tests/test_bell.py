@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -148,27 +148,12 @@ async def test_a_service_whose_broker_is_away_takes_jobs_and_says_so(tmp_path: P
             assert len((await client.get("/jobs")).json()["jobs"]) == 3
 
 
-@asynccontextmanager
-async def silent_server() -> AsyncIterator[int]:
-    """Give the port of a server that never answers."""
-
-    async def ignore(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await over.wait()
-        writer.close()
-
-    over = asyncio.Event()
-    server = await asyncio.start_server(ignore, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        over.set()
-        server.close()
-        await server.wait_closed()
-
-
 async def test_a_bell_that_is_closed_keeps_nobody_waiting() -> None:
-    async with silent_server() as port:
-        bell = CeleryBell(f"redis://127.0.0.1:{port}/0", metrics=Metrics())
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # is connected to, and never answers
+        bell = CeleryBell(
+            f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
+            metrics=Metrics(),
+        )
         await bell.ring()
         async with asyncio.timeout(1):
             await asyncio.to_thread(bell.close)
