@@ -36,7 +36,8 @@ from app.middleware.disconnect import DisconnectMiddleware
 from app.middleware.logging import RequestLogMiddleware
 from app.models.catalog import read_catalog
 from app.observability.metrics import Metrics
-from app.runtime import OnFatal, open_runtime
+from app.runtime.opening import open_runtime
+from app.runtime.watching import OnFatal
 from app.settings import Settings, load_settings
 
 DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."

@@ -17,7 +17,7 @@ from app.drain import LAST_LINE_S, Drain, LastAnswers
 from app.errors import NotReadyError, StartupError
 from app.main import create_app
 from app.protocol import BoundedHttpProtocol
-from app.runtime import Runtime
+from app.runtime.runtime import Runtime
 from app.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from app.jobs.policy import RetryPolicy
 from app.models.catalog import Catalog, read_catalog
 from app.observability.metrics import Metrics
 from app.parent import die_with_parent
-from app.runtime_parts import make_load, open_database
+from app.runtime.parts import make_load, open_database
 from app.services.job_embedders import JobEmbedders
 from app.services.job_runner import JobRunner, RunnerPolicy
 from app.settings import Settings

@@ -270,7 +270,7 @@ from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 from app.models.catalog import read_catalog
 from app.observability.metrics import Metrics
-from app.runtime_parts import make_load
+from app.runtime.parts import make_load
 from app.settings import load_settings
 settings = load_settings()
 catalog = read_catalog(settings.models_file)

@@ -14,7 +14,7 @@ from app.errors import StartupError
 from app.main import create_app
 from app.models.registry import Served
 from app.observability.metrics import Metrics
-from app.runtime import Runtime
+from app.runtime.runtime import Runtime
 from app.settings import Settings
 
 FAKE = """

@@ -22,7 +22,7 @@ from process import APP, Service, environment, service
 from typer.testing import CliRunner
 
 from app import client
-from app.cli import EXIT_UNFINISHED, cli
+from app.cli.main import EXIT_UNFINISHED, cli
 from app.client import Client, NoServiceError
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "cli.md"

@@ -10,8 +10,8 @@ from passages import SPACE, store
 from process import environment
 from typer.testing import CliRunner, Result
 
-from app.cli import cli
-from app.cli_db import DELETED_AT_ONCE
+from app.cli.db import DELETED_AT_ONCE
+from app.cli.main import cli
 from app.errors import StartupError
 
 OLD = "minilm@0"

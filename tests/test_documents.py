@@ -19,7 +19,7 @@ from app.db.documents import DocumentRepository
 from app.db.passages import NewPassage, PassageRepository
 from app.db.schema import upgrade
 from app.models.schemas_documents import DocumentInfo, DocumentList
-from app.runtime import Runtime
+from app.runtime.runtime import Runtime
 
 ADMIN = "an-admin-key-of-the-fleet"
 TEXT = "é 🙂 \u2028 a text"

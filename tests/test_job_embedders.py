@@ -19,7 +19,7 @@ from app.errors import DeadlineExceededError, EngineError, InferenceFailedError,
 from app.models.catalog import ModelSpec, read_catalog
 from app.models.registry import Served
 from app.observability.metrics import Metrics
-from app.runtime_parts import make_load
+from app.runtime.parts import make_load
 from app.services.job_embedders import JobEmbedders, LoadedEmbedder
 
 LATE_S = 30.0

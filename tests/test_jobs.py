@@ -19,7 +19,7 @@ from app.db.documents import DocumentRepository
 from app.db.job_values import Item, ItemState, Job
 from app.jobs.bell import Bell
 from app.models.schemas_jobs import MAX_DOC_IDS, JobInfo
-from app.runtime import Runtime
+from app.runtime.runtime import Runtime
 from app.services.jobs import JobService
 
 ADMIN = "an-admin-key-of-the-fleet"

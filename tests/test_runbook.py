@@ -13,7 +13,7 @@ import yaml
 from databases import migrated, says
 from serving import FAKE, serving
 
-from app.cli import cli
+from app.cli.main import cli
 from app.settings import Settings
 from scripts.check_monitoring import (
     DASHBOARD,

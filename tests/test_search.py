@@ -18,7 +18,7 @@ from app.db.documents import DocumentRepository, NewDocument
 from app.db.passages import NewPassage, PassageRepository
 from app.engines.base import Task
 from app.errors import OverloadedError
-from app.runtime import Runtime
+from app.runtime.runtime import Runtime
 from app.vectors.base import Hit, Query
 
 EMBEDDER = """

@@ -20,7 +20,7 @@ from serving import FAKE, make_settings
 
 from app.drain import CLOSE_S, HURRY_S, LAST_LINE_S, OVERDUE_S, Drain
 from app.errors import EngineError
-from app.runtime import Runtime
+from app.runtime.runtime import Runtime
 from app.server import Server, make_server, serve
 
 TIMEOUT_S = 20.0
@@ -359,7 +359,7 @@ async def test_an_end_that_takes_longer_than_all_its_phases_is_cut_short(tmp_pat
 
 
 def test_a_process_that_is_cut_short_says_so() -> None:
-    command = "from app.cli import leave_unfinished; leave_unfinished()"
+    command = "from app.cli.main import leave_unfinished; leave_unfinished()"
     ended = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True, check=False
     )

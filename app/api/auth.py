@@ -10,7 +10,7 @@ from app.api.callers import caller_address, limited_address
 from app.api.deps import RuntimeDep
 from app.errors import ForbiddenError, UnauthorizedError
 from app.limits.limit import parse
-from app.runtime import Runtime
+from app.runtime.runtime import Runtime
 from app.services.keys import Caller, Scope
 
 # Wrong keys from one address; a person mistypes a few times, a guesser doesn't stop there.

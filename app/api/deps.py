@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from app.batching.deadline import Deadline
 from app.errors import InvalidRequestError, MalformedJsonError, UnsupportedMediaTypeError
 from app.models.registry import ModelRegistry
-from app.runtime import Runtime
+from app.runtime.runtime import Runtime
 from app.services.embeddings import EmbeddingService
 from app.services.inference import InferenceService
 from app.services.streaming import ChatService

@@ -29,7 +29,7 @@ from app.errors import (
 from app.models.error_bodies import problem
 from app.models.schemas_jobs import JobInfo
 from app.observability.logs import request_id
-from app.runtime import Runtime
+from app.runtime.runtime import Runtime
 from app.services.keys import Scope
 from app.services.scopes import CollectionScope
 

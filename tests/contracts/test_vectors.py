@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.db.documents import DocumentRepository, NewDocument
 from app.db.session import Database
 from app.observability.metrics import Metrics
-from app.runtime_search import open_index
+from app.runtime.search import open_index
 from app.vectors.base import Hit, Query, VectorIndex
 from app.vectors.filters import Filter, OneOf, Range
 

@@ -1,4 +1,4 @@
-"""The `app` command."""
+"""The `app` command, put together."""
 
 import logging
 import os
@@ -9,17 +9,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app import cli_client, cli_db, cli_doctor, cli_jobs, cli_keys
-from app.cli_options import Json, Key, show_json
+from app.cli import client, db, doctor, jobs, keys
+from app.cli.options import Json, Key, show_json
 from app.errors import StartupError
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the catalogue.")
 cli.add_typer(models_cli, name="models")
-cli.add_typer(cli_keys.cli, name="keys")
-cli.command(epilog="Example: app doctor --json")(cli_doctor.doctor)
-cli.add_typer(cli_jobs.cli, name="jobs")
-cli.add_typer(cli_db.cli, name="db")
+cli.add_typer(keys.cli, name="keys")
+cli.command(epilog="Example: app doctor --json")(doctor.doctor)
+cli.add_typer(jobs.cli, name="jobs")
+cli.add_typer(db.cli, name="db")
 
 EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1
@@ -131,7 +131,7 @@ def bake_models(
         print(folder / "models.toml")
 
 
-cli_client.add_to(cli)
+client.add_to(cli)
 
 
 @cli.command(epilog="Example: app bench http://127.0.0.1:8000/predict --connections 8,64")

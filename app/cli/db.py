@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli_options import Json, show, show_json, with_database
+from app.cli.options import Json, show, show_json, with_database
 from app.errors import ServiceError, StartupError
 
 if TYPE_CHECKING:

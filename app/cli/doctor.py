@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli_options import Json, show_json
+from app.cli.options import Json, show_json
 from app.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli_options import (
+from app.cli.options import (
     DEFAULT_URL,
     Json,
     Key,

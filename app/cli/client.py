@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli_options import (
+from app.cli.options import (
     DEFAULT_URL,
     Json,
     Key,

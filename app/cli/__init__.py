@@ -1,0 +1,1 @@
+"""The `app` command: each module holds the commands of one subject, `main` puts them together."""

@@ -1,0 +1,81 @@
+"""What goes on beside a runtime: loading its models, watching its database and its event loop."""
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Callable
+
+from app.errors import DatabaseUnavailableError, SchemaError, SettingsError, StartupError
+from app.runtime.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+LAG_CHECK_S = 0.25
+DATABASE_CHECK_S = 5.0
+OnFatal = Callable[[StartupError], None]
+
+
+async def load_models(runtime: Runtime, on_fatal: OnFatal) -> None:
+    """Load all models; a required one that fails ends the process, by way of `on_fatal`."""
+    try:
+        await runtime.registry.load_all()
+    except StartupError as failure:
+        log.critical("startup_failed", extra={"code": failure.reason, "reason": str(failure)})
+        on_fatal(failure)
+        return
+    # What is loaded stays: the collector need not walk it again at every full collection.
+    gc.collect()
+    gc.freeze()
+    runtime.loaded.set()
+    log.info("models_loaded", extra={"models": len(runtime.registry.entries)})
+
+
+async def watch_database(runtime: Runtime, on_fatal: OnFatal) -> None:
+    """Migrate SQLite, see that somebody has a key, and from then on tell whether SQL answers."""
+    try:
+        if runtime.database.dialect == "sqlite":
+            from app.db.schema import upgrade  # noqa: PLC0415  # it imports Alembic
+
+            await asyncio.to_thread(upgrade, runtime.database)
+        await _refuse_without_keys(runtime)
+    except (DatabaseUnavailableError, SchemaError) as failure:
+        log.warning("database_not_ready", extra={"reason": str(failure)})
+    except StartupError as failure:
+        on_fatal(failure)
+        return
+    while True:
+        runtime.database_problem = await runtime.database.check()
+        runtime.stored.set()
+        await asyncio.sleep(DATABASE_CHECK_S)
+
+
+async def _refuse_without_keys(runtime: Runtime) -> None:
+    """Don't start a service that nobody can use, or that waits for somebody to make it open.
+
+    Raises:
+        SettingsError: it needs a key, and there is none.
+
+    """
+    settings = runtime.settings
+    if not settings.needs_key or settings.is_loopback or settings.admin_key is not None:
+        return
+    if not await runtime.keys.list(before_id=None, limit=1):
+        raise SettingsError(
+            "HOST can be reached by others, and there is no key: set ADMIN_KEY, or make one with"
+            " `app keys create`"
+        )
+
+
+async def watch_lag(runtime: Runtime) -> None:
+    """Measure how late the event loop wakes up; what blocks it shows here first."""
+    while True:
+        due = time.monotonic() + LAG_CHECK_S
+        await asyncio.sleep(LAG_CHECK_S)
+        runtime.loop_lag_s = max(0.0, time.monotonic() - due)
+        runtime.metrics.event_loop_lag_seconds.set(runtime.loop_lag_s)
+        runtime.metrics.event_loop_tasks.set(len(asyncio.all_tasks()))
+        for entry in runtime.registry.entries:
+            if entry.served:
+                age_s = entry.served.model.longest_call_s()
+                runtime.metrics.heartbeat_age_seconds.labels(entry.spec.name).set(age_s)
