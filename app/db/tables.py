@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON, TypeEngine
 
 # The newest migration; revisions are numbers of four digits, so that older ones are smaller.
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -193,7 +193,8 @@ class PassageRow(Base):
     is the document's: a search reads no other table to tell whose a vector is.
 
     The migration makes more than is said here: on PostgreSQL an HNSW index for vectors of the
-    default embedder's length, on SQLite the table `deleted_passages` that a trigger fills.
+    default embedder's length, on SQLite the table `deleted_passages` that a trigger fills and
+    bounds.
     """
 
     __tablename__ = "passages"

@@ -3,24 +3,20 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import LargeBinary, Row, column, delete, func, select, table, type_coerce
+from sqlalchemy import LargeBinary, Row, column, func, select, table, type_coerce
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
 from app.db.tables import PassageRow
-from app.errors import DatabaseUnavailableError
 from app.vectors.matrix import IntArray, Matrix, Passages
 
 # Rows of one read: 8 MB at 384 dimensions.
 CHUNK = 5_000
-# Deletions that are kept for others; whoever is further behind reads everything again.
-MAX_DELETIONS = 50_000
 
-# Filled by a trigger; see migration 0002.
+# Filled by a trigger, which forgets the oldest; see migration 0004.
 DELETED = table("deleted_passages", column("id"), column("passage_id"))
 
 
@@ -33,8 +29,7 @@ class _Changes:
     deleted: IntArray  # ids of passages
     deletion: int  # seen now
     is_all: bool
-    is_behind: bool  # deletions are missing
-    deletions: int  # that are kept
+    is_behind: bool  # deletions are missing: everything is read again
 
 
 class PassageCache:
@@ -103,9 +98,6 @@ class PassageCache:
             self._passage, self._deletion = changes.passage, changes.deletion
             if changes.is_all:
                 break
-        if changes.deletions > 2 * MAX_DELETIONS:
-            with suppress(DatabaseUnavailableError):  # the next one does it
-                await self._database.run(_forget_deletions)
 
     def _read(self, session: Session) -> _Changes:
         # Each is one look at the end of a table; one statement for both ends would read it all.
@@ -122,7 +114,6 @@ class PassageCache:
             deletion=last,
             is_all=is_all,
             is_behind=first > seen + 1,
-            deletions=last - first,
         )
 
     def _new_passages(self, session: Session) -> Sequence[Row[int, int, int, bytes]]:
@@ -166,8 +157,3 @@ class PassageCache:
 def _deleted(session: Session, seen: int) -> IntArray:
     asked = select(DELETED.c.passage_id).where(DELETED.c.id > seen)
     return np.array(session.scalars(asked).all(), np.int64)
-
-
-def _forget_deletions(session: Session) -> None:
-    last = session.scalar(select(func.max(DELETED.c.id))) or 0
-    session.execute(delete(DELETED).where(DELETED.c.id <= last - MAX_DELETIONS))
