@@ -40,6 +40,7 @@ HURRY_POLL_S = 0.1
 HURRY_S = 10.0
 EXIT_OK = 0
 EXIT_BROKEN = 70  # EX_SOFTWARE of sysexits.h
+COUNTER_BYTES = 8
 WORKING, STOPPING, HURRYING = range(3)  # after the batch; now
 
 
@@ -125,8 +126,9 @@ class Worker:
         self._settings = settings
         self._catalog = read_catalog(settings.models_file)
         self._redis_url = redis_url
-        # A byte that the child sees too. Without a lock: a child that is killed would keep it.
+        # Memory that the child sees too. Without locks: a child that is killed would keep them.
         self._phase = mmap.mmap(-1, 1)
+        self._children = mmap.mmap(-1, COUNTER_BYTES)  # how many there were before
         self._timer: threading.Timer | None = None
         self._shop: Shop | None = None
         self._metrics: Metrics | None = None
@@ -177,6 +179,9 @@ class Worker:
         """Run in the child, before its first message."""
         die_with_parent(self._pid)
         self._metrics = Metrics()
+        before = int.from_bytes(self._children[:], "little")
+        self._metrics.worker_restarts.inc(before)
+        self._children[:] = (before + 1).to_bytes(COUNTER_BYTES, "little")
         if self._settings.worker_metrics_port is not None:
             self._serve_metrics(self._metrics, self._settings.worker_metrics_port)
 

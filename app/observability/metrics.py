@@ -255,6 +255,11 @@ class Metrics:
         self.job_items = self._counter(
             "job_items_total", "Documents of jobs, by what became of them.", ["state"]
         )
+        self.worker_restarts = self._counter(
+            "worker_restarts_total",
+            "Times that the process of a worker that runs jobs was replaced: its engine was broken,"
+            " or it was killed.",
+        )
         self.embedded_restarts = self._counter(
             "embedded_restarts_total",
             "Times that a process which the service runs itself was started again.",

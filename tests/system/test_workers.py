@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from process import APP, DATA, STOP_TIMEOUT_S, environment, service
-from servers import Postgres, Valkey
+from servers import Postgres, Valkey, free_port
 from workers import EMBEDDER, below, finish, has_worker, is_alive, job, submit, until, worker
 
 pytestmark = pytest.mark.system
@@ -87,6 +87,15 @@ def test_a_killed_valkey_loses_no_job(tmp_path: Path) -> None:
         assert {finish(made, name)["status"] for name in (first, second)} == {"succeeded"}
 
 
+def replaced(port: int) -> float:
+    """Return what a worker's metrics say of its children; 0 while there is none."""
+    try:
+        page = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    except httpx2.TransportError:
+        return 0
+    return float(page.partition("\nmlapi_worker_restarts_total ")[2].partition("\n")[0])
+
+
 def test_a_worker_whose_engine_is_broken_is_replaced_and_blames_no_document(
     tmp_path: Path, postgres: Postgres, valkey: Valkey
 ) -> None:
@@ -100,8 +109,10 @@ def test_a_worker_whose_engine_is_broken_is_replaced_and_blames_no_document(
             made.wait_ready()
             job_id = submit(made, 20, "good text")
             log = tmp_path / "worker.log"
-            with worker(tmp_path, **shared, models_file=broken) as hand:
+            port = free_port()
+            with worker(tmp_path, **shared, models_file=broken, worker_metrics_port=port) as hand:
                 until(lambda: log.read_text().count("worker_broken") >= 2, made.log)
+                until(lambda: replaced(port) >= 2, made.log)
                 hand.send_signal(signal.SIGTERM)
                 assert hand.wait(STOP_TIMEOUT_S) == 0
             seen = job(made, job_id)
