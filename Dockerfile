@@ -1,7 +1,8 @@
-# Three images; docs/image.md says how to build, size up and run them.
-#   api     serves on CPUs: models are converted while it is built, so that torch stays behind
-#   worker  the same files with another command
-#   gpu     with torch, for NVIDIA's GPUs
+# Four images; docs/image.md says how to build, size up and run them.
+#   api         serves on CPUs: models are converted while it is built, so that torch stays behind
+#   worker      the same files with another command
+#   gpu         with torch, for NVIDIA's GPUs
+#   gpu-worker  the same files with another command
 # Without a syntax line and without links any builder reads it, and needs no image but the base.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -82,6 +83,14 @@ FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=full /opt/venv /opt/venv
+
+# What makes a worker of an image: a stage can't be made of two, so it stands here twice.
+FROM gpu AS gpu-worker
+ENV WORKER_METRICS_PORT=9100
+EXPOSE 9100
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", \
+    "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ[\"WORKER_METRICS_PORT\"]}/metrics', timeout=4)"]
+CMD ["app", "worker"]
 
 FROM cpu AS worker
 ENV WORKER_METRICS_PORT=9100

@@ -33,6 +33,8 @@ ECS = DEPLOY / "ecs"
 TEMPLATE = DEPLOY / "cloudformation" / "ml-api.yaml"
 PARAMETERS = DEPLOY / "cloudformation" / "parameters.json"
 README = DEPLOY / "README.md"
+SHELL = DEPLOY / "aws.sh"
+RUNBOOK = DEPLOY.parent / "docs" / "runbook.md"
 DOCKERFILE = DEPLOY.parent / "Dockerfile"
 REGION = "eu-central-1"
 # File in deploy/ecs/ -> the same in the template.
@@ -125,14 +127,14 @@ def find_in_roles(template: Json) -> Iterator[str]:
     for name in TWINS.values():
         properties = resources[name]["Properties"]
         role = properties["ExecutionRoleArn"]["Fn::GetAtt"][0]
-        readable = {
-            resource["Ref"]
+        readable = [
+            resource
             for statement in _statements(resources[role])
             if statement["Action"] == "secretsmanager:GetSecretValue"
             for resource in statement["Resource"]
-        }
+        ]
         for secret in properties["ContainerDefinitions"][0]["Secrets"]:
-            if secret["ValueFrom"]["Ref"] not in readable:
+            if secret["ValueFrom"] not in readable:
                 yield f"{role} may not read {secret['Name']}"
     for name, resource in resources.items():
         for statement in _statements(resource):
@@ -187,14 +189,15 @@ def find_everything(template: Json) -> Iterator[str]:
     yield from find_in_image(DOCKERFILE.read_text(encoding="utf-8"))
     readme = README.read_text(encoding="utf-8")
     yield from find_in_readme([path.read_text(encoding="utf-8") for path in ECS.iterdir()], readme)
-    yield from find_in_commands(readme, template)
+    for path in (README, RUNBOOK, SHELL):
+        yield from find_in_commands(path.name, path.read_text(encoding="utf-8"), template)
 
 
 def report(said: list[str]) -> None:
     """Exit with the findings, if there are any."""
     if said:
         sys.exit("deploy/ is wrong:\n" + "\n".join(said))
-    print("deploy: the template, the task definitions and the README's commands are right")
+    print("deploy: the template, the task definitions and the documents' commands are right")
 
 
 def main() -> None:

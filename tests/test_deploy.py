@@ -5,7 +5,6 @@ import copy
 import json
 import re
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,9 @@ from scripts.deploy_commands import find_in_commands
 from scripts.deploy_tasks import Json, Task, find_in_task, hide_placeholders, template_task
 
 Change = Callable[[Json], Any]
+SECURITY_GROUP = "AWS::EC2::SecurityGroup"
+# docs.aws.amazon.com, AWS::EC2::SecurityGroup, GroupDescription and Egress.
+TAKEN_BY_EC2 = re.compile(r"[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{1,255}")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,12 @@ def changed(name: str, change: Change) -> Task:
 
 def container(definition: Json) -> Json:
     first: Json = definition["containerDefinitions"][0]
+    return first
+
+
+def container_of(resource: Json) -> Json:
+    """Return the one container of a task definition in the template."""
+    first: Json = resource["Properties"]["ContainerDefinitions"][0]
     return first
 
 
@@ -104,6 +112,11 @@ def test_all_of_it_is_right(read: Json) -> None:
             lambda d: container(d)["secrets"].append({"name": "PORT", "valueFrom": "arn"}),
             "PORT is not a secret setting",
         ),
+        (
+            lambda d: container(d)["secrets"].append({"name": "WEBHOOK_SECRT", "valueFrom": "arn"}),
+            "WEBHOOK_SECRT is not a secret setting",
+        ),
+        (lambda d: with_environment(d, OPENAI_API_KEY="sk-1"), "OPENAI_API_KEY is not a setting"),
         (lambda d: with_environment(d, LOG_FROMAT="json"), "LOG_FROMAT is not a setting"),
         (lambda d: with_environment(d, LOG_FORMAT="xml"), "log_format: Input should be"),
         (lambda d: container(d).update(stopTimeout=75), "stopTimeout of 75 s"),
@@ -189,6 +202,42 @@ def test_a_role_that_can_not_read_its_secret_is_found(template: Json) -> None:
     assert list(find_in_roles(template)) == ["WorkerExecutionRole may not read REDIS_URL"]
 
 
+def test_a_secret_of_ones_own_is_right_where_its_role_may_read_it(template: Json) -> None:
+    resources = template["Resources"]
+    arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:ml-api/OPENAI_API_KEY-a1b2c3"
+    secrets = container_of(resources["ApiTaskDefinition"])["Secrets"]
+    secrets.append({"Name": "OPENAI_API_KEY", "ValueFrom": arn})
+    assert find_in_task(template_task(template, "ApiTaskDefinition")) == []
+    assert list(find_in_roles(template)) == ["ApiExecutionRole may not read OPENAI_API_KEY"]
+    policy = resources["ApiExecutionRole"]["Properties"]["Policies"][0]
+    assert policy["PolicyName"] == "read-secrets"
+    policy["PolicyDocument"]["Statement"][0]["Resource"].append(arn)
+    assert list(find_in_roles(template)) == []
+
+
+def test_the_service_alone_reaches_out_and_models_in_the_vpc_only_by_a_parameter(
+    read: Json,
+) -> None:
+    def ways_out(name: str) -> list[Json]:
+        found: list[Json] = read["Resources"][name]["Properties"]["SecurityGroupEgress"]
+        return found
+
+    (model,) = (rule["Fn::If"] for rule in ways_out("ApiSecurityGroup") if "Fn::If" in rule)
+    assert model[0] == "HasRemoteModel"
+    assert model[1]["CidrIp"] == {"Ref": "VpcCidr"}
+    assert model[1]["FromPort"] == model[1]["ToPort"] == {"Ref": "RemoteModelPort"}
+    assert read["Parameters"]["RemoteModelPort"]["Default"] == 0
+    assert "webhooks" in ways_out("ApiSecurityGroup")[0]["Description"], "it sends them"
+    assert ways_out("WorkerSecurityGroup")[0]["Description"] == "AWS"
+
+
+def test_descriptions_of_rules_have_only_signs_that_ec2_takes(read: Json) -> None:
+    groups = [r["Properties"] for r in read["Resources"].values() if r["Type"] == SECURITY_GROUP]
+    found = re.findall(r'Description": "(.*?)"', json.dumps(groups))
+    assert len(found) > 10
+    assert [each for each in found if not TAKEN_BY_EC2.fullmatch(each)] == []
+
+
 def test_a_policy_on_everything_is_found(template: Json) -> None:
     policy = template["Resources"]["StartPolicy"]["Properties"]["PolicyDocument"]
     policy["Statement"][1]["Resource"] = "*"
@@ -234,26 +283,36 @@ def test_the_readme_sets_every_placeholder() -> None:
                 " --health-check-grace-period-seconds"
             ),
         ),
+        (
+            "aws ecs describe-tasks --query 'tasks[].{why:stopReason,exit:containers[0].exitCode}'",
+            "aws ecs describe-tasks answers nothing that is called stopReason",
+        ),
         ("aws ecs wait service-stable", "aws ecs wait service-stable doesn't exist"),
         ("echo $(output Repository)", "Repository is not an output of the stack"),
         ("deploy ImageTag=1 ApiTasks=2", "ApiTasks is not a parameter of the stack"),
+        ("echo $(parameter Tag)", "Tag is not a parameter of the stack"),
     ],
 )
 def test_commands_that_do_not_exist_are_found(read: Json, command: str, finding: str) -> None:
-    assert list(find_in_commands(f"```console\n$ {command}\n```\n", read)) == [
-        f"README.md: {finding}"
-    ]
+    text = f"```console\n$ {command}\n```\n"
+    assert list(find_in_commands("a.md", text, read)) == [f"a.md: {finding}"]
+    assert list(find_in_commands("a.sh", f"$ {command}\n", read)) == [f"a.sh: {finding}"]
 
 
-@pytest.mark.parametrize(("code", "status"), [("0", 0), ("1", 1), ("None", 1)])
-def test_a_migration_that_failed_is_followed_by_no_deployment(code: str, status: int) -> None:
+def test_what_aws_takes_a_moment_for_is_waited_for() -> None:
     readme = README.read_text("utf-8")
-    assert "deploy MigrationImageTag=$TAG && migrate && deploy ImageTag=$TAG\n" in readme
-    defined = re.search(r"(?ms)^\$ (migrate\(\) \{.*?; \})$", readme)
-    assert defined
-    said = f'aws() {{ case "$*" in *exitCode*) echo {code};; esac; }}; output() {{ :; }}'
-    script = f"{said}\n{defined[1]}\nmigrate"
-    assert subprocess.run(["bash", "-c", script], check=False).returncode == status
+
+    def in_order(*said: str) -> bool:
+        return re.search("(?s)" + ".*".join(map(re.escape, said)), readme) is not None
+
+    assert in_order(
+        *("add-role-to-instance-profile", "iam wait instance-profile-exists", "$ sleep"),
+        "ec2 run-instances",
+    )
+    assert in_order(
+        *("modify-db-instance", "$ sleep", "rds wait db-instance-available"),
+        *("put-secret-value", "force-new-deployment", "ecs wait services-stable"),
+    )
 
 
 def test_a_template_that_can_not_be_read_is_told_by_its_line(tmp_path: Path) -> None:

