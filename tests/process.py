@@ -32,6 +32,10 @@ class Service:
     log_file: Path
 
     @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8")
 
@@ -67,14 +71,15 @@ def first_line(stream: IO[str], timeout_s: float) -> str:
 
 @contextmanager
 def service(folder: Path, models: str | None = None, **settings: Any) -> Iterator[Service]:
-    """Run `app serve` on a free port in `folder`; end it when the block does."""
+    """Run `app serve` in `folder`, on a free port or on `port`; end it when the block does."""
+    port = settings.pop("port", 0)
     if models is not None:
         (folder / "models.toml").write_text(models, encoding="utf-8")
         settings["models_file"] = folder / "models.toml"
     log_file = folder / "log"
     with log_file.open("w") as log:
         process = subprocess.Popen(
-            [APP, "serve", "--port", "0"],
+            [APP, "serve", "--port", str(port)],
             cwd=folder,
             env=environment(folder, **settings),
             stdout=subprocess.PIPE,

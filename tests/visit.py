@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -76,6 +77,16 @@ class Visit:
     def choose(self, model: str) -> None:
         """Choose a model for the tab that is shown."""
         self.page.get_by_role("combobox", name="Model").select_option(model)
+
+    def drop(self, place: str, *paths: Path) -> None:
+        """Drop files or folders of this machine on an element, as from the desktop."""
+        box = self.page.locator(place).bounding_box()
+        assert box is not None
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        devtools = self.page.context.new_cdp_session(self.page)
+        for kind in ("dragEnter", "dragOver", "drop"):
+            event = {"type": kind, "x": box["x"] + 10, "y": box["y"] + 10, "data": data}
+            devtools.send("Input.dispatchDragEvent", event)
 
     def note_console(self, message: ConsoleMessage) -> None:
         is_expected = self.expects_failures and message.text.startswith(FAILED_LOAD)

@@ -1,9 +1,9 @@
 // One answer of the conversation: grows token by token, tells how quick it came and how it ended.
 
+import { show } from "./alert.js";
 import { make } from "./dom.js";
 import { duration, number, plural } from "./format.js";
 import { showMarkdown } from "./markdown.js";
-import { show } from "./problem.js";
 import { offer } from "./snippets.js";
 
 const ENDS = { stop: "", length: "cut at the limit of tokens", stopped: "stopped" };
@@ -48,8 +48,7 @@ export class Answer {
 
   fail(problem, retry) {
     this.#draw();
-    show(this.#problem, problem);
-    this.#problem.firstChild.append(retry);
+    show(this.#problem, problem, retry);
     this.onDraw("");
   }
 

@@ -1,10 +1,11 @@
 // The conversation: sends it whole each time, shows the answer as it comes, and can stop it.
 
-import { ask, isAbort, linesOf } from "./api.js";
+import { show } from "./alert.js";
+import { ask, isAbort, linesOf, onKey, told } from "./api.js";
 import { Answer } from "./answer.js";
 import { button, byId, make } from "./dom.js";
 import { modelField, onModels } from "./models.js";
-import { Problem, show } from "./problem.js";
+import { Problem } from "./problem.js";
 
 const NUMBERS = ["max_tokens", "temperature", "top_p", "seed"];
 const EXAMPLES = ["What is the capital of France?", "Write a short poem about the sea."];
@@ -34,7 +35,9 @@ export function startChat() {
   byId("chat-stop").addEventListener("click", stop);
   byId("chat-new").addEventListener("click", startAnew);
   byId("chat-examples").append(...EXAMPLES.map((example) => button(example, () => send(example))));
-  onModels(({ problem }) => show(byId("chat-problem"), problem));
+  // Where models are known the list says that nobody answers, and a question that is asked does.
+  onModels(({ models, problem }) => show(byId("chat-problem"), models.length ? null : problem));
+  onKey(() => show(byId("chat-problem"), null));
   const place = byId("chat-messages");
   place.addEventListener("scroll", () => {
     isFollowing = place.scrollHeight - place.scrollTop - place.clientHeight < NEAR_PX;
@@ -113,13 +116,13 @@ function begin(...nodes) {
 // Hand the tokens to the answer; return how it ended.
 async function read(request, answer, signal) {
   const response = await ask(request, { signal, accept: "application/x-ndjson" });
-  for await (const line of linesOf(response)) {
+  for await (const line of linesOf(response, request)) {
     const said = JSON.parse(line);
-    if (said.error) throw new Problem(said.error);
+    if (said.error) throw told(new Problem(said.error), request);
     if (said.token) answer.add(said.token); // it is empty in heartbeats and in the last line
     if (said.done) return { reason: said.finish_reason, usage: said.usage };
   }
-  throw new Problem({ code: "cut" });
+  throw told(new Problem({ code: "cut" }), request);
 }
 
 function bodyOf(conversation) {

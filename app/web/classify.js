@@ -1,16 +1,19 @@
 // One text, classified as it is typed.
 
-import { askJson, isAbort } from "./api.js";
+import { show } from "./alert.js";
+import { askJson, isAbort, onKey } from "./api.js";
 import { drawBars } from "./bars.js";
 import { button, byId } from "./dom.js";
 import { duration, integer, length, percent } from "./format.js";
-import { labelsOf, modelField, onModels } from "./models.js";
-import { Problem, show } from "./problem.js";
+import { isReady, labelsOf, modelField, onModels } from "./models.js";
+import { Problem } from "./problem.js";
 import { offer } from "./snippets.js";
 
 const DEBOUNCE_MS = 250;
 const MAX_CHARS = 2000; // as the service has it
 const MAX_BARS = 5;
+// Problems that are over when the model is ready.
+const PASSING = new Set(["unreachable", "cut", "not_ready", "model_not_ready"]);
 const EXAMPLES = [
   "A film that stays with you for days.",
   "It broke after a week, and nobody answered my mails.",
@@ -18,6 +21,7 @@ const EXAMPLES = [
 
 let asked = new AbortController(); // the request whose answer is still wanted
 let timer;
+let trouble = null; // the problem that is shown
 
 export function startClassify() {
   const text = byId("classify-text");
@@ -28,13 +32,23 @@ export function startClassify() {
       text.value = example;
       later(0);
     })));
-  onModels(({ problem }) => {
-    const isUntouched = !text.value;
-    if (isUntouched) drawEmpty();
-    if (isUntouched || problem) show(byId("classify-problem"), problem);
+  onKey(askAgain);
+  onModels(({ problem, isBack }) => {
+    if (!text.value.trim()) drawEmpty(problem);
+    else if (problem && problem.code !== trouble?.code) showTrouble(problem);
+    else if (!problem && trouble && (isBack || isOver(trouble))) askAgain();
   });
   count();
 }
+
+// What was wrong is right again, it seems; what is shown stays until there is an answer.
+function askAgain() {
+  if (!trouble) return;
+  trouble = null;
+  later(0);
+}
+
+const isOver = ({ code }) => PASSING.has(code) && isReady("classify-model");
 
 // Classify what stands there when typing has paused; what was asked before is of no use any more.
 function later(delayMs) {
@@ -70,11 +84,10 @@ async function classify(signal) {
   } catch (failure) {
     if (isAbort(failure)) return;
     if (!(failure instanceof Problem)) throw failure;
-    drawEmpty();
-    show(byId("classify-problem"), failure);
+    drawEmpty(failure);
     return;
   }
-  show(byId("classify-problem"), null);
+  showTrouble(null);
   drawBars(byId("classify-bars"), answer.scores.map(({ label, score }) =>
     ({ label, share: score, text: percent(score) })));
   byId("classify-took").textContent =
@@ -84,9 +97,14 @@ async function classify(signal) {
 }
 
 // The bars' places before there is an answer, so that the first one moves nothing.
-function drawEmpty() {
+function drawEmpty(problem = null) {
   const labels = labelsOf("classify-model").slice(0, MAX_BARS);
   drawBars(byId("classify-bars"), labels.map((label) => ({ label, share: 0, text: "–" })));
   for (const id of ["classify-took", "classify-said", "classify-copy"]) byId(id).textContent = "";
-  show(byId("classify-problem"), null);
+  showTrouble(problem);
+}
+
+function showTrouble(problem) {
+  trouble = problem;
+  show(byId("classify-problem"), problem);
 }

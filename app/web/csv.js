@@ -8,10 +8,12 @@ const TEXT_NAMES = /^(text|texts|review|comment|content|sentence|message|body|de
 const FORMULA = /^[=+\-@\t\r]/;
 
 // Return the records; a quote opens a cell that may hold delimiters, line ends and "" for ".
+// Without a delimiter the records have one cell each.
 export function parse(text, delimiter) {
   const records = [];
+  const ends = [delimiter, "\\r\\n", "\\n", "\\r", "$"].filter(Boolean).join("|");
   const cell = new RegExp(
-    `(?:"([^"]*(?:""[^"]*)*)"?|)([^${delimiter}\\r\\n]*)(${delimiter}|\\r\\n|\\n|\\r|$)`, "y");
+    `(?:"([^"]*(?:""[^"]*)*)"?|)([^${delimiter ?? ""}\\r\\n]*)(${ends})`, "y");
   let record = [];
   while (cell.lastIndex < text.length || record.length) {
     const [, inQuotes, plain, end] = cell.exec(text);
@@ -31,19 +33,27 @@ function firstRecords(text, delimiter) {
   return records.slice(0, SAMPLE_RECORDS);
 }
 
-// Return the delimiter that cuts the first records into the same number of cells, or null.
+// Return the delimiter that cuts the first record into the most cells, or null: names seldom have
+// commas in them, texts often.
 export function delimiterOf(text) {
-  return DELIMITERS.find((delimiter) => {
-    const [width, ...others] = new Set(firstRecords(text, delimiter).map((r) => r.length));
-    return width > 1 && !others.length;
-  }) ?? null;
+  const widths = DELIMITERS.map((delimiter) => firstRecords(text, delimiter)[0]?.length ?? 0);
+  const most = Math.max(...widths);
+  return most > 1 ? DELIMITERS[widths.indexOf(most)] : null;
+}
+
+// Return the records with as many cells each as the widest has.
+export function even(records) {
+  const width = records.reduce((most, record) => Math.max(most, record.length), 0);
+  return records.map((record) => [...record, ...Array(width - record.length).fill("")]);
 }
 
 // Whether pasted text is a table rather than lines that happen to have a comma each.
 export function looksLikeTable(text) {
   const delimiter = delimiterOf(text);
   if (delimiter === null) return false;
-  const [names] = firstRecords(text, delimiter);
+  const records = firstRecords(text, delimiter);
+  const [names] = records;
+  if (records.some((record) => record.length !== names.length)) return false;
   return delimiter === "\t" || names.some((name) => TEXT_NAMES.test(name.trim()));
 }
 

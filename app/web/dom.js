@@ -25,36 +25,3 @@ export function announce(text) {
   place.textContent = "";
   requestAnimationFrame(() => (place.textContent = text));
 }
-
-// Take files that are dropped anywhere on `place`, or chosen in `input`.
-export function takeFiles(place, input, take) {
-  const isFiles = (event) => event.dataTransfer?.types.includes("Files");
-  place.addEventListener("dragover", (event) => {
-    if (!isFiles(event)) return;
-    event.preventDefault();
-    place.classList.add("over");
-  });
-  place.addEventListener("dragleave", (event) => {
-    if (!place.contains(event.relatedTarget)) place.classList.remove("over");
-  });
-  place.addEventListener("drop", (event) => {
-    if (!isFiles(event)) return;
-    event.preventDefault();
-    place.classList.remove("over");
-    take([...event.dataTransfer.files]);
-  });
-  input.addEventListener("change", () => {
-    take([...input.files]);
-    input.value = ""; // the same file, changed, can be chosen again
-  });
-}
-
-// A file's text: UTF-8, or what spreadsheets on Windows still write.
-export async function readText(file) {
-  const bytes = await file.arrayBuffer();
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    return new TextDecoder("windows-1252").decode(bytes);
-  }
-}

@@ -1,12 +1,14 @@
 // Many texts, classified in batches: a list or a table comes in, a table and its CSV come out.
 
-import { askJson, isAbort } from "./api.js";
+import { show } from "./alert.js";
+import { askJson, isAbort, onKey } from "./api.js";
 import { drawBars } from "./bars.js";
-import { byId, make, readText, takeFiles } from "./dom.js";
-import { delimiterOf, download, looksLikeTable, parse, textColumn, write } from "./csv.js";
+import { delimiterOf, download, even, looksLikeTable, parse, textColumn, write } from "./csv.js";
+import { byId, make } from "./dom.js";
+import { readText, takeFiles } from "./files.js";
 import { integer, percent, plural } from "./format.js";
 import { modelField } from "./models.js";
-import { Problem, show } from "./problem.js";
+import { Problem } from "./problem.js";
 import { offer } from "./snippets.js";
 
 const MAX_TEXTS = 256; // of one request, as the service has it
@@ -33,15 +35,27 @@ export function startMany() {
   byId("many-stop").addEventListener("click", () => run.stop.abort());
   byId("many-download").addEventListener("click", () => download("classified.csv", asCsv(shown)));
   byId("classify-model").addEventListener("change", forget);
-  takeFiles(byId("many"), byId("many-file"), async ([file]) => {
-    const detail = `A page is too small for files over ${MAX_FILE_MB} MB; use /predict-batch.`;
-    const isTooLarge = file.size > MAX_FILE_MB * 1_000_000;
-    show(byId("many-problem"), isTooLarge ? new Problem({ code: "file", detail }) : null);
-    if (isTooLarge) return;
-    field.value = await readText(file);
+  onKey(() => show(byId("many-problem"), null));
+  takeFiles(byId("many"), byId("many-file"), takeFile);
+}
+
+async function takeFile([file]) {
+  try {
+    const text = await textOf(file);
+    show(byId("many-problem"), null);
+    byId("many-text").value = text;
     byId("many-format").value = TABLE_NAME.test(file.name) ? "table" : "lines";
     read({ choosesColumn: true });
-  });
+  } catch (failure) {
+    if (!(failure instanceof Problem)) throw failure;
+    show(byId("many-problem"), failure);
+  }
+}
+
+function textOf(file) {
+  if (file.size <= MAX_FILE_MB * 1_000_000) return readText(file);
+  const detail = `A page is too small for files over ${MAX_FILE_MB} MB; use /predict-batch.`;
+  throw new Problem({ code: "file", detail });
 }
 
 // Read the field as what it is said to be.
@@ -49,6 +63,7 @@ function read({ choosesColumn }) {
   const text = byId("many-text").value;
   const isTable = byId("many-format").value === "table";
   byId("many-column-field").hidden = byId("many-header-field").hidden = !isTable;
+  byId("many-wide").textContent = "";
   input = isTable ? readTable(text, choosesColumn) : readLines(text);
   forget();
 }
@@ -66,17 +81,29 @@ function readLines(text) {
 }
 
 function readTable(text, choosesColumn) {
-  const records = parse(text, delimiterOf(text) ?? ",");
-  if (!records.length) return { texts: [], records, names: null };
+  const uneven = parse(text, delimiterOf(text));
+  if (!uneven.length) return { texts: [], records: [], names: null };
+  warnOfWide(uneven);
+  const records = even(uneven);
   const hasNames = byId("many-header").checked;
   const column = byId("many-column");
   if (choosesColumn) {
     column.replaceChildren(...records[0].map((cell, place) =>
-      make("option", { value: place }, hasNames && cell.trim() ? cell : `column ${place + 1}`)));
+      make("option", { value: place }, nameOf(hasNames ? cell : "", place))));
     column.value = textColumn(records, hasNames);
   }
-  const names = hasNames ? records.shift() : null;
+  const names = hasNames ? records.shift().map(nameOf) : null;
   return { texts: records.map((record) => record[column.value] ?? ""), records, names };
+}
+
+const nameOf = (cell, place) => (cell.trim() ? cell : `column ${place + 1}`);
+
+// A text whose delimiters aren't in quotes is cut at them, which only its author can see.
+function warnOfWide([first, ...others]) {
+  const wide = others.filter((record) => record.length > first.length).length;
+  byId("many-wide").textContent = wide
+    ? `${plural(wide, "row has", "rows have")} more cells than the first row: a text with commas ` +
+      "needs quotes around it." : "";
 }
 
 // Say on the button what it would do.
@@ -172,6 +199,6 @@ function row(place, text, { label, score, error }) {
 function asCsv({ input: { records, names }, results }) {
   const rows = results.map(({ label = "", score = "", error }, place) =>
     [...records[place], label, score, error?.code ?? ""]);
-  const columns = names ?? records[0].map((_, place) => `column ${place + 1}`);
+  const columns = names ?? records[0].map((_, place) => nameOf("", place));
   return write([[...columns, ...ANSWER_COLUMNS], ...rows]);
 }

@@ -1,34 +1,63 @@
 // Which models there are, and the lists to choose from them.
 
-import { askJson } from "./api.js";
+import { askJson, onKey, onProblem } from "./api.js";
 import { byId, make } from "./dom.js";
 import { Problem } from "./problem.js";
 
 const LISTS = { "text-classification": "classify-model", chat: "chat-model" };
 const SETTLED = new Set(["ready", "failed", "unloaded"]);
 const AGAIN_MS = 2000; // while one loads, or nobody answers
+// After these, what is known of the models may be wrong.
+const DOUBTS = new Set(["unreachable", "cut", "foreign", "not_ready", "model_not_ready",
+  "model_unavailable", "model_not_found"]);
 export const REQUEST = { method: "GET", path: "/models" };
 
 let known = [];
-let timer;
+let isAway = false; // the last time
+let timer = null;
 const listeners = [];
 
-// Call back with { models } or { problem } now and whenever they change.
+// Call back with { models, problem, isBack } each time that they were asked for: with a problem the
+// models are those of before, their states unknown; `isBack` says that this one followed a problem.
 export const onModels = (listener) => listeners.push(listener);
 
-export async function loadModels() {
+export function startModels() {
+  onKey(load);
+  onProblem((problem) => {
+    if (DOUBTS.has(problem.code)) loadLater();
+  });
+  load();
+}
+
+// Ask for the models again where the states that somebody was told differ from what is known.
+export function compare(models) {
+  const stateOf = Object.fromEntries(models.map(({ name, state }) => [name, state]));
+  const isSame = models.length === known.length
+    && known.every(({ name, state }) => stateOf[name] === state);
+  // After a problem they are asked for anyway, or when there is another key.
+  if (!isSame && !isAway) loadLater();
+}
+
+function loadLater() {
+  timer ??= setTimeout(load, AGAIN_MS);
+}
+
+async function load() {
   clearTimeout(timer);
+  timer = null;
   let problem;
   try {
     known = (await askJson(REQUEST)).models;
   } catch (failure) {
     if (!(failure instanceof Problem)) throw failure;
     problem = failure;
+    known = known.map((model) => ({ ...model, state: "unknown", reason: undefined }));
   }
+  const isBack = isAway && !problem;
+  isAway = problem !== undefined;
   for (const [task, id] of Object.entries(LISTS)) fill(byId(id), task);
-  for (const listener of listeners) listener({ models: known, problem });
-  const isLoading = known.some((model) => !SETTLED.has(model.state));
-  if (isLoading || problem?.code === "unreachable") timer = setTimeout(loadModels, AGAIN_MS);
+  for (const listener of listeners) listener({ models: known, problem, isBack });
+  if (!problem && known.some((model) => !SETTLED.has(model.state))) loadLater();
 }
 
 function fill(list, task) {
@@ -41,7 +70,12 @@ function fill(list, task) {
   if (!models.length) list.append(make("option", { value: "" }, "none"));
   const isThere = models.some((model) => model.name === chosen);
   list.value = isThere ? chosen : (models.find((model) => model.default)?.name ?? list.value);
+  // What the page shows was asked of another model.
+  if (chosen && list.value !== chosen) list.dispatchEvent(new Event("change"));
 }
+
+export const isReady = (id) =>
+  known.find((model) => model.name === byId(id).value)?.state === "ready";
 
 // What a request says of the model: nothing, where it is the default one.
 export function modelField(id) {

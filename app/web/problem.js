@@ -1,6 +1,6 @@
 // Errors: what the service said of them, in plain words.
 
-import { button, byId, make } from "./dom.js";
+import { byId } from "./dom.js";
 
 const WORDS = {
   unreachable: "The service does not answer. It may have stopped, or the network is down.",
@@ -17,6 +17,8 @@ const WORDS = {
 };
 
 export class Problem extends Error {
+  request; // what was asked, where it is about a request
+
   constructor({ code, status = 0, title, detail, request_id, errors = [] }, retryAfterS) {
     super(detail ?? title ?? WORDS[code]);
     Object.assign(this, { code, status, requestId: request_id, fields: errors, retryAfterS });
@@ -52,18 +54,4 @@ export async function problemOf(response) {
   }
   const detail = `Something on the way to the service answered with status ${response.status}.`;
   return new Problem({ code: "foreign", status: response.status, detail, request_id: requestId });
-}
-
-// Show a problem in its place, or nothing.
-export function show(place, problem) {
-  place.replaceChildren();
-  if (!problem) return;
-  const box = make("div", { class: "problem", role: "alert" }, make("p", {}, problem.words));
-  if (problem.code === "unauthorized") {
-    box.append(button("Enter a key", () => byId("key").focus()));
-  }
-  if (problem.requestId) {
-    box.append(make("p", { class: "request" }, "Request id ", make("code", {}, problem.requestId)));
-  }
-  place.append(box);
 }

@@ -1,40 +1,96 @@
 // Texts of one's own: added as documents, embedded by a job, then searched.
 
-import { askJson, isAbort } from "./api.js";
+import { show } from "./alert.js";
+import { askJson, isAbort, onKey } from "./api.js";
 import { batches, fromFiles, pasted } from "./documents.js";
-import { byId, make, readText, takeFiles } from "./dom.js";
+import { byId, make } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
+import { readText, takeFiles } from "./files.js";
 import { integer, plural } from "./format.js";
-import { showJob } from "./jobs.js";
+import { findJobs, showJob } from "./jobs.js";
+import { onModels } from "./models.js";
 import { showPassage } from "./passage.js";
-import { Problem, show } from "./problem.js";
+import { Problem } from "./problem.js";
 import { offer } from "./snippets.js";
 
-let asked = new AbortController(); // the search whose answer is still wanted
+const MAX_NAMED = 5; // of the files that can't be added
 
+let asked = new AbortController(); // the search whose answer is still wanted
+let isAdding = false; // by one of the buttons
+
+// Return what is to be called when the tab is shown or hidden.
 export function startSearch() {
-  const text = byId("add-text");
-  const name = () => { byId("add-go").disabled = !text.value.trim(); };
-  text.addEventListener("input", name);
-  byId("add-go").addEventListener("click", async () => {
-    if (await add(pasted(text.value))) text.value = "";
-    name();
+  let isShown = false;
+  byId("add-text").addEventListener("input", nameButtons);
+  byId("add-go").addEventListener("click", addTyped);
+  byId("add-example").addEventListener("click", () => addOnce(fromFiles(EXAMPLES)));
+  onKey(() => {
+    for (const id of ["add-problem", "search-problem"]) show(byId(id), null);
+    if (isShown) find();
   });
-  byId("add-example").addEventListener("click", () => add(fromFiles(EXAMPLES)));
+  onModels(({ isBack }) => {
+    if (isShown && isBack) find();
+  });
   takeFiles(byId("add"), byId("add-files"), addFiles);
   byId("search-form").addEventListener("submit", (event) => {
     event.preventDefault();
     search();
   });
+  return (becomesShown) => {
+    isShown = becomesShown;
+    if (isShown) find();
+  };
 }
 
+function nameButtons() {
+  byId("add-go").disabled = isAdding || !byId("add-text").value.trim();
+  byId("add-example").disabled = isAdding;
+}
+
+async function addTyped() {
+  const field = byId("add-text");
+  const text = field.value;
+  const isAdded = await addOnce(pasted(text));
+  if (isAdded && field.value === text) field.value = ""; // not what was typed meanwhile
+  nameButtons();
+}
+
+// Add documents, which a second click doesn't do again.
+async function addOnce(documents) {
+  isAdding = true;
+  nameButtons();
+  try {
+    return await add(documents);
+  } finally {
+    isAdding = false;
+    nameButtons();
+  }
+}
+
+async function find() {
+  try {
+    await findJobs();
+    show(byId("jobs-problem"), null);
+  } catch (failure) {
+    if (!(failure instanceof Problem)) throw failure;
+    // A key that may only search has no jobs.
+    show(byId("jobs-problem"), failure.code === "forbidden" ? null : failure);
+  }
+}
+
+// Add those of the files that are text, and tell which aren't.
 async function addFiles(files) {
-  const read = [];
-  for (const file of files) read.push({ name: file.name, text: await readText(file) });
-  const full = read.filter(({ text }) => text.trim());
-  if (full.length) return add(fromFiles(full));
-  const detail = "There is no text in these files.";
-  return show(byId("add-problem"), new Problem({ code: "empty", detail }));
+  const read = await Promise.allSettled(files.map(async (file) =>
+    ({ name: file.name, text: await readText(file) })));
+  const failures = read.flatMap(({ reason }) => reason ?? []);
+  const strange = failures.find((failure) => !(failure instanceof Problem));
+  if (strange) throw strange;
+  const full = read.flatMap(({ value }) => (value?.text.trim() ? value : []));
+  if (full.length && !(await add(fromFiles(full)))) return;
+  const said = failures.slice(0, MAX_NAMED).map(({ words }) => words);
+  if (failures.length > MAX_NAMED) said.push(`And ${integer(failures.length - MAX_NAMED)} more.`);
+  if (!full.length && !said.length) said.push("There is no text in these files.");
+  if (said.length) show(byId("add-problem"), new Problem({ code: "file", detail: said.join(" ") }));
 }
 
 // Store documents and have them embedded; return whether they were taken.
@@ -48,7 +104,8 @@ async function add(documents) {
     byId("add-done").hidden = false;
     const [first] = documents;
     const title = documents.length === 1 ? first.metadata.title : plural(documents.length, "text");
-    follow(id, title);
+    byId("add-said").textContent = `Embedding ${title}`;
+    showJob(id, title);
     return true;
   } catch (failure) {
     if (!(failure instanceof Problem)) throw failure;
@@ -67,13 +124,6 @@ async function store(documents) {
     offer(byId("add-copy"), request, "documents");
   }
   return ids;
-}
-
-// Show the job's progress; others may be added meanwhile.
-async function follow(id, title) {
-  byId("add-said").textContent = `Embedding ${title}`;
-  const job = await showJob(id, title);
-  if (job) byId("add-said").textContent = `${title}: ${job.status}`;
 }
 
 async function search() {

@@ -1,17 +1,19 @@
 // What the service does right now: charts drawn from /metrics, and the models' states.
 
+import { show } from "./alert.js";
 import { ask, askJson } from "./api.js";
 import { Chart } from "./chart.js";
 import { byId, make } from "./dom.js";
 import { duration, integer, number } from "./format.js";
-import { onModels, REQUEST as MODELS } from "./models.js";
-import { Problem, show } from "./problem.js";
+import { compare, onModels, REQUEST as MODELS } from "./models.js";
+import { Problem } from "./problem.js";
 import { growth, parse, quantile, sum } from "./prometheus.js";
 import { offer } from "./snippets.js";
 
 const EVERY_MS = 2000;
 const POINTS = 61; // two minutes
 const METRICS = { method: "GET", path: "/metrics" };
+const READY = { method: "GET", path: "/ready" };
 // What machines and this page itself ask.
 const NOT_COUNTED = new Set(["/metrics", "/health", "/ready", "/models", "/", "none"]);
 const isCounted = ({ handler }) => !NOT_COUNTED.has(handler) && !handler.startsWith("/static");
@@ -94,7 +96,8 @@ function addPoints(charts, last, now) {
 // /ready says what /models would, and isn't logged: it may be asked every few seconds.
 async function drawState() {
   try {
-    const { degraded } = await askJson({ method: "GET", path: "/ready" });
+    const { degraded, models } = await askJson(READY);
+    compare(models);
     const parts = degraded.map((part) => part.replace(":", " "));
     said(parts.length ? `Ready, but degraded: ${parts.join(", ")}` : "Ready",
       parts.length ? "wary" : "good");
@@ -113,8 +116,8 @@ function said(text, kind) {
 const hasDevice = ({ device }) => device && device !== "none";
 const KINDS = { ready: "good", failed: "bad" };
 
-function drawModels({ models, problem }) {
-  if (problem) return;
+function drawModels({ models }) {
+  if (!models.length) return;
   offer(byId("models-copy"), MODELS, "models");
   byId("models").replaceChildren(...models.map((model) => make("tr", {},
     make("th", { scope: "row" }, model.name),

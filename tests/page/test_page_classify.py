@@ -148,6 +148,37 @@ def test_a_csv_that_is_dropped_comes_back_with_answers(
     assert "not classified" in bars(visit.page, "#many-bars")
 
 
+def test_ragged_rows_have_their_answers_in_the_right_columns(
+    visiting: Any, served: Service, tmp_path: Path
+) -> None:
+    visit = visiting()
+    ragged = b"id,text,stars\n1,long row,5,extra\n2,short row\n3,even row,1\n"
+    drop(visit.page, "#many", "ragged.csv", ragged)
+    expect(visit.page.locator("#many-wide")).to_have_text(
+        "1 row has more cells than the first row: a text with commas needs quotes around it."
+    )
+    visit.page.get_by_role("button", name="Classify 3 texts").click()
+    expect(visit.page.locator("#many-said")).to_have_text("3 texts classified")
+    with visit.page.expect_download() as downloading:
+        visit.page.get_by_role("button", name="Download CSV").click()
+    expected = []
+    for number, text, stars, extra in [
+        ("1", "long row", "5", "extra"),
+        ("2", "short row", "", ""),
+        ("3", "even row", "1", ""),
+    ]:
+        got = answer(served, text)
+        given = {"id": number, "text": text, "stars": stars, "column 4": extra}
+        answers = {"label": got["label"], "score": str(got["score"]), "error": ""}
+        expected.append({**given, **answers})
+    assert read_csv(downloading.value, tmp_path) == expected
+    visit.page.get_by_label("Many texts").fill("one")
+    expect(visit.page.locator("#many-wide")).to_be_empty()
+
+
+ONE_COLUMN = ["Good, really good", 'Bad; "so"']
+
+
 @pytest.mark.parametrize(
     ("name", "content", "texts"),
     [
@@ -157,6 +188,15 @@ def test_a_csv_that_is_dropped_comes_back_with_answers(
         ("mark.csv", "text,n\nschön,1\n".encode("utf-8-sig"), ["schön"]),
         ("unnamed.csv", b"n,remark\n1,much longer\n", ["much longer"]),
         ("lines.txt", b"text, with comma\nother, too\n", ["text, with comma", "other, too"]),
+        ("unicode.txt", "schön\nü\n".encode("utf-16"), ["schön", "ü"]),
+        ("big.csv", b"\xfe\xff" + "n\ttext\n1\tschön".encode("utf-16-be"), ["schön"]),
+        ("column.csv", b'review\nGood, really good\n"Bad; ""so"""', ONE_COLUMN),
+        (
+            "ragged.csv",
+            b"id;text\n1;One, two\n2\n3;Two, three;more",
+            ["One, two", "", "Two, three"],
+        ),
+        ("narrow.csv", b"n,text\n1,a;b;c\n2,d;e;f", ["a;b;c", "d;e;f"]),
     ],
 )
 def test_files_are_read_as_what_they_are(
@@ -168,6 +208,48 @@ def test_files_are_read_as_what_they_are(
     visit.page.get_by_role("button", name=f"Classify {len(texts)} text").click()
     expect(visit.page.locator("#many-said")).to_contain_text("classified")
     assert [row[1] for row in rows(visit.page)] == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("paper.pdf", b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog >>\nendobj\n"),
+        ("zeros.csv", b"text,n\na\0b,1\n"),
+        ("no mark.txt", "UTF-16 without a mark".encode("utf-16-le")),
+        ("half.txt", b"\xff\xfea\x00b"),
+        ("picture.txt", b"\x89PNG\r\n\x1a\n\x01\x02\x90"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused(visiting: Any, name: str, content: bytes) -> None:
+    visit = visiting()
+    field = visit.page.get_by_label("Many texts")
+    field.fill("typed before")
+    drop(visit.page, "#many", name, content)
+    expect(visit.page.locator("#many-problem").get_by_role("alert")).to_have_text(
+        f"“{name}” doesn't look like text. If it is, save it as UTF-8."
+    )
+    expect(field).to_have_value("typed before")
+    drop(visit.page, "#many", "text.txt", b"text")
+    expect(field).to_have_value("text")
+    expect(visit.page.locator("#many-problem")).to_be_empty()
+
+
+def test_a_folder_that_is_dropped_is_refused(visiting: Any, tmp_path: Path) -> None:
+    visit = visiting()
+    (tmp_path / "folder").mkdir()
+    visit.drop("#many", tmp_path / "folder")
+    expect(visit.page.locator("#many-problem").get_by_role("alert")).to_have_text(
+        "“folder” can't be read. Of a folder, take the files in it."
+    )
+
+
+def test_a_choice_of_no_file_changes_nothing(visiting: Any) -> None:
+    visit = visiting()
+    field = visit.page.get_by_label("Many texts")
+    field.fill("typed before")
+    visit.page.locator("#many-file").set_input_files([])
+    expect(field).to_have_value("typed before")
+    visit.check()  # nothing was thrown
 
 
 def test_a_long_list_goes_in_batches_and_its_rest_waits_after_a_stop(visiting: Any) -> None:

@@ -87,6 +87,49 @@ def test_a_chat_runs(visiting: Any, tmp_path: Path, name: str) -> None:
     assert lines[-1]["done"] is True
 
 
+REFUSAL = {"code": "overloaded", "title": "Overloaded", "status": 503, "request_id": "an-id"}
+
+
+def test_a_request_that_failed_can_be_copied_on_each_tab(
+    visiting: Any, served: Service, tmp_path: Path
+) -> None:
+    visit = visiting(permissions=ALLOWED)
+    visit.expects_failures = True
+    page = visit.page
+
+    def refuse(path: str) -> None:
+        page.route(f"**{path}", lambda route: route.fulfill(status=503, json=REFUSAL))
+
+    def failed(place: str, path: str) -> str:
+        box = page.locator(f"{place} .problem")
+        expect(box.get_by_role("alert")).to_contain_text("Request id an-id")
+        code = copied(page, f"{place} .problem", "curl")
+        assert f"'{served.url}{path}'" in code
+        return code
+
+    for path in ("/predict", "/predict-batch", "/chat/stream", "/documents", "/search", "/metrics"):
+        refuse(path)
+    page.get_by_label("One text").fill("hello")
+    code = failed("#classify-problem", "/predict")
+    page.get_by_label("Many texts").fill("one\ntwo")
+    page.get_by_role("button", name="Classify 2 texts").click()
+    failed("#many-problem", "/predict-batch")
+    visit.open("Chat")
+    page.get_by_label("Message").fill("hello")
+    page.keyboard.press("Enter")
+    assert '"content":"hello"' in failed(".answer", "/chat/stream")
+    visit.open("Search")
+    page.get_by_role("button", name="Add four example texts").click()
+    failed("#add-problem", "/documents")
+    page.get_by_role("searchbox", name="Search").fill("anything")
+    page.keyboard.press("Enter")
+    failed("#search-problem", "/search")
+    visit.open("Status")
+    failed("#status-problem", "/metrics")
+    # It is the very request: the service itself answers it.
+    assert json.loads(run("curl", code, tmp_path))["text"] == "hello"
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_a_get_request_runs(visiting: Any, tmp_path: Path, name: str) -> None:
     visit = visiting(path="/#status", permissions=ALLOWED)

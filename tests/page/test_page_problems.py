@@ -80,10 +80,13 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(visiting: Any, tmp_path: P
         page.keyboard.press("Enter")
         expect(problem).to_contain_text("This API key is not valid.")
         expect(problem).to_contain_text("Request id")
+        with page.expect_response("**/predict"):
+            page.get_by_label("One text").fill("hello")
+        expect(problem).to_contain_text("This API key is not valid.")
         key.fill(KEY)
         page.keyboard.press("Enter")
         expect(problem).to_be_hidden()
-        page.get_by_label("One text").fill("hello")
+        # What was typed before there was a key is answered now.
         expect(page.locator("#classify-said")).not_to_be_empty()
         visit.expects_failures = False
         page.reload()
@@ -94,6 +97,49 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(visiting: Any, tmp_path: P
         other.goto(running.url)
         expect(other.get_by_label("API key")).to_have_value("")
         other.close()
+
+
+def test_a_key_that_can_not_be_a_header_is_no_valid_key(visiting: Any) -> None:
+    visit = visiting()
+    key, problem = visit.page.get_by_label("API key"), alert(visit, "classify-problem")
+    key.fill("mlk_ab…yz")
+    visit.page.get_by_label("One text").fill("hello")
+    expect(problem).to_contain_text("This API key is not valid.")
+    key.fill("")
+    visit.page.keyboard.press("Tab")
+    expect(visit.page.locator("#classify-said")).not_to_be_empty()
+    expect(visit.page.locator("#classify-problem")).to_be_empty()
+
+
+def test_a_network_that_comes_back_is_noticed(visiting: Any) -> None:
+    visit = visiting()
+    visit.expects_failures = True
+    page = visit.page
+    expect(page.locator("#classify-model")).to_have_value("mood")
+    page.context.set_offline(offline=True)
+    page.get_by_label("One text").fill("hello")
+    expect(alert(visit, "classify-problem")).to_have_text(UNREACHABLE)
+    # Of models that nobody can be asked about, nothing is known.
+    expect(page.locator("#classify-model")).to_contain_text("mood (unknown)")
+    page.context.set_offline(offline=False)
+    expect(page.locator("#classify-said")).not_to_be_empty()
+    expect(page.locator("#classify-problem")).to_be_empty()
+    expect(page.locator("#classify-model option").first).to_have_text("mood")
+
+
+def test_what_is_said_every_few_seconds_leaves_its_reader_alone(visiting: Any) -> None:
+    visit = visiting()
+    visit.expects_failures = True
+    page = visit.page
+    expect(page.locator("#classify-model")).to_have_value("mood")
+    page.context.set_offline(offline=True)
+    page.get_by_label("One text").fill("hello")
+    curl = page.locator("#classify-problem").get_by_role("button", name="as curl")
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/models")):
+        curl.focus()
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/models")):
+        pass
+    expect(curl).to_be_focused()
 
 
 def test_a_limit_that_is_used_up(visiting: Any, tmp_path: Path) -> None:
@@ -142,6 +188,9 @@ def test_a_model_that_is_still_loading(visiting: Any, tmp_path: Path) -> None:
         problem = alert(visit, "classify-problem")
         expect(problem).to_contain_text("The model is still loading. Try again in 2 s.")
         expect(visit.page.locator("#classify-model")).to_have_text("mood", timeout=60_000)
+        # What was typed meanwhile is answered then.
+        expect(visit.page.locator("#classify-said")).not_to_be_empty()
+        expect(problem).to_be_hidden()
 
 
 def test_a_field_that_is_wrong_is_named(visiting: Any) -> None:

@@ -1,13 +1,20 @@
 """The tab Status: charts that move with the service, models with their states."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx2
 from playwright.sync_api import expect
-from process import Service
+from process import Service, service
 
 FRESH_MS = 30_000  # the page looks every two seconds
+ONE = """
+[[models]]
+name = "{}"
+engine = "fake"
+required = true
+"""
 
 
 def chart(visit: Any, title: str) -> Any:
@@ -24,6 +31,33 @@ def test_models_are_shown_with_their_states(visiting: Any) -> None:
         "source_unavailable"
     )
     expect(visit.page.locator("#status-said")).to_have_text("Ready, but degraded: model missing")
+
+
+def test_a_service_that_comes_back_with_other_models_is_shown_as_it_is(
+    visiting: Any, tmp_path: Path
+) -> None:
+    with service(tmp_path, ONE.format("old")) as running:
+        running.wait_ready()
+        visit = visiting(running.url, path="/#status")
+        row = visit.page.locator("#models tr")
+        expect(row).to_have_text(re.compile("^old *ready"))
+        visit.expects_failures = True
+        running.stop()
+        expect(row).to_have_text(re.compile("^old *unknown"))
+    with service(tmp_path, ONE.format("new"), port=running.port) as running:
+        expect(row).to_have_text(re.compile("^new *ready"), timeout=FRESH_MS)
+        expect(visit.page.locator("#classify-model")).to_have_text("new")
+        expect(visit.page.locator("#status-said")).to_have_text("Ready")
+
+
+def test_models_that_have_changed_unnoticed_are_loaded_again(visiting: Any) -> None:
+    visit = visiting(path="/#status")
+    stale = {"name": "gone", "task": "text-classification", "engine": "fake", "state": "ready"}
+    visit.page.route("**/models", lambda route: route.fulfill(json={"models": [stale]}), times=1)
+    visit.page.reload()
+    expect(visit.page.locator("#models th").first).to_have_text("gone")
+    expect(visit.page.locator("#models th").first).to_have_text("mood", timeout=FRESH_MS)
+    expect(visit.page.locator("#classify-model")).to_have_value("mood")
 
 
 def test_the_charts_move_with_the_service(visiting: Any, served: Service) -> None:
