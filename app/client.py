@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,8 @@ GOOD = range(200, 300)
 ELSEWHERE = range(300, 400)
 BAD_REQUEST = range(400, 500)
 UNAUTHORIZED = 401
+# What load balancers say themselves, of a service that is away or late.
+IN_BETWEEN = (502, 503, 504)
 EXIT_STATUSES = {
     401: EXIT_KEY,
     403: EXIT_KEY,
@@ -82,7 +84,7 @@ class Client:
     def __init__(self, url: str, key: str | None, *, silence_s: float = SILENCE_S) -> None:
         try:
             parsed = httpx2.URL(url)
-        except httpx2.InvalidURL:
+        except (httpx2.InvalidURL, UnicodeEncodeError):
             parsed = httpx2.URL()
         if parsed.scheme not in {"http", "https"} or not parsed.host:
             said = f"APP_URL: {url!r} is no address such as http://127.0.0.1:8000"
@@ -142,8 +144,9 @@ class Client:
 
     @contextmanager
     def _open(self, method: str, path: str, **sent: Any) -> Iterator[httpx2.Response]:  # noqa: ANN401  # httpx2's own
+        request = self._request(method, path, sent)
         try:
-            with self._http.stream(method, path, **sent) as response:
+            with closing(self._http.send(request, stream=True)) as response:
                 if response.status_code not in GOOD:
                     response.read()
                     raise self._failure(response)
@@ -159,12 +162,22 @@ class Client:
         except httpx2.HTTPError:
             raise NoServiceError(f"the connection to {self._url} broke off") from None
 
+    def _request(self, method: str, path: str, sent: Mapping[str, Any]) -> httpx2.Request:
+        try:
+            return self._http.build_request(method, path, **sent)
+        except UnicodeEncodeError:
+            said = "an argument is not UTF-8, and can't be sent"
+            raise ClientError(said, exit_status=EXIT_USAGE) from None
+
     def _failure(self, response: httpx2.Response) -> ClientError:
         if response.status_code in ELSEWHERE:
             place = response.headers.get("Location", "another place")
             return NoServiceError(f"{self._url} sends on to {place}: set APP_URL to that address")
-        problem = self._read(response.text)
-        if "code" not in problem:
+        problem = _problem(response.text)
+        if problem is None:
+            if response.status_code in IN_BETWEEN:
+                said = f"something before the service answers {response.status_code}; try again"
+                return ClientError(said, exit_status=EXIT_BUSY)
             return self._stranger()
         return self._refusal(problem, retry_after_s=response.headers.get("Retry-After"))
 
@@ -184,7 +197,7 @@ class Client:
             )
         if problem.get("code") == "not_found":
             said = f"The service has no {problem.get('instance')}: is APP_URL its address alone?"
-        if retry_after_s:
+        if retry_after_s and f" {retry_after_s} s" not in said:
             said += f" Try again in {retry_after_s} s."
         exit_status = EXIT_INPUT if status in BAD_REQUEST else EXIT_FAILED
         if status not in BAD_REQUEST:
@@ -203,6 +216,15 @@ class Client:
 
     def _stranger(self) -> ClientError:
         return NoServiceError(f"{self._url} answers, but it isn't this service: check APP_URL")
+
+
+def _problem(text: str) -> dict[str, Any] | None:
+    """Return a problem of the service; None for what anybody else answers."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and "code" in said else None
 
 
 def _field(error: Mapping[str, Any]) -> str:

@@ -313,6 +313,19 @@ class ModelUnavailableError(ServiceError):
     title = "Model unavailable"
 
 
+# What an operator may do about a database that can't be used, by the reason of the error.
+DATABASE_ADVICE = {
+    "schema": "its tables are not up to date: run `app db upgrade`",
+    # Of a connection that fails the driver doesn't say why in a way that programs can read.
+    "unreachable": "no connection: see that its server runs, and that DATABASE_URL has the right"
+    " host, port, user, password and name",
+    "timeout": "it takes longer than DATABASE_TIMEOUT_MS: see what keeps it",
+    "refused": "it refuses: see the rights of its user or file, and the free space",
+    "full": "too many calls wait for it: see what keeps it, and DATABASE_POOL_SIZE",
+    "closed": "this process has closed it",
+}
+
+
 class DatabaseUnavailableError(ServiceError):
     """The database doesn't answer; try again after the time in Retry-After."""
 
@@ -323,6 +336,11 @@ class DatabaseUnavailableError(ServiceError):
     def __init__(self, reason: str = "unreachable") -> None:
         super().__init__(retry_after_s=2)
         self.reason = reason  # for the log and /ready; a client isn't told
+
+    @property
+    def advice(self) -> str:
+        """The reason as a sentence for an operator, without any address."""
+        return DATABASE_ADVICE[self.reason]
 
 
 class JobsUnavailableError(ServiceError):

@@ -36,6 +36,7 @@ from app.middleware.disconnect import DisconnectMiddleware
 from app.middleware.logging import RequestLogMiddleware
 from app.models.catalog import read_catalog
 from app.observability.metrics import Metrics
+from app.runtime.checks import check_settings
 from app.runtime.opening import open_runtime
 from app.runtime.watching import OnFatal
 from app.settings import Settings, load_settings
@@ -50,6 +51,14 @@ CORS_HEADERS = (
     "X-API-Key",
     "X-Request-ID",
     "X-Request-Timeout-Ms",
+)
+CORS_EXPOSED = (
+    "Location",
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-Request-ID",
 )
 # Where documents come in, up to a thousand in one body.
 DOCUMENT_PATHS = ("/documents", "/embed-batch")
@@ -113,6 +122,7 @@ def create_app(settings: Settings | None = None, *, on_fatal: OnFatal = stop_ser
 
     """
     settings = settings or load_settings()
+    check_settings(settings)
     catalog = read_catalog(settings.models_file)
     trusted_proxies = parse_networks(settings.trusted_proxies)
     metrics = Metrics()
@@ -157,7 +167,7 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
         allow_origins=origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=CORS_HEADERS,
-        expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        expose_headers=CORS_EXPOSED,
     )
     return [
         *([cors] if origins else []),

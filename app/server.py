@@ -4,6 +4,7 @@ import asyncio
 import logging
 import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -15,6 +16,7 @@ import uvicorn
 
 from app.drain import LAST_LINE_S, Drain, LastAnswers
 from app.errors import NotReadyError, StartupError
+from app.listening import listening
 from app.main import create_app
 from app.protocol import BoundedHttpProtocol
 from app.runtime.runtime import Runtime
@@ -62,9 +64,9 @@ class Server(uvicorn.Server):
         self._on_overdue = on_overdue
         self._overdue: threading.Timer | None = None
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Start listening and say so in one line, on standard output."""
-        await super().startup(sockets)  # type: ignore[arg-type]  # uvicorn passes its own
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept and say so in one line, on standard output."""
+        await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
@@ -103,7 +105,7 @@ class Server(uvicorn.Server):
         """Tell uvicorn's loop whether the door is to be closed."""
         return await super().on_tick(counter) or not self.drain.is_accepting(time.monotonic())
 
-    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn passes them
         """Close the door, let requests end, and then what is behind them."""
         connections = len(self.server_state.connections)
         log.info("drain_closing", extra={"connections": connections})
@@ -232,10 +234,19 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
         on_overdue: called in a thread when the process should have ended long ago.
 
     Raises:
-        StartupError: the catalogue can't be read, or a required model can't be loaded.
+        StartupError: a setting can't be used, the catalogue can't be read, the address can't be
+            had, or a required model can't be loaded.
 
     """
-    server = make_server(settings, on_overdue=on_overdue)
-    server.run()
+    run(make_server(settings, on_overdue=on_overdue))
+
+
+def run(server: Server) -> None:
+    """Run a server until a signal comes; raises as `serve` does."""
+    with listening(server.config.host, server.config.port) as sockets:
+        try:
+            server.run(sockets)
+        except SystemExit:  # uvicorn's way to end when the lifespan fails
+            raise StartupError("the start failed; the log says why") from None
     if server.failure is not None:
         raise server.failure

@@ -14,6 +14,7 @@ from app.errors import SettingsError
 
 DEFAULT_LIMIT = "100/minute"
 Positive = Annotated[int, Field(gt=0)]
+Days = Annotated[int, Field(ge=0, le=36_500)]
 ENV_FILE = ".env"
 PACKAGED_MODELS_FILE = Path(__file__).parent / "models" / "models.toml"
 
@@ -117,8 +118,8 @@ class Settings(BaseSettings):
         description="Jobs of one key that may be unfinished, or of all callers without one; more "
         "get 429 `too_many_jobs`.",
     )
-    job_retention_days: Positive | None = Field(
-        30, description="Days after which finished jobs are deleted."
+    job_retention_days: Days = Field(
+        30, description="Days after which finished jobs are deleted; 0: never."
     )
     webhook_secret: SecretStr | None = Field(
         None,
@@ -141,11 +142,11 @@ class Settings(BaseSettings):
     prediction_log_bound: Positive = Field(
         20_000, description="Rows that may wait for the database; newer ones are dropped, counted."
     )
-    prediction_retention_days: Positive | None = Field(
-        90, description="Days after which logged answers are deleted."
+    prediction_retention_days: Days = Field(
+        90, description="Days after which logged answers are deleted; 0: never."
     )
-    prediction_retention_rows: Positive | None = Field(
-        1_000_000, description="Logged answers that are kept at most; the oldest go."
+    prediction_retention_rows: int = Field(
+        1_000_000, ge=0, description="Logged answers that are kept at most; the oldest go. 0: all."
     )
     auth: Literal["auto", "off", "required"] = Field(
         "auto",

@@ -27,6 +27,7 @@ from app.jobs.policy import RetryPolicy
 from app.models.catalog import Catalog, read_catalog
 from app.observability.metrics import Metrics
 from app.parent import die_with_parent
+from app.runtime.checks import check_settings
 from app.runtime.parts import make_load, open_database
 from app.services.job_embedders import JobEmbedders
 from app.services.job_runner import JobRunner, RunnerPolicy
@@ -124,6 +125,7 @@ class Worker:
 
     def __init__(self, settings: Settings, *, redis_url: str) -> None:
         self._settings = settings
+        check_settings(settings)
         self._catalog = read_catalog(settings.models_file)
         self._redis_url = redis_url
         # Memory that the child sees too. Without locks: a child that is killed would keep them.

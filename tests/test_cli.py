@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from app.errors import EngineError
 from app.main import create_app, stop_server
 from app.settings import Settings
 
+SECRET = "hunter2"
 REQUIRED = """
 [[models]]
 name = "broken"
@@ -82,6 +84,11 @@ def test_every_command_that_answers_can_do_so_in_json(tmp_path: Path) -> None:
         ({"models_file": "/nowhere.toml"}, "/nowhere.toml: can't be read"),
         ({"port": "http"}, "PORT: "),
         ({"log_format": "xml"}, "LOG_FORMAT: "),
+        ({"host": "nope.invalid"}, "nope.invalid:0 can't be listened on"),
+        (
+            {"database_url": f"mysql://u:{SECRET}@h/x", "redis_url": f"http://:{SECRET}@h"},
+            "REDIS_URL: not an address",
+        ),
     ],
 )
 def test_what_can_t_start_says_why_in_one_line(
@@ -93,6 +100,64 @@ def test_what_can_t_start_says_why_in_one_line(
     (line,) = ended.stderr.splitlines()
     assert line.startswith("ml-api: error: ")
     assert says in line
+    assert SECRET not in line
+
+
+def test_a_port_in_use_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run(tmp_path, "serve", "--port", str(port))
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr == (
+        f"ml-api: error: 127.0.0.1:{port} is in use: end what listens there, or give --port\n"
+    )
+
+
+def test_a_worker_is_refused_the_settings_that_a_service_is(tmp_path: Path) -> None:
+    ended = run(tmp_path, "worker", redis_url=SECRET)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("ml-api: error: REDIS_URL: not an address")
+    assert SECRET not in line
+
+
+def run_closed(folder: Path, closed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard input or output was closed, as `<&-` does in a shell."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", APP, *arguments],
+        cwd=folder,
+        env=environment(folder, app_url="http://127.0.0.1:9"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("closed", "command", "status", "said"),
+    [
+        ("<&-", ("predict", "hi"), 3, "nothing answers at"),
+        ("<&-", ("predict", "-"), 2, "standard input is closed: give a text"),
+        ("<&-", ("chat",), 2, "standard input is closed: give a text"),
+        (">&-", ("predict", "hi"), 1, "standard output is closed"),
+        (">&-", ("keys", "create", "--name", "a", "--scopes", "chat"), 1, "standard output is"),
+        ("<&- >&-", ("serve", "--host", "nope.invalid"), 1, "nope.invalid:8000 can't be"),
+    ],
+)
+def test_a_stream_that_is_closed_is_one_line(
+    tmp_path: Path, closed: str, command: tuple[str, ...], status: int, said: str
+) -> None:
+    ended = run_closed(tmp_path, closed, *command)
+    assert ended.returncode == status
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"ml-api: error: {said}")
+
+
+def test_without_standard_error_a_command_says_nothing_elsewhere(tmp_path: Path) -> None:
+    ended = run_closed(tmp_path, "2>&-", "predict", "hi")
+    assert (ended.returncode, ended.stdout) == (3, "")
 
 
 def test_a_required_model_that_fails_ends_the_start_with_one_readable_line(tmp_path: Path) -> None:

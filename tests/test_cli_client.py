@@ -95,11 +95,13 @@ def app(
     )
 
 
-def app_here(served: Service, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def app_here(
+    served: Service, *arguments: str, stdin: str = "", **settings: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command as `app`, but in this process, which is quicker."""
     given = {"app_url": served.url, "app_key": KEY} | settings
     env = {name.upper(): value for name, value in given.items()}
-    done = CliRunner().invoke(cli, arguments, env=env)
+    done = CliRunner().invoke(cli, arguments, input=stdin, env=env)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
@@ -450,8 +452,48 @@ def test_what_the_service_refuses_is_one_sentence_and_a_status(
     assert failed(app_here(served, *command), status).startswith(said)
 
 
-def test_a_filter_that_is_no_json_is_wrong_usage(served: Service) -> None:
-    done = app_here(served, "search", "x", "--filter", "lang=en")
+NOT_UTF_8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("predict", NOT_UTF_8),
+        ("predict", "x", "--model", NOT_UTF_8),
+        ("chat", NOT_UTF_8),
+        ("chat", "x", "--system", NOT_UTF_8),
+        ("search", NOT_UTF_8),
+        ("jobs", "list", "--status", NOT_UTF_8),
+    ],
+)
+def test_an_argument_that_is_no_utf_8_is_wrong_usage(
+    served: Service, command: tuple[str, ...]
+) -> None:
+    said = failed(app_here(served, *command), 2)
+    assert said == "an argument is not UTF-8, and can't be sent"
+
+
+def test_an_id_and_an_address_that_are_no_utf_8_are_refused_too(served: Service) -> None:
+    assert failed(app_here(served, "jobs", "watch", NOT_UTF_8), 6).startswith("job_id: ")
+    url = f"{served.url}/{NOT_UTF_8}"
+    assert failed(app_here(served, "predict", "x", app_url=url), 2).startswith("APP_URL: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lang=en",
+        "[]",
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": "\\ud800"}',
+        f'{{"a": "{NOT_UTF_8}"}}',
+        "[" * 100_000,
+    ],
+    ids=range(7),
+)
+def test_a_filter_that_is_no_json_is_wrong_usage(served: Service, text: str) -> None:
+    done = app_here(served, "search", "x", "--filter", text)
     assert done.returncode == 2
     assert "is no JSON object" in done.stderr
 
@@ -490,7 +532,10 @@ BUSY = json.dumps({"status": 429, "code": "rate_limited", "detail": "Too much."}
         (response("429 X", BUSY, "Retry-After: 7"), 7, "Too much. Try again in 7 s."),
         (response("200 OK", "<html>"), 3, "{url} answers, but it isn't this service"),
         (response("200 OK", "[]"), 3, "{url} answers, but it isn't this service"),
-        (response("502 X", "<html>"), 3, "{url} answers, but it isn't this service"),
+        (response("502 X", "<html>"), 7, "something before the service answers 502; try again"),
+        (response("503 X", ""), 7, "something before the service answers 503; try again"),
+        (response("504 X", "[]"), 7, "something before the service answers 504; try again"),
+        (response("500 X", "<html>"), 3, "{url} answers, but it isn't this service"),
         (response("404 X", "{}"), 3, "{url} answers, but it isn't this service"),
         (
             response("308 X", "", "Location: https://x.example/"),
@@ -508,6 +553,13 @@ def test_whatever_answers_is_one_sentence_and_a_status(
         assert failed(app_here(served, "predict", "x", app_url=url), status).startswith(
             said.format(url=url)
         )
+
+
+def test_when_to_try_again_is_said_once(served: Service) -> None:
+    problem = {**json.loads(BUSY), "detail": "The limit of 3 is used up; try again in 60 s."}
+    with answering(response("429 X", json.dumps(problem), "Retry-After: 60")) as url:
+        said = failed(app_here(served, "predict", "x", app_url=url), 7)
+    assert said == "The limit of 3 is used up; try again in 60 s."
 
 
 def test_a_service_that_says_nothing_is_not_waited_for_without_end() -> None:
@@ -535,6 +587,30 @@ def test_watching_goes_on_when_the_service_was_replaced(served: Service) -> None
 
 def test_what_a_model_says_does_not_steer_the_terminal(served: Service) -> None:
     assert printed(app(served, "chat", "a\x1b[31m\x07 b")) == "a[31m b\n"
+
+
+TEXTS = {
+    "blanks": "a\u00a0b\u202fc\u3000d\u2003e",
+    "Persian": "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+    "a family": "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "a soft hyphen, marks, a character of one's own": "a\u00adb\u200fc\ufeffd\ue000",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_texts_of_all_scripts_are_printed_as_they_are(served: Service, text: str) -> None:
+    line = printed(app_here(served, "predict", "-", stdin=f"{text}\n"))
+    assert line.removesuffix("\n").split("\t")[2] == text
+
+
+def test_tokens_of_all_scripts_are_printed_as_they_are(served: Service) -> None:
+    text = f"{TEXTS['Persian']} {TEXTS['a family']}"
+    assert printed(app_here(served, "chat", text)) == f"{text}\n"
+
+
+def test_marks_that_turn_the_direction_of_what_follows_are_not_printed(served: Service) -> None:
+    text = "a\u202eb\u2066c\u2069d\u202ae\x9bf"
+    assert printed(app_here(served, "chat", text)) == "abcdef\n"
 
 
 def test_what_a_problem_says_does_not_steer_the_terminal(served: Service) -> None:

@@ -165,7 +165,7 @@ def test_servers_that_run_are_asked_for_the_time_too(
 ) -> None:
     with postgres.database() as url:
         _, behind = doctor(tmp_path, database_url=url, redis_url=valkey.url)
-        assert behind["sql"][0]["advice"] == "Run `app db upgrade`."
+        assert behind["sql"][0]["advice"].endswith(": run `app db upgrade`.")
         env = environment(tmp_path, database_url=url)
         subprocess.run([APP, "db", "upgrade"], env=env, check=True, capture_output=True)
         status, found = doctor(tmp_path, database_url=url, redis_url=valkey.url)
@@ -192,11 +192,16 @@ def test_settings_that_do_nothing_or_are_misspelt_are_named(tmp_path: Path) -> N
     assert "the environment wins" in found["LOG_LEVEL"][-1]["said"]
 
 
-def test_a_setting_that_cant_be_used_is_the_only_finding(tmp_path: Path) -> None:
-    status, found = doctor(tmp_path, log_level="loud")
+@pytest.mark.parametrize(
+    "names",
+    [["log_level"], ["trusted_proxies"], ["database_url", "redis_url", "default_limit"]],
+    ids=str,
+)
+def test_a_setting_that_cant_be_used_is_the_only_finding(tmp_path: Path, names: list[str]) -> None:
+    status, found = doctor(tmp_path, **dict.fromkeys(names, "loud"))
     assert status == 1
     assert list(found) == ["settings"]
-    assert "LOG_LEVEL" in found["settings"][0]["said"]
+    assert all(f"{name.upper()}: " in found["settings"][0]["said"] for name in names)
 
 
 def test_a_service_that_is_open_to_others_fails() -> None:

@@ -4,15 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from databases import migrated
 from servers import postgres
+from serving import serving
 
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
-from app.services.keys import KEY_FORMAT, Caller, KeyService, Scope, WantedKey
+from app.limits.limit import MAX_AMOUNT
+from app.limits.limiter import Limiter
+from app.limits.memory import MemoryStorage
+from app.observability.metrics import Metrics
+from app.services.keys import KEY_FORMAT, Caller, KeyService, Scope, WantedKey, WantedKeyError
+from app.services.ledger import Ledger
 
 ADMIN = "an-admin-key-of-the-fleet"
 
@@ -91,11 +98,62 @@ async def test_an_expired_key_is_refused(database_url: str) -> None:
             await keys.verify(text)
 
 
-async def test_a_bad_limit_makes_no_key(database_url: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("limit", "lots", "write it like"),
+        ("name", "", "from 1 to 100 characters"),
+        ("name", "x" * 101, "from 1 to 100 characters"),
+        ("name", "a\n", "without control characters"),
+        ("name", "a\x00b", "without control characters"),
+        ("name", "a\x1b[31m", "without control characters"),
+        ("name", "a\x9b31m", "without control characters"),
+        ("name", "caf\udce9", "without control characters"),
+        ("tokens_per_day", 0, "from 1 to"),
+        ("tokens_per_day", MAX_AMOUNT + 1, "from 1 to"),
+        ("tokens_per_day", 10**20, "from 1 to"),
+    ],
+)
+async def test_what_a_key_cant_have_is_named_and_makes_none(
+    database_url: str, field: str, value: Any, said: str
+) -> None:
     async with service(database_url) as keys:
-        with pytest.raises(ValueError, match="write it like"):
-            await keys.create(wanted(limit="lots"))
+        with pytest.raises(WantedKeyError, match=said) as refused:
+            await keys.create(wanted(**{field: value}))
+        assert refused.value.field == field
         assert await keys.list(before_id=None, limit=10) == []
+
+
+async def test_a_key_takes_the_longest_name_and_the_largest_quota(database_url: str) -> None:
+    async with service(database_url) as keys:
+        name = "Büro \U0001f468\u200d\U0001f469 " + "x" * 91
+        key, text = await keys.create(wanted(name=name, tokens_per_day=MAX_AMOUNT))
+        caller = await keys.verify(text)
+        assert (key.name, caller.tokens_per_day) == (name, MAX_AMOUNT)
+        await Ledger(Limiter(MemoryStorage(), metrics=Metrics())).check(caller)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("name", "x" * 101),
+        ("name", "a\x00b"),
+        ("name", "a\n"),
+        ("limit", "lots"),
+        ("tokens_per_day", 10**12 + 1),
+    ],
+)
+async def test_over_http_the_field_that_is_wrong_is_named(
+    tmp_path: Path, field: str, value: Any
+) -> None:
+    async with serving(tmp_path) as client:
+        asked = {"name": "web", "scopes": ["chat"]} | {field: value}
+        answer = await client.post("/keys", json=asked)
+        listed = await client.get("/keys")
+    assert answer.status_code == 422
+    assert [error["loc"] for error in answer.json()["errors"]] == [["body", field]]
+    assert listed.json()["keys"] == []
 
 
 async def test_the_admin_key_needs_no_database() -> None:

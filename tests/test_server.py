@@ -16,12 +16,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from serving import FAKE, make_settings
 
 from app.drain import CLOSE_S, HURRY_S, LAST_LINE_S, OVERDUE_S, Drain
-from app.errors import EngineError
+from app.errors import EngineError, StartupError
+from app.listening import listening
 from app.runtime.runtime import Runtime
-from app.server import Server, make_server, serve
+from app.server import Server, make_server, run, serve
 
 TIMEOUT_S = 20.0
 SLOW = FAKE.replace("fail_on", "delay_ms = 500, fail_on")
@@ -45,18 +47,19 @@ async def started(
     """Serve until the block is over, at least."""
     server = make_server(make_settings(tmp_path, models, port=0))
     server.drain.delay_s, server.drain.budget_s = delay_s, budget_s
-    served = asyncio.create_task(server.serve())
-    try:
-        while not server.started:
-            await asyncio.sleep(0)
-        host, port = server.servers[0].sockets[0].getsockname()[:2]
-        await runtime_of(server).loaded.wait()
-        await runtime_of(server).stored.wait()
-        yield server, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    finally:
-        server.should_exit = True
-        async with asyncio.timeout(TIMEOUT_S):
-            await served
+    with listening("127.0.0.1", 0) as sockets:
+        served = asyncio.create_task(server.serve(sockets))
+        try:
+            while not server.started:
+                await asyncio.sleep(0)
+            host, port = server.servers[0].sockets[0].getsockname()[:2]
+            await runtime_of(server).loaded.wait()
+            await runtime_of(server).stored.wait()
+            yield server, f"http://{host}:{port}"
+        finally:
+            server.should_exit = True
+            async with asyncio.timeout(TIMEOUT_S):
+                await served
 
 
 def runtime_of(server: Server) -> Runtime:
@@ -115,13 +118,61 @@ def test_a_required_model_that_fails_is_raised_when_the_server_has_stopped(tmp_p
 async def test_an_ipv6_address_is_shown_as_urls_have_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = make_server(make_settings(tmp_path, host="::1", port=0))
-    served = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0)
-    assert "http://[::1]:" in capsys.readouterr().out
-    server.should_exit = True
-    await served
+    server = make_server(make_settings(tmp_path, port=0))
+    with listening("::1", 0) as sockets:
+        served = asyncio.create_task(server.serve(sockets))
+        while not server.started:
+            await asyncio.sleep(0)
+        assert "http://[::1]:" in capsys.readouterr().out
+        server.should_exit = True
+        await served
+
+
+def test_an_address_that_is_taken_is_one_sentence_before_anything_is_opened(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupError) as refused:
+            serve(make_settings(tmp_path, port=port, jobs="on"))
+    assert str(refused.value) == (
+        f"127.0.0.1:{port} is in use: end what listens there, or give --port"
+    )
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("host", ["nope.invalid", "192.0.2.1", "..", "2001:db8::1"])
+def test_an_address_that_is_not_this_machines_is_one_sentence(host: str) -> None:
+    with pytest.raises(StartupError, match=r"can't be listened on \(.+\): give --host"):
+        listening(host, 0).__enter__()
+
+
+def test_of_two_services_that_start_at_once_one_is_refused_at_once() -> None:
+    with listening("127.0.0.1", 0) as (first,):
+        port = first.getsockname()[1]
+        with pytest.raises(StartupError, match="in use"):
+            listening("127.0.0.1", port).__enter__()
+    with listening("127.0.0.1", port):
+        pass
+
+
+def test_all_addresses_of_a_name_are_listened_on() -> None:
+    named = {found[4][0] for found in socket.getaddrinfo("localhost", 0)}
+    with listening("localhost", 0) as sockets:
+        assert {each.getsockname()[0] for each in sockets} == named
+    assert all(each.fileno() == -1 for each in sockets)
+
+
+def test_a_lifespan_that_fails_is_a_start_that_failed(tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def fails(_: FastAPI) -> AsyncIterator[None]:
+        raise OSError("no more threads")
+        yield
+
+    server = make_server(make_settings(tmp_path, port=0))
+    server.config.app = FastAPI(lifespan=fails)
+    with pytest.raises(StartupError, match="the log says why"):
+        run(server)
 
 
 async def test_while_it_drains_ready_says_503_and_new_connections_are_answered(

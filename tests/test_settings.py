@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.cores import core_count
 from app.errors import SettingsError
+from app.runtime.checks import check_settings
 from app.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +42,17 @@ def test_a_bad_value_is_refused_by_name_and_not_repeated(monkeypatch: pytest.Mon
     with pytest.raises(SettingsError, match=r"PORT: .*LOG_FORMAT: ") as refused:
         load_settings()
     assert "hunter2" not in str(refused.value)
+
+
+def test_addresses_and_limits_that_cant_be_read_are_refused_all_at_once() -> None:
+    names = ("database_url", "redis_url", "default_limit")
+    given: dict[str, Any] = dict.fromkeys(names, "hunter2://h")
+    with pytest.raises(SettingsError) as refused:
+        check_settings(Settings(_env_file=None, **given))
+    assert all(f"{name.upper()}: " in str(refused.value) for name in names)
+    assert "hunter2" not in str(refused.value)
+    fine: dict[str, Any] = {"redis_url": "unix:///run/v.sock", "default_limit": "1/second"}
+    check_settings(Settings(_env_file=None, **fine))
 
 
 def test_home_is_understood_and_a_file_that_is_not_text_is_refused(

@@ -1,13 +1,11 @@
 """Who asks, whether they may, and how often: the dependency that every router has."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from app.api.callers import caller_address, limited_address
-from app.api.deps import RuntimeDep
 from app.errors import ForbiddenError, UnauthorizedError
 from app.limits.limit import parse
 from app.runtime.runtime import Runtime
@@ -26,10 +24,8 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 KeyHeader = Annotated[str | None, Depends(header)]
 
 
-async def get_caller(
-    request: Request, runtime: RuntimeDep, authorization: Bearer, key_header: KeyHeader
-) -> Caller:
-    """Return who asks.
+async def get_caller(request: Request, authorization: Bearer, key_header: KeyHeader) -> Caller:
+    """Return who asks; looked up once a request.
 
     Raises:
         UnauthorizedError: no key where one is needed, or one that isn't valid.
@@ -37,14 +33,74 @@ async def get_caller(
         DatabaseUnavailableError: a key that was never seen while SQL doesn't answer.
 
     """
+    if not hasattr(request.state, "caller"):
+        text = authorization.credentials if authorization else key_header
+        request.state.caller = await _identify(request, text)
+    caller: Caller = request.state.caller
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+class Guard:
+    """The dependency of a group of routes: a scope, and the caller's limit for the group.
+
+    Args:
+        scope: what a key must have; None: any valid key will do.
+        group: what is counted together, by default all that the scope opens.
+
+    """
+
+    def __init__(self, scope: Scope | None = None, *, group: str | None = None) -> None:
+        self._scope = scope
+        self._group = group or (scope.value if scope else "any")
+
+    async def __call__(self, request: Request, _: CallerDep) -> None:
+        """Check, unless the route did so before it read the body; declares the key in OpenAPI."""
+        await self.check(request)
+
+    async def check(self, request: Request) -> None:
+        """Let a request pass, once.
+
+        Raises:
+            ForbiddenError: the key lacks the scope.
+            RateLimitExceededError: the limit is reached, or nothing is left of the day.
+            ServiceError: as `get_caller` says.
+
+        """
+        if hasattr(request.state, "is_allowed"):
+            return
+        caller = await get_caller(request, await bearer(request), await header(request))
+        if self._scope is not None and not caller.may(self._scope):
+            raise ForbiddenError(f"The key has no scope {self._scope.value!r}.")
+        if _runtime(request).settings.limits != "off":
+            await self._limit(request, caller)
+        request.state.is_allowed = True
+
+    async def _limit(self, request: Request, caller: Caller) -> None:
+        runtime = _runtime(request)
+        if self._scope in QUOTA_SCOPES:
+            await runtime.ledger.check(caller)
+        limit = caller.limit or runtime.default_limit
+        if limit is None:
+            return
+        verdict = await runtime.limiter.hit(limit, self._group, _who(request, caller))
+        # The answer may be a response of the route's own, which no dependency can add headers to.
+        request.state.headers = verdict.headers
+        if not verdict.is_allowed:
+            raise verdict.refusal()
+
+
+async def _identify(request: Request, text: str | None) -> Caller:
+    runtime = _runtime(request)
     if not runtime.settings.needs_key:
         return Caller()  # OpenAI's clients send some key, whether one is needed or not
-    text = authorization.credentials if authorization else key_header
     if text is None:
         raise UnauthorizedError
     if runtime.settings.limits == "off":
         return await runtime.keys.verify(text)
-    address = _address(request, runtime)
+    address = _address(request)
     failures = await runtime.failures.peek(FAILURES, "key", address)
     if not failures.is_allowed:
         raise failures.refusal()
@@ -55,37 +111,15 @@ async def get_caller(
         raise
 
 
-CallerDep = Annotated[Caller, Depends(get_caller)]
-
-
-def allow(scope: Scope) -> Callable[..., Awaitable[None]]:
-    """Return the dependency of a group of routes: a scope, and the caller's limit for the group."""
-
-    async def check(request: Request, runtime: RuntimeDep, caller: CallerDep) -> None:
-        if not caller.may(scope):
-            raise ForbiddenError(f"The key has no scope {scope.value!r}.")
-        if runtime.settings.limits == "off":
-            return
-        if scope in QUOTA_SCOPES:
-            await runtime.ledger.check(caller)
-        limit = caller.limit or runtime.default_limit
-        if limit is None:
-            return
-        verdict = await runtime.limiter.hit(limit, scope.value, _who(request, runtime, caller))
-        # The answer may be a response of the route's own, which no dependency can add headers to.
-        request.state.headers = verdict.headers
-        if not verdict.is_allowed:
-            raise verdict.refusal()
-
-    return check
-
-
-def _who(request: Request, runtime: RuntimeDep, caller: Caller) -> str:
+def _who(request: Request, caller: Caller) -> str:
     """Return what a limit counts by: the key, else the address."""
-    if caller.key_id is not None:
-        return f"key:{caller.key_id}"
-    return _address(request, runtime)
+    return _address(request) if caller.key_id is None else f"key:{caller.key_id}"
 
 
-def _address(request: Request, runtime: Runtime) -> str:
-    return limited_address(caller_address(request.scope, runtime.trusted_proxies))
+def _address(request: Request) -> str:
+    return limited_address(caller_address(request.scope, _runtime(request).trusted_proxies))
+
+
+def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime

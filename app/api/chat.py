@@ -4,9 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from app.api.auth import allow
-from app.api.deps import ChatDeadlineDep, ChatDep, JsonRoute
+from app.api.auth import Guard
+from app.api.deps import ChatDeadlineDep, ChatDep
 from app.api.dialects import NdjsonDialect, SseDialect, usage_of
+from app.api.json_route import JsonRoute
 from app.api.noting import Account, AccountDep
 from app.api.problems import WITH_BODY, WITH_CHAT, WITH_KEY, problems
 from app.api.streams import StreamResponse
@@ -16,7 +17,7 @@ from app.observability.logs import request_id
 from app.services.keys import Scope
 from app.services.streaming import Conversation
 
-router = APIRouter(tags=["chat"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.CHAT))])
+router = APIRouter(tags=["chat"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.CHAT))])
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_CHAT)
 LINES = (
     '{"token":"The"}\n{"token":" capital"}\n'

@@ -1,14 +1,10 @@
-"""What routes ask for with `Depends`: the runtime's objects, the deadline, a JSON body."""
+"""What routes ask for with `Depends`: the runtime's objects, the deadline."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import Depends, Header, Request, Response
-from fastapi.routing import APIRoute
-from pydantic_core import from_json
+from fastapi import Depends, Header, Request
 
 from app.batching.deadline import Deadline
-from app.errors import InvalidRequestError, MalformedJsonError, UnsupportedMediaTypeError
 from app.models.registry import ModelRegistry
 from app.runtime.runtime import Runtime
 from app.services.embeddings import EmbeddingService
@@ -16,7 +12,6 @@ from app.services.inference import InferenceService
 from app.services.streaming import ChatService
 
 MAX_TIMEOUT_MS = 3_600_000
-MAX_FIELDS = 64
 
 
 async def get_runtime(request: Request) -> Runtime:
@@ -88,48 +83,3 @@ def _deadline(request: Request, timeout_ms: int) -> Deadline:
 
 DeadlineDep = Annotated[Deadline, Depends(get_deadline)]
 ChatDeadlineDep = Annotated[Deadline, Depends(get_chat_deadline)]
-
-
-def _is_json(content_type: str) -> bool:
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or (
-        kind.startswith("application/") and kind.endswith("+json")
-    )
-
-
-class StrictJsonRequest(Request):
-    """A request whose body is JSON as RFC 8259 has it, or an error."""
-
-    async def json(self) -> Any:  # noqa: ANN401  # JSON can be anything
-        """Parse; NaN, lone surrogates, a byte-order mark and over 200 levels are refused.
-
-        Raises:
-            MalformedJsonError: with the place, and nothing of the content.
-            InvalidRequestError: it has more fields than any schema here.
-
-        """
-        try:
-            parsed = from_json(await self.body(), allow_inf_nan=False)
-        except ValueError as failure:
-            raise MalformedJsonError(f"The body is not valid JSON: {failure}.") from None
-        if isinstance(parsed, dict) and len(parsed) > MAX_FIELDS:
-            # Each would become an error of its own before anything else is looked at.
-            many = {"loc": ["body"], "msg": f"More than {MAX_FIELDS} fields", "type": "too_many"}
-            raise InvalidRequestError([many])
-        return parsed
-
-
-class JsonRoute(APIRoute):
-    """A route with a JSON body: another content type is 415, malformed JSON is 400."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler."""
-        handler = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            own = StrictJsonRequest(request.scope, request.receive)
-            if await own.body() and not _is_json(own.headers.get("content-type", "")):
-                raise UnsupportedMediaTypeError
-            return await handler(own)
-
-        return strict

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from app.api.auth import allow
-from app.api.deps import JsonRoute, RuntimeDep
+from app.api.auth import Guard
+from app.api.deps import RuntimeDep
+from app.api.json_route import JsonRoute
 from app.api.problems import WITH_BODY, WITH_KEY, problems
 from app.api.scopes import CollectionDep
 from app.errors import DatabaseUnavailableError, DocumentNotFoundError, InvalidRequestError
@@ -24,7 +25,7 @@ router = APIRouter(
     prefix="/documents",
     tags=["documents"],
     route_class=JsonRoute,
-    dependencies=[Depends(allow(Scope.DOCUMENTS))],
+    dependencies=[Depends(Guard(Scope.DOCUMENTS))],
 )
 STORED = (*WITH_KEY, DatabaseUnavailableError, InvalidRequestError)
 ONE = problems(*STORED, DocumentNotFoundError)

@@ -7,8 +7,9 @@ import numpy as np
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
-from app.api.auth import CallerDep, allow
-from app.api.deps import DeadlineDep, EmbeddingsDep, JsonRoute, RuntimeDep
+from app.api.auth import CallerDep, Guard
+from app.api.deps import DeadlineDep, EmbeddingsDep, RuntimeDep
+from app.api.json_route import JsonRoute
 from app.api.noting import NoteDep
 from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.engines.base import FloatArray, Task
@@ -17,7 +18,7 @@ from app.services.embeddings import Embeddings
 from app.services.keys import Scope
 
 router = APIRouter(
-    tags=["embed"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.EMBED))]
+    tags=["embed"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.EMBED))]
 )
 # Seven decimals of a number under 1 are more than a float32 holds, and half as long as its repr.
 DECIMALS = 7
@@ -45,13 +46,13 @@ class AccountedEmbedding:
     ) -> Embeddings:
         """Embed; raises as `EmbeddingService.embed` does."""
         note = self._note
-        with note.failures(Task.EMBEDDING, "\n".join(texts), model=model_name):
-            made = await self._embeddings.embed(
-                texts, model_name=model_name, deadline=self._deadline, dimensions=dimensions
-            )
+        async with self._ledger.spending(self._caller, len(texts)):
+            with note.failures(Task.EMBEDDING, "\n".join(texts), model=model_name):
+                made = await self._embeddings.embed(
+                    texts, model_name=model_name, deadline=self._deadline, dimensions=dimensions
+                )
         origin = note.origin(made.model, version=made.version)
         note.keep(note.record.embedded(texts=texts, tokens=made.tokens, origin=origin))
-        await self._ledger.charge(self._caller, len(texts))
         return made
 
 

@@ -24,7 +24,7 @@ async def allow_metrics(
 ) -> None:
     """Ask for a key only where the settings say so: scrapers mostly have none."""
     if runtime.settings.metrics_need_key:
-        caller = await get_caller(request, runtime, authorization, key_header)
+        caller = await get_caller(request, authorization, key_header)
         if not caller.may(Scope.METRICS):
             raise ForbiddenError
 

@@ -12,9 +12,10 @@ from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
-from app.api.auth import allow
-from app.api.deps import JsonRoute, RuntimeDep
+from app.api.auth import Guard
+from app.api.deps import RuntimeDep
 from app.api.jobs import JobId
+from app.api.json_route import JsonRoute
 from app.api.problems import WITH_KEY, problems
 from app.api.scopes import CollectionDep
 from app.db.job_values import Job
@@ -34,7 +35,7 @@ from app.services.keys import Scope
 from app.services.scopes import CollectionScope
 
 log = logging.getLogger(__name__)
-router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.JOBS))])
+router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.JOBS))])
 
 HEARTBEAT_S = 15.0
 # A reader that takes nothing for so long has stopped.

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
-from app.api.auth import CallerDep, allow
-from app.api.deps import JsonRoute, RuntimeDep
+from app.api.auth import CallerDep, Guard
+from app.api.deps import RuntimeDep
+from app.api.json_route import JsonRoute
 from app.api.problems import WITH_BODY, WITH_KEY, problems
 from app.api.scopes import CollectionDep
 from app.db.job_values import Job
@@ -36,7 +37,7 @@ from app.observability.logs import request_id
 from app.services.jobs import WantedJob
 from app.services.keys import Scope
 
-router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.JOBS))])
+router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.JOBS))])
 STORED = (*WITH_KEY, DatabaseUnavailableError, InvalidRequestError)
 ONE = (*STORED, JobNotFoundError)
 # Held, or the loop might forget them; each ends with its transaction's timeout.

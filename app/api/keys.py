@@ -5,15 +5,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from app.api.auth import allow
-from app.api.deps import JsonRoute, RuntimeDep
+from app.api.auth import Guard
+from app.api.deps import RuntimeDep
+from app.api.json_route import JsonRoute
 from app.api.problems import WITH_BODY, WITH_KEY, problems
 from app.errors import DatabaseUnavailableError, InvalidRequestError, KeyNotFoundError
 from app.models.schemas_keys import MAX_PAGE, KeyInfo, KeyList, KeyRequest, NewKey
-from app.services.keys import Scope, WantedKey
+from app.services.keys import Scope, WantedKey, WantedKeyError
 
 router = APIRouter(
-    prefix="/keys", tags=["keys"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.ADMIN))]
+    prefix="/keys", tags=["keys"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.ADMIN))]
 )
 STORED = (*WITH_KEY, DatabaseUnavailableError)
 MAX_ID = 2**53 - 1
@@ -42,8 +43,8 @@ async def create_key(asked: KeyRequest, runtime: RuntimeDep, response: Response)
     )
     try:
         key, text = await runtime.keys.create(wanted)
-    except ValueError as bad:
-        said = {"loc": ["body", "limit"], "msg": str(bad), "type": "value_error"}
+    except WantedKeyError as bad:
+        said = {"loc": ["body", bad.field], "msg": str(bad), "type": "value_error"}
         raise InvalidRequestError([said]) from None
     response.headers["Cache-Control"] = "no-store"
     return NewKey(**KeyInfo.of(key).model_dump(), key=text)

@@ -43,10 +43,10 @@ class Note:
         self._key_id = key_id
         self._started_s = started_s
 
-    def failures(self, task: Task, text: str, *, model: str | None) -> AbstractContextManager[None]:
-        """Put a row for an error that leaves the block; `model` is the name that was asked for."""
+    def failures(self, task: Task, *texts: str, model: str | None) -> AbstractContextManager[None]:
+        """Put rows for an error that leaves the block; `model` is the name that was asked for."""
         return self._predictions.failures(
-            task, text, key_id=self._key_id, model=model, started_s=self._started_s
+            task, texts, key_id=self._key_id, model=model, started_s=self._started_s
         )
 
     def origin(self, model: str, *, version: str | None) -> Origin:
@@ -101,7 +101,11 @@ Account = Callable[[Sequence[Message]], OnEnd]
 
 async def get_account(runtime: RuntimeDep, caller: CallerDep, note: NoteDep) -> Account:
     """Return what logs a generation, and charges its caller."""
-    return partial(note.chat, then=partial(runtime.ledger.generated, caller))
+
+    def account(messages: Sequence[Message]) -> OnEnd:
+        return note.chat(messages, then=partial(runtime.ledger.generated, caller, messages))
+
+    return account
 
 
 AccountDep = Annotated[Account, Depends(get_account)]

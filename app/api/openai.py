@@ -8,15 +8,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic_core import to_json
 
-from app.api.auth import allow, get_caller
+from app.api.auth import Guard, get_caller
 from app.api.deps import (
     ChatDeadlineDep,
     ChatDep,
-    JsonRoute,
     RegistryDep,
 )
 from app.api.dialects import OpenAiDialect, openai_usage
 from app.api.embeddings import EmbedDep, plain
+from app.api.json_route import JsonRoute
 from app.api.noting import Account, AccountDep
 from app.api.problems import WITH_BODY, WITH_CHAT, WITH_KEY, WITH_MODEL, openai_problems
 from app.api.streams import StreamResponse
@@ -94,7 +94,7 @@ def _format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
     "/chat/completions",
     summary="Answer a conversation",
     responses=openai_problems(*WITH_BODY, *WITH_KEY, *WITH_CHAT, UnsupportedFieldError) | STREAMED,
-    dependencies=[Depends(allow(Scope.CHAT))],
+    dependencies=[Depends(Guard(Scope.CHAT))],
     response_model=ChatCompletion,
 )
 async def complete_chat(
@@ -125,7 +125,7 @@ async def complete_chat(
     "/embeddings",
     summary="Embed texts",
     responses=openai_problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, UnsupportedFieldError),
-    dependencies=[Depends(allow(Scope.EMBED))],
+    dependencies=[Depends(Guard(Scope.EMBED))],
     response_model=EmbeddingsResponse,
 )
 async def create_embeddings(asked: EmbeddingsRequest, embed_texts: EmbedDep) -> Response:

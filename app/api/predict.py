@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
-from app.api.auth import allow
-from app.api.deps import DeadlineDep, InferenceDep, JsonRoute
+from app.api.auth import Guard
+from app.api.deps import DeadlineDep, InferenceDep
+from app.api.json_route import JsonRoute
 from app.api.noting import Note, NoteDep
 from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.engines.base import Task
@@ -24,7 +25,7 @@ from app.services.inference import Prediction
 from app.services.keys import Scope
 
 router = APIRouter(
-    tags=["predict"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.PREDICT))]
+    tags=["predict"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
 )
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
 
@@ -85,9 +86,10 @@ async def predict_batch(
     asked: PredictBatchRequest, inference: InferenceDep, deadline: DeadlineDep, note: NoteDep
 ) -> PredictBatchResponse:
     """Classify up to 256 texts; one that can't be done gets its own error and fails no other."""
-    made = await inference.predict_batch(
-        asked.texts, model_name=asked.model_name, deadline=deadline
-    )
+    with note.failures(Task.CLASSIFICATION, *asked.texts, model=asked.model_name):
+        made = await inference.predict_batch(
+            asked.texts, model_name=asked.model_name, deadline=deadline
+        )
     origin = note.origin(made.model, version=made.version)
     note.keep(*note.record.classified_batch(made.results, texts=asked.texts, origin=origin))
     return PredictBatchResponse(model=made.model, results=[_result(r) for r in made.results])

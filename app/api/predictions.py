@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic_core import to_json
 
-from app.api.auth import CallerDep
-from app.api.deps import JsonRoute
+from app.api.auth import CallerDep, Guard
 from app.api.exports import STYLES, CsvStyle, ExportResponse, NdjsonStyle, as_dict
+from app.api.json_route import JsonRoute
 from app.api.problems import WITH_KEY, problems
 from app.db.predictions import Filters, Position, Prediction
 from app.errors import DatabaseUnavailableError, InvalidRequestError
@@ -21,7 +21,11 @@ from app.observability.logs import request_id
 from app.services.keys import Scope
 from app.services.predictions import PredictionLog, PredictionsScope
 
-router = APIRouter(tags=["predictions"], route_class=JsonRoute)
+router = APIRouter(
+    tags=["predictions"],
+    route_class=JsonRoute,
+    dependencies=[Depends(Guard(group="predictions"))],
+)
 RESPONSES = problems(*WITH_KEY, InvalidRequestError, DatabaseUnavailableError)
 EXPORTED: dict[int | str, dict[str, Any]] = {
     200: {

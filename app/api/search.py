@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
-from app.api.auth import allow
-from app.api.deps import DeadlineDep, EmbeddingsDep, JsonRoute, RuntimeDep
+from app.api.auth import CallerDep, Guard
+from app.api.deps import DeadlineDep, EmbeddingsDep, RuntimeDep
+from app.api.json_route import JsonRoute
 from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.api.scopes import CollectionDep
 from app.errors import DatabaseUnavailableError
@@ -18,7 +19,7 @@ from app.vectors.base import Hit
 from app.vectors.filters import Filter, OneOf, Range
 
 router = APIRouter(
-    tags=["search"], route_class=JsonRoute, dependencies=[Depends(allow(Scope.DOCUMENTS))]
+    tags=["search"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.DOCUMENTS))]
 )
 # A float32 has no more, near to 1.
 DECIMALS = 6
@@ -39,20 +40,26 @@ SearchDep = Annotated[SearchService, Depends(get_search)]
     response_model=SearchResponse,
 )
 async def search(
-    asked: SearchRequest, searches: SearchDep, scope: CollectionDep, deadline: DeadlineDep
+    asked: SearchRequest,
+    searches: SearchDep,
+    scope: CollectionDep,
+    deadline: DeadlineDep,
+    caller: CallerDep,
+    runtime: RuntimeDep,
 ) -> Response:
     """Find the documents with the passages that are nearest to the query, the best first.
 
     A document is found once it was embedded; its results say which passage is the nearest.
     """
-    hits = await searches.search(
-        asked.query,
-        top_k=asked.top_k,
-        filter=_filter(asked.filter),
-        model_name=asked.model_name,
-        scope=scope,
-        deadline=deadline,
-    )
+    async with runtime.ledger.spending(caller, 1):  # the query is embedded
+        hits = await searches.search(
+            asked.query,
+            top_k=asked.top_k,
+            filter=_filter(asked.filter),
+            model_name=asked.model_name,
+            scope=scope,
+            deadline=deadline,
+        )
     answer = {"results": [_shown(hit) for hit in hits]}
     # Up to a hundred long texts: validating what was just read would take longer than reading it.
     return Response(

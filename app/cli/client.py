@@ -1,7 +1,6 @@
 """Commands that use a running service: `app predict`, `app chat`, `app search`."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from textwrap import fill, indent
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from app.cli.options import (
     fail,
     show,
     show_json,
+    standard_input,
     tell,
 )
 
@@ -57,7 +57,7 @@ def predict(
         raise typer.BadParameter("goes with a single text", param_hint="--top-k")
     with connected(url, key) as client:
         if text == STDIN:
-            _predict_lines(client, sys.stdin, model=model, as_json=as_json)
+            _predict_lines(client, standard_input(), model=model, as_json=as_json)
         else:
             asked = _given(text=text, model_name=model, top_k=top_k)
             _show_prediction(client.post("/predict", asked), as_json=as_json)
@@ -139,11 +139,11 @@ def chat(  # noqa: PLR0913  # each is an option
     with connected(url, key) as client:
         conversation = _Conversation(client, options, system=system, as_json=as_json)
         if text is not None:
-            conversation.ask(sys.stdin.read() if text == STDIN else text)
-        elif sys.stdin.isatty():
+            conversation.ask(standard_input().read() if text == STDIN else text)
+        elif standard_input().isatty():
             _converse(conversation)
         else:
-            for line in sys.stdin:
+            for line in standard_input():
                 if line.strip():
                     conversation.ask(line.strip())
 
@@ -234,10 +234,12 @@ def _read_filter(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+        # Python reads more than JSON is: NaN, halves of characters, bytes that are no UTF-8.
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise typer.BadParameter(f"{text!r} is no JSON object", param_hint="--filter")
+        raise typer.BadParameter("is no JSON object", param_hint="--filter")
     return found
 
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import Json, show, show_json, with_database
+from app.cli.options import (
+    Json,
+    database_sentence,
+    keep_log_quiet,
+    show,
+    show_json,
+    with_database,
+)
 from app.errors import ServiceError, StartupError
 
 if TYPE_CHECKING:
@@ -28,11 +35,12 @@ def upgrade_database(*, as_json: Json = False) -> None:
     from app.db.session import Database
     from app.settings import load_settings
 
+    keep_log_quiet()
     settings = load_settings()
     try:
         upgrade(Database(settings.sql_url))
     except ServiceError as failure:
-        raise StartupError(failure.detail) from None
+        raise StartupError(database_sentence(failure)) from None
     if as_json:
         show_json({"up_to_date": True})
     else:

@@ -1,12 +1,11 @@
 """The `app doctor` command: what is there, what is missing, what to do about it."""
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli.options import Json, show_json
+from app.cli.options import Json, keep_log_quiet, show_json
 from app.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ def doctor(*, as_json: Json = False) -> None:
 
     Ends with 1 when something keeps the service from working.
     """
-    # Findings say it all; without a handler logging would print warnings between them.
-    logging.getLogger("app").addHandler(logging.NullHandler())
+    keep_log_quiet()  # findings say it all
     found = []
     for finding in _look():
         found.append(finding)
@@ -39,12 +37,16 @@ def doctor(*, as_json: Json = False) -> None:
 
 
 def _look() -> "Iterator[Finding]":
+    from app.api.callers import parse_networks
     from app.doctor import machine, parts, settings
     from app.doctor.finding import bad
+    from app.runtime.checks import check_settings
     from app.settings import load_settings
 
     try:
         read = load_settings()
+        check_settings(read)
+        parse_networks(read.trusted_proxies)
     except SettingsError as failure:
         yield bad("settings", str(failure), "docs/settings.md has every setting and its values.")
         return

@@ -59,7 +59,7 @@ def _follow(client: "Client", job_id: str) -> Iterator[dict[str, Any]]:
     """Give the job at each change until it is finished; a connection that breaks is renewed."""
     from app.client import EXIT_BUSY, EXIT_NO_SERVICE, ClientError
 
-    path = f"/jobs/{quote(job_id, safe='')}/events"
+    path = f"/jobs/{quote(job_id, safe='', errors='replace')}/events"
     attempts = None
     while True:
         try:

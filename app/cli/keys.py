@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from app.cli.options import Json, show_json, with_database
+from app.cli.options import Json, show, show_json, with_database
 from app.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ Answer = TypeVar("Answer")
 
 LIFETIME = re.compile(r"([1-9]\d{0,4})([hd])")
 PAGE = 1_000
+MAX_ID = 2**53 - 1  # as over HTTP
 
 
 @cli.command("create", epilog="Example: app keys create --name web --scopes predict --expires 90d")
@@ -27,13 +28,15 @@ def create_key(
     name: Annotated[str, typer.Option(help="Whose key it is.")],
     scopes: Annotated[str, typer.Option(help="Such as predict,chat; docs/keys.md has all.")],
     limit: Annotated[str | None, typer.Option(help="Such as 600/minute.")] = None,
-    tokens_per_day: Annotated[int | None, typer.Option(min=1, help="Of chat.")] = None,
+    tokens_per_day: Annotated[
+        int | None, typer.Option(help="Of chat; a text that is embedded is one.")
+    ] = None,
     expires: Annotated[str | None, typer.Option(help="Such as 90d or 12h.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a key and print it, alone on standard output: it can't be had again."""
     from app.models.schemas_keys import KeyInfo, NewKey
-    from app.services.keys import WantedKey
+    from app.services.keys import WantedKey, WantedKeyError
 
     wanted = WantedKey(
         name=name,
@@ -46,10 +49,10 @@ def create_key(
     async def make(keys: "KeyService") -> "tuple[ApiKey, str]":
         try:
             return await keys.create(wanted)
-        except ValueError as bad:
-            raise SettingsError(f"--limit: {bad}") from None
+        except WantedKeyError as bad:
+            raise SettingsError(f"--{bad.field.replace('_', '-')}: {bad}") from None
 
-    key, text = _with_keys(make)
+    key, text = _with_keys(make, may_create=True)
     if as_json:
         show_json(NewKey(**KeyInfo.of(key).model_dump(), key=text).model_dump(mode="json"))
     else:
@@ -61,7 +64,7 @@ def list_keys(*, as_json: Json = False) -> None:
     """List the keys, newest first, without their secrets."""
     from app.models.schemas_keys import KeyInfo
 
-    async def show(keys: "KeyService") -> None:
+    async def print_all(keys: "KeyService") -> None:
         before: int | None = None
         while page := await keys.list(before_id=before, limit=PAGE):
             for key in page:
@@ -71,15 +74,16 @@ def list_keys(*, as_json: Json = False) -> None:
                 state = "valid" if key.is_valid(datetime.now(UTC)) else "revoked or expired"
                 limits = key.limit or "-"
                 scopes = ",".join(key.scopes)
-                print(f"{key.id:>6} {key.prefix:20} {state:18} {limits:16} {scopes:24} {key.name}")
+                name = key.name.replace("\n", " ")  # of a key that was made by an older version
+                show(f"{key.id:>6} {key.prefix:20} {state:18} {limits:16} {scopes:24} {name}")
             before = page[-1].id
 
-    _with_keys(show)
+    _with_keys(print_all)
 
 
 @cli.command("revoke", epilog="Example: app keys revoke 12")
 def revoke_key(
-    key_id: Annotated[int, typer.Argument(help="As `app keys list` shows it.")],
+    key_id: Annotated[int, typer.Argument(min=1, max=MAX_ID, help="As `app keys list` has it.")],
     *,
     as_json: Json = False,
 ) -> None:
@@ -91,10 +95,14 @@ def revoke_key(
         print(f"revoked {key_id}")
 
 
-def _with_keys(use: "Callable[[KeyService], Awaitable[Answer]]") -> Answer:
+def _with_keys(
+    use: "Callable[[KeyService], Awaitable[Answer]]", *, may_create: bool = False
+) -> Answer:
     from app.services.keys import KeyService
 
-    return with_database(lambda db: use(KeyService(db, admin_key=None, cache_s=1, stale_s=1)))
+    return with_database(
+        lambda db: use(KeyService(db, admin_key=None, cache_s=1, stale_s=1)), may_create=may_create
+    )
 
 
 def _read_scopes(given: str) -> "list[Scope]":
@@ -103,7 +111,9 @@ def _read_scopes(given: str) -> "list[Scope]":
     names = [part.strip() for part in given.split(",")]
     unknown = sorted(set(names) - set(Scope))
     if unknown:
-        raise SettingsError(f"--scopes: {', '.join(unknown)}; known are {', '.join(Scope)}")
+        raise SettingsError(
+            f"--scopes: {', '.join(map(repr, unknown))}; known are {', '.join(Scope)}"
+        )
     return [Scope(name) for name in names]
 
 

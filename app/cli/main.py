@@ -4,13 +4,14 @@ import logging
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from app.cli import client, db, doctor, jobs, keys
-from app.cli.options import Json, Key, show_json
+from app.cli.options import Json, Key, fail, show_json, tell
 from app.errors import StartupError
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -24,12 +25,19 @@ cli.add_typer(db.cli, name="db")
 EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1
 EXIT_UNFINISHED = 70  # EX_SOFTWARE of sysexits.h
+SILENT = ("serve", "worker")  # whose answers are not on standard output
 MAX_CONNECTIONS = 1024  # what `app bench` may open; the usual limit of open files of a process
 
 
 @cli.callback()
-def describe() -> None:
+def prepare(context: typer.Context) -> None:
     """Serve machine-learning models over HTTP."""
+    if sys.stdout is None and context.invoked_subcommand not in SILENT:
+        fail("standard output is closed", EXIT_STARTUP_FAILED)
+    for stream in (sys.stdin, sys.stdout):
+        # Bytes that are no UTF-8, or characters that the terminal lacks, shouldn't end a command.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @cli.command(epilog="Example: app serve --host 0.0.0.0 --port 8080")
@@ -178,8 +186,9 @@ def _read_counts(given: str) -> list[int]:
 def leave(status: int) -> NoReturn:
     """End the process now, without waiting for a thread that is still loading a model."""
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # whoever started the command may have closed it
+            stream.flush()
     os._exit(status)
 
 
@@ -205,8 +214,8 @@ def main() -> None:
     try:
         cli()
     except StartupError as failure:
-        print(f"ml-api: error: {failure}", file=sys.stderr)
+        tell(str(failure))
         leave(EXIT_STARTUP_FAILED)
     except SystemExit as ended:
-        # Uvicorn's way to end when it can't listen; it has logged why.
+        # The way in which every command ends that doesn't leave by itself.
         leave(ended.code if isinstance(ended.code, int) else EXIT_STARTUP_FAILED)

@@ -2,18 +2,22 @@
 
 import asyncio
 import json
+import logging
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
 
-from app.errors import ServiceError, StartupError
+from app.errors import DatabaseUnavailableError, ServiceError, StartupError
 
 if TYPE_CHECKING:
     from app.client import Client
     from app.db.session import Database
+    from app.settings import Settings
 
 Answer = TypeVar("Answer")
 
@@ -27,14 +31,16 @@ Model = Annotated[str | None, typer.Option("--model", help="Its name; default: t
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
+# Control characters but for newline and tab, halves of characters, and the marks that turn the
+# direction of what follows them. All else is text, joiners and blanks of any width too.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
 @contextmanager
 def connected(url: str, key: str | None) -> "Iterator[Client]":
     """Give a client; what goes wrong ends the command with a sentence and its exit status."""
     from app.client import Client, ClientError
 
-    for stream in (sys.stdin, sys.stdout):
-        # Bytes that are no UTF-8 shouldn't end a command.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # both are files here
     try:
         with Client(url, key) as client:
             yield client
@@ -42,18 +48,37 @@ def connected(url: str, key: str | None) -> "Iterator[Client]":
         fail(str(failure), failure.exit_status)
 
 
-def with_database(use: "Callable[[Database], Awaitable[Answer]]") -> Answer:
+def standard_input() -> TextIO:
+    """Return the standard input, which whoever started the command may have closed."""
+    from app.client import EXIT_USAGE
+
+    if sys.stdin is None:
+        fail("standard input is closed: give a text", EXIT_USAGE)
+    return sys.stdin
+
+
+def with_database(
+    use: "Callable[[Database], Awaitable[Answer]]", *, may_create: bool = False
+) -> Answer:
     """Open the database of DATABASE_URL, migrate it if it is SQLite, and use it.
+
+    Args:
+        use: given the database.
+        may_create: whether a SQLite file that isn't there is made.
 
     Raises:
         StartupError: what can't be done, as one line.
 
     """
+    from app.db.failures import StatementError
     from app.db.schema import upgrade
     from app.db.session import Database
     from app.settings import load_settings
 
+    keep_log_quiet()
     settings = load_settings()
+    if not may_create:
+        _refuse_without_file(settings)
 
     async def run() -> Answer:
         database = Database(settings.sql_url, timeout_s=settings.database_timeout_ms / 1000)
@@ -62,11 +87,39 @@ def with_database(use: "Callable[[Database], Awaitable[Answer]]") -> Answer:
                 await asyncio.to_thread(upgrade, database)
             return await use(database)
         except ServiceError as failure:
-            raise StartupError(failure.detail) from None
+            raise StartupError(database_sentence(failure)) from None
+        except StatementError as failure:
+            raise StartupError(f"the database refuses what it is asked: {failure}") from None
+        except UnicodeEncodeError:
+            raise StartupError("an argument is not UTF-8, and can't be in the database") from None
         finally:
             await database.close()
 
     return asyncio.run(run())
+
+
+def database_sentence(failure: ServiceError) -> str:
+    """Return what an operator is told; the error's own detail is for clients of the service."""
+    if isinstance(failure, DatabaseUnavailableError):
+        return f"the database: {failure.advice}; `app doctor` looks at more"
+    return failure.detail
+
+
+def keep_log_quiet() -> None:
+    """Print no bare names of log events: a command says itself what went wrong."""
+    logging.getLogger("app").addHandler(logging.NullHandler())
+
+
+def _refuse_without_file(settings: "Settings") -> None:
+    """Don't make an empty database where somebody looks for a full one."""
+    from app.db.engine import parse_url
+
+    url = parse_url(settings.sql_url)
+    if url.drivername == "sqlite" and not Path(str(url.database)).exists():
+        raise StartupError(
+            f"there is no database at {url.database}: name it with DATABASE_URL or DATA_DIR;"
+            " `app db upgrade` makes one"
+        )
 
 
 def fail(said: str, exit_status: int) -> NoReturn:
@@ -77,7 +130,8 @@ def fail(said: str, exit_status: int) -> NoReturn:
 
 def tell(said: str) -> None:
     """Say what went wrong, on standard error; the service may have said it."""
-    show(f"ml-api: error: {said}", file=sys.stderr)
+    if sys.stderr is not None:  # or print would take standard output instead
+        show(f"ml-api: error: {said}", file=sys.stderr)
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401  # what the service answered
@@ -87,5 +141,4 @@ def show_json(value: Any) -> None:  # noqa: ANN401  # what the service answered
 
 def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
     """Print text that came from elsewhere, without what would steer the terminal."""
-    safe = "".join(c for c in text if c.isprintable() or c in "\n\t")
-    print(safe, end=end, file=file, flush=True)
+    print(STEERING.sub("", text), end=end, file=file, flush=True)

@@ -80,6 +80,12 @@ class KeyRepository:
             query = query.where(TABLE.c.id < before_id)
         return [_key(row) for row in self._session.execute(query)]
 
+    def has_valid(self, now: datetime) -> bool:
+        """Say whether any key is neither revoked nor expired."""
+        is_current = TABLE.c.expires_at.is_(None) | (TABLE.c.expires_at > now)
+        valid = select(TABLE.c.id).where(TABLE.c.revoked_at.is_(None), is_current)
+        return self._session.execute(valid.limit(1)).first() is not None
+
     def revoke(self, key_id: int, now: datetime) -> bool:
         """Revoke a key; False when there is none. The time of its first revocation stays."""
         found = (

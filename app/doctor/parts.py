@@ -12,7 +12,7 @@ from app.db.engine import parse_url
 from app.db.session import Database
 from app.doctor.finding import Finding, bad, doubtful, good
 from app.embedded import find_valkey
-from app.errors import DatabaseUnavailableError, StartupError
+from app.errors import DATABASE_ADVICE, DatabaseUnavailableError, StartupError
 from app.limits.redis import client_url
 from app.models.catalog import Catalog, ModelSpec, read_catalog
 from app.models.loading import FILELESS
@@ -25,12 +25,6 @@ REDIS_TIMEOUT_S = 2.0
 SQL_TIMEOUT_S = 3.0
 # Signed webhooks and TLS certificates bear minutes, people who compare logs don't.
 ALLOWED_SKEW_S = 2.0
-SQL_ADVICE = {
-    "schema": "Run `app db upgrade`.",
-    "unreachable": "See that the server runs, and that DATABASE_URL names its host and port.",
-    "timeout": "The server is there but doesn't answer; see what it does.",
-    "refused": "See user, password, rights and free space of the database.",
-}
 
 
 def look(settings: Settings) -> Iterator[Finding]:
@@ -86,15 +80,20 @@ async def _ask_sql(settings: Settings) -> list[Finding]:
         if problem == "schema" and database.dialect == "sqlite":
             return [good("sql", "SQLite, whose tables are made or brought up to date at the start")]
         if problem is not None:
-            return [bad("sql", f"{kind}: {problem}", SQL_ADVICE.get(problem, "See its log."))]
+            return [_sql_problem(kind, problem)]
         found = [good("sql", f"{kind}, up to date")]
         if database.dialect == "postgresql":
             found.append(await _sql_clock(database))
     except DatabaseUnavailableError as failure:
-        return [bad("sql", f"{kind}: {failure.reason}", SQL_ADVICE.get(failure.reason, ""))]
+        return [_sql_problem(kind, failure.reason)]
     finally:
         await database.close()
     return found
+
+
+def _sql_problem(kind: str, reason: str) -> Finding:
+    advice = DATABASE_ADVICE[reason]
+    return bad("sql", f"{kind}: {reason}", f"{advice[0].upper()}{advice[1:]}.")
 
 
 async def _sql_clock(database: Database) -> Finding:

@@ -91,16 +91,34 @@ class Limiter:
             verdict = _tighter(verdict, self._verdict(item, count, allowed_at=item.amount - 1))
         return _certain(verdict)
 
+    async def spend(self, limit: Limit, *identifiers: str, cost: int) -> Verdict:
+        """Count a cost that is known before, and say whether anything was left before it.
+
+        It may pass the bound. A cost that is refused is counted too: whoever spends gives it back.
+
+        Args:
+            limit: as `parse` made it.
+            identifiers: as for `peek`.
+            cost: how much is counted, at least 1.
+
+        """
+        verdict: Verdict | None = None
+        for item in limit.items:
+            count = await self._ask(self._count, item, _key(item, identifiers), cost)
+            allowed_at = item.amount - 1 + cost
+            verdict = _tighter(verdict, self._verdict(item, count, allowed_at=allowed_at))
+        return _certain(verdict)
+
     async def charge(self, limit: Limit, *identifiers: str, cost: int) -> None:
         """Count what was used, after it was; it may pass the bound, which the next `peek` sees.
 
         Args:
             limit: as `parse` made it.
             identifiers: as for `peek`.
-            cost: how much was used; nothing is counted for 0.
+            cost: how much was used; nothing is counted for 0, and less gives back.
 
         """
-        if cost < 1:
+        if not cost:
             return
         for item in limit.items:
             await self._ask(self._count, item, _key(item, identifiers), cost)

@@ -81,6 +81,16 @@ async def open_redis(url: str) -> AsyncIterator[SharedStorage]:
         await pool.disconnect()
 
 
+def check_url(url: str) -> None:
+    """See that an address can be read; nothing is connected.
+
+    Raises:
+        SettingsError: it can't; the message doesn't repeat it.
+
+    """
+    _make_pool(url)
+
+
 def client_url(url: str) -> str:
     """Return an address as the client spells it, however others do."""
     for scheme in UNIX_SCHEMES:
@@ -101,4 +111,6 @@ def _make_pool(url: str) -> ConnectionPool:
             socket_connect_timeout=None,
         )
     except (ValueError, RedisError):
-        raise SettingsError("REDIS_URL: not an address of a Redis server") from None
+        raise SettingsError(
+            "REDIS_URL: not an address of a Redis server, such as redis://host:6379/0"
+        ) from None

@@ -9,9 +9,16 @@ from app.db.keys import ApiKey
 from app.models.schemas import Request, Response, example, whole_number
 
 MAX_PAGE = 1_000
+MAX_NAME_CHARS = 100
+CONTROL_CHARACTERS = r"\x00-\x1f\x7f-\x9f"
 Days = Annotated[int, Field(ge=1, le=36_500), BeforeValidator(whole_number)]
 Tokens = Annotated[int, Field(ge=1, le=10**12), BeforeValidator(whole_number)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Name = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=MAX_NAME_CHARS, pattern=rf"^[^{CONTROL_CHARACTERS}]+$"
+    ),
+]
 KEY = {
     "id": 7,
     "name": "web",

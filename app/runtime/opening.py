@@ -70,7 +70,7 @@ async def open_runtime(
         database = open_database(settings, metrics)
         stack.push_async_callback(database.close)
         limiter = await _open_limiter(stack, settings, metrics)
-        ledger = Ledger(limiter)
+        ledger = Ledger(limiter, is_on=settings.limits != "off")
         stack.push_async_callback(ledger.settle)
         loaded = asyncio.Event()
         broker = await open_broker(stack, settings, metrics=metrics, after=loaded.wait)
@@ -134,7 +134,8 @@ async def _open_predictions(
         input=settings.prediction_input,
         writer=WriterPolicy(bound=settings.prediction_log_bound),
         retention=RetentionPolicy(
-            age_s=days * SECONDS_A_DAY if days else None, rows=settings.prediction_retention_rows
+            age_s=days * SECONDS_A_DAY if days else None,
+            rows=settings.prediction_retention_rows or None,
         ),
     )
     predictions = PredictionLog(database, policy=policy, metrics=metrics)

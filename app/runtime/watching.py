@@ -33,21 +33,33 @@ async def load_models(runtime: Runtime, on_fatal: OnFatal) -> None:
 
 async def watch_database(runtime: Runtime, on_fatal: OnFatal) -> None:
     """Migrate SQLite, see that somebody has a key, and from then on tell whether SQL answers."""
-    try:
-        if runtime.database.dialect == "sqlite":
-            from app.db.schema import upgrade  # noqa: PLC0415  # it imports Alembic
-
-            await asyncio.to_thread(upgrade, runtime.database)
-        await _refuse_without_keys(runtime)
-    except (DatabaseUnavailableError, SchemaError) as failure:
-        log.warning("database_not_ready", extra={"reason": str(failure)})
-    except StartupError as failure:
-        on_fatal(failure)
-        return
+    is_prepared = is_told = False
     while True:
+        try:
+            if not is_prepared:
+                await _prepare(runtime)
+            is_prepared = True
+        except (DatabaseUnavailableError, SchemaError) as failure:
+            if not is_told:
+                said = str(failure)
+                if isinstance(failure, DatabaseUnavailableError):
+                    said = failure.advice
+                log.warning("database_not_ready", extra={"reason": said})
+            is_told = True
+        except StartupError as failure:
+            on_fatal(failure)
+            return
         runtime.database_problem = await runtime.database.check()
         runtime.stored.set()
         await asyncio.sleep(DATABASE_CHECK_S)
+
+
+async def _prepare(runtime: Runtime) -> None:
+    if runtime.database.dialect == "sqlite":
+        from app.db.schema import upgrade  # noqa: PLC0415  # it imports Alembic
+
+        await asyncio.to_thread(upgrade, runtime.database)
+    await _refuse_without_keys(runtime)
 
 
 async def _refuse_without_keys(runtime: Runtime) -> None:
@@ -60,10 +72,10 @@ async def _refuse_without_keys(runtime: Runtime) -> None:
     settings = runtime.settings
     if not settings.needs_key or settings.is_loopback or settings.admin_key is not None:
         return
-    if not await runtime.keys.list(before_id=None, limit=1):
+    if not await runtime.keys.has_valid():
         raise SettingsError(
-            "HOST can be reached by others, and there is no key: set ADMIN_KEY, or make one with"
-            " `app keys create`"
+            "HOST can be reached by others, and there is no key that is valid: set ADMIN_KEY,"
+            " or make one with `app keys create`"
         )
 
 

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from app.db.keys import ApiKey, KeyRepository, NewApiKey
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
-from app.limits.limit import Limit, parse
+from app.limits.limit import MAX_AMOUNT, Limit, parse
+from app.models.schemas_keys import CONTROL_CHARACTERS, MAX_NAME_CHARS
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ BRAND = "mlk"
 PREFIX_BYTES = 6
 SECRET_BYTES = 32  # 256 bits: a plain SHA-256 is as good as a slow hash, there is nothing to guess
 KEY_FORMAT = re.compile(rf"({BRAND}_[0-9a-f]{{{2 * PREFIX_BYTES}}})_([A-Za-z0-9_-]{{43}})")
+# Half a character, as a command's argument in another encoding has it, can't be stored either.
+NAME_FORMAT = re.compile(rf"[^{CONTROL_CHARACTERS}\ud800-\udfff]{{1,{MAX_NAME_CHARS}}}")
 # What an unknown key is compared with, so that it takes as long as a known one.
 NO_HASH = "0" * 64
 MAX_REMEMBERED = 10_000
@@ -74,6 +77,20 @@ class WantedKey:
     limit: str | None = None  # as `app.limits.limit.parse` reads it
     tokens_per_day: int | None = None
     lifetime: timedelta | None = None  # None: for ever
+
+
+class WantedKeyError(ValueError):
+    """A key can't be made as it is wanted.
+
+    Args:
+        field: of `WantedKey`, which is to be changed.
+        said: why; it doesn't repeat the value.
+
+    """
+
+    def __init__(self, field: str, said: str) -> None:
+        super().__init__(said)
+        self.field = field
 
 
 @dataclass(slots=True)
@@ -125,12 +142,11 @@ class KeyService:
         """Store a new key; return it, and its text, which is never to be had again.
 
         Raises:
-            ValueError: its limit is none.
+            WantedKeyError: its name, limit or quota can't be used.
             DatabaseUnavailableError: it can't be stored.
 
         """
-        if wanted.limit is not None:
-            parse(wanted.limit)
+        _check(wanted)
         prefix = f"{BRAND}_{secrets.token_hex(PREFIX_BYTES)}"
         text = f"{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
         now = datetime.now(UTC)
@@ -153,6 +169,11 @@ class KeyService:
         return await self._database.read(
             lambda session: KeyRepository(session).list(before_id=before_id, limit=limit)
         )
+
+    async def has_valid(self) -> bool:
+        """Say whether anybody has a key that opens something."""
+        now = datetime.now(UTC)
+        return await self._database.read(lambda session: KeyRepository(session).has_valid(now))
 
     async def revoke(self, key_id: int) -> None:
         """Revoke a key; other processes hear of it within `cache_s`.
@@ -239,6 +260,19 @@ class KeyService:
         if len(self._seen) > MAX_REMEMBERED:
             self._forget_one()
         return key
+
+
+def _check(wanted: WantedKey) -> None:
+    if not NAME_FORMAT.fullmatch(wanted.name):
+        said = f"from 1 to {MAX_NAME_CHARS} characters, without control characters"
+        raise WantedKeyError("name", said)
+    if wanted.limit is not None:
+        try:
+            parse(wanted.limit)
+        except ValueError as bad:
+            raise WantedKeyError("limit", str(bad)) from None
+    if wanted.tokens_per_day is not None and not 1 <= wanted.tokens_per_day <= MAX_AMOUNT:
+        raise WantedKeyError("tokens_per_day", f"from 1 to {MAX_AMOUNT}")
 
 
 def _by_prefix(session: Session, *, prefix: str) -> ApiKey | None:

@@ -1,16 +1,20 @@
-"""What an answer costs its caller: the tokens of a day, charged after they were used."""
+"""What an answer costs its caller: the tokens of a day."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from app.engines.base import Generation
-from app.limits.limit import parse
+from app.engines.base import Generation, Message
+from app.errors import DeadlineExceededError, ServiceError
+from app.limits.limit import MAX_AMOUNT, Limit, parse
 from app.limits.limiter import Limiter
 from app.services.keys import Caller
 from app.services.streaming import Ended
 
 QUOTA = "tokens"
+# Of a generation that was left nobody says how long its prompt was: about four bytes are a token.
+BYTES_PER_TOKEN = 4
 
 
 class Ledger:
@@ -18,11 +22,13 @@ class Ledger:
 
     Args:
         limiter: counts, for all replicas that share it.
+        is_on: whether callers have limits.
 
     """
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: Limiter, *, is_on: bool = True) -> None:
         self._limiter = limiter
+        self._is_on = is_on
         self._charging: set[asyncio.Task[None]] = set()
 
     async def check(self, caller: Caller) -> None:
@@ -32,31 +38,73 @@ class Ledger:
             RateLimitExceededError: nothing is.
 
         """
-        if caller.tokens_per_day is None:
+        limit = self._limit(caller)
+        if limit is None:
             return
-        verdict = await self._limiter.peek(parse(f"{caller.tokens_per_day}/day"), *_who(caller))
+        verdict = await self._limiter.peek(limit, *_who(caller))
         if not verdict.is_allowed:
             raise verdict.refusal()
 
     async def charge(self, caller: Caller, tokens: int) -> None:
         """Take tokens from the caller's day; for embedding a text is one."""
-        if caller.tokens_per_day is not None:
-            limit = parse(f"{caller.tokens_per_day}/day")
+        limit = self._limit(caller)
+        if limit is not None:
             await self._limiter.charge(limit, *_who(caller), cost=tokens)
 
-    def generated(self, caller: Caller, ended: Ended) -> None:
+    @asynccontextmanager
+    async def spending(self, caller: Caller, tokens: int) -> AsyncIterator[None]:
+        """Charge for the block before it runs: of calls at once none can pass unseen.
+
+        A block that fails costs nothing; one whose caller leaves does.
+
+        Raises:
+            RateLimitExceededError: nothing was left before.
+
+        """
+        limit = self._limit(caller)
+        if limit is not None:
+            verdict = await self._limiter.spend(limit, *_who(caller), cost=tokens)
+            if not verdict.is_allowed:
+                await self.charge(caller, -tokens)
+                raise verdict.refusal()
+        try:
+            yield
+        except Exception:
+            self._start(self.charge(caller, -tokens))
+            raise
+
+    def generated(self, caller: Caller, messages: Sequence[Message], ended: Ended) -> None:
         """Charge a generation, in a task: its stream may end with its client."""
-        usage = ended.end.usage if isinstance(ended.end, Generation) else None
-        self._start(self.charge(caller, usage.total_tokens if usage else ended.tokens))
+        self._start(self.charge(caller, _cost(messages, ended)))
 
     async def settle(self) -> None:
         """Wait until what is being charged is charged."""
         await asyncio.gather(*self._charging)
 
+    def _limit(self, caller: Caller) -> Limit | None:
+        """Return the caller's bound, if it has one."""
+        if not self._is_on or caller.tokens_per_day is None:
+            return None
+        # Keys of old have quotas that no counter can hold.
+        return parse(f"{min(caller.tokens_per_day, MAX_AMOUNT)}/day")
+
     def _start(self, charge: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(charge)
         self._charging.add(task)
         task.add_done_callback(self._charging.discard)
+
+
+def _cost(messages: Sequence[Message], ended: Ended) -> int:
+    """Return the tokens of a generation, those of its prompt estimated where nobody says them."""
+    if isinstance(ended.end, Generation) and ended.end.usage:
+        return ended.end.usage.total_tokens
+    is_refusal = isinstance(ended.end, ServiceError) and not isinstance(
+        ended.end, DeadlineExceededError
+    )
+    if ended.version is None or (is_refusal and not ended.tokens):
+        return 0  # no engine did anything for it
+    prompt_bytes = sum(len(m.content.encode("utf-8", "surrogatepass")) for m in messages)
+    return prompt_bytes // BYTES_PER_TOKEN + ended.tokens
 
 
 def _who(caller: Caller) -> tuple[str, str]:

@@ -77,8 +77,8 @@ class Retention:
     async def apply(self) -> None:
         """Delete what is not to be kept; a failure is logged once, until it works again."""
         age_s = self._policy.age_s
-        before = None if age_s is None else self._now() - timedelta(seconds=age_s)
         try:
+            before = None if age_s is None else self._now() - timedelta(seconds=age_s)
             deleted = await trim(self._database, before=before, max_rows=self._policy.rows)
         except Exception as failure:  # noqa: BLE001  # the next time may do better, and must come
             if not self._is_failing:

@@ -1,7 +1,7 @@
 """The prediction log as the rest of the service sees it: put a row, read a page, export."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -103,15 +103,21 @@ class PredictionLog:
 
     @contextmanager
     def failures(
-        self, task: Task, text: str, *, key_id: int | None, model: str | None, started_s: float
+        self,
+        task: Task,
+        texts: Sequence[str],
+        *,
+        key_id: int | None,
+        model: str | None,
+        started_s: float,
     ) -> Iterator[None]:
-        """Put a row for an error that leaves the block, which is raised on.
+        """Put a row for each text when an error leaves the block, which is raised on.
 
         FastAPI runs background tasks only after answers that its routes return.
 
         Args:
             task: what was asked.
-            text: the input.
+            texts: the inputs that get a row each.
             key_id: the caller's key.
             model: the name that was asked for, if any.
             started_s: when the request came, as `time.monotonic` counts.
@@ -122,7 +128,8 @@ class PredictionLog:
         except ServiceError as error:
             latency_s = time.monotonic() - started_s
             origin = Origin(key_id=key_id, model=model or "", latency_s=latency_s)
-            self.put(self.record.failed(error, task=task, text=text, origin=origin))
+            for text in texts:
+                self.put(self.record.failed(error, task=task, text=text, origin=origin))
             raise
 
     @asynccontextmanager
