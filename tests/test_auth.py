@@ -1,7 +1,9 @@
 """Who may do what, and how often: keys and limits in front of the routes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,24 @@ import pytest
 from httpx2 import AsyncClient
 from process import APP, environment, service
 from pydantic import ValidationError
-from serving import FAKE, make_settings, serving
+from serving import FAKE, FatalError, make_settings, serving
+
+from app.engines.base import Generation, Message, Usage
+from app.errors import (
+    ContextLengthExceededError,
+    DeadlineExceededError,
+    InferenceFailedError,
+    OverloadedError,
+    ServiceError,
+)
+from app.limits.limit import parse
+from app.limits.limiter import Limiter
+from app.limits.memory import MemoryStorage
+from app.observability.metrics import Metrics
+from app.runtime import watching
+from app.services.keys import Caller
+from app.services.ledger import Ledger
+from app.services.streaming import Ended
 
 ADMIN = "an-admin-key-of-the-fleet"
 MODELS = (
@@ -220,6 +239,105 @@ async def test_embedding_is_charged_by_the_texts(
     assert statuses == [200, 200, 429], "the answer that passes the bound is still given"
 
 
+async def test_of_calls_at_once_those_pass_that_find_something_left(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        mine = bearer((await make_key(client, scopes=["embed"], tokens_per_day=3))["key"])
+        asked = {"texts": ["one", "two"]}
+        answers = await asyncio.gather(
+            *(client.post("/embed", json=asked, headers=mine) for _ in range(12))
+        )
+    assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 10
+
+
+async def test_an_embedding_that_fails_costs_nothing(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        mine = bearer((await make_key(client, scopes=["embed"], tokens_per_day=1))["key"])
+        ledger = client._transport.app.state.runtime.ledger  # type: ignore[attr-defined]  # as below
+        statuses = []
+        for model in ("nobody", "vectors", "vectors"):
+            asked = {"texts": ["x"], "model_name": model}
+            statuses.append((await client.post("/embed", json=asked, headers=mine)).status_code)
+            await ledger.settle()
+    assert statuses == [404, 200, 429]
+
+
+async def test_a_search_is_charged_as_one_text(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        mine = bearer((await make_key(client, scopes=["documents"], tokens_per_day=2))["key"])
+        asked = {"query": "x", "model_name": "vectors"}
+        answers = [await client.post("/search", json=asked, headers=mine) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
+SAID = Generation(text="x", finish_reason="stop", usage=None)
+
+
+def ended(end: Generation | ServiceError | None, *, tokens: int = 0, began: bool = True) -> Ended:
+    return Ended(
+        model="echo",
+        version="1" if began else None,
+        end=end,
+        tokens=tokens,
+        seconds=1.0,
+        first_token_s=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "cost"),
+    [
+        (
+            ended(replace(SAID, usage=Usage(prompt_tokens=5, completion_tokens=7)), tokens=7),
+            12,
+        ),
+        (ended(SAID, tokens=7), 107),
+        (ended(None, tokens=3), 103),
+        (ended(None), 100),
+        (ended(DeadlineExceededError()), 100),
+        (ended(InferenceFailedError(), tokens=3), 103),
+        (ended(InferenceFailedError()), 0),
+        (ended(ContextLengthExceededError()), 0),
+        (ended(OverloadedError(retry_after_s=1), began=False), 0),
+    ],
+)
+async def test_whoever_leaves_a_chat_pays_for_its_prompt(end: Ended, cost: int) -> None:
+    limiter = Limiter(MemoryStorage(), metrics=Metrics())
+    ledger = Ledger(limiter)
+    caller = Caller(key_id=1, tokens_per_day=1000)
+    ledger.generated(caller, [Message(role="user", content="word" * 100)], end)
+    await ledger.settle()
+    verdict = await limiter.peek(parse("1000/day"), "tokens", "key:1")
+    assert 1000 - verdict.remaining == cost
+
+
+async def test_who_asks_is_looked_at_before_what(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        small = bearer((await make_key(client, scopes=["predict"], limit="1/minute"))["key"])
+
+        async def refused(path: str, headers: dict[str, str]) -> int:
+            json = {"Content-Type": "application/json"}
+            return (await client.post(path, content=b"{bad", headers=json | headers)).status_code
+
+        assert await refused("/predict", small) == 400
+        assert await refused("/predict", small) == 429, "the one before was counted"
+        assert await refused("/chat", small) == 403
+        plain = await client.post(
+            "/documents", content=b"x", headers={"Content-Type": "text/plain"}
+        )
+        assert plain.status_code == 401
+        wrong = [await refused("/documents", bearer("x")) for _ in range(21)]
+    assert wrong == [401] * 20 + [429]
+
+
+async def test_the_log_is_read_within_the_limit_too(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        mine = bearer((await make_key(client, scopes=["metrics"], limit="2/minute"))["key"])
+        paths = ("/predictions", "/predictions/export", "/predictions")
+        answers = [await client.get(path, headers=mine) for path in paths]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["X-RateLimit-Remaining"] == "1"
+
+
 async def test_metrics_can_be_asked_to_need_a_key(tmp_path: Path) -> None:
     async with guarded(tmp_path, metrics_need_key=True) as client:
         scraper = bearer((await make_key(client, scopes=["metrics"]))["key"])
@@ -229,6 +347,23 @@ async def test_metrics_can_be_asked_to_need_a_key(tmp_path: Path) -> None:
             for headers in ({}, other, scraper, bearer(ADMIN))
         ]
     assert statuses == [401, 403, 200, 200]
+
+
+async def test_a_database_that_comes_late_is_prepared_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watching, "DATABASE_CHECK_S", 0.02)
+    (tmp_path / "data").touch()  # where the folder would be
+    async with guarded(tmp_path) as client, asyncio.timeout(10):
+        while not (degraded := (await client.get("/ready")).json()["degraded"]):
+            await asyncio.sleep(0.01)
+        assert degraded == ["database:refused"]
+        (tmp_path / "data").unlink()
+        while (await client.get("/ready")).json()["degraded"]:
+            await asyncio.sleep(0.01)
+        await make_key(client, scopes=["chat"])
+    told = [r for r in caplog.records if r.message == "database_not_ready"]
+    assert len(told) == 1
 
 
 async def test_a_preflight_of_the_database_shows_in_ready(tmp_path: Path) -> None:
@@ -276,6 +411,19 @@ def test_keys_are_needed_where_others_can_reach_it(
     assert settings.limit == ("100/minute" if needs else None)
 
 
+async def test_a_revoked_key_opens_nothing_so_it_doesnt_start(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        made = await make_key(client, scopes=["chat"])
+        await client.delete(f"/keys/{made['id']}", headers=bearer(ADMIN))
+    with pytest.raises(FatalError, match="no key that is valid"):
+        async with serving(tmp_path, host="0.0.0.0"):
+            pass
+    async with guarded(tmp_path) as client:
+        await make_key(client, scopes=["chat"])
+    async with serving(tmp_path, host="0.0.0.0") as client:
+        assert (await client.get("/models")).status_code == 401
+
+
 def test_on_an_open_address_without_any_key_it_doesnt_start(tmp_path: Path) -> None:
     import subprocess
 
@@ -291,7 +439,10 @@ def test_on_an_open_address_without_any_key_it_doesnt_start(tmp_path: Path) -> N
         check=False,
     )
     assert ended.returncode == 1
-    assert "ml-api: error: HOST can be reached by others, and there is no key" in ended.stderr
+    assert (
+        "ml-api: error: HOST can be reached by others, and there is no key that is valid"
+        in ended.stderr
+    )
 
 
 def test_the_commands_make_list_and_revoke_keys_of_a_running_service(tmp_path: Path) -> None:

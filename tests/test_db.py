@@ -1,6 +1,7 @@
 """The database when it works, when it is slow, and what it says of itself."""
 
 import asyncio
+import os
 import threading
 import time
 import traceback
@@ -40,6 +41,13 @@ async def test_a_folder_for_sqlite_is_made(tmp_path: Path) -> None:
     async with opened(f"sqlite:///{tmp_path}/new/deep/x.db") as database:
         assert await database.run(ONE) == 1
         assert database.dialect == "sqlite"
+
+
+async def test_a_file_of_sqlite_is_read_by_its_owner_alone(tmp_path: Path) -> None:
+    async with opened(f"sqlite:///{tmp_path}/x.db") as database:
+        assert await database.run(ONE) == 1
+        modes = {entry.name: entry.stat().st_mode & 0o777 for entry in os.scandir(tmp_path)}
+    assert modes == dict.fromkeys(("x.db", "x.db-shm", "x.db-wal"), 0o600)
 
 
 async def test_a_relative_path_for_sqlite_stays_where_it_was(

@@ -139,6 +139,16 @@ async def test_a_batch_of_the_wrong_type_or_size_is_422(tmp_path: Path, body: An
     assert answer.status_code == 422
 
 
+async def test_a_batch_that_fails_leaves_a_row_for_each_text(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client, asyncio.timeout(10):
+        asked = {"texts": ["a", "b"], "model_name": "nobody"}
+        assert (await client.post("/predict-batch", json=asked)).status_code == 404
+        while not (rows := (await client.get("/predictions")).json()["predictions"]):
+            await asyncio.sleep(0.05)  # written a moment later, which tells nobody
+    assert [(row["status"], row["error"]) for row in rows] == [(404, "model_not_found")] * 2
+    assert len({row["input_hash"] for row in rows}) == 2
+
+
 async def test_dependency_overrides_put_a_registry_of_the_test_in_place(tmp_path: Path) -> None:
     app = make_app(tmp_path)
     spec = ModelSpec(name="mine", engine="fake", labels=("ham", "spam"))

@@ -172,6 +172,23 @@ async def test_a_charge_may_pass_the_bound_and_a_look_counts_nothing(storage: St
     assert (await limiter.peek(limit, "tokens", "new")).remaining == 1000
 
 
+async def test_of_costs_at_once_only_those_pass_that_find_something_left(storage: Storage) -> None:
+    limiter = make_limiter(storage)
+    limit = parse("5/day")
+
+    async def spend(cost: int) -> bool:
+        verdict = await limiter.spend(limit, "tokens", "web", cost=cost)
+        if not verdict.is_allowed:
+            await limiter.charge(limit, "tokens", "web", cost=-cost)
+        return verdict.is_allowed
+
+    passed = await asyncio.gather(*(spend(2) for _ in range(20)))
+    assert sum(passed) == 3, "2 and 4 were spent before the second and the third"
+    assert not (await limiter.peek(limit, "tokens", "web")).is_allowed
+    await limiter.charge(limit, "tokens", "web", cost=-4)
+    assert (await limiter.peek(limit, "tokens", "web")).remaining == 3
+
+
 async def test_the_library_s_fixed_windows_see_the_same_counters(storage: Storage) -> None:
     limiter = make_limiter(storage)
     await limiter.charge(HUNDRED, "web", cost=99)

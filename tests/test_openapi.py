@@ -174,10 +174,13 @@ async def test_pages_of_other_origins_may_call_only_where_that_is_set(tmp_path: 
     async with serving(tmp_path, cors_origins=origins) as client:
         opened = await client.options("/predict", headers=asked)
         foreign = await client.options("/predict", headers=asked | {"Origin": "https://evil"})
+        answer = await client.get("/models", headers={"Origin": "https://page.example"})
     assert opened.status_code == 200
     assert opened.headers["access-control-allow-origin"] == "https://page.example"
     assert "access-control-allow-credentials" not in opened.headers
     assert "access-control-allow-origin" not in foreign.headers
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert {"Location", "Retry-After", "X-RateLimit-Remaining", "X-Request-ID"} <= set(exposed)
 
 
 @pytest.mark.system

@@ -353,6 +353,16 @@ async def test_retention_runs_beside_the_writer_again_and_again(sqlite: Database
     assert await ids(sqlite) == [6]
 
 
+async def test_an_age_beyond_the_calendar_ends_no_retention(
+    sqlite: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = RetentionPolicy(age_s=10**12)
+    await Retention(sqlite, policy=policy, metrics=Metrics()).apply()
+    assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == [
+        "retention_failed"
+    ]
+
+
 async def test_retention_that_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async with opened(away()) as database:
         retention = Retention(database, policy=RetentionPolicy(rows=1), metrics=Metrics())
@@ -428,7 +438,7 @@ async def test_an_error_leaves_a_row_and_goes_on(sqlite: Database) -> None:
     log = make_log(sqlite)
     with (
         pytest.raises(OverloadedError),
-        log.failures(Task.CHAT, "Hello", key_id=7, model=None, started_s=time.monotonic()),
+        log.failures(Task.CHAT, ["Hello"], key_id=7, model=None, started_s=time.monotonic()),
     ):
         raise OverloadedError
     async with log.running():

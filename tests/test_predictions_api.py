@@ -61,7 +61,8 @@ def make_app(database: Database, scope: PredictionsScope | None = None) -> FastA
     exceptions.install(app, metrics=metrics)
     document_problems(app)
     log = PredictionLog(database, policy=LogPolicy(), metrics=metrics)
-    app.state.runtime = SimpleNamespace(predictions=log)
+    settings = SimpleNamespace(needs_key=False, limits="off")
+    app.state.runtime = SimpleNamespace(predictions=log, settings=settings)
     seen = scope or PredictionsScope(key_id=None, sees_all=True)
     app.dependency_overrides[get_predictions_scope] = lambda: seen
     return app

@@ -105,10 +105,13 @@ def _sqlite(url: URL, timeout_s: float, options: dict[str, Any]) -> Engine:
     )
 
     @event.listens_for(engine, "do_connect")
-    def make_folder(*_: Any) -> None:  # noqa: ANN401 -- as SQLAlchemy hands them over
+    def make_file(*_: Any) -> None:  # noqa: ANN401 -- as SQLAlchemy hands them over
+        path = Path(url.database or "")
         # Where that fails, so does the opening, and that one is told.
         with suppress(OSError):
-            Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # It holds hashes of keys, and a secret; the files beside it are made as it is.
+            path.touch(0o600)
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: sqlite3.Connection, _: Any) -> None:  # noqa: ANN401
