@@ -89,6 +89,33 @@ async def test_an_empty_line_on_a_kept_connection_doesn_t_keep_it_for_ever(
         writer.close()
 
 
+async def test_the_rest_of_a_body_that_nobody_asks_for_is_thrown_away(tmp_path: Path) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    async with listening(tmp_path) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"x" * 10)
+        async with asyncio.timeout(10):
+            assert b" 404 " in await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"x" * 999_990 + LAST_GET)
+            assert b"HTTP/1.1 200 " in await reader.read()
+        writer.close()
+
+
+async def test_the_rest_of_a_body_that_nobody_asks_for_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "header_timeout_s", 0.05)
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    async with listening(tmp_path) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"x" * 10)
+        async with asyncio.timeout(10):
+            assert b" 404 " in await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"x" * 10)
+            assert b" 408 " in await reader.read()
+        writer.close()
+
+
 async def test_trailers_without_end_are_refused(tmp_path: Path) -> None:
     start = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
     lines = [b"X-Trailer: " + b"a" * 1000 + b"\r\n"] * 200

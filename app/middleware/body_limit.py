@@ -1,7 +1,7 @@
 """Bounds a request body in bytes and in time, before anything parses it."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from starlette.datastructures import Headers
@@ -17,8 +17,15 @@ DISCARD_FACTOR = 16
 CLOSE = {"Connection": "close"}
 
 
+class _LeftError(Exception):
+    """The client left before its body was whole."""
+
+
 class BodyLimitMiddleware:
-    """Reads the whole body, up to a limit, and hands it on in one piece.
+    """Hands the body on in one piece, read up to a limit when it is first asked for.
+
+    A handler that refuses without a look at the body leaves it where it is: the server holds 64 KB
+    of it, and throws away what comes after the answer.
 
     Args:
         app: what is served.
@@ -26,7 +33,7 @@ class BodyLimitMiddleware:
         timeout_s: in which the body must be there.
         max_bytes_of: the limits of paths that have their own.
 
-    Raises, for the error boundary around it:
+    Raises, in the handler that asks for the body, and for the error boundary around it:
         BodyTooLargeError: announced or found to be larger than the limit.
         BodyTimeoutError: not there in time.
 
@@ -53,14 +60,27 @@ class BodyLimitMiddleware:
         max_bytes = self._max_bytes_of.get(scope["path"], self._max_bytes)
         _refuse_announced(Headers(scope=scope), max_bytes)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                body = await _read(receive, max_bytes)
-        except TimeoutError:
-            raise BodyTimeoutError(headers=CLOSE) from None
-        if body is None:
+            await self._app(scope, self._in_one_piece(receive, max_bytes), send)
+        except _LeftError:
             await answer_nobody(send)
-            return
-        await self._app(scope, _replay(body, receive), send)
+
+    def _in_one_piece(self, receive: Receive, max_bytes: int) -> Receive:
+        """Return a `receive` that gives the whole body first, and then whatever else comes."""
+        is_read = False
+
+        async def read() -> Message:
+            nonlocal is_read
+            if is_read:
+                return await receive()
+            is_read = True
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    body = await _read(receive, max_bytes)
+            except TimeoutError:
+                raise BodyTimeoutError(headers=CLOSE) from None
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return read
 
 
 def has_body(headers: Headers) -> bool:
@@ -81,14 +101,13 @@ def _too_large(max_bytes: int, *, headers: dict[str, str] | None) -> BodyTooLarg
     return BodyTooLargeError(f"The body is larger than {max_bytes} bytes.", headers=headers)
 
 
-async def _read(receive: Receive, max_bytes: int) -> bytes | None:
-    """Return the body, or None when the client left before it was whole."""
+async def _read(receive: Receive, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return None
+            raise _LeftError
         chunk: bytes = message.get("body", b"")
         more = message.get("more_body", False)
         size += len(chunk)
@@ -99,13 +118,3 @@ async def _read(receive: Receive, max_bytes: int) -> bytes | None:
     if size > max_bytes:
         raise _too_large(max_bytes, headers=CLOSE if more else None)
     return b"".join(chunks)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the body first and then whatever else comes."""
-    pending: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def replay() -> Message:
-        return next(pending, None) or await receive()
-
-    return replay

@@ -1,6 +1,7 @@
 """Ends a handler whose client has left, so that no work is done for nobody."""
 
 import asyncio
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,8 +13,8 @@ from app.middleware.exceptions import answer_nobody
 class DisconnectMiddleware:
     """Races a handler against the client's disconnect; cancels the handler when it loses.
 
-    Stands below the body limit, which has read the whole body: what `receive` gives after it can
-    only be the disconnect. Requests without a body are passed on: they ask for no inference. A
+    Stands below the body limit, which gives the whole body at once: what `receive` gives after it
+    can only be the disconnect. Requests without a body are passed on: they ask for no inference. A
     client that sends its next request before it has its answer isn't seen to leave: uvicorn stops
     reading such a connection.
     """
@@ -24,18 +25,18 @@ class DisconnectMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and has_body(Headers(scope=scope)):
-            await _Race(receive, send, body=await receive()).run(self._app, scope)
+            await _Race(receive, send).run(self._app, scope)
         else:
             await self._app(scope, receive, send)
 
 
 class _Race:
-    """One request's handler, and the watch for its client."""
+    """One request's handler, and the watch for its client, from when the body has been read."""
 
-    def __init__(self, receive: Receive, send: Send, *, body: Message) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._body: Message | None = body
+        self._watcher: asyncio.Task[None] | None = None
         self._is_answered = False
         self._has_left = asyncio.Event()
 
@@ -43,16 +44,16 @@ class _Race:
         """Run the handler in this task, to its end or to the client's."""
         handler = asyncio.current_task()
         assert handler is not None  # noqa: S101  # a coroutine runs in a task
-        watcher = asyncio.create_task(self._watch(handler))
         try:
-            await app(scope, self._replay, self._note)
+            await app(scope, partial(self._read, handler), self._note)
         except asyncio.CancelledError:
             if not self._has_left.is_set():
                 raise  # the server is shutting down
             handler.uncancel()
             await answer_nobody(self._send)
         finally:
-            watcher.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
 
     async def _watch(self, handler: asyncio.Task[None]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -62,10 +63,11 @@ class _Race:
             self._has_left.set()
             handler.cancel()
 
-    async def _replay(self) -> Message:
+    async def _read(self, handler: asyncio.Task[None]) -> Message:
         """Give the handler the body, and later the news that the client has left."""
-        if self._body is not None:
-            message, self._body = self._body, None
+        if self._watcher is None:
+            message = await self._receive()
+            self._watcher = asyncio.create_task(self._watch(handler))
             return message
         await self._has_left.wait()
         return {"type": "http.disconnect"}
