@@ -329,16 +329,21 @@ async def test_who_asks_is_looked_at_before_what(tmp_path: Path) -> None:
     assert wrong == [401] * 20 + [429]
 
 
-async def test_of_a_request_that_is_refused_no_body_is_read(tmp_path: Path) -> None:
+async def test_of_a_request_that_is_refused_no_body_is_asked_for(tmp_path: Path) -> None:
     async def never() -> AsyncIterator[bytes]:
         raise AssertionError("the body was asked for")
         yield b""
 
-    asked = {"Content-Type": "application/json", "Content-Length": "1000"}
+    asked = {
+        "Content-Type": "application/json",
+        "Content-Length": "1000",
+        "Expect": "100-continue",
+    }
     async with guarded(tmp_path) as client:
         for path in (*BODIES, "/documents", "/embed-batch", "/search", "/keys", "/nowhere"):
             answer = await client.post(path, content=never(), headers=asked)
             assert answer.status_code == (404 if path == "/nowhere" else 401), path
+            assert answer.headers["Connection"] == "close"
 
 
 async def test_the_log_is_read_within_the_limit_too(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request
@@ -67,8 +69,8 @@ async def lag() -> AsyncIterator[list[float]]:
         measuring.cancel()
 
 
-def make_limiter(storage: Storage) -> Limiter:
-    return Limiter(storage, metrics=Metrics())
+def make_limiter(storage: Storage, **settings: Any) -> Limiter:
+    return Limiter(storage, metrics=Metrics(), **settings)
 
 
 async def hits(limiter: Limiter, text: str, number: int, *identifiers: str) -> list[bool]:
@@ -179,14 +181,27 @@ async def test_of_costs_at_once_only_those_pass_that_find_something_left(storage
     async def spend(cost: int) -> bool:
         verdict = await limiter.spend(limit, "tokens", "web", cost=cost)
         if not verdict.is_allowed:
-            await limiter.charge(limit, "tokens", "web", cost=-cost)
+            await limiter.give_back(limit, "tokens", "web", cost=cost, spent=verdict)
         return verdict.is_allowed
 
     passed = await asyncio.gather(*(spend(2) for _ in range(20)))
     assert sum(passed) == 3, "2 and 4 were spent before the second and the third"
     assert not (await limiter.peek(limit, "tokens", "web")).is_allowed
-    await limiter.charge(limit, "tokens", "web", cost=-4)
-    assert (await limiter.peek(limit, "tokens", "web")).remaining == 3
+
+
+async def test_what_was_not_counted_can_not_be_given_back(storage: Storage) -> None:
+    limit = parse("5/day")
+    now_s = time.time()
+    limiter = make_limiter(storage, wall_clock=lambda: now_s)
+    spent = await limiter.spend(limit, "web", cost=4)
+    await limiter.give_back(limit, "web", cost=4, spent=replace(spent, is_counted=False))
+    assert (await limiter.peek(limit, "web")).remaining == 1
+    now_s = spent.reset_at_s
+    await limiter.give_back(limit, "web", cost=4, spent=spent)
+    assert (await limiter.peek(limit, "web")).remaining == 1, "that window is over"
+    now_s -= 1
+    await limiter.give_back(limit, "web", cost=4, spent=spent)
+    assert (await limiter.peek(limit, "web")).remaining == 5
 
 
 async def test_the_library_s_fixed_windows_see_the_same_counters(storage: Storage) -> None:

@@ -94,7 +94,7 @@ class Limiter:
     async def spend(self, limit: Limit, *identifiers: str, cost: int) -> Verdict:
         """Count a cost that is known before, and say whether anything was left before it.
 
-        It may pass the bound. A cost that is refused is counted too: whoever spends gives it back.
+        It may pass the bound. A cost that is refused is counted too: `give_back` takes it off.
 
         Args:
             limit: as `parse` made it.
@@ -109,17 +109,24 @@ class Limiter:
             verdict = _tighter(verdict, self._verdict(item, count, allowed_at=allowed_at))
         return _certain(verdict)
 
+    async def give_back(self, limit: Limit, *identifiers: str, cost: int, spent: Verdict) -> None:
+        """Take off what `spend` counted, as its verdict says; nothing if that window is over."""
+        if spent.is_counted and self._wall_clock() < spent.reset_at_s:
+            await self._charge(limit, identifiers, -cost)
+
     async def charge(self, limit: Limit, *identifiers: str, cost: int) -> None:
         """Count what was used, after it was; it may pass the bound, which the next `peek` sees.
 
         Args:
             limit: as `parse` made it.
             identifiers: as for `peek`.
-            cost: how much was used; nothing is counted for 0, and less gives back.
+            cost: how much was used; nothing is counted for 0.
 
         """
-        if not cost:
-            return
+        if cost > 0:
+            await self._charge(limit, identifiers, cost)
+
+    async def _charge(self, limit: Limit, identifiers: tuple[str, ...], cost: int) -> None:
         for item in limit.items:
             await self._ask(self._count, item, _key(item, identifiers), cost)
 

@@ -11,10 +11,11 @@ from app.errors import BodyTimeoutError, BodyTooLargeError
 from app.middleware.exceptions import answer_nobody
 
 # A client that is still sending doesn't read the answer, and a connection closed on unread data
-# is reset before it could. So a body that is too large is read to its end and thrown away, up to
-# this many times the limit.
+# is reset before it could. So a body that is too large, or that nobody wants, is read to its end
+# and thrown away, up to this many times the limit.
 DISCARD_FACTOR = 16
 CLOSE = {"Connection": "close"}
+CLOSE_LINE = (b"connection", b"close")
 
 
 class _LeftError(Exception):
@@ -24,8 +25,8 @@ class _LeftError(Exception):
 class BodyLimitMiddleware:
     """Hands the body on in one piece, read up to a limit when it is first asked for.
 
-    A handler that refuses without a look at the body leaves it where it is: the server holds 64 KB
-    of it, and throws away what comes after the answer.
+    What a handler answers without a look at the body is sent when the body has been read too, but
+    nothing of it is kept: a refusal costs no memory.
 
     Args:
         app: what is served.
@@ -54,33 +55,81 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or not has_body(Headers(scope=scope)):
+        if scope["type"] != "http" or not has_body(headers := Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         max_bytes = self._max_bytes_of.get(scope["path"], self._max_bytes)
-        _refuse_announced(Headers(scope=scope), max_bytes)
+        _refuse_announced(headers, max_bytes)
+        body = _Body(receive, headers, max_bytes=max_bytes, timeout_s=self._timeout_s)
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and not await body.discard():
+                message = {**message, "headers": [*message["headers"], CLOSE_LINE]}
+            await send(message)
+
         try:
-            await self._app(scope, self._in_one_piece(receive, max_bytes), send)
+            await self._app(scope, body.receive, answer)
         except _LeftError:
             await answer_nobody(send)
+        except Exception:
+            await body.discard()
+            raise
 
-    def _in_one_piece(self, receive: Receive, max_bytes: int) -> Receive:
-        """Return a `receive` that gives the whole body first, and then whatever else comes."""
-        is_read = False
 
-        async def read() -> Message:
-            nonlocal is_read
-            if is_read:
-                return await receive()
-            is_read = True
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    body = await _read(receive, max_bytes)
-            except TimeoutError:
-                raise BodyTimeoutError(headers=CLOSE) from None
-            return {"type": "http.request", "body": body, "more_body": False}
+class _Body:
+    """A request's body, which is read once: when it is asked for, or before an answer."""
 
-        return read
+    def __init__(
+        self, receive: Receive, headers: Headers, *, max_bytes: int, timeout_s: float
+    ) -> None:
+        self._receive = receive
+        self._is_withheld = _is_withheld(headers)
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._is_read = False
+
+    async def receive(self) -> Message:
+        """Give the whole body first, and then whatever else comes."""
+        if self._is_read:
+            return await self._receive()
+        self._is_read = True
+        try:
+            body, size, is_whole = await self._read(keep=self._max_bytes)
+        except TimeoutError:
+            raise BodyTimeoutError(headers=CLOSE) from None
+        if size > self._max_bytes:
+            raise _too_large(self._max_bytes, headers=None if is_whole else CLOSE)
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def discard(self) -> bool:
+        """Read what nobody has asked for; False when there is more of it than anybody waits for."""
+        if self._is_read:
+            return True
+        self._is_read = True
+        if self._is_withheld:
+            return False
+        try:
+            return (await self._read(keep=0))[2]
+        except _LeftError:
+            return True
+        except TimeoutError:
+            return False
+
+    async def _read(self, *, keep: int) -> tuple[bytes, int, bool]:
+        """Return up to `keep` bytes, how many came, and whether it was all."""
+        chunks: list[bytes] = []
+        size, more = 0, True
+        async with asyncio.timeout(self._timeout_s):
+            while more and size <= self._max_bytes * DISCARD_FACTOR:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise _LeftError
+                chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(chunk)
+                if size <= keep:
+                    chunks.append(chunk)
+        return b"".join(chunks), size, not more
 
 
 def has_body(headers: Headers) -> bool:
@@ -88,33 +137,18 @@ def has_body(headers: Headers) -> bool:
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
+def _is_withheld(headers: Headers) -> bool:
+    """Tell whether the client waits for our leave to send the body, which asking for it gives."""
+    return "expect" in headers
+
+
 def _refuse_announced(headers: Headers, max_bytes: int) -> None:
     """Refuse by its length what is far too large to be read to its end, or hasn't begun."""
     announced = headers.get("content-length", "")
     size = int(announced) if announced.isdecimal() else 0
-    is_waiting = "expect" in headers  # for our leave to send the body
-    if size > max_bytes * (1 if is_waiting else DISCARD_FACTOR):
+    if size > max_bytes * (1 if _is_withheld(headers) else DISCARD_FACTOR):
         raise _too_large(max_bytes, headers=CLOSE)
 
 
 def _too_large(max_bytes: int, *, headers: dict[str, str] | None) -> BodyTooLargeError:
     return BodyTooLargeError(f"The body is larger than {max_bytes} bytes.", headers=headers)
-
-
-async def _read(receive: Receive, max_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _LeftError
-        chunk: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
-        size += len(chunk)
-        if size <= max_bytes:
-            chunks.append(chunk)
-        elif size > max_bytes * DISCARD_FACTOR:
-            break
-    if size > max_bytes:
-        raise _too_large(max_bytes, headers=CLOSE if more else None)
-    return b"".join(chunks)

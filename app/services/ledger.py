@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from app.engines.base import Generation, Message
@@ -62,15 +63,18 @@ class Ledger:
 
         """
         limit = self._limit(caller)
-        if limit is not None:
-            verdict = await self._limiter.spend(limit, *_who(caller), cost=tokens)
-            if not verdict.is_allowed:
-                await self.charge(caller, -tokens)
-                raise verdict.refusal()
+        if limit is None:
+            yield
+            return
+        spent = await self._limiter.spend(limit, *_who(caller), cost=tokens)
+        give_back = partial(self._limiter.give_back, limit, *_who(caller), cost=tokens, spent=spent)
+        if not spent.is_allowed:
+            await give_back()
+            raise spent.refusal()
         try:
             yield
         except Exception:
-            self._start(self.charge(caller, -tokens))
+            self._start(give_back())
             raise
 
     def generated(self, caller: Caller, messages: Sequence[Message], ended: Ended) -> None:
