@@ -69,6 +69,19 @@ def first_line(stream: IO[str], timeout_s: float) -> str:
         return stream.readline() if ready.select(timeout_s) else ""
 
 
+def run(folder: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run `app` with these arguments in `folder`, to its end."""
+    return subprocess.run(
+        [APP, *arguments],
+        cwd=folder,
+        env=environment(folder, **settings),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=60,
+    )
+
+
 @contextmanager
 def service(folder: Path, models: str | None = None, **settings: Any) -> Iterator[Service]:
     """Run `app serve` in `folder`, on a free port or on `port`; end it when the block does."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import run
+from process import run
 from test_openvino import TEXTS, contrary, cut_short, tiny
 
 from app.engines import baked

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from process import APP, environment
+from process import APP, environment, run
 
 from app.errors import EngineError
 from app.main import create_app, stop_server
@@ -23,18 +23,6 @@ engine = "fake"
 required = true
 fake = { fail_load = true }
 """
-
-
-def run(folder: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [APP, *arguments],
-        cwd=folder,
-        env=environment(folder, **settings),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def test_help_names_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> None:

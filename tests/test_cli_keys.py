@@ -3,11 +3,10 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from databases import opened, says
-from process import APP, environment
+from process import environment, run
 from servers import Postgres
 from typer.testing import CliRunner
 
@@ -17,18 +16,6 @@ from app.db.session import Database
 
 CREATE = ("keys", "create", "--name", "web", "--scopes", "predict,chat")
 READERS = [("keys", "list"), ("keys", "revoke", "1"), ("db", "vectors"), ("db", "prune", "x@1")]
-
-
-def run(folder: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [APP, *arguments],
-        cwd=folder,
-        env=environment(folder, **settings),
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=60,
-    )
 
 
 def failed(ended: subprocess.CompletedProcess[str]) -> str:

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
-from test_cli import run
+from process import run
 
 import app.models.export as export_module
 from app.engines.base import Classifier

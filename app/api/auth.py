@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from app.api.callers import caller_address, limited_address
+from app.api.deps import get_runtime
 from app.errors import ForbiddenError, UnauthorizedError
 from app.limits.limit import parse
 from app.runtime.runtime import Runtime
@@ -35,7 +36,7 @@ async def get_caller(request: Request, authorization: Bearer, key_header: KeyHea
     """
     if not hasattr(request.state, "caller"):
         text = authorization.credentials if authorization else key_header
-        request.state.caller = await _identify(request, text)
+        request.state.caller = await _identify(request, await get_runtime(request), text)
     caller: Caller = request.state.caller
     return caller
 
@@ -48,13 +49,13 @@ class Guard:
 
     Args:
         scope: what a key must have; None: any valid key will do.
-        group: what is counted together, by default all that the scope opens.
+        group: what is counted together where no scope says it.
 
     """
 
-    def __init__(self, scope: Scope | None = None, *, group: str | None = None) -> None:
+    def __init__(self, scope: Scope | None = None, *, group: str = "") -> None:
         self._scope = scope
-        self._group = group or (scope.value if scope else "any")
+        self._group = scope.value if scope else group
 
     async def __call__(self, request: Request, _: CallerDep) -> None:
         """Check, unless the route did so before it read the body; declares the key in OpenAPI."""
@@ -74,33 +75,32 @@ class Guard:
         caller = await get_caller(request, await bearer(request), await header(request))
         if self._scope is not None and not caller.may(self._scope):
             raise ForbiddenError(f"The key has no scope {self._scope.value!r}.")
-        if _runtime(request).settings.limits != "off":
-            await self._limit(request, caller)
+        runtime = await get_runtime(request)
+        if runtime.settings.limits != "off":
+            await self._limit(request, runtime, caller)
         request.state.is_allowed = True
 
-    async def _limit(self, request: Request, caller: Caller) -> None:
-        runtime = _runtime(request)
+    async def _limit(self, request: Request, runtime: Runtime, caller: Caller) -> None:
         if self._scope in QUOTA_SCOPES:
             await runtime.ledger.check(caller)
         limit = caller.limit or runtime.default_limit
         if limit is None:
             return
-        verdict = await runtime.limiter.hit(limit, self._group, _who(request, caller))
+        verdict = await runtime.limiter.hit(limit, self._group, _who(request, runtime, caller))
         # The answer may be a response of the route's own, which no dependency can add headers to.
         request.state.headers = verdict.headers
         if not verdict.is_allowed:
             raise verdict.refusal()
 
 
-async def _identify(request: Request, text: str | None) -> Caller:
-    runtime = _runtime(request)
+async def _identify(request: Request, runtime: Runtime, text: str | None) -> Caller:
     if not runtime.settings.needs_key:
         return Caller()  # OpenAI's clients send some key, whether one is needed or not
     if text is None:
         raise UnauthorizedError
     if runtime.settings.limits == "off":
         return await runtime.keys.verify(text)
-    address = _address(request)
+    address = _address(request, runtime)
     failures = await runtime.failures.peek(FAILURES, "key", address)
     if not failures.is_allowed:
         raise failures.refusal()
@@ -111,15 +111,10 @@ async def _identify(request: Request, text: str | None) -> Caller:
         raise
 
 
-def _who(request: Request, caller: Caller) -> str:
+def _who(request: Request, runtime: Runtime, caller: Caller) -> str:
     """Return what a limit counts by: the key, else the address."""
-    return _address(request) if caller.key_id is None else f"key:{caller.key_id}"
+    return _address(request, runtime) if caller.key_id is None else f"key:{caller.key_id}"
 
 
-def _address(request: Request) -> str:
-    return limited_address(caller_address(request.scope, _runtime(request).trusted_proxies))
-
-
-def _runtime(request: Request) -> Runtime:
-    runtime: Runtime = request.app.state.runtime
-    return runtime
+def _address(request: Request, runtime: Runtime) -> str:
+    return limited_address(caller_address(request.scope, runtime.trusted_proxies))

@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 from urllib.parse import quote
 
 from limits import RateLimitItem
@@ -24,7 +23,8 @@ from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+# Takes a window, its counter's name and a cost; returns the count, and when the window ends.
+Question = Callable[[RateLimitItem, str, int], Awaitable[tuple[int, float]]]
 
 # Long enough that a dead server costs one request in many, short enough that nobody gains much.
 REST_S = 1.0
@@ -85,11 +85,7 @@ class Limiter:
 
     async def peek(self, limit: Limit, *identifiers: str) -> Verdict:
         """Say whether anything is left, without counting."""
-        verdict: Verdict | None = None
-        for item in limit.items:
-            count = await self._ask(self._look, item, _key(item, identifiers), 0)
-            verdict = _tighter(verdict, self._verdict(item, count, allowed_at=item.amount - 1))
-        return _certain(verdict)
+        return await self._left(self._look, limit, identifiers, 0)
 
     async def spend(self, limit: Limit, *identifiers: str, cost: int) -> Verdict:
         """Count a cost that is known before, and say whether anything was left before it.
@@ -102,12 +98,7 @@ class Limiter:
             cost: how much is counted, at least 1.
 
         """
-        verdict: Verdict | None = None
-        for item in limit.items:
-            count = await self._ask(self._count, item, _key(item, identifiers), cost)
-            allowed_at = item.amount - 1 + cost
-            verdict = _tighter(verdict, self._verdict(item, count, allowed_at=allowed_at))
-        return _certain(verdict)
+        return await self._left(self._count, limit, identifiers, cost)
 
     async def give_back(self, limit: Limit, *identifiers: str, cost: int, spent: Verdict) -> None:
         """Take off what `spend` counted, as its verdict says; nothing if that window is over."""
@@ -126,6 +117,17 @@ class Limiter:
         if cost > 0:
             await self._charge(limit, identifiers, cost)
 
+    async def _left(
+        self, question: Question, limit: Limit, identifiers: tuple[str, ...], cost: int
+    ) -> Verdict:
+        """Say whether anything was left of every window before a cost."""
+        verdict: Verdict | None = None
+        for item in limit.items:
+            count = await self._ask(question, item, _key(item, identifiers), cost)
+            allowed_at = item.amount - 1 + cost
+            verdict = _tighter(verdict, self._verdict(item, count, allowed_at=allowed_at))
+        return _certain(verdict)
+
     async def _charge(self, limit: Limit, identifiers: tuple[str, ...], cost: int) -> None:
         for item in limit.items:
             await self._ask(self._count, item, _key(item, identifiers), cost)
@@ -139,11 +141,11 @@ class Limiter:
 
     async def _ask(
         self,
-        question: Callable[[RateLimitItem, str, int], Awaitable[Answer]],
+        question: Question,
         item: RateLimitItem,
         key: str,
         cost: int,
-    ) -> Answer | None:
+    ) -> tuple[int, float] | None:
         """Ask the storage; None when it is away or slow."""
         async with self._places:
             if not self._circuit.may_try(self._clock()):
