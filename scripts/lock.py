@@ -27,7 +27,7 @@ HEADER = "# Made by `make lock` from the ranges in pyproject.toml. Don't edit.\n
 # torch pins its CUDA libraries itself; pins here would make every CPU install download them.
 UNPINNED_PREFIXES = ("nvidia-", "cuda-", "triton")
 # An image that holds converted models does without them; see docs/image.md.
-CONVERTERS = frozenset({"peft", "torch", "transformers"})
+CONVERTERS = frozenset({"peft", "protobuf", "sentencepiece", "torch", "transformers"})
 
 
 def ranges() -> tuple[list[Requirement], list[Requirement]]:
