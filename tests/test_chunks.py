@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.engines.tokenizer import TextEncoder
@@ -128,11 +128,29 @@ def test_a_character_is_never_cut() -> None:
     assert cut("🙂🙂a", 1, 0, by_bytes) == ["🙂", "🙂", "a"]
 
 
+@pytest.mark.parametrize(
+    ("text", "window", "expected"),
+    [
+        ("\n\n", 1, "\n"),
+        ("\n\n", 2, "\n\n"),
+        ("\u3000\u3000", 1, "\u3000"),  # one character of three tokens
+        ("\u3000\u3000", 4, "\u3000"),
+        (" \t\r\n", 3, " \t\r"),
+    ],
+)
+def test_a_text_of_white_space_is_one_passage_that_fits(
+    text: str, window: int, expected: str
+) -> None:
+    assert cut(text, window, 0, by_bytes) == [expected]
+
+
 def test_a_long_sentence_is_not_repeated_as_overlap() -> None:
     text = "A b c d. E f g h. I j k l."
     assert cut(text, 4, 3) == ["A b c d.", "E f g h.", "I j k l."]
 
 
+@example(text="\n\n", window=1, share=0, offsets=by_bytes)
+@example(text=" \u3000\u3000 ", window=2, share=1, offsets=by_bytes)
 @given(
     text=texts,
     window=st.integers(1, 30),

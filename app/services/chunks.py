@@ -55,7 +55,8 @@ def spans(text: str, *, window: int, overlap: int, offsets: Offsets) -> list[Spa
 
     Returns:
         At least one, in order. A passage has more tokens than the window only where a single
-        character has, or where its words are cut otherwise once they stand alone.
+        character has, or where its words are cut otherwise once they stand alone. A text of nothing
+        but white space is one passage: as much of it as fits.
 
     """
     whole = [Span(0, len(text))]
@@ -69,7 +70,8 @@ def spans(text: str, *, window: int, overlap: int, offsets: Offsets) -> list[Spa
         _trimmed(text, sentences[first].start, sentences[last - 1].end)
         for first, last in _groups(sentences, window=window, overlap=overlap)
     )
-    return [passage for passage in passages if passage.start < passage.end] or whole
+    found = [passage for passage in passages if passage.start < passage.end]
+    return found or [_beginning(text, places, window)]
 
 
 def _is_short(text: str, window: int) -> bool:
@@ -133,6 +135,13 @@ def _groups(
         while first - 1 > before and tokens + sentences[first - 1].tokens <= room:
             first -= 1
             tokens += sentences[first].tokens
+
+
+def _beginning(text: str, places: Sequence[tuple[int, int]], window: int) -> Span:
+    """Return as much of a text of white space as fits: tokenizers of bytes have tokens for it."""
+    starts = [start for start, _ in places]
+    cut = _cut(text, starts, first=0, window=window, last=len(starts))
+    return Span(0, starts[cut] if cut < len(starts) else len(text))
 
 
 def _trimmed(text: str, start: int, end: int) -> Span:
