@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run
 from httpx2 import AsyncClient
 from process import APP, environment, service
 from pydantic import ValidationError
@@ -463,28 +464,23 @@ def test_on_an_open_address_without_any_key_it_doesnt_start(tmp_path: Path) -> N
 
 
 def test_the_commands_make_list_and_revoke_keys_of_a_running_service(tmp_path: Path) -> None:
-    import subprocess
-
     import httpx2
+
+    def app(*command: str) -> str:
+        done = run(tmp_path, *command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     with service(tmp_path, FAKE, auth="required", auth_cache_s=1) as running:
         running.wait_ready()
-
-        def run(*command: str) -> str:
-            env = environment(tmp_path)
-            done = subprocess.run(
-                [APP, *command], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
-            )
-            return done.stdout.strip()
-
-        key = run("keys", "create", "--name", "web", "--scopes", "predict", "--expires", "90d")
+        key = app("keys", "create", "--name", "web", "--scopes", "predict", "--expires", "90d")
         answer = httpx2.post(
             f"{running.url}/predict", json={"text": "x"}, headers=bearer(key), timeout=30
         )
         assert answer.status_code == 200
-        listed = run("keys", "list")
+        listed = app("keys", "list")
         assert "web" in listed
         assert key not in listed
-        run("keys", "revoke", listed.split()[0])
-        assert run("keys", "list").count("revoked") == 1
+        app("keys", "revoke", listed.split()[0])
+        assert app("keys", "list").count("revoked") == 1
         assert key not in running.log

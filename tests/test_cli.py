@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import process
 import pytest
-from process import APP, environment, run
+from commands import run
+from process import APP, environment
 
 from app.errors import EngineError
 from app.main import create_app, stop_server
@@ -26,7 +28,7 @@ fake = { fail_load = true }
 
 
 def test_help_names_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> None:
-    shown = run(tmp_path, "--help", pythonprofileimporttime="1")
+    shown = process.run(tmp_path, "--help", pythonprofileimporttime="1")
     assert shown.returncode == 0
     for command in ("serve", "models"):
         assert command in shown.stdout
@@ -82,7 +84,8 @@ def test_every_command_that_answers_can_do_so_in_json(tmp_path: Path) -> None:
 def test_what_can_t_start_says_why_in_one_line(
     tmp_path: Path, settings: dict[str, str], says: str
 ) -> None:
-    ended = run(tmp_path, "serve", **({} if "port" in settings else {"port": 0}), **settings)
+    given: dict[str, Any] = {"port": 0} | settings
+    ended = run(tmp_path, "serve", **given)
     assert ended.returncode == 1
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
@@ -94,7 +97,7 @@ def test_what_can_t_start_says_why_in_one_line(
 def test_a_port_in_use_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = run(tmp_path, "serve", "--port", str(port))
+        ended = process.run(tmp_path, "serve", "--port", str(port))
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr == (
@@ -151,7 +154,7 @@ def test_without_standard_error_a_command_says_nothing_elsewhere(tmp_path: Path)
 def test_a_required_model_that_fails_ends_the_start_with_one_readable_line(tmp_path: Path) -> None:
     models = tmp_path / "models.toml"
     models.write_text(REQUIRED, encoding="utf-8")
-    ended = run(tmp_path, "serve", "--port", "0", models_file=models, log_level="error")
+    ended = process.run(tmp_path, "serve", "--port", "0", models_file=models, log_level="error")
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     last = ended.stderr.splitlines()[-1]

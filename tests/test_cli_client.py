@@ -1,4 +1,4 @@
-"""Commands that use a running service, and `app jobs`: real processes on both sides."""
+"""Commands that use a running service, and `app jobs`."""
 
 import json
 import os
@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import process
 import pytest
 import typer
+from commands import run
 from process import APP, Service, environment, service
 from typer.testing import CliRunner
 
@@ -83,26 +85,8 @@ def app(
     served: Service, *arguments: str, stdin: str = "", **settings: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a command, by default with the service's address and key."""
-    given = {"app_url": served.url, "app_key": KEY} | settings
-    return subprocess.run(
-        [APP, *arguments],
-        env=environment(served.log_file.parent, **given, columns=80, lang="C.UTF-8"),
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-
-
-def app_here(
-    served: Service, *arguments: str, stdin: str = "", **settings: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command as `app`, but in this process, which is quicker."""
-    given = {"app_url": served.url, "app_key": KEY} | settings
-    env = {name.upper(): value for name, value in given.items()}
-    done = CliRunner().invoke(cli, arguments, input=stdin, env=env)
-    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+    given = {"app_url": served.url, "app_key": KEY, "columns": 80} | settings
+    return run(served.log_file.parent, *arguments, stdin=stdin, **given)
 
 
 def printed(done: subprocess.CompletedProcess[str]) -> str:
@@ -139,7 +123,10 @@ def submitted(served: Service, *texts: str, **more: str) -> str:
 
 
 def test_predict_prints_the_label_and_its_share(served: Service) -> None:
-    assert re.fullmatch(r"(POSI|NEGA)TIVE +\d+\.\d%\n", printed(app(served, "predict", "Good.")))
+    given = {"app_url": served.url, "app_key": KEY}
+    in_a_process = process.run(served.log_file.parent, "predict", "Good.", **given)
+    assert re.fullmatch(r"(POSI|NEGA)TIVE +\d+\.\d%\n", printed(in_a_process))
+    assert printed(app(served, "predict", "Good.")) == in_a_process.stdout
 
 
 def test_predict_prints_the_best_labels_below_each_other(served: Service) -> None:
@@ -401,7 +388,7 @@ def test_without_a_service_it_says_how_to_start_one(served: Service) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
         for command in (("predict", "x"), ("chat", "x"), ("search", "x"), ("jobs", "list")):
-            said = failed(app_here(served, *command, app_url=url), 3)
+            said = failed(app(served, *command, app_url=url), 3)
             assert said.startswith(f"nothing answers at {url} (Connection refused): ")
             assert "`make serve`" in said
 
@@ -421,7 +408,7 @@ def test_a_wrong_address_and_a_wrong_key_are_told_apart(
     served: Service, settings: dict[str, str], status: int, said: str
 ) -> None:
     given = {name: value.replace("{url}", served.url) for name, value in settings.items()}
-    assert failed(app_here(served, "predict", "x", **given), status).startswith(said)
+    assert failed(app(served, "predict", "x", **given), status).startswith(said)
 
 
 def test_a_key_without_the_scope_is_told_which_one(served: Service) -> None:
@@ -430,7 +417,7 @@ def test_a_key_without_the_scope_is_told_which_one(served: Service) -> None:
         json={"name": "web", "scopes": ["predict"]},
         headers={"X-API-Key": KEY},
     )
-    assert "'chat'" in failed(app_here(served, "chat", "x", app_key=made.json()["key"]), 4)
+    assert "'chat'" in failed(app(served, "chat", "x", app_key=made.json()["key"]), 4)
 
 
 @pytest.mark.parametrize(
@@ -449,7 +436,7 @@ def test_a_key_without_the_scope_is_told_which_one(served: Service) -> None:
 def test_what_the_service_refuses_is_one_sentence_and_a_status(
     served: Service, command: tuple[str, ...], status: int, said: str
 ) -> None:
-    assert failed(app_here(served, *command), status).startswith(said)
+    assert failed(app(served, *command), status).startswith(said)
 
 
 NOT_UTF_8 = os.fsdecode(b"caf\xe9")
@@ -469,14 +456,14 @@ NOT_UTF_8 = os.fsdecode(b"caf\xe9")
 def test_an_argument_that_is_no_utf_8_is_wrong_usage(
     served: Service, command: tuple[str, ...]
 ) -> None:
-    said = failed(app_here(served, *command), 2)
+    said = failed(app(served, *command), 2)
     assert said == "an argument is not UTF-8, and can't be sent"
 
 
 def test_an_id_and_an_address_that_are_no_utf_8_are_refused_too(served: Service) -> None:
-    assert failed(app_here(served, "jobs", "watch", NOT_UTF_8), 6).startswith("job_id: ")
+    assert failed(app(served, "jobs", "watch", NOT_UTF_8), 6).startswith("job_id: ")
     url = f"{served.url}/{NOT_UTF_8}"
-    assert failed(app_here(served, "predict", "x", app_url=url), 2).startswith("APP_URL: ")
+    assert failed(app(served, "predict", "x", app_url=url), 2).startswith("APP_URL: ")
 
 
 @pytest.mark.parametrize(
@@ -493,7 +480,7 @@ def test_an_id_and_an_address_that_are_no_utf_8_are_refused_too(served: Service)
     ids=range(7),
 )
 def test_a_filter_that_is_no_json_is_wrong_usage(served: Service, text: str) -> None:
-    done = app_here(served, "search", "x", "--filter", text)
+    done = app(served, "search", "x", "--filter", text)
     assert done.returncode == 2
     assert "is no JSON object" in done.stderr
 
@@ -550,7 +537,7 @@ def test_whatever_answers_is_one_sentence_and_a_status(
     served: Service, answer: bytes, status: int, said: str
 ) -> None:
     with answering(answer) as url:
-        assert failed(app_here(served, "predict", "x", app_url=url), status).startswith(
+        assert failed(app(served, "predict", "x", app_url=url), status).startswith(
             said.format(url=url)
         )
 
@@ -558,7 +545,7 @@ def test_whatever_answers_is_one_sentence_and_a_status(
 def test_when_to_try_again_is_said_once(served: Service) -> None:
     problem = {**json.loads(BUSY), "detail": "The limit of 3 is used up; try again in 60 s."}
     with answering(response("429 X", json.dumps(problem), "Retry-After: 60")) as url:
-        said = failed(app_here(served, "predict", "x", app_url=url), 7)
+        said = failed(app(served, "predict", "x", app_url=url), 7)
     assert said == "The limit of 3 is used up; try again in 60 s."
 
 
@@ -599,33 +586,34 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_texts_of_all_scripts_are_printed_as_they_are(served: Service, text: str) -> None:
-    line = printed(app_here(served, "predict", "-", stdin=f"{text}\n"))
+    line = printed(app(served, "predict", "-", stdin=f"{text}\n"))
     assert line.removesuffix("\n").split("\t")[2] == text
 
 
 def test_tokens_of_all_scripts_are_printed_as_they_are(served: Service) -> None:
     text = f"{TEXTS['Persian']} {TEXTS['a family']}"
-    assert printed(app_here(served, "chat", text)) == f"{text}\n"
+    assert printed(app(served, "chat", text)) == f"{text}\n"
 
 
 def test_marks_that_turn_the_direction_of_what_follows_are_not_printed(served: Service) -> None:
     text = "a\u202eb\u2066c\u2069d\u202ae\x9bf"
-    assert printed(app_here(served, "chat", text)) == "abcdef\n"
+    assert printed(app(served, "chat", text)) == "abcdef\n"
 
 
 def test_what_a_problem_says_does_not_steer_the_terminal(served: Service) -> None:
     problem = {"status": 422, "code": "x", "detail": "a\x1b]0;title\x07 b\x9b2J"}
     with answering(response("422 X", json.dumps(problem))) as url:
-        assert failed(app_here(served, "predict", "x", app_url=url), 6) == "a]0;title b2J"
+        assert failed(app(served, "predict", "x", app_url=url), 6) == "a]0;title b2J"
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(served: Service) -> None:
-    assert printed(app_here(served, "predict", "x", http_proxy="http://127.0.0.1:9"))
+    assert printed(app(served, "predict", "x", http_proxy="http://127.0.0.1:9"))
 
 
 @pytest.mark.parametrize("command", [("predict", "x"), ("chat", "x"), ("search", "x")])
 def test_client_commands_import_nothing_heavy(served: Service, command: tuple[str, ...]) -> None:
-    done = app(served, *command, pythonprofileimporttime="1")
+    given = {"app_url": served.url, "app_key": KEY, "pythonprofileimporttime": "1"}
+    done = process.run(served.log_file.parent, *command, **given)
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "httpx2" in imported

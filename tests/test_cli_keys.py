@@ -1,16 +1,15 @@
 """Commands on the database at hand: keys that are made, listed, revoked; what they say without."""
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from commands import run
 from databases import opened, says
-from process import environment, run
 from servers import Postgres
-from typer.testing import CliRunner
 
-from app.cli.main import cli
 from app.db.schema import upgrade
 from app.db.session import Database
 
@@ -74,7 +73,7 @@ async def test_a_name_that_an_older_version_took_stays_on_its_line(tmp_path: Pat
                 name="a\n\x1b[31mb",
             )
         )
-    done = run(tmp_path, "keys", "list", database_url=url)
+    done = await asyncio.to_thread(run, tmp_path, "keys", "list", database_url=url)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert line.endswith("a [31mb")
@@ -85,10 +84,8 @@ def test_who_reads_where_no_database_is_hears_so_and_makes_none(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     path = tmp_path / "nope" / "dir" / "x.db"
-    done = CliRunner().invoke(
-        cli, command, env=environment(tmp_path, database_url=f"sqlite:///{path}")
-    )
-    assert str(done.exception).startswith(f"there is no database at {path}: name it with")
+    done = run(tmp_path, *command, database_url=f"sqlite:///{path}")
+    assert failed(done).startswith(f"there is no database at {path}: name it with")
     assert list(tmp_path.iterdir()) == []
 
 

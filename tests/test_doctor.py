@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from process import APP, environment
+from commands import run
 from servers import Postgres, Valkey, free_port
 
 from app.doctor import machine, parts
@@ -32,16 +31,8 @@ SECRET = "a secret that nobody may see"
 def doctor(folder: Path, models: str = FAKE, **settings: Any) -> tuple[int, dict[str, list[Any]]]:
     """Run it; return its status, and its findings by place."""
     (folder / "models.toml").write_text(models)
-    given = {"models_file": folder / "models.toml", "port": free_port()} | settings
-    ended = subprocess.run(
-        [APP, "doctor", "--json"],
-        cwd=folder,
-        env=environment(folder, **given),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    given: dict[str, Any] = {"models_file": folder / "models.toml", "port": free_port()} | settings
+    ended = run(folder, "doctor", "--json", **given)
     assert SECRET not in ended.stdout
     assert ended.stderr == ""
     found: dict[str, list[Any]] = {}
@@ -62,15 +53,7 @@ def test_on_a_good_machine_nothing_fails(tmp_path: Path) -> None:
 
 
 def test_it_reads_well_without_json(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [APP, "doctor"],
-        cwd=tmp_path,
-        env=environment(tmp_path, port=free_port()),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run(tmp_path, "doctor", port=free_port())
     assert "✓ python: 3." in ended.stdout
     assert "0 failed" in ended.stdout.splitlines()[-1]
 
@@ -85,8 +68,7 @@ def test_it_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_there_is_looked_at(tmp_path: Path) -> None:
-    env = environment(tmp_path)
-    subprocess.run([APP, "db", "upgrade"], env=env, check=True, capture_output=True)
+    assert run(tmp_path, "db", "upgrade").returncode == 0
     _, found = doctor(tmp_path)
     assert found["sql"][0]["said"] == "SQLite, up to date"
 
@@ -166,8 +148,7 @@ def test_servers_that_run_are_asked_for_the_time_too(
     with postgres.database() as url:
         _, behind = doctor(tmp_path, database_url=url, redis_url=valkey.url)
         assert behind["sql"][0]["advice"].endswith(": run `app db upgrade`.")
-        env = environment(tmp_path, database_url=url)
-        subprocess.run([APP, "db", "upgrade"], env=env, check=True, capture_output=True)
+        assert run(tmp_path, "db", "upgrade", database_url=url).returncode == 0
         status, found = doctor(tmp_path, database_url=url, redis_url=valkey.url)
     assert status == 0
     assert [f["level"] for f in found["clock"]] == ["ok", "ok"]

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
-from process import run
+from commands import run
 
 import app.models.export as export_module
 from app.engines.base import Classifier

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from process import run
+from commands import run
 
 from app.errors import StartupError
 from app.loadtest.bench import Load, as_dict, measure, rows, summarise

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -207,15 +208,25 @@ def leave_on_signals() -> None:
         signal.signal(number, lambda *_: os._exit(EXIT_OK))
 
 
-def main() -> None:
-    """Run the command; what stops it from starting is one readable line."""
-    if sys.argv[1:2] in (["serve"], ["worker"]):
-        leave_on_signals()
+def run_command(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit status; what stops it from starting is one readable line.
+
+    `serve` and `worker` end the process when they have started.
+    """
     try:
-        cli()
+        cli(arguments, prog_name="app")
     except StartupError as failure:
         tell(str(failure))
-        leave(EXIT_STARTUP_FAILED)
+        return EXIT_STARTUP_FAILED
     except SystemExit as ended:
-        # The way in which every command ends that doesn't leave by itself.
-        leave(ended.code if isinstance(ended.code, int) else EXIT_STARTUP_FAILED)
+        # The way in which every other command ends.
+        return ended.code if isinstance(ended.code, int) else EXIT_STARTUP_FAILED
+    return EXIT_OK
+
+
+def main() -> None:
+    """Run the command of this process."""
+    arguments = sys.argv[1:]
+    if arguments[:1] in (["serve"], ["worker"]):
+        leave_on_signals()
+    leave(run_command(arguments))
