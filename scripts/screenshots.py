@@ -7,8 +7,9 @@ from pathlib import Path
 
 import httpx2
 from browser import CHROMIUM  # of tests/, as the next three; the Makefile puts it on the path
+from converted import CONVERTED
 from playwright.sync_api import Page, expect
-from process import DATA, service
+from process import service
 from visit import DESKTOP, PHONE, browser, visiting
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
@@ -89,7 +90,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        service(Path(folder), model_cache_dir=DATA / "models", jobs="on") as running,
+        service(Path(folder), model_cache_dir=CONVERTED, jobs="on") as running,
         browser() as chromium,
     ):
         running.wait_ready()

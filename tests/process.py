@@ -15,9 +15,8 @@ from typing import IO, Any
 
 import httpx2
 
-# A first start converts the default models; later ones find them in DATA.
+# A first start converts the default models.
 START_TIMEOUT_S = 240
-DATA = Path(__file__).parent.parent / "data"
 STOP_TIMEOUT_S = 40
 KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG"}
 APP = Path(sys.executable).parent / "app"

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from converted import CONVERTED
 from httpx2 import AsyncClient
-from process import DATA
 from serving import fail, running
 
 from app.main import create_app
@@ -30,7 +30,7 @@ def anyio_backend() -> str:
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
     # Converted models are kept where `make serve` keeps them: that is done once, not for each run.
     settings = Settings(
-        _env_file=None, data_dir=tmp_path_factory.mktemp("data"), model_cache_dir=DATA / "models"
+        _env_file=None, data_dir=tmp_path_factory.mktemp("data"), model_cache_dir=CONVERTED
     )
     app = create_app(settings, on_fatal=lambda failure: fail(app, failure))
     async with running(app) as client:

@@ -9,9 +9,10 @@ import httpx2
 import numpy as np
 import openai
 import pytest
+from converted import CONVERTED
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai.types.chat import ChatCompletionMessageParam
-from process import DATA, service
+from process import service
 from pydantic import BaseModel, Field
 
 MODELS = """
@@ -68,7 +69,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("service")
-    with service(folder, MODELS, model_cache_dir=DATA / "models", log_level="warning") as running:
+    with service(folder, MODELS, model_cache_dir=CONVERTED, log_level="warning") as running:
         running.wait_ready()
         yield f"{running.url}/v1"
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from process import DATA, Service, service
+from converted import CONVERTED
+from process import Service, service
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.alone]
 
 CROWD = 64
 SLOTS = 8
@@ -146,9 +147,9 @@ async def test_clients_that_leave_leave_nothing_behind(running: Service) -> None
 
 
 def test_the_whole_service_is_ready_soon_and_small(tmp_path: Path) -> None:
-    with service(tmp_path, model_cache_dir=DATA / "models", log_level="error") as first:
+    with service(tmp_path, model_cache_dir=CONVERTED, log_level="error") as first:
         first.wait_ready()  # converts what has not been converted yet
-    with service(tmp_path, model_cache_dir=DATA / "models", log_level="error") as made:
+    with service(tmp_path, model_cache_dir=CONVERTED, log_level="error") as made:
         seconds, small_mb = made.wait_ready(), memory_mb(made)
         body = {"query": "Hello", "max_tokens": 8}
         assert httpx2.post(f"{made.url}/chat", json=body, timeout=60).status_code == 200

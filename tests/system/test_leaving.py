@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from converted import CONVERTED
 from load import TEXTS, request
-from process import DATA, service
+from process import service
 from prometheus_client.parser import text_string_to_metric_families
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.alone]
 
 CLIENTS = 200
 STAYING = 20
@@ -43,7 +44,7 @@ async def test_of_180_clients_that_leave_at_once_only_what_was_running_is_wasted
     tmp_path: Path,
 ) -> None:
     with service(
-        tmp_path, log_level="warning", inference_threads=WORKERS, model_cache_dir=DATA / "models"
+        tmp_path, log_level="warning", inference_threads=WORKERS, model_cache_dir=CONVERTED
     ) as running:
         running.wait_ready()
         port = urlsplit(running.url).port

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from process import APP, DATA, environment, service
+from converted import CONVERTED
+from process import APP, environment, service
 from serving import FAKE
 
 pytestmark = pytest.mark.system
@@ -41,10 +42,11 @@ def exchange(url: str, data: bytes, timeout_s: float = 20) -> bytes:
     return answer
 
 
+@pytest.mark.alone
 def test_a_second_start_with_the_same_data_is_ready_within_ten_seconds(tmp_path: Path) -> None:
     for _ in range(2):
         started = time.monotonic()
-        with service(tmp_path, model_cache_dir=DATA / "models") as running:
+        with service(tmp_path, model_cache_dir=CONVERTED) as running:
             running.wait_ready()
             seconds = time.monotonic() - started
             answer = httpx2.post(f"{running.url}/predict", json={"text": "I love it!"})
@@ -54,8 +56,9 @@ def test_a_second_start_with_the_same_data_is_ready_within_ten_seconds(tmp_path:
     assert seconds <= READY_WITHIN_S
 
 
+@pytest.mark.alone
 def test_health_answers_within_50_ms_while_32_connections_predict(tmp_path: Path) -> None:
-    with service(tmp_path, log_level="warning", model_cache_dir=DATA / "models") as running:
+    with service(tmp_path, log_level="warning", model_cache_dir=CONVERTED) as running:
         running.wait_ready()
         load = subprocess.Popen(
             [

@@ -15,7 +15,8 @@ from typing import Any
 import httpx2
 import psycopg2  # type: ignore[import-untyped]  # no type information is published
 import pytest
-from process import APP, DATA, Service, environment, service
+from converted import CONVERTED
+from process import APP, Service, environment, service
 from servers import Postgres, Valkey
 from servers import postgres as own_postgres
 from servers import valkey as own_valkey
@@ -168,6 +169,7 @@ def test_after_sigterm_rows_and_counted_drops_are_the_answers_that_were_sent(
     assert (dropped > 0) is drops
 
 
+@pytest.mark.alone
 def test_kill_9_loses_no_more_than_the_last_half_second_and_one_batch(
     tmp_path: Path, postgres_url: str
 ) -> None:
@@ -243,6 +245,7 @@ def p99_ms(report: Report) -> float:
     return report.latency_ms(0.99)
 
 
+@pytest.mark.alone
 def test_a_silent_valkey_costs_predict_at_most_its_budget_and_health_nothing(
     tmp_path: Path, postgres_url: str, silent_valkey: Valkey
 ) -> None:
@@ -268,6 +271,7 @@ def test_a_silent_valkey_costs_predict_at_most_its_budget_and_health_nothing(
         assert load(running, few, requests=20).outcomes == {LIMITED: 20}
 
 
+@pytest.mark.alone
 def test_a_silent_postgresql_stops_no_predict_with_a_known_key_and_loses_no_row(
     tmp_path: Path, silent_postgres: Postgres
 ) -> None:
@@ -323,7 +327,7 @@ def test_admin_key_and_postgresql_are_enough_for_a_first_key_and_a_first_predict
     fleet = {"admin_key": ADMIN, "database_url": postgres_url, "host": "0.0.0.0"}
     upgrade(tmp_path, postgres_url)
     # Converted models are no setting of the fleet's; without them the test would take a minute.
-    with service(tmp_path, model_cache_dir=DATA / "models", **fleet) as running:
+    with service(tmp_path, model_cache_dir=CONVERTED, **fleet) as running:
         running.wait_ready()
         wait_until(lambda: degraded(running) == [])  # it may be said once, while models load
         made = post(running, "/keys", ADMIN, name="web", scopes=["predict"])

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from process import APP, DATA, STOP_TIMEOUT_S, environment, service
-from servers import Postgres, Valkey, free_port
-from workers import EMBEDDER, below, finish, has_worker, is_alive, job, submit, until, worker
+from converted import CONVERTED
+from process import APP, STOP_TIMEOUT_S, environment, service
+from servers import Postgres, Valkey, free_port, is_alive
+from workers import EMBEDDER, below, finish, has_worker, job, submit, until, worker
 
 pytestmark = pytest.mark.system
 
@@ -20,7 +21,7 @@ on_linux = pytest.mark.skipif(
 
 
 def test_the_default_models_make_documents_searchable(tmp_path: Path) -> None:
-    with service(tmp_path, jobs="on", model_cache_dir=DATA / "models") as made:
+    with service(tmp_path, jobs="on", model_cache_dir=CONVERTED) as made:
         made.wait_ready()
         documents = [
             {"id": "cats", "text": "The cat sleeps on the warm windowsill all afternoon."},

@@ -1,0 +1,35 @@
+"""Where tests keep converted models, so that a machine converts each once, not each run.
+
+A converted model's folder is named after its files and the libraries' versions; this one after the
+code that converts, so that a change to it converts anew.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+ENGINES = Path(__file__).parent.parent / "app" / "engines"
+KEPT = 4  # editions of the code, each with about 200 MB
+
+
+def _edition() -> str:
+    digest = hashlib.sha256()
+    for file in sorted(ENGINES.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _prepare(shelf: Path) -> Path:
+    """Return the folder of this edition; those that were used longest ago are removed."""
+    folder = shelf / _edition()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    editions = sorted(shelf.iterdir(), key=lambda edition: edition.stat().st_mtime, reverse=True)
+    for old in editions[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)  # another run may remove it at the same time
+    return folder
+
+
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+CONVERTED = _prepare(_CACHES / "ml-api" / "tests")
