@@ -5,10 +5,16 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 AUDIT := .venv-audit
+PYTEST := $(BIN)/python -m pytest -q
+# Tests also wait for servers and clocks, so one worker more than there are cores; above 8 memory
+# is what counts. docs/testing.md says what a group of tests is.
+WORKERS := $(shell $(PYTHON) -c "import os; print(min(8, len(os.sched_getaffinity(0)) + 1 if hasattr(os, 'sched_getaffinity') else os.cpu_count() + 1))")
+PARALLEL := --numprocesses $(WORKERS) --dist loadscope
+QUICK := not system and not browser
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test test-system lint format lock docs eval bench soak clean
-.PHONY: audit deploy-check image-check test-browser screenshots
+.PHONY: help serve install test coverage check test-random test-system test-browser fuzz lint
+.PHONY: format lock docs eval bench soak clean audit deploy-check image-check screenshots
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,22 +25,35 @@ serve: $(RUNTIME)  ## Start the service; HOST and PORT are understood.
 install: $(RUNTIME)  ## Make .venv and install what the service needs.
 
 test: $(DEV)  ## Run the tests (minutes; no network needed once installed).
-	@$(BIN)/python -m pytest -m "not system and not browser" --cov --cov-report=term --cov-report=json:.coverage.json -q
+	@$(PYTEST) $(PARALLEL) -m "$(QUICK)" $(ORDER)
+
+coverage: $(DEV)  ## Run the same tests, hold coverage to its floors.
+	@$(PYTEST) $(PARALLEL) -m "$(QUICK)" $(ORDER) --cov --cov-report=term --cov-report=json:.coverage.json
 	@$(BIN)/python scripts/check_coverage.py
 
+check: lint test  ## What one runs before a commit: lint and tests.
+
+test-random: ORDER = -p randomly
+test-random: test  ## Run the tests in random order; the seed is in the first lines.
+
 test-system: $(DEV)  ## Run the proofs with real processes, signals and load.
-	@$(BIN)/python -m pytest -m system --timeout 600 -q
+	@$(PYTEST) $(PARALLEL) -m "system and not alone" --timeout 600
+	@$(PYTEST) -m "system and alone" --timeout 600
+
+fuzz: $(DEV)  ## Explore the property tests with fresh seeds for SECONDS (30).
+	@$(BIN)/python scripts/fuzz.py $(if $(SECONDS),--seconds $(SECONDS))
 
 test-browser: $(DEV)  ## Try the page in a real browser (Debian's Chromium).
 	@PYTHONPATH=tests $(BIN)/python scripts/chromium.py
-	@$(BIN)/python -m pytest -m browser -q
+	@$(PYTEST) $(PARALLEL) -m browser
 
 screenshots: $(DEV)  ## Take docs/images/ anew, from the real page with the real models.
 	@PYTHONPATH=tests $(BIN)/python scripts/chromium.py
 	@PYTHONPATH=tests $(BIN)/python scripts/screenshots.py
 
-lint: $(DEV)  ## Run ruff, mypy --strict, import-linter and the pins check.
+lint: $(DEV)  ## Run ruff, codespell, mypy --strict, import-linter and the pins check.
 	@$(BIN)/ruff check .
+	@$(BIN)/codespell
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports

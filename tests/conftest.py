@@ -1,14 +1,29 @@
 """What every test shares: the event loop's kind, and no network beyond this machine."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import migrate, place_tables
+from groups import ByModule
+from hypothesis import settings
 from servers import Postgres, Valkey, some_postgres, some_valkey
 
+# The same examples in each run, so that a run's colour hangs on the code and not on a seed;
+# `make fuzz` takes fresh ones, and pinned examples (`@example`) are in both.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("fresh", max_examples=500, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    """Let workers take whole modules; the group of each is in `groups.py`."""
+    return ByModule(config, log)
 
 
 @pytest.fixture
@@ -47,9 +62,24 @@ def valkey() -> Iterator[Valkey]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def tables(postgres: Postgres) -> Iterator[str]:
+    """The name of a database with all tables, to be copied."""
+    with postgres.database() as url:
+        migrate(url)
+        yield url.rpartition("/")[2]
+
+
 @pytest.fixture
-def postgres_url(postgres: Postgres) -> Iterator[str]:
-    """An empty database of this test's own."""
+def postgres_url(postgres: Postgres, tables: str) -> Iterator[str]:
+    """A database of this test's own, with all tables."""
+    with postgres.database(template=tables) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres: Postgres) -> Iterator[str]:
+    """A database of this test's own, without tables."""
     with postgres.database() as url:
         yield url
 
@@ -62,8 +92,19 @@ def redis_url(valkey: Valkey) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
+    """A database of each kind, with all tables."""
+    if request.param == "sqlite":
+        file = tmp_path / "sql" / "test.db"
+        place_tables(file)
+        return f"sqlite:///{file}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of each kind, without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'sql' / 'test.db'}"
-    url: str = request.getfixturevalue("postgres_url")
+    url: str = request.getfixturevalue("empty_postgres_url")
     return url

@@ -1,10 +1,16 @@
 """Databases for tests: opened with their tables or without, asked, and expected to fail."""
 
 import asyncio
+import atexit
+import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -26,9 +32,38 @@ async def opened(url: str, **bounds: Any) -> AsyncIterator[Database]:
         await database.close()
 
 
+@cache
+def _sqlite_with_tables() -> Path:
+    """Migrate one file for all tests of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="ml-api-sqlite-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    migrate(f"sqlite:///{folder / 'tables.db'}")
+    return folder / "tables.db"
+
+
+def migrate(url: str) -> None:
+    """Make all tables in the way that `app db upgrade` does."""
+    with ThreadPoolExecutor(1) as aside:  # the caller may run an event loop
+        aside.submit(asyncio.run, _migrate(url)).result()
+
+
+async def _migrate(url: str) -> None:
+    async with opened(url) as database:
+        upgrade(database)
+
+
+def place_tables(file: Path) -> None:
+    """Put a SQLite file with all tables where there is none: quicker than to migrate it."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_sqlite_with_tables(), file)
+
+
 @asynccontextmanager
 async def migrated(url: str, **bounds: Any) -> AsyncIterator[Database]:
-    """Open a database with all its tables."""
+    """Open a database with all its tables; the fixtures' databases have them already."""
+    if url.startswith("sqlite:///"):
+        place_tables(Path(url.removeprefix("sqlite:///")))
     async with opened(url, **bounds) as database:
         await asyncio.to_thread(upgrade, database)
         yield database

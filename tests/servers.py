@@ -81,9 +81,14 @@ class Server:
 
     def kill(self) -> None:
         """Kill it and all its children, as a crash or the kernel would."""
-        for pid in family(self._pid):
+        killed = family(self._pid)
+        for pid in killed:
             _signal(pid, signal.SIGKILL)
         self.stop()
+        until = time.monotonic() + STOP_TIMEOUT_S
+        # A child that is still dying holds the shared memory, which a new server refuses to take.
+        while any(map(is_alive, killed)) and time.monotonic() < until:
+            time.sleep(0.01)  # between two looks at other processes there is nothing to wait on
 
     def freeze(self) -> None:
         """Stop it in the middle of whatever it does: it holds its connections and is silent."""
@@ -159,10 +164,13 @@ class Postgres:
     server: Server | None = None
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """Make an empty database and drop it after the block; gives its URL."""
+    def database(self, *, template: str = "template1") -> Iterator[str]:
+        """Copy a database, by default an empty one, and drop it after the block; gives its URL.
+
+        Nobody may be connected to the template.
+        """
         name = f"test_{secrets.token_hex(6)}"
-        self._say(f"CREATE DATABASE {name}")
+        self._say(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield self.url.rpartition("/")[0] + "/" + name
         finally:
@@ -266,6 +274,13 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and that nobody waited for doesn't."""
+    asked = ["ps", "-o", "stat=", "-p", str(pid)]
+    state = subprocess.run(asked, check=False, capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
 
 
 def family(pid: int) -> list[int]:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from databases import place_tables
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
@@ -40,16 +41,17 @@ def fail(app: FastAPI, failure: StartupError) -> None:
 def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Settings:
     models_file = tmp_path / "models.toml"
     models_file.write_text(models, encoding="utf-8")
-    return Settings(
-        _env_file=None,
-        models_file=models_file,
-        data_dir=tmp_path / "data",
-        **({"jobs": "off"} | settings),  # a Valkey and a worker for each test take a second
-    )
+    given: dict[str, Any] = {
+        "data_dir": tmp_path / "data",
+        "jobs": "off",
+    }  # a Valkey and a worker take a second
+    return Settings(_env_file=None, models_file=models_file, **(given | settings))
 
 
 def make_app(tmp_path: Path, models: str = FAKE, **settings: Any) -> FastAPI:
     settings_read = make_settings(tmp_path, models, **settings)
+    if settings_read.database_url is None and not settings_read.data_dir.exists():
+        place_tables(Path(settings_read.sql_url.removeprefix("sqlite:///")))
     app = create_app(settings_read, on_fatal=lambda failure: fail(app, failure))
     return app
 

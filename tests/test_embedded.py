@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import redis
+from servers import is_alive
 from serving import make_settings
 
 import app.parent
@@ -50,14 +51,6 @@ async def answers(url: str) -> redis.Redis:
                 await asyncio.sleep(0.02)
             else:
                 return client
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie doesn't."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def note(folder: Path, socket: str) -> None:

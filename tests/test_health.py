@@ -74,6 +74,8 @@ async def test_health_is_503_when_an_engine_call_never_ends(tmp_path: Path) -> N
         sick = await client.get("/health")
         engine.gate.set()
         await hanging
+        while slot.busy_since_s is not None:  # its thread tells the waiter first
+            await asyncio.sleep(0.001)
         well = await client.get("/health")
     problem = check_problem(sick, 503, "unhealthy")
     assert problem["checks"] == ["test: one engine call has been running for 2 s"]

@@ -266,9 +266,9 @@ async def test_deleting_goes_on_by_itself(database: Database) -> None:
 
 
 async def test_a_delete_that_fails_is_logged_once_until_it_works(
-    database_url: str, caplog: pytest.LogCaptureFixture
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(database_url) as database:
+    async with opened(empty_database_url) as database:
         retention = JobRetention(database, age_s=1)
         for _ in range(2):
             await retention.apply()
@@ -283,9 +283,9 @@ async def test_a_delete_that_fails_is_logged_once_until_it_works(
 
 
 async def test_a_database_without_tables_is_waited_for_in_silence(
-    database_url: str, caplog: pytest.LogCaptureFixture
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(database_url) as database:
+    async with opened(empty_database_url) as database:
         kept = Kept(database)
         for _ in range(3):
             assert await kept.keeper.look() == 2.0

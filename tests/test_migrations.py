@@ -35,8 +35,8 @@ def tables(session: Session) -> set[str]:
     return set(inspect(session.connection()).get_table_names())
 
 
-async def test_migrations_go_up_and_down_and_up_again(database_url: str) -> None:
-    async with opened(database_url) as database:
+async def test_migrations_go_up_and_down_and_up_again(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as database:
         for _ in range(2):
             await asyncio.to_thread(upgrade, database)
             assert await database.read(tables) >= {"alembic_version", *Base.metadata.tables}
@@ -52,8 +52,8 @@ def is_portable(name: str | None, kind: str, _parents: Any) -> bool:
     return (kind, name) not in {("table", "deleted_passages"), ("index", "ix_passages_hnsw_384")}
 
 
-async def test_tables_and_migrations_agree(database_url: str) -> None:
-    async with opened(database_url) as database:
+async def test_tables_and_migrations_agree(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as database:
         upgrade(database)
         with database.alone() as connection:
             context = MigrationContext.configure(
@@ -71,10 +71,10 @@ def test_the_newest_migration_is_the_one_that_is_asked_for() -> None:
         assert Path(script.path).name.startswith(script.revision)
 
 
-def test_processes_that_migrate_at_once_take_turns(database_url: str) -> None:
+def test_processes_that_migrate_at_once_take_turns(empty_database_url: str) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", UPGRADE, database_url],
+            [sys.executable, "-W", "error", "-c", UPGRADE, empty_database_url],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -94,8 +94,8 @@ def test_processes_that_migrate_at_once_take_turns(database_url: str) -> None:
     assert [process.returncode for process in processes] == [0] * 4, said
 
 
-async def test_a_migration_that_fails_leaves_nothing_half_done(database_url: str) -> None:
-    async with opened(database_url) as database:
+async def test_a_migration_that_fails_leaves_nothing_half_done(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as database:
         make = text("CREATE TABLE predictions (n INTEGER)")
         await database.run(lambda session: session.execute(make) and None)
         with pytest.raises(SchemaError, match="failed"):
@@ -107,8 +107,8 @@ async def test_a_migration_that_fails_leaves_nothing_half_done(database_url: str
         assert await database.check() is None
 
 
-async def test_a_database_of_a_newer_program_is_left_alone(database_url: str) -> None:
-    async with opened(database_url) as database:
+async def test_a_database_of_a_newer_program_is_left_alone(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as database:
         upgrade(database)
         newer = text("UPDATE alembic_version SET version_num = '9999'")
         await database.run(lambda session: session.execute(newer) and None)

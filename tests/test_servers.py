@@ -23,8 +23,8 @@ with postgres() as one, valkey() as other:
 """
 
 
-def test_postgresql_has_vectors(postgres_url: str) -> None:
-    connection = psycopg2.connect(postgres_url)
+def test_postgresql_has_vectors(empty_postgres_url: str) -> None:
+    connection = psycopg2.connect(empty_postgres_url)
     cursor = connection.cursor()
     cursor.execute("CREATE EXTENSION vector; SELECT '[1,2]'::vector <-> '[1,2]'::vector")
     assert cursor.fetchone() == (0,)

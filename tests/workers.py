@@ -46,13 +46,6 @@ def below(pid: int) -> dict[int, str]:
     return found
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def submit(made: Service, count: int, text: str = "text number") -> str:
     documents = [{"id": f"d{i}", "text": f"{text} {i}"} for i in range(count)]
     for start in range(0, count, ADDED_AT_ONCE):
