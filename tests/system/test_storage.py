@@ -338,12 +338,12 @@ def test_admin_key_and_postgresql_are_enough_for_a_first_key_and_a_first_predict
 
 
 def test_without_the_migration_ready_names_the_schema_and_the_upgrade_mends_it(
-    tmp_path: Path, postgres_url: str
+    tmp_path: Path, empty_postgres_url: str
 ) -> None:
-    with guarded(tmp_path, postgres_url, host="0.0.0.0") as running:
+    with guarded(tmp_path, empty_postgres_url, host="0.0.0.0") as running:
         assert degraded(running) == ["database:schema"]
         refused = post(running, "/keys", ADMIN, name="web", scopes=["predict"])
         assert refused.status_code == 503
-        upgrade(tmp_path, postgres_url)
+        upgrade(tmp_path, empty_postgres_url)
         wait_until(lambda: degraded(running) == [])
         assert post(running, "/predict", make_key(running), text="x").status_code == 200
