@@ -348,7 +348,7 @@ async def test_a_silent_server_is_ended_by_the_callers_deadline_and_let_go(tmp_p
         async with serving(tmp_path, models(server)) as client:
             for path in PATHS:
                 server.behave(wait_after())
-                wish = {"X-Request-Timeout-Ms": "200"}
+                wish = {"X-Request-Timeout-Ms": "1000"}  # the first call imports much
                 answered = await client.post(path, json=ASK, headers=wish)
                 assert (answered.status_code, answered.json()["code"]) == (504, "deadline_exceeded")
                 assert await happens(server.left)
