@@ -396,6 +396,11 @@ class StartupError(Exception):
 
     reason: ClassVar[str] = "startup_failed"
 
+    @property
+    def line(self) -> str:
+        """The message on one line: libraries break theirs."""
+        return " ".join(str(self).split())
+
 
 class SettingsError(StartupError):
     """A setting has a value that can't be used."""

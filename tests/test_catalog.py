@@ -32,7 +32,7 @@ def test_three_lines_make_a_model(tmp_path: Path) -> None:
     (spec,) = read(tmp_path, ENTRY).specs
     assert spec == ModelSpec(name="a", source="file:a")
     assert (spec.task, spec.engine) == (Task.CLASSIFICATION, "auto")
-    assert (spec.required, spec.labels, spec.adapter, dict(spec.pins)) == (False, (), None, {})
+    assert (spec.required, spec.labels, spec.adapter, dict(spec.pins)) == (None, (), None, {})
     assert spec.limits == Limits()
     assert (spec.limits.max_tokens, spec.limits.max_batch) == (None, None)
 
@@ -71,6 +71,27 @@ def test_the_packaged_catalogue_serves_a_classifier_and_an_embedder() -> None:
     assert catalog.default(Task.CLASSIFICATION) == "sentiment"
     assert catalog.default(Task.EMBEDDING) == "minilm"
     assert all(spec.required for spec in catalog.specs)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("", True),
+        ("default = true", True),
+        ("required = false", False),
+        ("required = true", True),
+        ('task = "chat"\nengine = "remote"', False),
+        ('task = "chat"\nengine = "remote"\nrequired = true', True),
+    ],
+)
+def test_the_default_of_a_task_is_required_unless_its_entry_says_otherwise_or_it_is_remote(
+    tmp_path: Path, fields: str, expected: object
+) -> None:
+    catalog = read(tmp_path, ENTRY + fields + "\n" + ENTRY.replace('"a"', '"b"'))
+    first, second = catalog.specs
+    assert catalog.is_required(first) is expected
+    # Of another task, `b` is the default of its own.
+    assert catalog.is_required(second) is (first.task is Task.CHAT)
 
 
 def test_models_keep_the_order_of_the_file_and_are_found_by_name(tmp_path: Path) -> None:

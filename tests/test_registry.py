@@ -127,16 +127,17 @@ async def test_all_models_load_at_once(threads: ThreadPoolExecutor) -> None:
     assert states_of(registry) == dict.fromkeys("abc", "ready")
 
 
-async def test_a_registry_without_models_is_ready(threads: ThreadPoolExecutor) -> None:
+async def test_a_registry_without_models_is_never_ready(threads: ThreadPoolExecutor) -> None:
     registry = registry_of(threads)
     await registry.load_all()
-    assert (registry.is_ready, registry.entries) == (True, ())
+    assert (registry.is_ready, registry.entries) == (False, ())
     await registry.close(timeout_s=PATIENCE_S)
 
 
 async def test_only_required_models_hold_readiness_back(threads: ThreadPoolExecutor) -> None:
-    registry = registry_of(threads, ModelSpec(name="a"), ModelSpec(name="b", required=True))
-    assert [entry.is_blocking for entry in registry.entries] == [False, True]
+    specs = (ModelSpec(name="default"), ModelSpec(name="a"), ModelSpec(name="b", required=True))
+    registry = registry_of(threads, *specs)
+    assert [entry.is_blocking for entry in registry.entries] == [True, False, True]
     await registry.load_all()
     assert registry.is_ready
     await registry.close(timeout_s=PATIENCE_S)
@@ -166,6 +167,7 @@ async def test_an_optional_model_that_fails_is_kept_with_its_reason_and_the_rest
     await registry.load_all()
     assert states_of(registry) == {"a": "ready", "b": "failed"}
     assert entry_of(registry, "b").reason == "unsafe_model"
+    assert entry_of(registry, "b").detail == "model.bin is a pickle"
     assert registry.is_ready
     with registry.lease("a", Task.CLASSIFICATION) as lease:
         assert lease.spec.name == "a"
@@ -197,9 +199,9 @@ async def test_when_several_required_models_fail_one_is_told(threads: ThreadPool
 async def test_what_a_library_raises_unforeseen_is_a_failed_model_too(
     threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry = registry_of(
-        threads, ModelSpec(name="a"), load=failing({"a": ZeroDivisionError("by zero")})
-    )
+    optional = ModelSpec(name="a", required=False)
+    load = failing({"a": ZeroDivisionError("by zero")})
+    registry = registry_of(threads, optional, load=load)
     await registry.load_all()
     assert entry_of(registry, "a").state is ModelState.FAILED
     assert entry_of(registry, "a").reason == "engine_failed"
@@ -216,6 +218,36 @@ async def test_an_unforeseen_failure_of_a_required_model_ends_the_start(
     registry = registry_of(threads, ModelSpec(name="a", required=True), load=load)
     with pytest.raises(EngineError, match=r"model 'a' \(required\): ZeroDivisionError: by zero"):
         await registry.load_all()
+
+
+async def test_where_no_model_is_required_readiness_waits_for_the_first_that_serves(
+    threads: ThreadPoolExecutor,
+) -> None:
+    load = failing({"a": SourceError("gone")})
+    specs = [ModelSpec(name=name, required=False) for name in "ab"]
+    registry = registry_of(threads, *specs, load=load)
+    assert (registry.is_ready, len(registry.awaited)) == (False, 2)
+    await registry.load_all()
+    assert (registry.is_ready, registry.awaited) == (True, ())
+
+
+async def test_a_registry_of_which_nothing_serves_is_never_ready(
+    threads: ThreadPoolExecutor,
+) -> None:
+    specs = [ModelSpec(name=name, required=False) for name in "ab"]
+    load = failing({name: SourceError("gone") for name in "ab"})
+    registry = registry_of(threads, *specs, load=load)
+    await registry.load_all()
+    assert (registry.is_ready, registry.awaited) == (False, ())
+
+
+async def test_a_reason_of_several_lines_is_told_in_one(threads: ThreadPoolExecutor) -> None:
+    load = failing({"a": EngineError("size mismatch:\n\tone\n\ttwo")})
+    optional = registry_of(threads, ModelSpec(name="a", required=False), load=load)
+    await optional.load_all()
+    assert entry_of(optional, "a").detail == "size mismatch: one two"
+    with pytest.raises(EngineError, match=r"^model 'a' \(required\): size mismatch: one two$"):
+        await registry_of(threads, ModelSpec(name="a"), load=load).load_all()
 
 
 async def test_loading_can_be_cancelled(threads: ThreadPoolExecutor) -> None:

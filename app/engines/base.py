@@ -217,6 +217,22 @@ class ChatOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """How far the preparation of a model has come."""
+
+    number: int  # from 1
+    of: int
+    name: str
+
+
+OnStep = Callable[[Step], None]
+
+
+def ignore_step(_step: Step) -> None:
+    """Tell nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRequest:
     """All that an engine needs to load one model; sources are resolved and verified before."""
 
@@ -232,3 +248,4 @@ class EngineRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     openvino: OpenVinoOptions | None = None  # None: nothing is converted, "auto" is torch
     chat: ChatOptions | None = None
+    on_step: OnStep = field(default=ignore_step, compare=False, repr=False)

@@ -3,11 +3,13 @@
 import hashlib
 import importlib.metadata
 import json
+import logging
 import shutil
 import uuid
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,14 @@ MATRIX = 2
 
 class ConversionError(EngineError):
     """OpenVINO can't convert or run this model; torch may still be able to."""
+
+    is_lasting = True  # the same files, libraries and settings would fail again
+
+
+class InterruptedConversionError(ConversionError):
+    """The conversion failed for what may be over by the next start, such as a full disk."""
+
+    is_lasting = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,13 +151,27 @@ def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Convert
             shutil.rmtree(leftover)
         fresh = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
         fresh.mkdir(parents=True)
-        converted = _save(reference, fresh)
+        with _log_level_kept():
+            converted = _save(reference, fresh)
         if folder.exists():
             shutil.rmtree(folder)
         fresh.rename(folder)
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError) as failure:
+    except OSError as failure:
+        raise InterruptedConversionError(f"{type(failure).__name__}: {failure}") from failure
+    except (RuntimeError, ValueError, LookupError, TypeError) as failure:
         raise ConversionError(f"{type(failure).__name__}: {failure}") from failure
     return Converted(**asdict(converted) | {"folder": folder})
+
+
+@contextmanager
+def _log_level_kept() -> Iterator[None]:
+    """Undo what OpenVINO's converter does: it lets the whole process log errors only."""
+    root = logging.getLogger()
+    level = root.level
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _save(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted:

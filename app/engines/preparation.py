@@ -8,8 +8,10 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,19 +29,33 @@ from app.engines.agreement import (
     verdict_file,
     write_verdict,
 )
-from app.engines.base import EngineRequest, OpenVinoOptions, Task
-from app.engines.conversion import ConversionError, Converted, convert, folder_of, options_of, read
+from app.engines.base import EngineRequest, OnStep, OpenVinoOptions, Step, Task, ignore_step
+from app.engines.conversion import (
+    ConversionError,
+    Converted,
+    InterruptedConversionError,
+    convert,
+    folder_of,
+    options_of,
+    read,
+)
 from app.engines.openvino import OpenVinoClassifier, OpenVinoEmbedder, open_engine
 from app.engines.processor import Processor
+from app.engines.refused import file_of, raise_remembered, remember
 from app.errors import EngineError, StartupError
 
 log = logging.getLogger(__name__)
 
 # Much longer than the largest model takes: only a hang is to be ended.
 PREPARE_TIMEOUT_S = 900
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 STARTUP_ERRORS: tuple[type[StartupError], ...] = (StartupError, *StartupError.__subclasses__())
 REASONS = {kind.reason: kind for kind in STARTUP_ERRORS}
-CONVERSION = "conversion_failed"
+CONVERSION, INTERRUPTED = "conversion_failed", "conversion_interrupted"
+CONVERSION_ERRORS = {CONVERSION: ConversionError, INTERRUPTED: InterruptedConversionError}
+STEPS = ("waiting for its turn", "loading the weights", "converting", "comparing with torch")
+WAITING, LOADING, CONVERTING, COMPARING = range(1, len(STEPS) + 1)
+STEP = "step"  # of a line of the child's, beside which libraries may print others
 
 OpenVinoText = OpenVinoClassifier | OpenVinoEmbedder
 Reference = torch.TorchClassifier | torch.TorchEmbedder
@@ -79,29 +95,60 @@ def prepare_in_child(request: EngineRequest) -> None:
         kind, message = said["reason"], said["message"]
     except (ValueError, LookupError, TypeError):
         last = (child.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ConversionError(f"the conversion ended with {child.returncode}: {last}") from None
-    raise (ConversionError if kind == CONVERSION else REASONS[kind])(message)
+        # Killed, say for want of memory: that needn't be so the next time.
+        error = InterruptedConversionError if child.returncode in KILLED else ConversionError
+        raise error(f"the conversion ended with {child.returncode}: {last}") from None
+    raise (CONVERSION_ERRORS.get(kind) or REASONS[kind])(message)
 
 
 def _run_child(request: EngineRequest) -> subprocess.CompletedProcess[str]:
+    """Run the child to its end, and pass its steps on as they come."""
     # The child imports from where this process does, and never from the working directory.
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
+    command = [sys.executable, "-P", "-c", program, dump(request)]
     # Nothing is ever written: when this process ends, the child reads the end and ends too.
     read_end, write_end = os.pipe()
     try:
-        return subprocess.run(  # noqa: S603  # our own module
-            [sys.executable, "-P", "-c", program, dump(request)],
-            stdin=read_end,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PREPARE_TIMEOUT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired) as failure:
-        raise ConversionError(f"the conversion did not run: {failure}") from failure
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+            subprocess.Popen(  # noqa: S603  # our own module
+                command, stdin=read_end, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as child,
+        ):
+            late = threading.Timer(PREPARE_TIMEOUT_S, child.kill)
+            late.daemon = True
+            late.start()
+            try:
+                said = _follow(child, request.on_step)
+            finally:
+                is_late = not late.is_alive()
+                late.cancel()
+            if is_late:
+                raise ConversionError(f"the conversion took longer than {PREPARE_TIMEOUT_S} s")
+            errors.seek(0)
+            return subprocess.CompletedProcess(command, child.wait(), said, errors.read())
+    except OSError as failure:
+        raise InterruptedConversionError(f"the conversion did not run: {failure}") from failure
     finally:
         os.close(read_end)
         os.close(write_end)
+
+
+def _follow(child: subprocess.Popen[str], on_step: OnStep) -> str:
+    """Read what the child prints until it ends; return the last line that is no step."""
+    assert child.stdout is not None  # noqa: S101  # it is a pipe
+    last = ""
+    for line in child.stdout:
+        try:
+            on_step(_step(json.loads(line)[STEP]))
+        except (ValueError, LookupError, TypeError):
+            last = line
+    child.wait()
+    return last
+
+
+def _step(number: int) -> Step:
+    return Step(number=number, of=len(STEPS), name=STEPS[number - 1])
 
 
 def load(request: EngineRequest, prepare: Prepare = prepare_in_child) -> OpenVinoText:
@@ -119,14 +166,25 @@ def load(request: EngineRequest, prepare: Prepare = prepare_in_child) -> OpenVin
     processor = Processor(options_of(request))
     prepared = find(request, folder, processor)
     if prepared is None:
+        raise_remembered(request)
         log.info("model_converting", extra={"model": request.name, "folder": str(folder)})
-        prepare(request)
+        _prepare_once(request, prepare)
         prepared = find(request, folder, processor)
     if prepared is None:
         raise ConversionError(f"{folder}: not as it was left after the conversion")
     if not prepared.verdict.agrees:
         raise DisagreementError(prepared.verdict.figures)
     return compile_engine(request, prepared.converted, processor)
+
+
+def _prepare_once(request: EngineRequest, prepare: Prepare) -> None:
+    """Prepare; what would fail again at each start is remembered."""
+    try:
+        prepare(request)
+    except ConversionError as failure:
+        if failure.is_lasting:
+            remember(request, failure)
+        raise
 
 
 def compile_engine(
@@ -163,10 +221,11 @@ def prepare(request: EngineRequest, load_reference: LoadReference) -> None:
     cache = options_of(request).cache
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        request.on_step(_step(WAITING))
         with FileLock(cache / ".lock", timeout=PREPARE_TIMEOUT_S):
             _prepare_alone(request, load_reference)
     except OSError as failure:
-        raise ConversionError(f"{cache}: {failure}") from failure
+        raise InterruptedConversionError(f"{cache}: {failure}") from failure
 
 
 def _prepare_alone(request: EngineRequest, load_reference: LoadReference) -> None:
@@ -174,12 +233,16 @@ def _prepare_alone(request: EngineRequest, load_reference: LoadReference) -> Non
     processor = Processor(options_of(request))
     if find(request, folder, processor):
         return
+    request.on_step(_step(LOADING))
     reference = load_reference(request)
+    request.on_step(_step(CONVERTING))
     converted = read(folder) or convert(reference, folder)
+    request.on_step(_step(COMPARING))
     engine = compile_engine(request, converted, processor)
     texts = calibration_texts(request.adapter)
     verdict = compare(engine, answers(reference, texts), texts)
     write_verdict(_verdict_file(request, folder, processor), verdict)
+    file_of(request).unlink(missing_ok=True)  # of other settings
 
 
 def load_reference(request: EngineRequest) -> Reference:
@@ -192,7 +255,10 @@ def load_reference(request: EngineRequest) -> Reference:
 
 def dump(request: EngineRequest) -> str:
     """Return a request as JSON; `parse` is the way back."""
-    return json.dumps(dataclasses.asdict(request), default=str)
+    # What steps are told to stays here: a copy of it in another process would tell nobody.
+    fields = dataclasses.asdict(dataclasses.replace(request, on_step=ignore_step))
+    del fields["on_step"]
+    return json.dumps(fields, default=str)
 
 
 def parse(text: str) -> EngineRequest:
@@ -215,11 +281,17 @@ def main() -> None:
     """Prepare the request of the command line; an error is JSON on standard output."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        prepare(parse(sys.argv[1]), load_reference)
+        prepare(dataclasses.replace(parse(sys.argv[1]), on_step=_print_step), load_reference)
     except StartupError as failure:
-        reason = CONVERSION if isinstance(failure, ConversionError) else failure.reason
+        reason = failure.reason
+        if isinstance(failure, ConversionError):
+            reason = CONVERSION if failure.is_lasting else INTERRUPTED
         print(json.dumps({"reason": reason, "message": str(failure)}))  # noqa: T201
         sys.exit(1)
+
+
+def _print_step(step: Step) -> None:
+    print(json.dumps({STEP: step.number}), flush=True)  # noqa: T201
 
 
 def _end_with_parent() -> None:

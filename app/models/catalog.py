@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from app.engines.base import Task
 from app.errors import CatalogError
 
+REMOTE = "remote"  # the engine of models that another server runs
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -35,7 +36,7 @@ class ModelSpec(BaseModel):
     adapter: str | None = None
     engine: str = "auto"
     default: bool = False
-    required: bool = False
+    required: bool | None = None  # None: as `Catalog.is_required` says
     labels: tuple[str, ...] = ()
     limits: Limits = Limits()
     sha256: Mapping[str, Sha256] | Sha256 | None = None
@@ -91,6 +92,16 @@ class Catalog:
     def default(self, task: Task) -> str | None:
         """Return the name of the task's default model, if the task has a model at all."""
         return self._defaults[task]
+
+    def is_required(self, spec: ModelSpec) -> bool:
+        """Return whether the service has to have this model.
+
+        Without a word of its entry a task's default model is required, unless it is remote: of
+        those only the settings can be looked at, not whether their server answers.
+        """
+        if spec.required is not None:
+            return spec.required
+        return spec.engine != REMOTE and self.default(spec.task) == spec.name
 
 
 def read_catalog(path: Path) -> Catalog:

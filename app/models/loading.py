@@ -11,19 +11,21 @@ from app.engines.base import (
     Embedder,
     Engine,
     EngineRequest,
+    OnStep,
     OpenVinoOptions,
     Task,
+    ignore_step,
 )
 from app.engines.loader import load_engine
 from app.errors import EngineError, ServiceError, SourceError
-from app.models.catalog import ModelSpec
+from app.models.catalog import REMOTE, ModelSpec
 from app.models.sources import Resolved, Sources
 from app.models.verify import verify
 
 # Short and longer, so that both ends of the usual lengths are prepared.
 WARM_TEXTS = ("warm up", "a longer text, so that the engine has met more than one length " * 8)
 # Engines that have nothing to resolve on this machine.
-FILELESS = frozenset({"fake", "remote"})
+FILELESS = frozenset({"fake", REMOTE})
 ReadSecret = Callable[[str], str | None]
 NO_FILES = Resolved(path=Path(), version="none")
 
@@ -66,19 +68,21 @@ class ModelLoader:
         self._openvino = openvino
         self._read_secret = read_secret
 
-    def __call__(self, spec: ModelSpec) -> Loaded:
-        """Load and warm.
+    def __call__(self, spec: ModelSpec, *, on_step: OnStep = ignore_step) -> Loaded:
+        """Load and warm, and tell how far the preparation has come.
 
         Raises:
             StartupError: of the kind that says what is wrong; the message is for the operator.
 
         """
-        request, version = self.request(spec)
+        request, version = self.request(spec, on_step=on_step)
         engine = load_engine(request)
         warm(engine)
         return Loaded(engine=engine, version=version)
 
-    def request(self, spec: ModelSpec) -> tuple[EngineRequest, str]:
+    def request(
+        self, spec: ModelSpec, *, on_step: OnStep = ignore_step
+    ) -> tuple[EngineRequest, str]:
         """Resolve the entry's files; return what to ask an engine for, and their edition.
 
         Raises:
@@ -99,6 +103,7 @@ class ModelLoader:
             options=spec.fake,
             openvino=self._openvino,
             chat=self._chat(spec) if spec.task is Task.CHAT else None,
+            on_step=on_step,
         )
         return request, resolved.version
 

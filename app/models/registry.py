@@ -72,17 +72,25 @@ class ModelEntry:
 
     spec: ModelSpec
     is_default: bool
+    is_required: bool
     state: ModelState = ModelState.WAITING
     ready_at_s: float = 0.0  # since 1970; 0 until it is
     served: Served | None = None
     reason: str | None = None  # the stable code of why it failed
+    detail: str | None = None  # the same in words, as the log has it
+    began_s: float | None = None  # when loading began, as `time.monotonic` counts
     leases: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def is_blocking(self) -> bool:
         """Whether `/ready` has to wait for this model."""
-        return self.spec.required and self.state is not ModelState.READY
+        return self.is_required and self.state is not ModelState.READY
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether it may still come to serve."""
+        return self.state in {ModelState.WAITING, ModelState.LOADING}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +117,11 @@ class ModelRegistry:
         self._executor = executor
         self._metrics = metrics
         self._entries = {
-            spec.name: ModelEntry(spec=spec, is_default=catalog.default(spec.task) == spec.name)
+            spec.name: ModelEntry(
+                spec=spec,
+                is_default=catalog.default(spec.task) == spec.name,
+                is_required=catalog.is_required(spec),
+            )
             for spec in catalog.specs
         }
         for name in self._entries:
@@ -122,8 +134,21 @@ class ModelRegistry:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every required model serves."""
-        return not any(entry.is_blocking for entry in self._entries.values())
+        """Whether every required model serves, and one at all."""
+        return self.serves and not any(entry.is_blocking for entry in self._entries.values())
+
+    @property
+    def serves(self) -> bool:
+        """Whether any model serves."""
+        return any(entry.state is ModelState.READY for entry in self._entries.values())
+
+    @property
+    def awaited(self) -> tuple[ModelEntry, ...]:
+        """The models that readiness waits for: the required ones, or any if there are none."""
+        blocking = tuple(entry for entry in self.entries if entry.is_blocking)
+        if blocking or self.serves:
+            return blocking
+        return tuple(entry for entry in self.entries if entry.is_loading)
 
     async def load_all(self) -> None:
         """Load all models at once; an optional one that fails is logged and left out.
@@ -143,14 +168,15 @@ class ModelRegistry:
         """Bring one model from waiting to ready, or to failed."""
         name = entry.spec.name
         entry.state = ModelState.LOADING
-        started = time.monotonic()
+        entry.began_s = started = time.monotonic()
         try:
             entry.served = await self._call_load(entry.spec)
         except StartupError as failure:
             entry.state, entry.reason = ModelState.FAILED, failure.reason
-            if entry.spec.required:
-                raise type(failure)(f"model {name!r} (required): {failure}") from failure
-            log.warning("model_failed", extra={"model": name, "reason": str(failure)})
+            entry.detail = failure.line
+            if entry.is_required:
+                raise type(failure)(f"model {name!r} (required): {failure.line}") from failure
+            log.warning("model_failed", extra={"model": name, "reason": failure.line})
             return
         seconds = time.monotonic() - started
         entry.state, entry.ready_at_s = ModelState.READY, time.time()
@@ -198,7 +224,7 @@ class ModelRegistry:
         return entry
 
     def _usable(self, entry: ModelEntry) -> Served:
-        if entry.state in {ModelState.WAITING, ModelState.LOADING}:
+        if entry.is_loading:
             raise ModelNotReadyError(retry_after_s=LOADING_RETRY_S)
         if entry.served is None:
             raise ModelUnavailableError

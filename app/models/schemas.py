@@ -200,7 +200,8 @@ class ModelInfo(Response):
     default: bool
     required: bool
     state: ModelState
-    reason: str | None = None
+    reason: str | None = Field(None, description="The code of why it could not be loaded.")
+    detail: str | None = Field(None, description="The same in words: the line of the log.")
     version: str | None = None
     device: str | None = None
     labels: list[str] | None = None
@@ -222,13 +223,23 @@ class Health(Response):
     status: Literal["ok"] = "ok"
 
 
+class LoadProgress(Response):
+    """How far a model that is being prepared has come."""
+
+    step: str
+    number: Annotated[int, Field(description="Of this step; the first has 1.")]
+    of: Annotated[int, Field(description="Steps in all.")]
+    seconds: Annotated[float, Field(description="Since loading began.")]
+
+
 class ModelReadiness(Response):
-    """The state of one model, and why it failed where it did."""
+    """The state of one model, why it failed where it did, and how far it is where it loads."""
 
     name: str
     state: ModelState
     required: bool
     reason: str | None = None
+    progress: LoadProgress | None = None
 
 
 class Readiness(Response):

@@ -15,12 +15,13 @@ from app.limits.memory import MemoryStorage
 from app.limits.redis import open_redis
 from app.models.catalog import Catalog
 from app.models.registry import ModelRegistry
+from app.models.steps import LoadSteps
 from app.observability.metrics import Metrics
 from app.runtime.jobs import SECONDS_A_DAY, open_broker, open_keeper, open_webhooks
 from app.runtime.parts import make_load, open_database
 from app.runtime.runtime import Network, Runtime
 from app.runtime.search import open_index
-from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag
+from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
 from app.services.documents import DocumentService
 from app.services.job_watch import JobWatch
 from app.services.jobs import JobService
@@ -60,9 +61,10 @@ async def open_runtime(
     async with AsyncExitStack() as stack:
         load_threads = _open_threads(stack, "model-load", LOAD_THREADS)
         tokenisers = _open_threads(stack, "tokenise", settings.thread_count)
+        steps = LoadSteps()
         registry = ModelRegistry(
             catalog,
-            load=make_load(settings, catalog, tokenisers=tokenisers, metrics=metrics),
+            load=make_load(settings, catalog, tokenisers=tokenisers, metrics=metrics, steps=steps),
             executor=load_threads,
             metrics=metrics,
         )
@@ -85,6 +87,7 @@ async def open_runtime(
             settings=settings,
             metrics=metrics,
             registry=registry,
+            steps=steps,
             rows=RowReader(metrics, log_inputs=settings.log_inputs),
             database=database,
             keys=_open_keys(settings, database),
@@ -103,6 +106,7 @@ async def open_runtime(
         )
         for background in (
             load_models(runtime, on_fatal),
+            watch_loading(runtime),
             watch_lag(runtime),
             watch_database(runtime, on_fatal),
         ):

@@ -1,5 +1,6 @@
 """The parts that a service and a worker are both made of: their database and their models."""
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 
@@ -8,9 +9,10 @@ from app.batching.scheduler import BatchPolicy, BatchScheduler
 from app.db.session import Database
 from app.engines.base import ChatEngine, OpenVinoOptions
 from app.models.catalog import Catalog, ModelSpec
-from app.models.loading import ModelLoader
+from app.models.loading import Loaded, ModelLoader
 from app.models.registry import LoadModel, Served
 from app.models.sources import Sources
+from app.models.steps import LoadSteps
 from app.observability.metrics import Metrics
 from app.settings import Settings, read_secret
 
@@ -30,14 +32,24 @@ def open_database(settings: Settings, metrics: Metrics) -> Database:
 
 
 def make_load(
-    settings: Settings, catalog: Catalog, *, tokenisers: Executor, metrics: Metrics
+    settings: Settings,
+    catalog: Catalog,
+    *,
+    tokenisers: Executor,
+    metrics: Metrics,
+    steps: LoadSteps | None = None,
 ) -> LoadModel:
     """Return what loads an entry of the catalogue in a thread, for the registry or a worker."""
-    load = _loader(settings, catalog)
-    return partial(_serve, load, settings, tokenisers=tokenisers, metrics=metrics)
+    load, steps = make_loader(settings, catalog), steps or LoadSteps()
+
+    def load_told(spec: ModelSpec) -> Loaded:
+        return load(spec, on_step=steps.teller(spec.name))
+
+    return partial(_serve, load_told, settings, tokenisers=tokenisers, metrics=metrics)
 
 
-def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
+def make_loader(settings: Settings, catalog: Catalog) -> ModelLoader:
+    """Return what makes a warm engine of an entry, with the settings of this process."""
     sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
     return ModelLoader(
         sources,
@@ -55,7 +67,7 @@ def _loader(settings: Settings, catalog: Catalog) -> ModelLoader:
 
 
 def _serve(
-    load: ModelLoader,
+    load: Callable[[ModelSpec], Loaded],
     settings: Settings,
     spec: ModelSpec,
     *,

@@ -11,7 +11,9 @@ from app.limits.limit import Limit
 from app.limits.limiter import Limiter
 from app.models.registry import ModelRegistry, ModelState
 from app.models.schemas import ModelReadiness, Readiness
+from app.models.steps import LoadSteps
 from app.observability.metrics import Metrics
+from app.runtime.awaiting import awaited, progress
 from app.runtime.jobs import Broker
 from app.services.documents import DocumentService
 from app.services.job_watch import JobWatch
@@ -33,6 +35,7 @@ class Runtime:
     settings: Settings
     metrics: Metrics
     registry: ModelRegistry
+    steps: LoadSteps  # of models that load
     rows: RowReader
     database: Database
     keys: KeyService
@@ -82,9 +85,8 @@ class Runtime:
         if self.is_draining:
             raise NotReadyError("The service is shutting down.", retry_after_s=1)
         if not self.registry.is_ready:
-            waiting = [e.spec.name for e in self.registry.entries if e.is_blocking]
             raise NotReadyError(
-                f"Waiting for {', '.join(waiting)}.",
+                awaited(self.registry, self.steps),
                 retry_after_s=1,
                 extensions=self.readiness().model_dump(
                     mode="json", include={"models"}, exclude_none=True
@@ -100,8 +102,9 @@ class Runtime:
             ModelReadiness(
                 name=entry.spec.name,
                 state=entry.state,
-                required=entry.spec.required,
+                required=entry.is_required,
                 reason=entry.reason,
+                progress=progress(entry, self.steps),
             )
             for entry in self.registry.entries
         ]

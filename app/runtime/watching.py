@@ -5,13 +5,16 @@ import gc
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from app.errors import DatabaseUnavailableError, SchemaError, SettingsError, StartupError
+from app.runtime.awaiting import awaited, loading
 from app.runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
 LAG_CHECK_S = 0.25
+LOADING_LOG_S = 10.0
 DATABASE_CHECK_S = 5.0
 OnFatal = Callable[[StartupError], None]
 
@@ -29,6 +32,19 @@ async def load_models(runtime: Runtime, on_fatal: OnFatal) -> None:
     gc.freeze()
     runtime.loaded.set()
     log.info("models_loaded", extra={"models": len(runtime.registry.entries)})
+    if not runtime.registry.serves:
+        log.error("nothing_serves", extra={"reason": awaited(runtime.registry, runtime.steps)})
+
+
+async def watch_loading(runtime: Runtime, *, every_s: float = LOADING_LOG_S) -> None:
+    """Log what is waited for as long as models load: a conversion may take minutes."""
+    while not runtime.loaded.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await runtime.loaded.wait()
+                return
+        if waiting := loading(runtime.registry, runtime.steps):
+            log.info("models_loading", extra={"waiting": waiting})
 
 
 async def watch_database(runtime: Runtime, on_fatal: OnFatal) -> None:
