@@ -149,7 +149,7 @@ def create_app(settings: Settings | None = None, *, on_fatal: OnFatal = stop_ser
         app.include_router(feature.router)
     pages.mount_static(app)
     exceptions.install(app, metrics=metrics)
-    document_problems(app, needs_key=settings.needs_key)
+    document_problems(app, needs_key=settings.needs_key, max_chars=catalog.max_chars)
     return app
 
 

@@ -142,7 +142,7 @@ def test_predict_prints_what_the_service_answered_as_json(served: Service) -> No
 
 def test_predict_classifies_each_line_of_the_input_in_order(served: Service) -> None:
     texts = [f"text {n}" for n in range(600)]
-    lines = printed(app(served, "predict", "-", stdin="\n\n".join(texts))).splitlines()
+    lines = printed(app(served, "predict", "-", stdin="\n".join(texts))).splitlines()
     assert [line.split("\t")[2] for line in lines] == texts
     assert {line.split("\t")[0] for line in lines} == {"POSITIVE", "NEGATIVE"}
     assert all(0.5 <= float(line.split("\t")[1]) <= 1 for line in lines)
@@ -174,7 +174,21 @@ def test_a_line_that_no_request_takes_is_marked_and_the_others_are_done(served: 
 
 
 def test_no_lines_are_no_error(served: Service) -> None:
-    assert printed(app(served, "predict", "-", stdin="\n \n")) == ""
+    assert printed(app(served, "predict", "-", stdin="")) == ""
+
+
+def test_a_blank_line_has_its_place_among_the_answers_and_fails_nothing(served: Service) -> None:
+    lines = printed(app(served, "predict", "-", stdin="\ngood\n \n\nbad\n")).split("\n")
+    assert [line.split("\t")[-1] for line in lines] == ["", "good", "", "", "bad", ""]
+    assert [line for line in lines if line.startswith("error")] == ["error\ttext_empty\t"] * 3
+    found = objects(app(served, "predict", "-", "--json", stdin="good\n\n"))
+    assert [line["text"] for line in found] == ["good", ""]
+    assert found[1]["error"]["code"] == "text_empty"
+
+
+def test_json_says_which_texts_were_cut(served: Service) -> None:
+    found = objects(app(served, "predict", "-", "--json", stdin=f"short\n{'long ' * 200}\n"))
+    assert [line["truncated"] for line in found] == [False, True]
 
 
 def test_bytes_that_are_no_utf_8_end_nothing(served: Service) -> None:

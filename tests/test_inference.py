@@ -46,7 +46,8 @@ async def test_a_text_gets_its_best_label_and_score(tmp_path: Path) -> None:
         answer = await post(client, "/predict", {"text": "fine"})
     assert answer.status_code == 200
     body = answer.json()
-    assert set(body) == {"text", "label", "score", "model"}
+    assert set(body) == {"text", "label", "score", "model", "truncated"}
+    assert body["truncated"] is False
     assert body["text"] == "fine"
     assert body["model"] == "dummy"
     assert body["label"] in {"NEGATIVE", "POSITIVE"}
@@ -120,7 +121,9 @@ async def test_a_bad_text_fails_alone_in_its_batch(tmp_path: Path) -> None:
     codes = {i: r["error"]["code"] for i, r in enumerate(results) if "error" in r}
     assert codes == {1: "text_empty", 2: "inference_failed", 3: "text_too_long"}
     assert len(results) == len(texts)
-    assert all(set(r) == {"label", "score"} for i, r in enumerate(results) if i not in codes)
+    assert all(
+        set(r) == {"label", "score", "truncated"} for i, r in enumerate(results) if i not in codes
+    )
 
 
 async def test_a_batch_of_nothing_but_bad_texts_is_answered(tmp_path: Path) -> None:
@@ -332,5 +335,6 @@ async def test_models_tells_name_task_engine_source_state_and_version(tmp_path: 
         "version": "none",
         "device": "none",
         "labels": ["a", "b", "c"],
+        "max_chars": 2000,
     }
     assert [m["default"] for m in models] == [False, True, True]

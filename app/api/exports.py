@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from app.api.cells import disarm
 from app.db.predictions import COLUMNS, TEXTS, Prediction
 from app.errors import DatabaseUnavailableError, NotReadyError, ServiceError
 from app.models.error_bodies import problem
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 # A reader that takes nothing for so long has stopped.
 SEND_TIMEOUT_S = 30.0
-# What makes a spreadsheet run a cell; https://owasp.org/www-community/attacks/CSV_Injection
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 TEXT_PLACES = tuple(COLUMNS.index(name) for name in TEXTS)
 TIME_PLACE = COLUMNS.index("time")
 values_of = attrgetter(*COLUMNS)
@@ -103,9 +102,8 @@ def _cells(prediction: Prediction) -> list[object]:
     cells = list(values_of(prediction))
     cells[TIME_PLACE] = prediction.time.isoformat().replace("+00:00", "Z")
     for place in TEXT_PLACES:
-        text = cells[place]
-        if text and text.startswith(FORMULA_STARTS):
-            cells[place] = f"'{text}"
+        if text := cells[place]:
+            cells[place] = disarm(text)
     return cells
 
 

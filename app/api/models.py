@@ -5,6 +5,7 @@ from fastapi import APIRouter, Depends
 from app.api.auth import get_caller
 from app.api.deps import RegistryDep
 from app.api.problems import WITH_KEY, problems
+from app.engines.base import Task
 from app.models.registry import ModelEntry
 from app.models.schemas import ModelInfo, ModelList
 
@@ -27,6 +28,7 @@ def _info(entry: ModelEntry) -> ModelInfo:
         version=served.version if served else None,
         device=engine.device if engine else None,
         labels=getattr(engine, "labels", None),
+        max_chars=spec.limits.max_chars if spec.task is Task.CLASSIFICATION else None,
     )
 
 

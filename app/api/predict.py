@@ -10,7 +10,7 @@ from app.api.json_route import JsonRoute
 from app.api.noting import Note, NoteDep
 from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.engines.base import Task
-from app.errors import ModelNameConflictError, ServiceError
+from app.errors import InvalidRequestError, ModelNameConflictError, ServiceError
 from app.models.schemas import (
     MAX_NAME_CHARS,
     FailedText,
@@ -20,6 +20,7 @@ from app.models.schemas import (
     PredictRequest,
     PredictResponse,
     TextError,
+    TextResult,
 )
 from app.services.inference import Prediction
 from app.services.keys import Scope
@@ -27,6 +28,7 @@ from app.services.keys import Scope
 router = APIRouter(
     tags=["predict"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
 )
+TOO_LONG = "string_too_long"  # as Pydantic calls it
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
 
 
@@ -37,6 +39,7 @@ def _answer(asked: PredictRequest, made: Prediction) -> PredictResponse:
         label=made.label,
         score=made.score,
         model=made.model,
+        truncated=made.is_truncated,
         scores=best if asked.top_k else None,
     )
 
@@ -48,6 +51,7 @@ async def predict(
     asked: PredictRequest, inference: InferenceDep, deadline: DeadlineDep, note: NoteDep
 ) -> PredictResponse:
     """Classify one text with the default model, or with the one that the body names."""
+    _check_length(asked.text, inference.max_chars(asked.model_name))
     with note.failures(Task.CLASSIFICATION, asked.text, model=asked.model_name):
         made = await inference.predict(asked.text, model_name=asked.model_name, deadline=deadline)
     _keep(note, made, asked.text)
@@ -70,6 +74,7 @@ async def predict_with(
     """Classify one text with the model that the path names."""
     if asked.model_name not in {None, model_name}:
         raise ModelNameConflictError
+    _check_length(asked.text, inference.max_chars(model_name))
     with note.failures(Task.CLASSIFICATION, asked.text, model=model_name):
         made = await inference.predict(asked.text, model_name=model_name, deadline=deadline)
     _keep(note, made, asked.text)
@@ -95,13 +100,25 @@ async def predict_batch(
     return PredictBatchResponse(model=made.model, results=[_result(r) for r in made.results])
 
 
+def _check_length(text: str, max_chars: int | None) -> None:
+    """Refuse a text over its model's bound, in the words of the other bounds of a body.
+
+    Raises:
+        InvalidRequestError: it is too long.
+
+    """
+    if max_chars is not None and len(text) > max_chars:
+        said = f"String should have at most {max_chars} characters"
+        raise InvalidRequestError([{"loc": ["body", "text"], "msg": said, "type": TOO_LONG}])
+
+
 def _keep(note: Note, made: Prediction, text: str) -> None:
     """Have the answer logged once it is sent."""
     origin = note.origin(made.model, version=made.version)
     note.keep(note.record.classified(made, text=text, origin=origin))
 
 
-def _result(made: Prediction | ServiceError) -> LabelScore | FailedText:
+def _result(made: Prediction | ServiceError) -> TextResult | FailedText:
     if isinstance(made, ServiceError):
         return FailedText(error=TextError(code=made.code, detail=made.detail))
-    return LabelScore(label=made.label, score=made.score)
+    return TextResult(label=made.label, score=made.score, truncated=made.is_truncated)

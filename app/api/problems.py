@@ -33,8 +33,9 @@ from app.errors import (
     UpstreamUnauthorizedError,
     UpstreamUnreachableError,
 )
+from app.models.catalog import DEFAULT_MAX_CHARS
 from app.models.error_bodies import is_openai, openai_error, openai_status
-from app.models.schemas import Problem
+from app.models.schemas import PredictRequest, Problem
 from app.models.schemas_openai import OpenAiError
 
 Responses = dict[int | str, dict[str, Any]]
@@ -145,8 +146,23 @@ def _openai_example(kind: type[ServiceError]) -> dict[str, Any]:
     )
 
 
-def document_problems(app: FastAPI, *, needs_key: bool = False) -> None:
-    """Let the app's OpenAPI document hold the problem schema instead of FastAPI's own."""
+def _tell_longest(schemas: dict[str, Any], max_chars: int) -> None:
+    """Write the catalogue's longest text into the schema of a request that has one."""
+    if request := schemas.get(PredictRequest.__name__):
+        request["properties"]["text"]["maxLength"] = max_chars
+
+
+def document_problems(
+    app: FastAPI, *, needs_key: bool = False, max_chars: int = DEFAULT_MAX_CHARS
+) -> None:
+    """Let the app's OpenAPI document hold the problem schema instead of FastAPI's own.
+
+    Args:
+        app: whose document it is.
+        needs_key: whether callers need a key.
+        max_chars: of the longest text that any of its models classifies.
+
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -158,6 +174,7 @@ def document_problems(app: FastAPI, *, needs_key: bool = False) -> None:
                 tags=app.openapi_tags,
             )
             schemas = made["components"]["schemas"]
+            _tell_longest(schemas, max_chars)
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             for error in (Problem, OpenAiError):

@@ -19,6 +19,7 @@ from app.cli.options import (
     show_json,
     standard_input,
     tell,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -71,24 +72,33 @@ def _show_prediction(found: dict[str, Any], *, as_json: bool) -> None:
     width = max(len(label["label"]) for label in labels)
     for label in labels:
         show(f"{label['label']:{width}} {label['score']:7.1%}")
+    if found.get("truncated"):
+        warn("only the beginning was read: the text is longer than the model's window")
 
 
 def _predict_lines(
     client: "Client", lines: Iterable[str], *, model: str | None, as_json: bool
 ) -> None:
-    """Classify lines; one that can't be done has its error in its place, and the last word."""
+    """Classify lines: each has an answer, or its error, in its place.
+
+    A blank line has the error of an empty text, and isn't counted as one that failed: files have
+    them.
+    """
     from app.client import EXIT_INPUT
 
-    failed = 0
-    for batch in _batches(text for line in lines if (text := line.strip())):
+    failed = cut = 0
+    for batch in _batches(line.strip() for line in lines):
         if _size(batch[0]) > MAX_BATCH_BYTES:
             results = [TOO_LONG]
         else:
             asked = _given(texts=batch, model_name=model)
             results = client.post("/predict-batch", asked)["results"]
         for text, result in zip(batch, results, strict=True):
-            failed += "error" in result
+            failed += "error" in result and text != ""
+            cut += bool(result.get("truncated"))
             _show_line(text, result, as_json=as_json)
+    if cut:
+        warn(f"of {cut} lines only the beginning was read: they are longer than the model's window")
     if failed:
         fail(f"{failed} of the lines could not be classified", EXIT_INPUT)
 

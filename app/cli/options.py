@@ -134,6 +134,12 @@ def tell(said: str) -> None:
         show(f"ml-api: error: {said}", file=sys.stderr)
 
 
+def warn(said: str) -> None:
+    """Say what a person should know of an answer; a script finds it in the JSON."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        show(f"ml-api: warning: {said}", file=sys.stderr)
+
+
 def show_json(value: Any) -> None:  # noqa: ANN401  # what the service answered
     """Print a line of JSON."""
     print(json.dumps(value, ensure_ascii=False), flush=True)

@@ -5,6 +5,7 @@ Imports LangChain, so it is imported when a chat model is loaded, and not before
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
@@ -103,11 +104,15 @@ class ChatChain:
     Args:
         engine: whose chat model it is.
         system_prompt: for conversations that bring none.
+        temperature: for requests that bring none; None leaves it to the engine.
 
     """
 
-    def __init__(self, engine: ChatEngine, *, system_prompt: str | None) -> None:
+    def __init__(
+        self, engine: ChatEngine, *, system_prompt: str | None, temperature: float | None = None
+    ) -> None:
         self._engine = engine
+        self._temperature = temperature
         self._system = [SystemMessage(system_prompt)] if system_prompt else []
 
     def queue(self, *, bound: int, on_token: Callable[[], None]) -> TokenQueue:
@@ -118,6 +123,8 @@ class ChatChain:
         self, callbacks: Sequence[BaseCallbackHandler], options: GenerationOptions
     ) -> Runnable[dict[str, Any], AIMessage]:
         """Return `prompt | chat model` with callbacks; takes `system` and `messages`."""
+        if options.temperature is None:
+            options = replace(options, temperature=self._temperature)
         chain = PROMPT | self._engine.chat_model.bind(**self._engine.arguments(options))
         return chain.with_config(callbacks=list(callbacks))
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from app.engines.base import Task
 from app.errors import CatalogError
 
+DEFAULT_MAX_CHARS = 2_000
 REMOTE = "remote"  # the engine of models that another server runs
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -20,6 +21,7 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    max_chars: int = Field(DEFAULT_MAX_CHARS, gt=0)  # of a text to classify; longer ones get 422
     max_tokens: int | None = Field(None, gt=0)  # longer texts are cut; None: the model's window
     max_batch: int | None = Field(None, gt=0)  # texts in one engine call; None: by device
     max_batch_tokens: int = Field(16_384, gt=0)  # of one engine call: longest text times texts
@@ -45,6 +47,7 @@ class ModelSpec(BaseModel):
     waiting: int = Field(16, ge=0)  # chat: generations that may wait for a slot
     context_tokens: int = Field(2048, gt=0)  # chat: of each generation, prompt and answer
     system_prompt: str | None = None  # chat: for conversations that bring none
+    temperature: float | None = Field(None, ge=0, le=2)  # chat: for requests that bring none
     base_url: str | None = None  # engine "remote"
     api_key_env: str | None = None  # engine "remote": the variable that holds its key
     timeout_s: float = Field(60, gt=0)  # engine "remote": silence after which it is given up
@@ -92,6 +95,12 @@ class Catalog:
     def default(self, task: Task) -> str | None:
         """Return the name of the task's default model, if the task has a model at all."""
         return self._defaults[task]
+
+    @property
+    def max_chars(self) -> int:
+        """Characters of the longest text that any classifier takes."""
+        allowed = [s.limits.max_chars for s in self.specs if s.task is Task.CLASSIFICATION]
+        return max(allowed, default=DEFAULT_MAX_CHARS)
 
     def is_required(self, spec: ModelSpec) -> bool:
         """Return whether the service has to have this model.

@@ -217,11 +217,16 @@ class ModelRegistry:
             if entry.leases == 0:
                 entry.idle.set()
 
+    def spec(self, name: str | None, task: Task) -> ModelSpec | None:
+        """Return the entry of the model that `lease` would lend, whether it serves or not."""
+        found = self._catalog.get(name or self._catalog.default(task) or "")
+        return found if found is not None and found.task is task else None
+
     def _find(self, name: str | None, task: Task) -> ModelEntry:
-        entry = self._entries.get(name or self._catalog.default(task) or "")
-        if entry is None or entry.spec.task is not task:
+        spec = self.spec(name, task)
+        if spec is None:
             raise ModelNotFoundError
-        return entry
+        return self._entries[spec.name]
 
     def _usable(self, entry: ModelEntry) -> Served:
         if entry.is_loading:

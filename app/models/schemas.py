@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.engines.base import Task
+from app.models.catalog import DEFAULT_MAX_CHARS
 from app.models.registry import ModelState
 
-MAX_TEXT_CHARS = 2_000
+MAX_TEXT_CHARS = DEFAULT_MAX_CHARS  # of a query; a model's `limits.max_chars` may say otherwise
 MAX_BATCH_TEXTS = 256
 MAX_NAME_CHARS = 64
 
@@ -57,7 +58,14 @@ class PredictRequest(Request):
         json_schema_extra=example({"text": "A film that stays with you for days.", "top_k": 2})
     )
 
-    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+    # The longest is the model's to say; `document_problems` puts the catalogue's into OpenAPI.
+    text: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="At most `max_chars` of its model, which GET /models tells.",
+        ),
+    ]
     model_name: ModelName = None
     top_k: TopK | None = Field(None, description="Also answer the best so many `scores`.")
 
@@ -67,6 +75,11 @@ class LabelScore(Response):
 
     label: str
     score: Score
+
+
+Truncated = Annotated[
+    bool, Field(description="Whether the text was cut to the model's window of tokens.")
+]
 
 
 class PredictResponse(Response):
@@ -79,6 +92,7 @@ class PredictResponse(Response):
                 "label": "POSITIVE",
                 "score": 0.9871,
                 "model": "sentiment",
+                "truncated": False,
                 "scores": [
                     {"label": "POSITIVE", "score": 0.9871},
                     {"label": "NEGATIVE", "score": 0.0129},
@@ -91,6 +105,7 @@ class PredictResponse(Response):
     label: str
     score: Score
     model: str
+    truncated: Truncated
     scores: list[LabelScore] | None = None
 
 
@@ -103,6 +118,12 @@ class PredictBatchRequest(Request):
 
     texts: Annotated[list[str], Field(min_length=1, max_length=MAX_BATCH_TEXTS)]
     model_name: ModelName = None
+
+
+class TextResult(LabelScore):
+    """The best label of a text of a batch."""
+
+    truncated: Truncated
 
 
 class TextError(Response):
@@ -126,16 +147,16 @@ class PredictBatchResponse(Response):
             {
                 "model": "sentiment",
                 "results": [
-                    {"label": "POSITIVE", "score": 0.9934},
+                    {"label": "POSITIVE", "score": 0.9934, "truncated": False},
                     {"error": {"code": "text_empty", "detail": "The text is empty."}},
-                    {"label": "NEGATIVE", "score": 0.9702},
+                    {"label": "NEGATIVE", "score": 0.9702, "truncated": False},
                 ],
             }
         )
     )
 
     model: str
-    results: list[LabelScore | FailedText]
+    results: list[TextResult | FailedText]
 
 
 SENTIMENT = {
@@ -149,6 +170,7 @@ SENTIMENT = {
     "version": "0.1.0",
     "device": "cpu",
     "labels": ["NEGATIVE", "POSITIVE"],
+    "max_chars": 2_000,
 }
 
 
@@ -205,6 +227,7 @@ class ModelInfo(Response):
     version: str | None = None
     device: str | None = None
     labels: list[str] | None = None
+    max_chars: int | None = Field(None, description="Of the longest text that it classifies.")
 
 
 class ModelList(Response):

@@ -100,7 +100,7 @@ def _chat(spec: ModelSpec, engine: ChatEngine, *, metrics: Metrics) -> Generatio
     return Generations(
         spec.name,
         engine=engine,
-        chain=ChatChain(engine, system_prompt=spec.system_prompt),
+        chain=ChatChain(engine, system_prompt=spec.system_prompt, temperature=spec.temperature),
         policy=GenerationPolicy(slots=spec.slots, waiting=spec.waiting),
         metrics=metrics,
     )

@@ -9,14 +9,15 @@ from typing import cast
 import numpy as np
 
 from app.batching.deadline import Deadline
-from app.batching.scheduler import BatchScheduler, Row
+from app.batching.scheduler import BatchScheduler, Outcome, Row
 from app.engines.base import Classifier, Task
 from app.errors import ServiceError, TextEmptyError, TextTooLongError
 from app.models.registry import Lease, ModelRegistry
-from app.models.schemas import MAX_TEXT_CHARS
 from app.services.rows import RowReader
 
 log = logging.getLogger(__name__)
+
+NO_TEXTS = Outcome(rows=[], is_truncated=[], tokens=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Prediction:
     model: str
     version: str  # of the model's files
     scores: tuple[tuple[str, float], ...]
+    is_truncated: bool = False  # to the model's window
 
     @property
     def label(self) -> str:
@@ -64,6 +66,11 @@ class InferenceService:
         self._reader = reader
         self._log_inputs = log_inputs
 
+    def max_chars(self, model_name: str | None) -> int | None:
+        """Return how long a text of this model may be; None where there is no such model."""
+        spec = self._registry.spec(model_name, Task.CLASSIFICATION)
+        return spec.limits.max_chars if spec else None
+
     async def predict(self, text: str, *, model_name: str | None, deadline: Deadline) -> Prediction:
         """Classify one text.
 
@@ -88,7 +95,10 @@ class InferenceService:
             OverloadedError, DeadlineExceededError, NotReadyError: as the scheduler says.
 
         """
-        refused = {index: error for index, text in enumerate(texts) if (error := _refuse(text))}
+        allowed = self.max_chars(model_name)
+        refused = {
+            index: error for index, text in enumerate(texts) if (error := _refuse(text, allowed))
+        }
         good = [text for index, text in enumerate(texts) if index not in refused]
         lease, answers = await self._run(good, model_name=model_name, deadline=deadline)
         rest = iter(answers)
@@ -102,13 +112,18 @@ class InferenceService:
         started = time.monotonic()
         with self._registry.lease(model_name, Task.CLASSIFICATION) as lease:
             scheduler = cast("BatchScheduler", lease.model)
-            rows = (await scheduler.submit(texts, deadline=deadline)).rows if texts else []
             labels = cast("Classifier", scheduler.engine).labels
-        results = [self._read(row, lease, labels=labels) for row in rows]
+            outcome = await scheduler.submit(texts, deadline=deadline) if texts else NO_TEXTS
+        results = [
+            self._read(row, lease, labels=labels, is_truncated=is_truncated)
+            for row, is_truncated in zip(outcome.rows, outcome.is_truncated, strict=True)
+        ]
         self._log_made(lease.spec.name, texts, time.monotonic() - started)
         return lease, results
 
-    def _read(self, row: Row, lease: Lease, *, labels: Sequence[str]) -> Prediction | ServiceError:
+    def _read(
+        self, row: Row, lease: Lease, *, labels: Sequence[str], is_truncated: bool
+    ) -> Prediction | ServiceError:
         """Turn an engine's row into a prediction, and its failure into our error."""
         scores = self._reader.read(row, model=lease.spec.name)
         if isinstance(scores, ServiceError):
@@ -118,6 +133,7 @@ class InferenceService:
             model=lease.spec.name,
             version=lease.version,
             scores=tuple((labels[i], float(scores[i])) for i in best_first),
+            is_truncated=is_truncated,
         )
 
     def _log_made(self, model: str, texts: Sequence[str], seconds: float) -> None:
@@ -126,12 +142,10 @@ class InferenceService:
         log.info("prediction_made", extra=extra | said)
 
 
-def _refuse(text: str) -> ServiceError | None:
+def _refuse(text: str, max_chars: int | None) -> ServiceError | None:
     """Return the error of a text that no engine needs to see."""
     if not text:
         return TextEmptyError()
-    if len(text) > MAX_TEXT_CHARS:
-        return TextTooLongError(
-            f"The text has {len(text)} characters; {MAX_TEXT_CHARS} are allowed."
-        )
+    if max_chars is not None and len(text) > max_chars:
+        return TextTooLongError(f"The text has {len(text)} characters; {max_chars} are allowed.")
     return None

@@ -5,6 +5,7 @@ import { make } from "./dom.js";
 // `rows` are { label, share, text }; as many bars are kept as there are rows, so nothing jumps.
 export function drawBars(place, rows) {
   while (place.children.length > rows.length) place.lastChild.remove();
+  place.classList.toggle("unanswered", rows.every(({ share }) => !share)); // no first among them
   rows.forEach((row, index) => fill(place.children[index] ?? place.appendChild(empty()), row));
 }
 

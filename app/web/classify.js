@@ -5,13 +5,13 @@ import { askJson, isAbort, onKey } from "./api.js";
 import { drawBars } from "./bars.js";
 import { button, byId } from "./dom.js";
 import { duration, integer, length, percent } from "./format.js";
-import { isReady, labelsOf, modelField, onModels } from "./models.js";
+import { isReady, labelsOf, maxCharsOf, modelField, onModels } from "./models.js";
 import { Problem } from "./problem.js";
 import { offer } from "./snippets.js";
 
 const DEBOUNCE_MS = 250;
-const MAX_CHARS = 2000; // as the service has it
 const MAX_BARS = 5;
+const CUT = "Only the beginning was read: the text is longer than the model's window";
 // Problems that are over when the model is ready.
 const PASSING = new Set(["unreachable", "cut", "not_ready", "model_not_ready"]);
 const EXAMPLES = [
@@ -34,6 +34,7 @@ export function startClassify() {
     })));
   onKey(askAgain);
   onModels(({ problem, isBack }) => {
+    count();
     if (!text.value.trim()) drawEmpty(problem);
     else if (problem && problem.code !== trouble?.code) showTrouble(problem);
     else if (!problem && trouble && (isBack || isOver(trouble))) askAgain();
@@ -54,8 +55,8 @@ const isOver = ({ code }) => PASSING.has(code) && isReady("classify-model");
 function later(delayMs) {
   clearTimeout(timer);
   asked.abort();
-  const chars = count();
-  if (!byId("classify-text").value.trim() || chars > MAX_CHARS) {
+  const isOver = count();
+  if (!byId("classify-text").value.trim() || isOver) {
     drawEmpty();
     return;
   }
@@ -63,14 +64,16 @@ function later(delayMs) {
   timer = setTimeout(classify, delayMs, asked.signal);
 }
 
+// Show how long the text is, and return whether that is too long for the model.
 function count() {
+  const most = maxCharsOf("classify-model");
   const chars = length(byId("classify-text").value);
-  const isOver = chars > MAX_CHARS;
+  const isOver = chars > most;
   const place = byId("classify-count");
-  place.textContent = `${integer(chars)} of ${integer(MAX_CHARS)} characters`;
+  place.textContent = `${integer(chars)} of ${integer(most)} characters`;
   place.classList.toggle("bad", isOver);
   byId("classify-text").setAttribute("aria-invalid", isOver);
-  return chars;
+  return isOver;
 }
 
 async function classify(signal) {
@@ -92,7 +95,10 @@ async function classify(signal) {
     ({ label, share: score, text: percent(score) })));
   byId("classify-took").textContent =
     `${answer.model}, ${duration((performance.now() - started) / 1000)}`;
-  byId("classify-said").textContent = `${answer.label}, ${percent(answer.score)}`;
+  const cut = answer.truncated ? CUT : "";
+  byId("classify-cut").textContent = cut;
+  byId("classify-said").textContent = [`${answer.label}, ${percent(answer.score)}`, cut]
+    .filter(Boolean).join(". ");
   offer(byId("classify-copy"), request, "classification");
 }
 
@@ -100,7 +106,7 @@ async function classify(signal) {
 function drawEmpty(problem = null) {
   const labels = labelsOf("classify-model").slice(0, MAX_BARS);
   drawBars(byId("classify-bars"), labels.map((label) => ({ label, share: 0, text: "–" })));
-  for (const id of ["classify-took", "classify-said", "classify-copy"]) byId(id).textContent = "";
+  for (const id of ["classify-took", "classify-cut", "classify-said", "classify-copy"]) byId(id).textContent = "";
   showTrouble(problem);
 }
 

@@ -4,11 +4,14 @@ const SAMPLE_CHARS = 20_000;
 const SAMPLE_RECORDS = 20;
 const DELIMITERS = [",", ";", "\t"];
 const TEXT_NAMES = /^(text|texts|review|comment|content|sentence|message|body|description)$/i;
-// What makes a spreadsheet run a cell.
-const FORMULA = /^[=+\-@\t\r]/;
+// What a spreadsheet takes for a formula, as app/api/cells.py has it: also behind blanks, quotes and
+// marks that aren't shown, which some programs strip.
+const BREAK = /^[\t\r\n]/;
+const FORMULA = /^[\s\p{Cc}\p{Cf}\p{Z}"']*[=+\-@\u2212]/u;
+const NUMBER = /^\s*[+-]?(\d+([.,]\d+)*|[.,]\d+)(e[+-]?\d+)?\s*%?\s*$/i;
 
 // Return the records; a quote opens a cell that may hold delimiters, line ends and "" for ".
-// Without a delimiter the records have one cell each.
+// Without a delimiter the records have one cell each. A blank line is a record too.
 export function parse(text, delimiter) {
   const records = [];
   const ends = [delimiter, "\\r\\n", "\\n", "\\r", "$"].filter(Boolean).join("|");
@@ -19,7 +22,7 @@ export function parse(text, delimiter) {
     const [, inQuotes, plain, end] = cell.exec(text);
     record.push(inQuotes === undefined ? plain : inQuotes.replaceAll('""', '"') + plain);
     if (end !== delimiter) {
-      if (record.length > 1 || record[0].trim()) records.push(record);
+      records.push(record);
       record = [];
     }
   }
@@ -30,8 +33,10 @@ export function parse(text, delimiter) {
 function firstRecords(text, delimiter) {
   const records = parse(text.slice(0, SAMPLE_CHARS), delimiter);
   if (text.length > SAMPLE_CHARS && records.length > 1) records.pop(); // the cut went through it
-  return records.slice(0, SAMPLE_RECORDS);
+  return records.filter((record) => !isBlank(record)).slice(0, SAMPLE_RECORDS);
 }
+
+export const isBlank = (record) => record.every((cell) => !cell.trim());
 
 // Return the delimiter that cuts the first record into the most cells, or null: names seldom have
 // commas in them, texts often.
@@ -67,13 +72,26 @@ export function textColumn(records, hasNames) {
   return chars.indexOf(Math.max(...chars));
 }
 
-// Return the records as CSV that is safe to open in a spreadsheet.
-export function write(records) {
-  const cell = (value) => {
-    const text = typeof value === "string" && FORMULA.test(value) ? `'${value}` : String(value);
+// Return which columns of a table hold numbers and nothing else.
+export function numberColumns(records) {
+  return new Set((records[0] ?? []).map((_, place) => place).filter((place) =>
+    records.every((record) => !record[place].trim() || NUMBER.test(record[place]))));
+}
+
+// The wide and small forms of East Asian input count as the plain ones.
+const startsFormula = (text) => BREAK.test(text) || FORMULA.test(text.normalize("NFKC"));
+
+// Return the records as CSV that is safe to open in a spreadsheet. Cells of `numbers`, which are
+// columns that hold nothing else, stay as they are.
+export function write(names, records, numbers = new Set()) {
+  const cell = (value, isNumber = false) => {
+    const isFormula = !isNumber && typeof value === "string" && startsFormula(value);
+    const text = isFormula ? `'${value}` : String(value);
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  return records.map((record) => `${record.map(cell).join(",")}\r\n`).join("");
+  const line = (cells) => `${cells.join(",")}\r\n`;
+  const row = (record) => line(record.map((value, place) => cell(value, numbers.has(place))));
+  return line(names.map((name) => cell(name))) + records.map(row).join("");
 }
 
 // Let the browser save a text as a file.

@@ -3,7 +3,8 @@
 import { show } from "./alert.js";
 import { askJson, isAbort, onKey } from "./api.js";
 import { drawBars } from "./bars.js";
-import { delimiterOf, download, even, looksLikeTable, parse, textColumn, write } from "./csv.js";
+import { delimiterOf, download, even, isBlank, looksLikeTable, numberColumns, parse, textColumn,
+  write } from "./csv.js";
 import { byId, make } from "./dom.js";
 import { readText, takeFiles } from "./files.js";
 import { integer, percent, plural } from "./format.js";
@@ -16,9 +17,11 @@ const MAX_BATCH_BYTES = 400_000; // well under the service's default bound of a 
 const MAX_FILE_MB = 5;
 const MAX_ROWS = 500; // shown; the CSV has all
 const TABLE_NAME = /\.(csv|tsv)$/i;
-const ANSWER_COLUMNS = ["label", "score", "error"];
+const ANSWER_COLUMNS = ["label", "score", "error", "truncated"];
 
-let input = { texts: [], records: [], names: null }; // what stands in the field, read
+const NOTHING = { texts: [], records: [], names: null, column: 0 };
+
+let input = NOTHING; // what stands in the field, read
 let run = null; // what is classified of it: { input, results, stop }
 let shown = null; // the run whose answers stand in the table
 
@@ -75,14 +78,21 @@ function forget() {
   name();
 }
 
+// A blank line has its place among the answers too; the end of the last line begins no other.
 function readLines(text) {
-  const texts = text.split(/\r\n|\n|\r/).filter((line) => line.trim());
-  return { texts, records: texts.map((line) => [line]), names: ["text"] };
+  const lines = text.split(/\r\n|\n|\r/);
+  if (!lines.at(-1)) lines.pop();
+  const records = lines.map((line) => [line]);
+  return { texts: lines.map(toClassify), records, names: ["text"], column: 0 };
 }
+
+// What there is to classify in a cell: nothing, where it is blank.
+const toClassify = (cell) => (cell?.trim() ? cell : "");
 
 function readTable(text, choosesColumn) {
   const uneven = parse(text, delimiterOf(text));
-  if (!uneven.length) return { texts: [], records: [], names: null };
+  while (uneven.length && isBlank(uneven[0])) uneven.shift(); // before the names, or the first row
+  if (!uneven.length) return NOTHING;
   warnOfWide(uneven);
   const records = even(uneven);
   const hasNames = byId("many-header").checked;
@@ -93,7 +103,8 @@ function readTable(text, choosesColumn) {
     column.value = textColumn(records, hasNames);
   }
   const names = hasNames ? records.shift().map(nameOf) : null;
-  return { texts: records.map((record) => record[column.value] ?? ""), records, names };
+  const texts = records.map((record) => toClassify(record[column.value]));
+  return { texts, records, names, column: Number(column.value) };
 }
 
 const nameOf = (cell, place) => (cell.trim() ? cell : `column ${place + 1}`);
@@ -164,13 +175,18 @@ function draw(mine) {
   const { input: { texts }, results } = mine;
   byId("many-said").textContent = results.length < texts.length
     ? `${integer(results.length)} of ${integer(texts.length)}`
-    : `${plural(texts.length, "text")} classified`;
+    : `${plural(texts.length, "text")} classified${cutWords(results)}`;
   byId("many-result").hidden = false;
   drawBars(byId("many-bars"), distribution(results));
   byId("many-rows").replaceChildren(...results.slice(0, MAX_ROWS).map((result, place) =>
     row(place, texts[place], result)));
   byId("many-more").textContent = results.length > MAX_ROWS
     ? `The first ${integer(MAX_ROWS)} are shown; the CSV has all ${integer(results.length)}.` : "";
+}
+
+function cutWords(results) {
+  const cut = results.filter(({ truncated }) => truncated).length;
+  return cut ? `; of ${integer(cut)} only the beginning was read` : "";
 }
 
 // Return how many texts have which label, the most frequent first.
@@ -186,19 +202,23 @@ function distribution(results) {
   });
 }
 
-function row(place, text, { label, score, error }) {
+function row(place, text, { label, score, error, truncated }) {
+  const cut = truncated ? [" ", make("small", { class: "state wary" }, "text cut")] : [];
   const answer = error
     ? [make("td", { class: "bad" }, error.detail), make("td")]
-    : [make("td", {}, make("bdi", {}, label)), make("td", { class: "number" }, percent(score))];
+    : [make("td", {}, make("bdi", {}, label), ...cut),
+      make("td", { class: "number" }, percent(score))];
   return make("tr", {},
     make("td", { class: "number" }, integer(place + 1)),
     make("td", { class: "text", dir: "auto" }, text),
     ...answer);
 }
 
-function asCsv({ input: { records, names }, results }) {
-  const rows = results.map(({ label = "", score = "", error }, place) =>
-    [...records[place], label, score, error?.code ?? ""]);
+function asCsv({ input: { records, names, column }, results }) {
+  const rows = results.map(({ label = "", score = "", error, truncated = "" }, place) =>
+    [...records[place], label, score, error?.code ?? "", truncated]);
   const columns = names ?? records[0].map((_, place) => nameOf("", place));
-  return write([[...columns, ...ANSWER_COLUMNS], ...rows]);
+  const numbers = numberColumns(records);
+  numbers.delete(column); // what was classified is text, whatever it looks like
+  return write([...columns, ...ANSWER_COLUMNS], rows, numbers);
 }

@@ -84,5 +84,10 @@ export function modelField(id) {
   return isDefault ? {} : { model_name: name };
 }
 
+const MAX_CHARS = 2000; // of models that aren't known yet, as the service has it by default
+
+export const maxCharsOf = (id) =>
+  known.find((model) => model.name === byId(id).value)?.max_chars ?? MAX_CHARS;
+
 export const labelsOf = (id) =>
   known.find((model) => model.name === byId(id).value)?.labels ?? [];

@@ -122,7 +122,7 @@ function drawModels({ models }) {
   byId("models").replaceChildren(...models.map((model) => make("tr", {},
     make("th", { scope: "row" }, model.name),
     make("td", {}, make("span", { class: `state ${KINDS[model.state] ?? "wary"}` }, model.state),
-      ...(model.reason ? [make("small", {}, model.reason)] : [])),
+      ...(model.reason ? [make("small", {}, model.detail ?? model.reason)] : [])),
     make("td", {}, model.task),
     make("td", {}, hasDevice(model) ? `${model.engine} on ${model.device}` : model.engine),
     make("td", {}, model.version ?? "–"),

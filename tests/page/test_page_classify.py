@@ -100,7 +100,7 @@ def test_a_text_that_is_too_long_is_not_sent(visiting: Any) -> None:
 def test_a_list_becomes_a_table_with_a_distribution(visiting: Any, served: Service) -> None:
     visit = visiting()
     texts = ["one, with a comma", "two", "three"]
-    visit.page.get_by_label("Many texts").fill("\n\n".join(texts) + "\n")
+    visit.page.get_by_label("Many texts").fill("\n".join(texts) + "\n")
     visit.page.get_by_role("button", name="Classify 3 texts").click()
     expect(visit.page.locator("#many-said")).to_have_text("3 texts classified")
     labels = [answer(served, text)["label"] for text in texts]
@@ -141,6 +141,7 @@ def test_a_csv_that_is_dropped_comes_back_with_answers(
         "label": expected["label"],
         "score": str(expected["score"]),
         "error": "",
+        "truncated": "false",
     }
     assert formula["review"] == "'=1+1"  # a spreadsheet doesn't run it
     assert (failed["label"], failed["error"]) == ("", "inference_failed")
@@ -170,6 +171,7 @@ def test_ragged_rows_have_their_answers_in_the_right_columns(
         got = answer(served, text)
         given = {"id": number, "text": text, "stars": stars, "column 4": extra}
         answers = {"label": got["label"], "score": str(got["score"]), "error": ""}
+        answers["truncated"] = "false"
         expected.append({**given, **answers})
     assert read_csv(downloading.value, tmp_path) == expected
     visit.page.get_by_label("Many texts").fill("one")
@@ -295,7 +297,7 @@ def test_a_file_that_is_too_large_for_a_page_is_refused(visiting: Any) -> None:
 def test_the_page_knows_the_services_bounds(visiting: Any) -> None:
     visit = visiting()
     code = {
-        name: httpx2.get(f"{visit.url}/static/page/{name}.js").text for name in ("classify", "many")
+        name: httpx2.get(f"{visit.url}/static/page/{name}.js").text for name in ("models", "many")
     }
-    assert f"MAX_CHARS = {MAX_TEXT_CHARS};" in code["classify"]
+    assert f"MAX_CHARS = {MAX_TEXT_CHARS};" in code["models"]
     assert f"MAX_TEXTS = {MAX_BATCH_TEXTS};" in code["many"]
