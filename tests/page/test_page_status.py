@@ -28,7 +28,7 @@ def test_models_are_shown_with_their_states(visiting: Any) -> None:
         row = table.get_by_role("row", name=re.compile(f"^{name} "))
         expect(row.locator(".state")).to_have_text(state)
     expect(table.get_by_role("row", name=re.compile("^missing "))).to_contain_text(
-        "source_unavailable"
+        "there is no /nowhere/model.gguf"
     )
     expect(visit.page.locator("#status-said")).to_have_text("Ready, but degraded: model missing")
 
