@@ -14,6 +14,7 @@ from app.batching.isolation import is_out_of_memory, run_isolated
 from app.batching.queue import Batch, BatchQueue, Ticket
 from app.batching.workers import Workers
 from app.engines.base import Classifier, Embedder, Encoded, FloatArray
+from app.engines.rows import checked
 from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError, OverloadedError
 from app.observability.logs import is_private
 from app.observability.metrics import Metrics, ModelMetrics
@@ -104,7 +105,7 @@ class BatchScheduler:
         metrics: Metrics,
     ) -> None:
         self.engine = engine
-        self._run = engine.classify if isinstance(engine, Classifier) else engine.embed
+        self._run = checked(engine)
         self._policy = policy
         self._tokenisers = tokenisers
         self._metrics: ModelMetrics = metrics.of_model(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from app.engines.base import Classifier, Embedder, Encoded, FloatArray, TextEngine
+from app.engines.rows import RowsRefusedError, checked, width
 
 # Neutral texts of many lengths and tones; an adapter may bring its own beside its weights.
 CALIBRATION = Path(__file__).parents[1] / "models" / "calibration.txt"
@@ -75,10 +76,12 @@ def _in_batches(engine: TextEngine, batch: Sequence[Encoded]) -> FloatArray:
 
 
 def _run(engine: TextEngine, batch: Sequence[Encoded]) -> FloatArray:
-    if isinstance(engine, Classifier):
-        return engine.classify(batch)
-    assert isinstance(engine, Embedder)  # noqa: S101  # there is no third kind of TextEngine
-    return engine.embed(batch)
+    """Return a batch's rows; of one that is refused NaN, which agrees with nothing."""
+    assert isinstance(engine, Classifier | Embedder)  # noqa: S101  # there is no third TextEngine
+    try:
+        return checked(engine)(batch)
+    except RowsRefusedError:
+        return np.full((len(batch), width(engine)), np.nan, dtype=np.float32)
 
 
 def verdict_file(folder: Path, precision: str, texts: Sequence[str]) -> Path:

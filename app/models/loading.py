@@ -17,6 +17,7 @@ from app.engines.base import (
     ignore_step,
 )
 from app.engines.loader import load_engine
+from app.engines.rows import checked
 from app.errors import EngineError, ServiceError, SourceError
 from app.models.catalog import REMOTE, ModelSpec
 from app.models.sources import Resolved, Sources
@@ -145,16 +146,12 @@ def warm(engine: Engine) -> None:
     """Run an engine once, so that the first request doesn't pay for what is made lazily.
 
     Raises:
-        EngineError: the engine loads, but can't run, or gives too few labels.
+        EngineError: the engine loads, but can't run, or gives rows that nobody can use.
 
     """
     try:
-        if isinstance(engine, Classifier):
-            scores = engine.classify(engine.encode(WARM_TEXTS))
-            _check_shape(scores.shape, (len(WARM_TEXTS), len(engine.labels)))
-        elif isinstance(engine, Embedder):
-            vectors = engine.embed(engine.encode(WARM_TEXTS))
-            _check_shape(vectors.shape, (len(WARM_TEXTS), engine.dimensions))
+        if isinstance(engine, Classifier | Embedder):
+            checked(engine)(engine.encode(WARM_TEXTS))
         elif isinstance(engine, ChatEngine) and engine.kind != "remote":
             # The template's own tokens are enough, and fit into any context. Somebody else's
             # server would want money.
@@ -163,8 +160,3 @@ def warm(engine: Engine) -> None:
         raise EngineError(
             f"the first call failed: {type(failure).__name__}: {failure}"
         ) from failure
-
-
-def _check_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
-        raise EngineError(f"the engine answers in the shape {found} where {expected} is right")

@@ -2,10 +2,9 @@
 
 import logging
 
-import numpy as np
-
 from app.batching.scheduler import Row
 from app.engines.base import FloatArray
+from app.engines.rows import RowsRefusedError
 from app.errors import InferenceFailedError, ServiceError
 from app.observability.metrics import Metrics
 
@@ -13,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class RowReader:
-    """Counts and logs what failed; never lets a number that is none out.
+    """Counts and logs what failed.
 
     Args:
         metrics: where failures are counted.
@@ -29,10 +28,11 @@ class RowReader:
         """Return the row, or the error that stands for it."""
         if isinstance(row, ServiceError):
             return row
-        if not isinstance(row, Exception) and np.isfinite(row).all():
-            return row
-        kind = type(row).__name__ if isinstance(row, Exception) else "NotFinite"
-        said = {"failure": str(row)} if self._log_inputs else {}
+        if not isinstance(row, Exception):
+            return row  # `engines.rows` has seen that it can be used
+        kind = type(row).__name__
+        is_safe = self._log_inputs or isinstance(row, RowsRefusedError)
+        said = {"failure": str(row)} if is_safe else {}
         self._metrics.engine_failures.labels(model).inc()
         log.error("inference_failed", extra={"model": model, "error": kind, **said})
         return InferenceFailedError()

@@ -1,0 +1,57 @@
+"""The one way to an engine's rows: what comes out of it is numbers that can be used, or an error.
+
+Requests, jobs, searches, the first call and the comparison at load all run an engine by `checked`:
+nothing else may call `classify` or `embed`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from app.engines.base import Classifier, Embedder, Encoded, FloatArray
+from app.errors import EngineError
+
+Run = Callable[[Sequence[Encoded]], FloatArray]
+
+
+class RowsRefusedError(EngineError):
+    """An engine gave rows that nobody can use; the message says why, and nothing of the texts."""
+
+
+def checked(engine: Classifier | Embedder) -> Run:
+    """Return what runs an engine on a batch and gives (batch, width) float32.
+
+    It raises RowsRefusedError when a row is missing, has another width than the engine says, or
+    holds NaN or infinity, or when a vector has no length that float32 can hold: nothing can be
+    compared with it. Who wants to know which text is to blame runs it by `run_isolated`.
+    """
+    if isinstance(engine, Classifier):
+        classify, columns = engine.classify, width(engine)
+        return lambda batch: _finite(classify(batch), (len(batch), columns))
+    embed, columns = engine.embed, width(engine)
+    return lambda batch: _with_length(_finite(embed(batch), (len(batch), columns)))
+
+
+def width(engine: Classifier | Embedder) -> int:
+    """Return how many numbers a row of the engine has."""
+    return len(engine.labels) if isinstance(engine, Classifier) else engine.dimensions
+
+
+def _finite(rows: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    if rows.shape != shape:
+        raise RowsRefusedError(
+            f"the engine answers in the shape {rows.shape} where {shape} is right"
+        )
+    bad = np.count_nonzero(~np.isfinite(rows).all(axis=1))
+    if bad:
+        raise RowsRefusedError(f"{bad} of {len(rows)} rows of the engine hold NaN or infinity")
+    return rows
+
+
+def _with_length(vectors: FloatArray) -> FloatArray:
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.square(vectors, dtype=np.float32).sum(axis=1)
+    bad = np.count_nonzero(~np.isfinite(squares) | (squares <= 0))
+    if bad:
+        raise RowsRefusedError(f"{bad} of {len(vectors)} vectors of the engine have no length")
+    return vectors
