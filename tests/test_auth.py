@@ -305,7 +305,8 @@ async def test_whoever_leaves_a_chat_pays_for_its_prompt(end: Ended, cost: int) 
     limiter = Limiter(MemoryStorage(), metrics=Metrics())
     ledger = Ledger(limiter)
     caller = Caller(key_id=1, tokens_per_day=1000)
-    ledger.generated(caller, [Message(role="user", content="word" * 100)], end)
+    messages = [Message(role="user", content="word" * 100)]
+    ledger.generated(await ledger.begin(caller, messages), messages, end)
     await ledger.settle()
     verdict = await limiter.peek(parse("1000/day"), "tokens", "key:1")
     assert 1000 - verdict.remaining == cost

@@ -107,8 +107,10 @@ def job_service(runtime: Runtime, bell: Bell | None) -> JobService:
 
 
 @asynccontextmanager
-async def serving_jobs(tmp_path: Path, **settings: Any) -> AsyncIterator[Serving]:
-    app = make_app(tmp_path, MODELS, **settings)
+async def serving_jobs(
+    tmp_path: Path, *, models: str = MODELS, **settings: Any
+) -> AsyncIterator[Serving]:
+    app = make_app(tmp_path, models, **settings)
     async with running(app) as client:
         bell = CountingBell()
         runtime: Runtime = app.state.runtime

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import pytest
 from httpx2 import Response
 from serving import make_app, running, serving
 
-from app.engines.base import GenerationOptions
+from app.engines.base import GenerationOptions, Message
 from app.models.schemas_openai_chat import ChatCompletionRequest
+from app.services.streaming import OnEnd
 
 MODELS = """
 [[models]]
@@ -262,15 +263,18 @@ async def test_a_header_that_is_wrong_is_named_without_its_place(tmp_path: Path)
     check_error(answer, 400, "invalid_request", "x-request-timeout-ms")
 
 
-def test_a_schema_reaches_the_engine_as_the_client_wrote_it() -> None:
+async def test_a_schema_reaches_the_engine_as_the_client_wrote_it() -> None:
     from app.api.openai import _conversation
+
+    async def account(_: Sequence[Message]) -> OnEnd:
+        return lambda _: None
 
     schema = {"type": "object", "properties": {"a": {"const": None}}, "x": [1, {"y": None}]}
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
     asked = ChatCompletionRequest.model_validate(
         {"model": "m", "messages": ASKED, "response_format": wanted, "seed": -1, "stop": "."}
     )
-    options: GenerationOptions = _conversation(asked, lambda _: lambda _: None).options
+    options: GenerationOptions = (await _conversation(asked, account)).options
     assert options.response_format == wanted
     assert options.seed == 2**32 - 2
     assert options.stop == (".",)

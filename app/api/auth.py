@@ -107,7 +107,10 @@ async def _identify(request: Request, runtime: Runtime, text: str | None) -> Cal
     try:
         return await runtime.keys.verify(text)
     except UnauthorizedError:
-        await runtime.failures.charge(FAILURES, "key", address, cost=1)
+        # Of wrong keys at once, all of which passed the look above, so many are told so.
+        verdict = await runtime.failures.hit(FAILURES, "key", address)
+        if not verdict.is_allowed:
+            raise verdict.refusal() from None
         raise
 
 

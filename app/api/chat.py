@@ -37,7 +37,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _conversation(asked: ChatRequest, account: Account) -> Conversation:
+async def _conversation(asked: ChatRequest, account: Account) -> Conversation:
     if asked.messages is None:
         messages = [Message(role="user", content=asked.query or "")]
     else:
@@ -53,7 +53,7 @@ def _conversation(asked: ChatRequest, account: Account) -> Conversation:
             seed=asked.seed,
             stop=stop,
         ),
-        on_end=account(messages),
+        on_end=await account(messages),
     )
 
 
@@ -62,7 +62,7 @@ async def answer_chat(
     asked: ChatRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
 ) -> ChatResponse:
     """Answer a question or a conversation, whole."""
-    made = await chat.answer(_conversation(asked, account), deadline=deadline)
+    made = await chat.answer(await _conversation(asked, account), deadline=deadline)
     return ChatResponse(
         answer=made.generation.text,
         finish_reason=made.generation.finish_reason,
@@ -89,7 +89,7 @@ async def stream_chat(
     dialect = SseDialect if SseDialect.media_type in accept.lower() else NdjsonDialect
     return StreamResponse(
         chat,
-        _conversation(asked, account),
+        await _conversation(asked, account),
         deadline=deadline,
         dialect=dialect(path=request.url.path, request_id=request_id.get()),
     )

@@ -23,6 +23,7 @@ from app.errors import (
     JobStateError,
     JobsUnavailableError,
     ModelNotFoundError,
+    RateLimitExceededError,
     TooManyJobsError,
 )
 from app.models.schemas_jobs import (
@@ -42,6 +43,8 @@ STORED = (*WITH_KEY, DatabaseUnavailableError, InvalidRequestError)
 ONE = (*STORED, JobNotFoundError)
 # Held, or the loop might forget them; each ends with its transaction's timeout.
 UNFINISHED: set[asyncio.Task[Job]] = set()
+# Those that are paid for and being stored, by collection and idempotency key; of several, the last.
+STORING: dict[tuple[int, str | None], asyncio.Task[Job] | None] = {}
 NO_STORE = {"Cache-Control": "no-store"}
 JobId = Annotated[str, Path(pattern=ID_PATTERN)]
 IdempotencyKey = Annotated[
@@ -84,7 +87,6 @@ class AccountedSubmission:
             )
             if known is not None:
                 return known
-        await self._ledger.check(self._caller)
         wanted = WantedJob(
             doc_ids=asked.doc_ids or (),
             documents=[document.new() for document in asked.documents or ()],
@@ -94,21 +96,41 @@ class AccountedSubmission:
             request_id=request_id.get(),
             request_hash=request_hash,
         )
-        # A client that leaves doesn't leave a job half submitted: stored, but neither charged nor
-        # told to a worker.
-        return await asyncio.shield(self._submit(wanted))
-
-    def _submit(self, wanted: WantedJob) -> asyncio.Task[Job]:
-        async def submit() -> Job:
-            job, is_new = await self._jobs.submit(wanted, scope=self._scope)
-            if is_new:
-                await self._ledger.charge(self._caller, job.total)
-            return job
-
-        task = asyncio.create_task(submit())
+        # A client that leaves doesn't leave a job half submitted: stored, but not told to a worker.
+        task = asyncio.create_task(self._submit(wanted))
         UNFINISHED.add(task)
         task.add_done_callback(UNFINISHED.discard)
-        return task
+        return await asyncio.shield(task)
+
+    async def _submit(self, wanted: WantedJob) -> Job:
+        try:
+            async with self._ledger.spending(self._caller, wanted.total) as charge:
+                job, is_new = await self._store(wanted)
+                await charge.settle(job.total if is_new else 0)
+        except RateLimitExceededError:
+            if known := await self._find_stored(wanted):
+                return known
+            raise
+        return job
+
+    async def _store(self, wanted: WantedJob) -> tuple[Job, bool]:
+        key, me = (self._scope.collection, wanted.idempotency_key), asyncio.current_task()
+        STORING[key] = me
+        try:
+            return await self._jobs.submit(wanted, scope=self._scope)
+        finally:
+            if STORING.get(key) is me:
+                del STORING[key]
+
+    async def _find_stored(self, wanted: WantedJob) -> Job | None:
+        """Return the job of a call at the same time that was made with the same key."""
+        if wanted.idempotency_key is None:
+            return None
+        if other := STORING.get((self._scope.collection, wanted.idempotency_key)):
+            await asyncio.wait({other})
+        return await self._jobs.find_submitted(
+            wanted.idempotency_key, request_hash=wanted.request_hash, scope=self._scope
+        )
 
 
 SubmitDep = Annotated[AccountedSubmission, Depends()]

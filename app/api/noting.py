@@ -1,7 +1,7 @@
 """What a route tells the prediction log about its request."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Annotated
@@ -95,15 +95,16 @@ async def get_note(
 NoteDep = Annotated[Note, Depends(get_note)]
 
 
-# Takes the messages of a conversation; returns whom to tell of its end.
-Account = Callable[[Sequence[Message]], OnEnd]
+# Takes the messages of a conversation; charges their caller, and returns whom to tell of its end.
+Account = Callable[[Sequence[Message]], Awaitable[OnEnd]]
 
 
 async def get_account(runtime: RuntimeDep, caller: CallerDep, note: NoteDep) -> Account:
-    """Return what logs a generation, and charges its caller."""
+    """Return what charges the caller of a generation, and logs it."""
 
-    def account(messages: Sequence[Message]) -> OnEnd:
-        return note.chat(messages, then=partial(runtime.ledger.generated, caller, messages))
+    async def account(messages: Sequence[Message]) -> OnEnd:
+        charge = await runtime.ledger.begin(caller, messages)
+        return note.chat(messages, then=partial(runtime.ledger.generated, charge, messages))
 
     return account
 

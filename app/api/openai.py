@@ -63,7 +63,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _conversation(asked: ChatCompletionRequest, account: Account) -> Conversation:
+async def _conversation(asked: ChatCompletionRequest, account: Account) -> Conversation:
     said = [
         Message(role="system" if m.role == "developer" else m.role, content=m.text)
         for m in asked.messages
@@ -79,7 +79,7 @@ def _conversation(asked: ChatCompletionRequest, account: Account) -> Conversatio
             stop=tuple(asked.stop or ()),
             response_format=_format(asked.response_format),
         ),
-        on_end=account(said),
+        on_end=await account(said),
     )
 
 
@@ -101,15 +101,13 @@ async def complete_chat(
     asked: ChatCompletionRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
 ) -> ChatCompletion | Response:
     """Answer whole, or with `stream` token by token; leaving stops the generation."""
-    conversation = _conversation(asked, account)
+    conversation = await _conversation(asked, account)
     chat_id, created_s = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
     if asked.stream:
         options = asked.stream_options
         has_usage = bool(options and options.include_usage)
         dialect = OpenAiDialect(chat_id=chat_id, created_s=created_s, has_usage=has_usage)
-        return StreamResponse(
-            chat, _conversation(asked, account), deadline=deadline, dialect=dialect
-        )
+        return StreamResponse(chat, conversation, deadline=deadline, dialect=dialect)
     made = await chat.answer(conversation, deadline=deadline)
     message = AssistantMessage(content=made.generation.text)
     return ChatCompletion(

@@ -24,6 +24,9 @@ from app.db.job_items import JobItems
 from app.db.job_leases import NO_LEASE, TABLE, as_job, change, changed
 from app.db.job_values import FINAL, OPEN, Job, JobStatus, NewJob, Waiting
 
+# Any number that no other user of the server takes for its advisory locks of two numbers.
+TURNS = 60_137
+
 
 class JobRepository:
     """The jobs, within one transaction. Times are those of the database's clock."""
@@ -75,6 +78,15 @@ class JobRepository:
     def by_idempotency_key(self, collection: int, key: str) -> Job | None:
         """Return the job that was submitted with a key."""
         return self._one(TABLE.c.idempotency_key == key, _of(collection))
+
+    def take_turn(self, collection: int) -> None:
+        """Wait for transactions that count the jobs of a collection, and let others wait for this.
+
+        SQLite's have waited for each other since they began.
+        """
+        if not self._is_sqlite:
+            lock = func.pg_advisory_xact_lock(TURNS, collection % 2**31)
+            self._session.execute(select(lock))
 
     def count_open(self, collection: int) -> int:
         """Return how many jobs of a collection aren't finished."""

@@ -54,6 +54,11 @@ class WantedJob:
     request_id: str
     request_hash: str
 
+    @property
+    def total(self) -> int:
+        """How many documents it has; one that comes twice is done once."""
+        return len(set(self.doc_ids) | {document.id for document in self.documents})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
@@ -71,7 +76,7 @@ class JobService:
         bell: rung when there is one more; None: nobody would hear of it.
         registry: which embedders there are; they need not be loaded here.
         metrics: where refusals count.
-        max_open: unfinished jobs that a caller may have; calls at once can get a few more in.
+        max_open: unfinished jobs that a caller may have.
 
     """
 
@@ -237,8 +242,10 @@ def _submit(
         if known is None:
             raise IdempotencyConflictError
         return known, False
-    _see_room(jobs, new.collection, max_open)
-    return jobs.fill(job, _documents(session, wanted, scope)), True
+    _see_room(jobs, new.collection, max_open)  # before a hundred thousand documents are stored
+    filled = jobs.fill(job, _documents(session, wanted, scope))
+    _see_room(jobs, new.collection, max_open, is_last=True)
+    return filled, True
 
 
 def _known(
@@ -250,8 +257,15 @@ def _known(
     return known
 
 
-def _see_room(jobs: JobRepository, collection: int, max_open: int) -> None:
-    """See that a collection, the job that was just added included, has no more than it may."""
+def _see_room(
+    jobs: JobRepository, collection: int, max_open: int, *, is_last: bool = False
+) -> None:
+    """See that a collection, the job that was just added included, has no more than it may.
+
+    As the last thing before the commit it is certain, and others wait for no more than the commit.
+    """
+    if is_last:
+        jobs.take_turn(collection)
     if jobs.count_open(collection) > max_open:
         raise TooManyJobsError(retry_after_s=TOO_MANY_RETRY_S)
 
@@ -296,5 +310,5 @@ def _retry(session: Session, *, job_id: str, scope: CollectionScope, max_open: i
     queued = jobs.retry(job.key)
     if queued is None:
         raise JobStateError(f"The job is {job.status}; only a failed one can be retried.")
-    _see_room(jobs, job.collection, max_open)
+    _see_room(jobs, job.collection, max_open, is_last=True)
     return queued
