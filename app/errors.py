@@ -320,7 +320,10 @@ DATABASE_ADVICE = {
     "unreachable": "no connection: see that its server runs, and that DATABASE_URL has the right"
     " host, port, user, password and name",
     "timeout": "it takes longer than DATABASE_TIMEOUT_MS: see what keeps it",
-    "refused": "it refuses: see the rights of its user or file, and the free space",
+    "refused": "it refuses: see the rights of its user or file, and whether it is read-only",
+    "disk_full": "its disk is full: make room",
+    "damaged": "it is damaged: put back a backup, and start the service again",
+    "newer": "its tables are of a newer program, which doesn't serve this one: start the newer one",
     "full": "too many calls wait for it: see what keeps it, and DATABASE_POOL_SIZE",
     "closed": "this process has closed it",
 }
@@ -436,6 +439,12 @@ class SchemaError(StartupError):
     """The tables of the database can't be brought up to date."""
 
     reason = "schema_failed"
+
+
+class SchemaTooNewError(SchemaError):
+    """The tables of the database are of a newer program than this one can work with."""
+
+    reason = "schema_too_new"
 
 
 def all_service_errors() -> tuple[type[ServiceError], ...]:

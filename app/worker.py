@@ -219,6 +219,26 @@ class Worker:
         self._timer.start()
 
 
+def require_support(settings: Settings) -> None:
+    """See that this program may use the tables; a database that is away is asked with each job.
+
+    Raises:
+        SchemaTooNewError: they are a newer program's.
+
+    """
+
+    async def require() -> None:
+        database = open_database(settings, Metrics())
+        try:
+            await database.require_support()
+        except DatabaseUnavailableError as failure:
+            log.warning("worker_without_database", extra={"reason": failure.reason})
+        finally:
+            await database.close()
+
+    asyncio.run(require())
+
+
 def find_broker(settings: Settings) -> str:
     """Return REDIS_URL, or the address of the Valkey that a service on this machine started.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from app.errors import ServiceError, StartupError, all_service_errors
+from app.errors import SchemaTooNewError, ServiceError, StartupError, all_service_errors
 from app.observability.metrics import Metrics
 from app.settings import Settings
 
@@ -70,10 +70,8 @@ def errors_table() -> str:
 
 def reasons_table() -> str:
     """Return every reason for which a model can fail to load."""
-    rows = [
-        (f"`{error.reason}`", (error.__doc__ or "").strip())
-        for error in StartupError.__subclasses__()
-    ]
+    every: list[type[StartupError]] = [*StartupError.__subclasses__(), SchemaTooNewError]
+    rows = [(f"`{error.reason}`", (error.__doc__ or "").strip()) for error in every]
     return table(("reason", "meaning"), rows)
 
 

@@ -34,7 +34,7 @@ async def test_a_frozen_server_is_a_typed_error_in_time_and_comes_back(server: P
             with server.server.frozen():
                 with unavailable("timeout"):
                     await database.run(ONE)
-                assert await database.check() == "timeout"
+                assert await database.check(timeout_s=TIMEOUT_S / 2) == "timeout"
                 # The pool's connections are used up: these wait for new ones.
                 outcomes = await asyncio.gather(
                     *(database.run(ONE) for _ in range(6)), return_exceptions=True
@@ -165,7 +165,7 @@ async def test_an_outage_and_its_end_are_logged_once_each(
     server: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert server.server is not None
-    caplog.set_level(logging.INFO, logger="app.db.session")
+    caplog.set_level(logging.INFO, logger="app.db.standing")
     with server.database() as url:
         async with opened(url) as database:
             await database.run(ONE)
@@ -221,7 +221,7 @@ async def test_a_full_disk_loses_the_transaction_and_nothing_else(tmp_path: Path
         await database.run(MAKE)
         await database.run(NOTE)
         await database.run(says("PRAGMA max_page_count = 3"))
-        with unavailable("refused"):
+        with unavailable("disk_full"):
             await database.run(says("INSERT INTO notes VALUES (2, hex(zeroblob(100000)))"))
         assert await database.read(COUNT) == 1
         await database.run(says("PRAGMA max_page_count = 1000000"))

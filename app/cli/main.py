@@ -69,13 +69,14 @@ def worker(
     """Start a worker, which runs jobs; any number, anywhere that reaches SQL and REDIS_URL."""
     from app.observability.logs import configure
     from app.settings import load_settings
-    from app.worker import Worker, find_broker
+    from app.worker import Worker, find_broker, require_support
 
     settings = load_settings()
     configure(
         log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
     )
     os.nice(nice)
+    require_support(settings)
     leave(Worker(settings, redis_url=find_broker(settings)).run())
 
 

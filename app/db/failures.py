@@ -4,7 +4,17 @@ from typing import Literal
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
-Reason = Literal["unreachable", "timeout", "full", "refused", "schema", "closed"]
+Reason = Literal[
+    "unreachable",
+    "timeout",
+    "full",
+    "refused",
+    "disk_full",
+    "damaged",
+    "schema",
+    "newer",
+    "closed",
+]
 
 # PostgreSQL's SQLSTATE, by its beginning; https://www.postgresql.org/docs/18/errcodes-appendix.html
 SQLSTATES: tuple[tuple[str, Reason], ...] = (
@@ -13,8 +23,11 @@ SQLSTATES: tuple[tuple[str, Reason], ...] = (
     ("40", "timeout"),  # deadlocks and the like: another transaction was in the way
     ("57P", "unreachable"),  # shutting down, starting up
     ("08", "unreachable"),
-    ("53", "refused"),  # disk full, too many connections, out of memory
+    ("53100", "disk_full"),
+    ("53", "refused"),  # too many connections, out of memory
     ("58", "refused"),  # its disk fails
+    ("XX001", "damaged"),  # a table
+    ("XX002", "damaged"),  # an index
     ("25006", "refused"),  # read-only: a standby
     ("28", "refused"),  # wrong user or password
     ("3D000", "refused"),  # no such database
@@ -30,9 +43,9 @@ SQLITE_CODES: dict[int, Reason] = {
     3: "refused",  # no right to open it
     8: "refused",  # read-only
     10: "refused",  # the disk fails
-    13: "refused",  # full
+    13: "disk_full",
     14: "refused",  # can't open the file
-    11: "refused",  # the file is damaged
+    11: "damaged",
     26: "refused",  # the file is no database
 }
 

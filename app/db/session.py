@@ -1,7 +1,7 @@
 """Transactions: run off the event loop, committed here and nowhere else, never waited for long."""
 
 import asyncio
-import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 from app.db.call import Call
 from app.db.engine import make_engine, parse_url
 from app.db.failures import describe, refused, unavailable_reason
+from app.db.standing import Standing
+from app.db.support import REVISION, read_support
 from app.db.tables import SCHEMA_REVISION
 from app.db.threads import CallThreads
-from app.errors import DatabaseUnavailableError
-
-log = logging.getLogger(__name__)
+from app.errors import DatabaseUnavailableError, SchemaTooNewError
 
 T = TypeVar("T")
 Work = Callable[[Session], T]
@@ -28,9 +28,17 @@ Observe = Callable[[str, float], None]
 # A migration may rewrite a table, and wait for one that another process applies.
 MIGRATION_TIMEOUT_S = 600.0
 MIGRATION_LOCK = 6_013_705_492_417  # any number that no other user of the server locks
-CHECK_TIMEOUT_S = 0.5
-WRITE: dict[str, Any] = {}
+# For so long tables are believed to be those that were found: another program may migrate them.
+SUPPORT_S = 5.0
+# None: as the server says. Without it SQLAlchemy leaves "read-write" behind after a read, which a
+# server that its operator, or a full disk, has made read-only by default would obey.
+WRITE: dict[str, Any] = {"postgresql_readonly": None}
 READ = {"read_only": True, "postgresql_readonly": True}
+# One row, written over: the file doesn't grow.
+WRITE_CHECK = text(
+    "INSERT INTO write_check (id, checked_at) VALUES (1, CURRENT_TIMESTAMP)"
+    " ON CONFLICT (id) DO UPDATE SET checked_at = CURRENT_TIMESTAMP"
+)
 
 
 def ignore(_outcome: str, _seconds: float) -> None:
@@ -71,7 +79,9 @@ class Database:
         self._engine = make_engine(self._url, timeout_s=timeout_s, pool_size=pool_size)
         self._threads = CallThreads(pool_size, max_waiting=max_waiting)
         self._observe = observe
-        self._is_answering = True
+        self._standing = Standing()
+        self._supported_until_s = -math.inf
+        self._refusal = ""  # why this program must not use the tables
         event.listen(self._engine, "connect", self._on_connect, insert=True)
         event.listen(self._engine, "checkout", self._on_checkout)
         event.listen(self._engine, "checkin", self._on_checkin)
@@ -82,7 +92,7 @@ class Database:
     @property
     def is_answering(self) -> bool:
         """Whether the last call that ended was answered."""
-        return self._is_answering
+        return self._standing.is_answering
 
     async def run(self, work: Work[T], *, timeout_s: float | None = None) -> T:
         """Run work in one transaction, and commit it.
@@ -105,17 +115,35 @@ class Database:
         """Run work that writes nothing; with SQLite it waits for no writer. Else as `run`."""
         return await self._submit(work, READ, timeout_s or self.timeout_s)
 
-    async def check(self, *, timeout_s: float = CHECK_TIMEOUT_S) -> str | None:
-        """Return what is wrong with the database, for /ready; None when nothing is.
+    async def check(self, *, timeout_s: float | None = None) -> str | None:
+        """Return what is wrong with the database, for /ready; None when nothing is. It writes.
 
-        "unreachable", "timeout", "full", "refused" (read-only, full disk, wrong password and the
-        like), "schema" (migrations are to be applied), "closed".
+        "unreachable", "timeout", "full", "refused" (read-only, wrong password and the like),
+        "disk_full", "damaged", "schema" (migrations are to be applied), "newer" (they are a newer
+        program's), "closed".
         """
+        self._supported_until_s = -math.inf
         try:
-            revision = await self.read(current_revision, timeout_s=timeout_s)
+            is_current = await self.run(_write_row, timeout_s=timeout_s)
         except DatabaseUnavailableError as failure:
             return failure.reason
-        return "schema" if revision is None or revision < SCHEMA_REVISION else None
+        return self._standing.problem() if is_current else "schema"
+
+    async def require_support(self) -> None:
+        """See that this program may use the tables, before it does.
+
+        Raises:
+            SchemaTooNewError: it may not, and why.
+            DatabaseUnavailableError: there is no telling.
+
+        """
+        self._supported_until_s = -math.inf
+        try:
+            await self.read(lambda _: None)
+        except DatabaseUnavailableError as failure:
+            if failure.reason == "newer":
+                raise SchemaTooNewError(self._refusal) from None
+            raise
 
     async def close(self) -> None:
         """Let calls end, within the timeout, and close the connections."""
@@ -127,7 +155,12 @@ class Database:
         """Open a session in this thread; it is committed after the block, rolled back on errors.
 
         For threads of one's own; what goes wrong comes as SQLAlchemy raises it.
+
+        Raises:
+            DatabaseUnavailableError: its tables are of a newer program, which doesn't serve this.
+
         """
+        self._see_support()
         connection = self._engine.connect()
         with connection, Session(connection.execution_options(**(options or WRITE))) as session:
             yield session
@@ -162,7 +195,7 @@ class Database:
         except DatabaseUnavailableError as failure:
             outcome = failure.reason
             if outcome == "timeout":
-                self._failed(outcome, "no answer")
+                self._standing.failed(outcome, "no answer", is_read=options is READ)
             raise
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -185,9 +218,9 @@ class Database:
             reason = unavailable_reason(failure)
             if reason is None:
                 raise refused(failure) from None
-            self._failed(reason, describe(failure))
+            self._standing.failed(reason, describe(failure), is_read=options is READ)
             raise DatabaseUnavailableError(reason) from None
-        self._answered()
+        self._standing.answered(is_read=options is READ)
         return result
 
     def _attempt(self, call: Call, work: Work[T], options: dict[str, Any], timeout_s: float) -> T:
@@ -220,18 +253,23 @@ class Database:
         if call := self._threads.current():
             call.detach()
 
-    def _failed(self, reason: str, said: str) -> None:
-        if self._is_answering:
-            self._is_answering = False
-            log.warning("database_unavailable", extra={"reason": reason, "error": said})
+    def _see_support(self) -> None:
+        """Refuse tables of a newer program, also of one that migrates them while this one runs."""
+        if time.monotonic() < self._supported_until_s:
+            return
+        with self._engine.connect() as connection:
+            support = read_support(connection.execution_options(**READ))
+        self._refusal = support.refusal() or ""
+        if self._refusal:
+            self._standing.failed("newer", self._refusal, is_read=False)
+            raise DatabaseUnavailableError("newer")
+        self._supported_until_s = time.monotonic() + SUPPORT_S
 
-    def _answered(self) -> None:
-        if not self._is_answering:
-            self._is_answering = True
-            log.info("database_available")
 
-
-def current_revision(session: Session) -> str | None:
-    """Return the migration that the database is at; None when it is empty."""
-    found: str | None = session.scalar(text("SELECT max(version_num) FROM alembic_version"))
-    return found
+def _write_row(session: Session) -> bool:
+    """Write, where the tables for it are there; return whether they are."""
+    revision: str | None = session.scalar(REVISION)
+    if revision is None or revision < SCHEMA_REVISION:
+        return False
+    session.execute(WRITE_CHECK)
+    return True

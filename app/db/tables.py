@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON, TypeEngine
 
 # The newest migration; revisions are numbers of four digits, so that older ones are smaller.
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -297,3 +297,21 @@ class SecretRow(Base):
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     value: Mapped[str] = mapped_column(Text)
+
+
+class SchemaSupportRow(Base):
+    """Of each migration that is applied: the oldest program that can work with its tables."""
+
+    __tablename__ = "schema_support"
+
+    revision: Mapped[str] = mapped_column(Text, primary_key=True)
+    oldest_program: Mapped[str] = mapped_column(Text)
+
+
+class WriteCheckRow(Base):
+    """The one row that is written to see that the database takes what is written."""
+
+    __tablename__ = "write_check"
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    checked_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -166,6 +166,12 @@ class Metrics:
             " ok, failed, cancelled, or why the database was unavailable.",
             ["outcome"],
         )
+        self.database_problem = self._gauge(
+            "database_problem",
+            "1 while the check of the database, which writes a row, names this reason; /ready says"
+            " it too.",
+            ["reason"],
+        )
 
     def _declare_predictions(self) -> None:
         """Declare what the prediction log counts."""

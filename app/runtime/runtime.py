@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from app.db.session import Database
-from app.errors import NotReadyError, UnhealthyError
+from app.errors import DATABASE_ADVICE, NotReadyError, UnhealthyError
 from app.limits.limit import Limit
 from app.limits.limiter import Limiter
 from app.models.registry import ModelRegistry, ModelState
@@ -93,7 +93,10 @@ class Runtime:
                 ),
             )
         if not self.stored.is_set():
-            raise NotReadyError("Waiting for the database.", retry_after_s=1)
+            why = "Waiting for the database."
+            if self.database_problem == "newer":
+                why = f"The database can't be used: {DATABASE_ADVICE[self.database_problem]}."
+            raise NotReadyError(why, retry_after_s=1)
 
     def readiness(self) -> Readiness:
         """Return each model's state, and what works less well than it should."""

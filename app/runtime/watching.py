@@ -7,7 +7,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from app.errors import DatabaseUnavailableError, SchemaError, SettingsError, StartupError
+from app.errors import (
+    DATABASE_ADVICE,
+    DatabaseUnavailableError,
+    SchemaError,
+    SchemaTooNewError,
+    SettingsError,
+    StartupError,
+)
 from app.runtime.awaiting import awaited, loading
 from app.runtime.runtime import Runtime
 
@@ -48,13 +55,19 @@ async def watch_loading(runtime: Runtime, *, every_s: float = LOADING_LOG_S) -> 
 
 
 async def watch_database(runtime: Runtime, on_fatal: OnFatal) -> None:
-    """Migrate SQLite, see that somebody has a key, and from then on tell whether SQL answers."""
+    """Migrate SQLite, see that somebody has a key, and from then on tell whether SQL works."""
     is_prepared = is_told = False
+    _note(runtime, None)
     while True:
         try:
             if not is_prepared:
                 await _prepare(runtime)
             is_prepared = True
+        except SchemaTooNewError as failure:
+            log.critical("startup_failed", extra={"code": failure.reason, "reason": str(failure)})
+            _note(runtime, "newer")
+            on_fatal(failure)
+            return
         except (DatabaseUnavailableError, SchemaError) as failure:
             if not is_told:
                 said = str(failure)
@@ -65,9 +78,16 @@ async def watch_database(runtime: Runtime, on_fatal: OnFatal) -> None:
         except StartupError as failure:
             on_fatal(failure)
             return
-        runtime.database_problem = await runtime.database.check()
+        _note(runtime, await runtime.database.check())
         runtime.stored.set()
         await asyncio.sleep(DATABASE_CHECK_S)
+
+
+def _note(runtime: Runtime, problem: str | None) -> None:
+    """Show what is wrong with the database, or that nothing is, in /ready and the metrics."""
+    runtime.database_problem = problem
+    for reason in DATABASE_ADVICE:
+        runtime.metrics.database_problem.labels(reason).set(reason == problem)
 
 
 async def _prepare(runtime: Runtime) -> None:
@@ -75,6 +95,8 @@ async def _prepare(runtime: Runtime) -> None:
         from app.db.schema import upgrade  # noqa: PLC0415  # it imports Alembic
 
         await asyncio.to_thread(upgrade, runtime.database)
+    else:
+        await runtime.database.require_support()
     await _refuse_without_keys(runtime)
 
 

@@ -5,6 +5,8 @@ from alembic import op
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
+# The oldest program, by the newest revision that it knows, that can work with these tables too.
+oldest_program = ${repr(up_revision)}
 
 
 def upgrade() -> None:

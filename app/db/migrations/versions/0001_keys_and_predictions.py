@@ -5,6 +5,7 @@ from alembic import op
 
 revision = "0001"
 down_revision = None
+oldest_program = "0001"
 
 # Spelled out, not taken from tables.py: what a migration did must not change with it.
 moment = sa.DateTime(timezone=True)

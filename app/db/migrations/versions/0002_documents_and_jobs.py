@@ -6,6 +6,7 @@ from pgvector.sqlalchemy import Vector
 
 revision = "0002"
 down_revision = "0001"
+oldest_program = "0001"
 
 # Spelled out, not taken from tables.py: what a migration did must not change with it.
 moment = sa.DateTime(timezone=True)

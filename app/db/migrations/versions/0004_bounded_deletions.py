@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "0004"
 down_revision = "0003"
+oldest_program = "0001"
 
 DROP = "DROP TRIGGER passages_deleted"
 NOTE = """

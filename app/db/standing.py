@@ -1,0 +1,76 @@
+"""What the calls so far have said of the database, for the log and /ready."""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+# What goes on is said again so often.
+REPEAT_S = 60.0
+# A full disk still takes what fits into pages that are there: what was refused says more than what
+# was small enough.
+HOLD_S = 10.0
+FULL, DAMAGED = "disk_full", "damaged"
+
+
+class Standing:
+    """Whether the database answers, takes what is written, and is whole; from any thread.
+
+    Reading may go on while nothing can be written: an outage of writes isn't over until a write
+    succeeds. Damage doesn't go away by itself: it stays until the process ends.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.is_answering = True
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failing: dict[bool, str] = {}  # by whether it is about reading: the reason
+        self._damage: str | None = None
+        self._full_at_s = -math.inf
+        self._told: dict[str, float] = {}  # by reason: when
+
+    def failed(self, reason: str, said: str, *, is_read: bool) -> None:
+        """Note a call that failed, and log it: at once when it is news, else now and then."""
+        with self._lock:
+            self.is_answering = False
+            is_news = reason not in self._failing.values() and reason != DAMAGED
+            self._failing[is_read] = reason
+            if reason == DAMAGED:
+                self._damage = said
+            if reason == FULL:
+                self._full_at_s = self._clock()
+            self._tell(reason, said, is_news=is_news)
+
+    def answered(self, *, is_read: bool) -> None:
+        """Note a call that succeeded."""
+        with self._lock:
+            self.is_answering = True
+            if not self._failing or (not is_read and self._is_full()):
+                return
+            self._failing.pop(is_read, None)
+            if not is_read:  # who can write can read
+                self._failing.clear()
+            if not self._failing and self._damage is None:
+                log.info("database_available")
+
+    def problem(self) -> str | None:
+        """Return what lasts, although a small write has just succeeded; None when nothing does."""
+        with self._lock:
+            if self._damage is not None:
+                self._tell(DAMAGED, self._damage, is_news=False)
+                return DAMAGED
+            return FULL if self._is_full() else None
+
+    def _is_full(self) -> bool:
+        return self._clock() < self._full_at_s + HOLD_S
+
+    def _tell(self, reason: str, said: str, *, is_news: bool) -> None:
+        now_s = self._clock()
+        if not is_news and now_s < self._told.get(reason, -math.inf) + REPEAT_S:
+            return
+        self._told[reason] = now_s
+        level = logging.ERROR if reason == DAMAGED else logging.WARNING
+        log.log(level, "database_unavailable", extra={"reason": reason, "error": said})

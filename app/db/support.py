@@ -1,0 +1,72 @@
+"""Whether this program may work with the tables that it finds.
+
+Every migration declares `oldest_program`: the oldest program, by the newest revision that it knows,
+that can still work with the tables once the migration is applied. `app.db.schema` keeps that in the
+table `schema_support`, where a program can read it that knows nothing of the migration itself.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError
+
+from app.db.failures import unavailable_reason
+from app.db.tables import SCHEMA_REVISION
+
+REVISION = text("SELECT max(version_num) FROM alembic_version")
+SUPPORT = text("SELECT max(revision), max(oldest_program) FROM schema_support")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """What a database says of itself.
+
+    Args:
+        revision: the migration that it is at; None when it is empty.
+        oldest: the oldest program that its tables can serve; None: it doesn't say.
+        is_shared: whether programs of several versions may use it at once, as in a rolling deploy.
+
+    """
+
+    revision: str | None
+    oldest: str | None = None
+    is_shared: bool
+
+    def refusal(self, program: str = SCHEMA_REVISION) -> str | None:
+        """Return why a program that knows revisions up to `program` must not use it, or None."""
+        if self.revision is None or self.revision <= program:
+            return None
+        found = f"the database is at revision {self.revision}, newer than this program's {program}"
+        if not self.is_shared:
+            return f"{found}: start the newer program, or put back the file from before its start"
+        if self.oldest is None:
+            return f"{found}, and doesn't say which older programs it serves: start the newer one"
+        if program < self.oldest:
+            return f"{found}, and serves programs from {self.oldest} on: start one of those"
+        return None
+
+
+def read_support(connection: Connection) -> Support:
+    """Ask the database; the connection's transaction is of no use afterwards.
+
+    Raises:
+        DBAPIError: it doesn't answer.
+
+    """
+    is_shared = connection.dialect.name == "postgresql"
+    revision = _first(connection, REVISION)[0]
+    if revision is None or revision <= SCHEMA_REVISION:
+        return Support(revision=revision, is_shared=is_shared)
+    declared, oldest = _first(connection, SUPPORT)
+    # What was declared for older tables says nothing of these.
+    known = oldest if declared is not None and declared >= revision else None
+    return Support(revision=revision, oldest=known, is_shared=is_shared)
+
+
+def _first(connection: Connection, question: TextClause) -> tuple[str | None, ...]:
+    try:
+        return tuple(connection.execute(question).one())
+    except DBAPIError as failure:
+        if unavailable_reason(failure) == "schema":
+            return (None, None)  # there is no such table
+        raise
