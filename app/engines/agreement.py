@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from app.engines.base import Classifier, Embedder, Encoded, FloatArray, TextEngine
+from app.engines.base import (
+    Classifier,
+    Embedder,
+    Encoded,
+    FloatArray,
+    TextEngine,
+    is_regression,
+)
 from app.engines.rows import RowsRefusedError, checked, width
 
 # Neutral texts of many lengths and tones; an adapter may bring its own beside its weights.
@@ -52,11 +59,14 @@ def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> V
     """Run an engine on texts, in batches and each alone, and hold it against expected `answers`."""
     found = answers(engine, texts)
     alone = np.concatenate([_run(engine, [item]) for item in engine.encode(texts)])
-    figures = {"batch_difference_max": float(np.abs(found - alone).max())}
+    # Numbers of a regression have a size of their own, and no label that wins.
+    unit = max(1.0, float(np.abs(expected).max())) if is_regression(engine) else 1.0
+    figures = {"batch_difference_max": float(np.abs(found - alone).max()) / unit}
     if isinstance(engine, Classifier):
-        equal = found.argmax(axis=1) == expected.argmax(axis=1)
-        figures["labels_equal"] = float(equal.mean())
-        figures["score_difference_max"] = float(np.abs(found - expected).max())
+        if not is_regression(engine):
+            equal = found.argmax(axis=1) == expected.argmax(axis=1)
+            figures["labels_equal"] = float(equal.mean())
+        figures["score_difference_max"] = float(np.abs(found - expected).max()) / unit
     else:
         figures["cosine_min"] = float((found * expected).sum(axis=1).min())
     return Verdict(agrees=_is_close(figures), figures=figures)

@@ -6,7 +6,6 @@ on, it is held against the answers that it brings.
 """
 
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +34,6 @@ from app.engines.processor import Processor
 log = logging.getLogger(__name__)
 
 REFERENCE = "reference.npy"
-# What `tokenizer.window` reads.
-DESCRIPTIONS = ("config.json", "tokenizer_config.json", "sentence_bert_config.json")
 
 
 def is_baked(folder: Path | None) -> bool:
@@ -71,9 +68,6 @@ def bake(
     (folder / CALIBRATION_NAME).write_text("\n".join(texts) + "\n", encoding="utf-8")
     np.save(folder / REFERENCE, expected)
     write_verdict(verdict_file(folder, processor.precision, texts), verdict)
-    for name in DESCRIPTIONS:
-        if (request.folder / name).is_file():
-            shutil.copyfile(request.folder / name, folder / name)
 
 
 def load(request: EngineRequest) -> OpenVinoClassifier | OpenVinoEmbedder:

@@ -25,12 +25,21 @@ class Task(StrEnum):
     CHAT = "chat"
 
 
+class Activation(StrEnum):
+    """What makes scores of a classifier's logits."""
+
+    SOFTMAX = "softmax"  # labels that exclude each other
+    SIGMOID = "sigmoid"  # a probability each
+    NONE = "none"  # a regression: the numbers are the answer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
     """One text as its engine takes it."""
 
     token_ids: Sequence[int]
     is_truncated: bool
+    type_ids: Sequence[int] = ()  # of each token, for models that tell types apart
 
     @property
     def cost(self) -> int:
@@ -57,13 +66,25 @@ class TextEngine(Protocol):
 
 @runtime_checkable
 class Classifier(TextEngine, Protocol):
-    """Gives each text a probability for each label."""
+    """Gives each text a number for each label: a probability, or what a regression predicts."""
 
     labels: tuple[str, ...]
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return probabilities, (batch, labels) float32."""
+        """Return scores, (batch, labels) float32."""
         ...
+
+
+@runtime_checkable
+class Activated(Protocol):
+    """A classifier that says what its scores are; those of one that doesn't are probabilities."""
+
+    activation: Activation
+
+
+def is_regression(engine: object) -> bool:
+    """Say whether a classifier's scores are numbers of any size, and no label is the winner."""
+    return isinstance(engine, Activated) and engine.activation is Activation.NONE
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import logging
 import shutil
@@ -10,24 +11,25 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import EngineRequest, OpenVinoOptions, Task
+from app.engines.base import Activation, EngineRequest, OpenVinoOptions, Task
 from app.engines.processor import openvino_library
+from app.engines.tokenizer import Padding, TextRules
 from app.engines.torch import ADAPTER_FILES, TorchClassifier, TorchEmbedder
 from app.errors import EngineError
 
 # Raise it when what is saved changes: folders of an older format are then left alone.
-FORMAT = 1
+FORMAT = 2
 # What has a say in the graph; their versions are part of the folder's name.
 LIBRARIES = ("openvino", "torch", "transformers", "peft", "tokenizers")
 # What transformers reads; a changed README makes no other model.
-READ_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
+READ_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".spm", ".tiktoken")
 GRAPH, WEIGHTS, TOKENIZER, DESCRIPTION = "model.xml", "model.bin", "tokenizer.json", "model.json"
 # Two rows of different length: a traced graph must not learn that all rows are full.
-EXAMPLE_SHAPE = (2, 16)
+EXAMPLES = ("A film that stays with you for days.", "fine")
 CHUNK_BYTES = 1 << 20
 MATRIX = 2
 
@@ -49,8 +51,9 @@ class Converted:
     """A converted model, and what serving it takes beside the graph."""
 
     folder: Path
+    rules: TextRules
     labels: tuple[str, ...] = ()
-    is_exclusive: bool = True  # softmax over the labels, else a sigmoid each
+    activation: Activation = Activation.NONE
     dimensions: int = 0
 
     @property
@@ -130,10 +133,14 @@ def read(folder: Path) -> Converted | None:
         said = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         whole = all(_fingerprint(folder / name) == digest for name, digest in said["files"].items())
         labels = tuple(said.pop("labels"))
+        rules = said.pop("rules")
+        rules = TextRules(**rules | {"padding": Padding(rules["padding"])})
+        activation = Activation(said.pop("activation"))
         del said["files"]
-        return Converted(folder=folder, labels=labels, **said) if whole else None
+        found = Converted(folder=folder, labels=labels, rules=rules, activation=activation, **said)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return found if whole else None
 
 
 def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted:
@@ -160,7 +167,7 @@ def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Convert
         raise InterruptedConversionError(f"{type(failure).__name__}: {failure}") from failure
     except (RuntimeError, ValueError, LookupError, TypeError) as failure:
         raise ConversionError(f"{type(failure).__name__}: {failure}") from failure
-    return Converted(**asdict(converted) | {"folder": folder})
+    return replace(converted, folder=folder)
 
 
 @contextmanager
@@ -183,27 +190,30 @@ def _save(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted
     # is mapped from the file.
     openvino.save_model(graph, folder / GRAPH, compress_to_fp16=False)
     reference.encoder.save(folder / TOKENIZER)
-    said: dict[str, Any] = {}
+    converted = Converted(folder=folder, rules=reference.encoder.rules)
     if isinstance(reference, TorchClassifier):
-        said = {"labels": reference.labels, "is_exclusive": reference.is_exclusive}
+        converted = replace(converted, labels=reference.labels, activation=reference.activation)
     else:
-        said = {"labels": (), "dimensions": reference.dimensions}
-    files = {name: _fingerprint(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
-    (folder / DESCRIPTION).write_text(json.dumps(said | {"files": files}), encoding="utf-8")
-    return Converted(folder=folder, **said)
+        converted = replace(converted, dimensions=reference.dimensions)
+    said = asdict(converted)
+    del said["folder"]
+    said["files"] = {name: _fingerprint(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
+    (folder / DESCRIPTION).write_text(json.dumps(said), encoding="utf-8")
+    return converted
 
 
 def _graph(openvino: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
-    """Trace the model: token ids and mask in, logits or summed token vectors out.
+    """Trace the model: token ids, mask, perhaps types in, logits or summed token vectors out.
 
     Softmax and scaling to length 1 stay outside, in float32: in bfloat16 probabilities would no
     longer sum to 1.
     """
     import torch
 
-    ids = torch.ones(EXAMPLE_SHAPE, dtype=torch.int64)
-    mask = torch.ones_like(ids)
-    mask[1, EXAMPLE_SHAPE[1] // 2 :] = 0
+    encoder = reference.encoder
+    # A model that can't be given padding may not be given a second row either.
+    texts = EXAMPLES[:1] if encoder.rules.padding is Padding.NONE else EXAMPLES
+    example = encoder.pad(encoder.encode(texts))
     task = Task.CLASSIFICATION if isinstance(reference, TorchClassifier) else Task.EMBEDDING
     with warnings.catch_warnings():
         # OpenVINO traces with torch.jit, which torch deprecates; the graph is held against torch
@@ -211,8 +221,8 @@ def _graph(openvino: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return openvino.convert_model(
-            _traceable(torch, reference.module, task),
-            example_input={"input_ids": ids, "attention_mask": mask},
+            _traceable(torch, reference.module, task, encoder.rules),
+            example_input={name: torch.from_numpy(array) for name, array in example.items()},
         )
 
 
@@ -233,16 +243,23 @@ def _halve_embeddings(openvino: Any, graph: Any) -> None:
         node.input(0).replace_source_output(row.output(0))
 
 
-def _traceable(torch: Any, model: Any, task: Task) -> Any:
-    """Wrap a model so that it takes two tensors and gives one."""
+def _traceable(torch: Any, model: Any, task: Task, rules: TextRules) -> Any:
+    """Wrap a model so that it takes two tensors, or three with token types, and gives one."""
+    accepted = inspect.signature(model.forward).parameters
 
     class Traceable(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            answer = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
+            if rules.takes_types and token_type_ids is None:
+                token_type_ids = torch.zeros_like(input_ids)
+            given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
+            given = {name: t for name, t in given.items() if name in accepted and t is not None}
+            if "use_cache" in accepted:
+                given["use_cache"] = False
+            answer = self.model(input_ids=input_ids, **given)
             if task is Task.CLASSIFICATION:
                 return answer.logits
             return (answer.last_hidden_state * attention_mask.unsqueeze(-1)).sum(1)

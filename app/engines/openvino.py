@@ -7,7 +7,8 @@ import numpy as np
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.conversion import Converted
 from app.engines.processor import Lanes, Processor, release_memory
-from app.engines.tokenizer import TextEncoder
+from app.engines.scores import scores
+from app.engines.tokenizer import Padding, TextEncoder
 
 # The engine keeps kernels for each shape (texts, tokens) that it meets, up to 0.5 MB each, for
 # good; and its buffers are those of the largest. So calls are cut into pieces of few shapes: a
@@ -64,28 +65,26 @@ class _OpenVinoText:
         if self._lanes is None:
             raise RuntimeError("the engine is closed")
         output = np.empty((len(batch), columns), dtype=np.float32)
+        is_padded = self._encoder.rules.padding is not Padding.NONE
         with self._lanes.enter() as lane:
-            for piece in cut(batch):
+            for piece in cut(batch) if is_padded else ([index] for index in range(len(batch))):
                 texts = [batch[index] for index in piece]
-                width = min(padded(texts[-1].cost), self.max_tokens)
-                output[piece] = lane.infer(*self._encoder.pad(texts, width=width))
+                width = min(padded(texts[-1].cost), self.max_tokens) if is_padded else 0
+                output[piece] = lane.infer(self._encoder.pad(texts, width=width))
         return output
 
 
 class OpenVinoClassifier(_OpenVinoText):
-    """A sequence classifier: softmax over labels that exclude each other, else a sigmoid each."""
+    """A sequence classifier, whose logits become scores as in transformers' pipeline."""
 
     def __init__(self, encoder: TextEncoder, lanes: Lanes, converted: Converted) -> None:
         super().__init__(encoder, lanes)
         self.labels = converted.labels
-        self._is_exclusive = converted.is_exclusive
+        self.activation = converted.activation
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return probabilities, (batch, labels) float32."""
-        logits = self._run(batch, len(self.labels))
-        if self._is_exclusive:
-            return softmax(logits)
-        return sigmoid(logits)
+        """Return scores, (batch, labels) float32."""
+        return scores(self._run(batch, len(self.labels)), self.activation)
 
 
 class OpenVinoEmbedder(_OpenVinoText):
@@ -108,25 +107,11 @@ class OpenVinoEmbedder(_OpenVinoText):
         return units
 
 
-def softmax(logits: FloatArray) -> FloatArray:
-    """Return probabilities that sum to 1 in each row."""
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: FloatArray = exp / exp.sum(axis=1, keepdims=True)
-    return probabilities
-
-
-def sigmoid(logits: FloatArray) -> FloatArray:
-    """Return a probability for each logit; the form with tanh can't overflow."""
-    probabilities: FloatArray = ((np.tanh(logits / 2) + 1) / 2).astype(np.float32)
-    return probabilities
-
-
 def open_engine(
     request: EngineRequest, converted: Converted, processor: Processor
 ) -> OpenVinoClassifier | OpenVinoEmbedder:
     """Compile a converted model and put its tokeniser in front."""
-    assert request.folder is not None  # noqa: S101  # it was converted from there
-    encoder = TextEncoder(request.folder, limit=request.max_tokens, converted=converted.tokenizer)
+    encoder = TextEncoder.read(converted.tokenizer, converted.rules, limit=request.max_tokens)
     lanes = processor.compile(converted.graph)
     run_first(lanes, encoder)
     release_memory(converted.weights)
@@ -137,8 +122,10 @@ def open_engine(
 
 def run_first(lanes: Lanes, encoder: TextEncoder) -> None:
     """Have the weights packed before anyone waits for it."""
+    if encoder.rules.padding is Padding.NONE:
+        return  # only whole texts have a meaning to it: the first call of `warm` does
     for texts, tokens in FIRST_SHAPES:
         blank = Encoded(token_ids=[0] * min(tokens, encoder.max_tokens), is_truncated=False)
-        ids, mask = encoder.pad([blank] * texts)
+        arrays = encoder.pad([blank] * texts)
         for lane in lanes.all:
-            lane.infer(ids, mask)
+            lane.infer(arrays)

@@ -62,15 +62,22 @@ class CompiledGraph:
 
     def __init__(self, core: Any, graph: Any, config: Mapping[str, Any]) -> None:
         self._compiled = core.compile_model(graph, "CPU", config)
+        self._inputs = {port.any_name for port in self._compiled.inputs}
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(config["NUM_STREAMS"]):
             self._idle.put(self._compiled.create_infer_request())
 
-    def infer(self, ids: IntArray, mask: IntArray) -> FloatArray:
-        """Return the graph's only output, (texts, columns) float32."""
+    def infer(self, arrays: Mapping[str, IntArray]) -> FloatArray:
+        """Return the graph's only output, (texts, columns) float32.
+
+        Args:
+            arrays: its inputs by name, (texts, tokens) int64; what it doesn't take is left out.
+
+        """
+        inputs = {name: array for name, array in arrays.items() if name in self._inputs}
         request = self._idle.get()
         try:
-            answer = request.infer({"input_ids": ids, "attention_mask": mask}, share_inputs=True)
+            answer = request.infer(inputs, share_inputs=True)
             output: FloatArray = answer[0]
             return output
         finally:

@@ -1,7 +1,9 @@
 """Text to token ids and padded arrays, on the tokenizers library alone."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,6 @@ from app.engines.base import Encoded
 from app.errors import EngineError
 
 IntArray = npt.NDArray[np.int64]
-# RoBERTa and its kin count positions from padding_idx + 1, so two of them are never used.
-OFFSET_FAMILIES = ("roberta", "camembert", "xlm-roberta", "longformer")
-POSITION_OFFSET = 2
-# tokenizer_config.json says 10^30 where it means "no limit".
-UNLIMITED = 1_000_000
-FALLBACK_MAX_TOKENS = 512
-# Without one of these transformers makes a tokenizer to which every word is unknown.
-VOCABULARIES = ("vocab.*", "*.model")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -31,95 +25,100 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def window(folder: Path, *, limit: int | None) -> int:
-    """Return how many tokens a text may have: the least of what the model's files and we say.
+class Padding(StrEnum):
+    """How texts of different length share a call, so that each is answered as it is alone."""
 
-    Args:
-        folder: with config.json, and perhaps tokenizer_config.json and sentence_bert_config.json.
-        limit: the catalogue's own `max_tokens`.
+    RIGHT = "right"
+    LEFT = "left"
+    NONE = "none"  # they can't: one text a call, exactly as long as it is
 
-    """
-    config = read_json(folder / "config.json")
-    positions = config.get("max_position_embeddings")
-    if positions and config.get("model_type") in OFFSET_FAMILIES:
-        positions -= POSITION_OFFSET
-    said = [
-        limit,
-        positions,
-        read_json(folder / "tokenizer_config.json").get("model_max_length"),
-        read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
-    ]
-    usable = [int(n) for n in said if n and n < UNLIMITED]
-    return min(usable, default=FALLBACK_MAX_TOKENS)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRules:
+    """What encoding and batching take beside what tokenizer.json can say."""
+
+    window: int  # tokens that the model runs at most, special ones included
+    truncation: str = "right"  # the side on which a longer text is cut
+    padding: Padding = Padding.RIGHT
+    pad_id: int = 0
+    takes_types: bool = False  # the model is given token types
+    has_types: bool = False  # and some of them aren't 0
+    splits_special_tokens: bool = False  # "[SEP]" in a text is text
 
 
 class TextEncoder:
     """The tokeniser of one model. Encoding releases the GIL and is safe in any thread.
 
     Args:
-        folder: the model's.
+        tokenizer: the model's; belongs to this object from now on.
+        rules: the model's.
         limit: the catalogue's own `max_tokens`.
-        converted: what `save` wrote, to be read instead of the folder's own.
 
     """
 
-    def __init__(
-        self, folder: Path, *, limit: int | None = None, converted: Path | None = None
-    ) -> None:
-        self._tokenizer = self._read(folder, converted or folder / "tokenizer.json")
-        self._tokenizer.no_padding()
-        max_tokens = window(folder, limit=limit)
-        special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        if max_tokens <= special_tokens:
-            raise EngineError(f"{folder}: {max_tokens} tokens leave no room for a text")
-        self._tokenizer.enable_truncation(max_length=max_tokens)
-        self.max_tokens = max_tokens
-        self.passage_tokens = max_tokens - special_tokens
-        self._pad_id = int(read_json(folder / "config.json").get("pad_token_id") or 0)
+    def __init__(self, tokenizer: Tokenizer, rules: TextRules, *, limit: int | None = None) -> None:
+        self._tokenizer = tokenizer
+        self.rules = rules
+        self.max_tokens = min(rules.window, limit or rules.window)
+        special_tokens = tokenizer.num_special_tokens_to_add(is_pair=False)
+        if self.max_tokens <= special_tokens:
+            raise EngineError(f"{self.max_tokens} tokens leave no room for a text")
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length=self.max_tokens, direction=rules.truncation)
+        tokenizer.encode_special_tokens = rules.splits_special_tokens
+        self.passage_tokens = self.max_tokens - special_tokens
 
-    @staticmethod
-    def _read(folder: Path, path: Path) -> Tokenizer:
-        """Read tokenizer.json; older models have only a vocabulary, which transformers converts."""
-        if path.is_file():
-            try:
-                return Tokenizer.from_file(str(path))
-            except Exception as failure:  # the library raises nothing narrower
-                raise EngineError(f"{path}: can't be read: {failure}") from failure
-        backend = None
-        if any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
-            from transformers import AutoTokenizer
+    @classmethod
+    def read(cls, file: Path, rules: TextRules, *, limit: int | None = None) -> "TextEncoder":
+        """Read what `save` wrote.
 
-            converted = AutoTokenizer.from_pretrained(  # nosec B615  # a local folder
-                folder, trust_remote_code=False, local_files_only=True
-            )
-            backend = getattr(converted, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
-            raise EngineError(f"{folder}: no tokenizer.json, and none can be made of what is there")
-        return backend
+        Raises:
+            EngineError: the file can't be read, or the limit leaves no room for a text.
+
+        """
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as failure:  # the library raises nothing narrower
+            raise EngineError(f"{file}: can't be read: {failure}") from failure
+        return cls(tokenizer, rules, limit=limit)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise; a text longer than the model's window is cut and says so."""
         return [
-            Encoded(token_ids=e.ids, is_truncated=bool(e.overflowing))
+            Encoded(
+                token_ids=e.ids,
+                is_truncated=bool(e.overflowing),
+                type_ids=e.type_ids if self.rules.has_types else (),
+            )
             for e in self._tokenizer.encode_batch(list(texts))
         ]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the place of each token in a text of any length, in characters and in order."""
         first = self._tokenizer.encode(text, add_special_tokens=False)
-        # What is beyond the window: truncation can't be switched off for one call.
-        return [place for part in (first, *first.overflowing) for place in part.offsets]
+        # What is beyond the window: truncation can't be switched off for one call. Where the left
+        # is cut off, the last part comes first.
+        return sorted(place for part in (first, *first.overflowing) for place in part.offsets)
+
+    def vocabulary(self) -> Mapping[str, int]:
+        """Return token → id, added tokens too."""
+        return self._tokenizer.get_vocab()
 
     def save(self, file: Path) -> None:
         """Write what reads quickly and without transformers, whatever the model came with."""
         self._tokenizer.save(str(file))
 
-    def pad(self, batch: Sequence[Encoded], *, width: int = 0) -> tuple[IntArray, IntArray]:
-        """Return token ids and attention mask, each (batch, the longest or `width`) int64."""
-        columns = max(width, *(item.cost for item in batch))
-        ids = np.full((len(batch), columns), self._pad_id, dtype=np.int64)
-        mask = np.zeros((len(batch), columns), dtype=np.int64)
+    def pad(self, batch: Sequence[Encoded], *, width: int = 0) -> Mapping[str, IntArray]:
+        """Return what the model is given by name, each (batch, the longest or `width`) int64."""
+        shape = (len(batch), max(width, *(item.cost for item in batch)))
+        ids = np.full(shape, self.rules.pad_id, dtype=np.int64)
+        mask, types = np.zeros_like(ids), np.zeros_like(ids)
         for row, item in enumerate(batch):
-            ids[row, : item.cost] = item.token_ids
-            mask[row, : item.cost] = 1
-        return ids, mask
+            start = shape[1] - item.cost if self.rules.padding is Padding.LEFT else 0
+            place = slice(start, start + item.cost)
+            ids[row, place] = item.token_ids
+            mask[row, place] = 1
+            if item.type_ids:
+                types[row, place] = item.type_ids
+        arrays = {"input_ids": ids, "attention_mask": mask}
+        return arrays | {"token_type_ids": types} if self.rules.has_types else arrays

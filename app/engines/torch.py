@@ -1,17 +1,24 @@
 """The torch engine: transformers classifiers and mean-pooled embedders, on a CPU or on CUDA."""
 
+import dataclasses
 import sys
 import textwrap
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app.engines.base import Encoded, Engine, EngineRequest, FloatArray, Task
-from app.engines.tokenizer import TextEncoder, read_json
+from app.engines.folder_tokenizer import make_encoder
+from app.engines.heads import activation_of, labels_of, refuse_other_head
+from app.engines.inputs import inputs_of
+from app.engines.padding import MOST, PROBES, choose_padding
+from app.engines.scores import scores
+from app.engines.tokenizer import Padding, TextEncoder, read_json
 from app.errors import EngineError, UnsafeModelError
 
 # Two threads that import transformers at once can see half-initialised modules.
@@ -96,6 +103,7 @@ def _load_model(request: EngineRequest, auto_class: Any, dtype: Any, **config: A
     _refuse_random(request, report)
     if request.adapter is not None:
         model = _merge_adapter(model, request.adapter)
+    model.config.return_dict = True  # config.json may ask for tuples
     return model.eval()
 
 
@@ -127,7 +135,7 @@ def _merge_adapter(model: Any, adapter: Path) -> Any:
     return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
-class _TorchText:
+class _TorchText(ABC):
     """What the classifier and the embedder share: tokeniser, device, forward."""
 
     kind = "torch"
@@ -143,6 +151,10 @@ class _TorchText:
         """Tokenise; a text longer than the model's window is cut and says so."""
         return self.encoder.encode(texts)
 
+    @abstractmethod
+    def _rows(self, batch: Sequence[Encoded]) -> FloatArray:
+        """Return what the model itself says of each text, (batch, columns) float32."""
+
     @property
     def module(self) -> Any:
         """The torch module with the adapter merged in, for conversion."""
@@ -153,29 +165,58 @@ class _TorchText:
         self._model = None
         self._torch.cuda.empty_cache()  # does nothing where CUDA isn't used
 
+    def settle(self) -> None:
+        """Find out how texts can share a call.
+
+        Raises:
+            EngineError: the model answers a text now so, now so, or not in numbers.
+
+        """
+
+        def run(items: Sequence[Encoded], padding: Padding) -> FloatArray:
+            self.encoder.rules = dataclasses.replace(self.encoder.rules, padding=padding)
+            return self._rows(items)
+
+        most = MOST["float32" if self._model.dtype is self._torch.float32 else "half"]
+        first = self.encoder.rules.padding
+        run_first = choose_padding(run, self.encode(PROBES), most=most, first=first)
+        self.encoder.rules = dataclasses.replace(self.encoder.rules, padding=run_first)
+
+    def _each(
+        self, batch: Sequence[Encoded], run: Callable[[Sequence[Encoded]], FloatArray]
+    ) -> FloatArray:
+        """Run a batch in one call, or text by text where the model can't be given padding."""
+        if self.encoder.rules.padding is Padding.NONE:
+            return np.concatenate([run([item]) for item in batch])
+        return run(batch)
+
     def _inputs(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        """Return the padded batch as tensors on the device."""
-        ids, mask = self.encoder.pad(batch)
-        tensors = {"input_ids": ids, "attention_mask": mask}
-        return {name: self._torch.from_numpy(a).to(self.device) for name, a in tensors.items()}
+        """Return the padded batch, and what else `forward` takes, on the device."""
+        inputs = inputs_of(self._torch, self._model, self.encoder.rules, self.encoder.pad(batch))
+        is_tensor = self._torch.is_tensor
+        return {name: a.to(self.device) if is_tensor(a) else a for name, a in inputs.items()}
 
 
 class TorchClassifier(_TorchText):
-    """A sequence classifier: softmax over labels that exclude each other, else a sigmoid each."""
+    """A sequence classifier, whose logits become scores as in transformers' pipeline."""
 
     def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
         super().__init__(encoder, torch=torch, model=model, device=device)
-        config = model.config
-        self.labels = tuple(config.id2label[index] for index in range(config.num_labels))
-        multi_label = config.problem_type == "multi_label_classification"
-        self.is_exclusive = config.num_labels > 1 and not multi_label
+        self.labels = labels_of(model.config)
+        self.activation = activation_of(model.config)
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return probabilities, (batch, labels) float32."""
+        """Return scores, (batch, labels) float32."""
+        return scores(self._rows(batch), self.activation)
+
+    def _rows(self, batch: Sequence[Encoded]) -> FloatArray:
+        """Return logits, (batch, labels) float32."""
+        return self._each(batch, self._logits)
+
+    def _logits(self, batch: Sequence[Encoded]) -> FloatArray:
         with self._torch.inference_mode():
             logits = self._model(**self._inputs(batch)).logits.float()
-            scores = logits.softmax(-1) if self.is_exclusive else logits.sigmoid()
-            return np.asarray(scores.cpu().numpy(), dtype=np.float32)
+            return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
 
 class TorchEmbedder(_TorchText):
@@ -192,6 +233,12 @@ class TorchEmbedder(_TorchText):
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return unit vectors, (batch, dimensions) float32."""
+        return self._each(batch, self._embed)
+
+    def _rows(self, batch: Sequence[Encoded]) -> FloatArray:
+        return self.embed(batch)
+
+    def _embed(self, batch: Sequence[Encoded]) -> FloatArray:
         inputs = self._inputs(batch)
         with self._torch.inference_mode():
             hidden = self._model(**inputs).last_hidden_state.float()
@@ -231,13 +278,25 @@ def load(request: EngineRequest) -> Engine:
     dtype = _choose_dtype(torch, device)
     try:
         _refuse_remote_code(request.folder, transformers)
-        encoder = TextEncoder(request.folder, limit=request.max_tokens)
+        kind: type[TorchClassifier | TorchEmbedder] = TorchEmbedder
+        auto, config = transformers.AutoModel, {}
         if request.task is Task.CLASSIFICATION:
-            auto, config = transformers.AutoModelForSequenceClassification, _label_config(request)
-            model = _load_model(request, auto, dtype, **config)
-            return TorchClassifier(encoder, torch=torch, model=model, device=device)
-        model = _load_model(request, transformers.AutoModel, dtype)
-        return TorchEmbedder(encoder, torch=torch, model=model, device=device)
+            refuse_other_head(request.folder, request.adapter, _classifiers(transformers))
+            kind, config = TorchClassifier, _label_config(request)
+            auto = transformers.AutoModelForSequenceClassification
+        model = _load_model(request, auto, dtype, **config)
+        encoder = make_encoder(
+            request.folder, model=model, transformers=transformers, limit=request.max_tokens
+        )
+        engine = kind(encoder, torch=torch, model=model, device=device)
+        engine.settle()
     except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as failure:
         said = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
         raise EngineError(f"{request.folder}: torch can't load this model: {said}") from failure
+    return engine
+
+
+def _classifiers(transformers: Any) -> tuple[str, ...]:
+    """Return the classes that classify texts."""
+    mapping = transformers.models.auto.modeling_auto
+    return tuple(mapping.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())

@@ -4,7 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.engines.tokenizer import window
+from app.engines.base import TextEngine
+from app.engines.folder_tokenizer import read_tokenizer
 from app.errors import SourceError, StartupError
 from app.models.catalog import Catalog, ModelSpec
 from app.models.loading import ModelLoader
@@ -37,7 +38,10 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
     loader = ModelLoader(sources, folder=catalog.folder, device="cpu", threads=threads)
     loaded = loader(spec.model_copy(update={"engine": "torch"}))
     try:
-        _write(loaded.engine, _tokenizer(catalog, spec, sources), folder)
+        tokenizer = _tokenizer(catalog, spec, sources)
+        assert isinstance(loaded.engine, TextEngine)  # noqa: S101  # torch has no others
+        tokenizer.model_max_length = loaded.engine.max_tokens  # what this service cuts texts to
+        _write(loaded.engine, tokenizer, folder)
     except OSError as failure:
         raise StartupError(f"{folder}: can't be written: {failure.strerror}") from failure
     finally:
@@ -72,16 +76,12 @@ def refuse_used(folder: Path) -> None:
 
 
 def _tokenizer(catalog: Catalog, spec: ModelSpec, sources: Sources) -> Any:  # noqa: ANN401
-    """Return transformers' tokenizer with the window that this service cuts texts to."""
-    from transformers import AutoTokenizer  # noqa: PLC0415 -- heavy
+    """Return transformers' tokenizer of the model."""
+    import transformers  # noqa: PLC0415 -- heavy
 
     source = spec.source or ""
     found = sources.resolve(source, base=catalog.folder, pins=spec.pins).path
-    tokenizer = AutoTokenizer.from_pretrained(  # nosec B615  # a local folder
-        found, trust_remote_code=False, local_files_only=True
-    )
-    tokenizer.model_max_length = window(found, limit=spec.limits.max_tokens)
-    return tokenizer
+    return read_tokenizer(found, transformers)
 
 
 def _write(engine: Any, tokenizer: Any, folder: Path) -> None:  # noqa: ANN401

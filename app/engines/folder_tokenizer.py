@@ -1,0 +1,207 @@
+"""Reads a model folder's tokeniser as transformers does, and what the model makes of its tokens."""
+
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from app.engines.tokenizer import Padding, TextEncoder, TextRules, read_json
+from app.engines.window import runnable_window
+from app.errors import EngineError
+
+# tokenizer_config.json says 10^30 where it means "no limit".
+UNLIMITED = 1_000_000
+FALLBACK_MAX_TOKENS = 512
+# Without one of these transformers makes a tokenizer to which every word is unknown.
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.spm", "*.tiktoken", "tekken.json")
+# Where the tokens of a folder are named.
+TOKEN_FILES = ("*token*.json", "vocab.*")
+# Encoded both ways, so that a tokeniser that does more than its backend shows: cases, accents,
+# scripts, blanks, characters that vanish, and a text that is cut.
+PROBES = (
+    "A film that stays with you.",
+    " Café NOËL  Straße\tÅngström\n",
+    "我喜欢 🤗 это кино ไทย",
+    "it's 3,141.59 @user #tag http://a.b/c?d=e",
+    "\u200b \x07 \u00a0",
+)
+# What transformers reads, or its users know, and this service leaves aside, with the reason.
+# docs/models.md shows the list.
+IGNORED = {
+    "tokenizer_config.json: padding_side, pad_token_type_id": (
+        "padding must not change an answer; the side is tried when the model is loaded"
+    ),
+    "tokenizer_config.json: clean_up_tokenization_spaces": "is for decoding",
+    "tokenizer_config.json: chat_template, response_template": "are for chat",
+    "tokenizer_config.json: max_length, stride, truncation_strategy, pad_to_multiple_of": (
+        "pipelines don't use them either"
+    ),
+    "special tokens of a tokenizer's class that no file names and the model has no row for": (
+        "a text that spells one has no answer in transformers; here it is plain text"
+    ),
+    "config.json: function_to_apply": (
+        "the pipeline reads it only for a head of no output, which can't be"
+    ),
+    "config.json: label2id, task_specific_params, finetuning_task": (
+        "pipelines don't use them either"
+    ),
+    "config.json: use_cache, output_attentions, output_hidden_states, return_dict": (
+        "change no score"
+    ),
+    "config.json: torch_dtype, dtype": "the engine chooses the precision",
+    "generation_config.json": "is for generating",
+}
+
+
+def read_tokenizer(folder: Path, transformers: Any) -> Any:
+    """Return transformers' own tokeniser of a folder, with every file of it that counts.
+
+    Raises:
+        EngineError: there is none, it can't be read, or only Python can run it.
+
+    """
+    if not any(True for pattern in VOCABULARIES for _ in folder.glob(pattern)):
+        raise EngineError(f"{folder}: no tokenizer.json, and none can be made of what is there")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(  # nosec B615  # a local folder
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as failure:  # the libraries raise whatever they like
+        said = " ".join(f"{type(failure).__name__}: {failure}".split())[:300]
+        raise EngineError(f"{folder}: the tokenizer can't be read: {said}") from failure
+    if not isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
+        raise EngineError(
+            f"{folder}: {type(tokenizer).__name__} runs in Python only: there is no"
+            " tokenizer.json, and none can be made of what is there"
+        )
+    return tokenizer
+
+
+def copy_backend(tokenizer: Any, folder: Path, *, rows: int) -> Tokenizer:
+    """Return the tokeniser as the tokenizers library runs it, independent of transformers.
+
+    Args:
+        tokenizer: transformers'.
+        folder: is named in what goes wrong.
+        rows: of the table of embeddings. Tokens beyond are those that transformers' class names
+            and no file of the folder does: a text that spells them has no answer there, and is
+            plain text here.
+
+    Raises:
+        EngineError: a part of it is Python code.
+
+    """
+    try:
+        written = json.loads(tokenizer.backend_tokenizer.to_str())
+        written["added_tokens"] = [t for t in written["added_tokens"] if t["id"] < rows]
+        return Tokenizer.from_str(json.dumps(written))
+    except Exception as failure:  # the library raises nothing narrower
+        raise EngineError(
+            f"{folder}: {type(tokenizer).__name__} can't be written as tokenizer.json: {failure}"
+        ) from failure
+
+
+def make_encoder(
+    folder: Path,
+    *,
+    model: Any,
+    transformers: Any,
+    limit: int | None,
+) -> TextEncoder:
+    """Return the encoder of a model that is loaded, on the CPU, with the window that it runs.
+
+    Raises:
+        EngineError: the tokeniser can't be done as transformers does it, has tokens that the model
+            doesn't know, or no text fits into what the model runs.
+
+    """
+    tokenizer = read_tokenizer(folder, transformers)
+    rows = _rows(model)
+    _refuse_unknown_tokens(folder, tokenizer, rows)
+    backend = copy_backend(tokenizer, folder, rows=rows)
+    rules = _rules(tokenizer, model, window=_said_window(folder, tokenizer, model.config))
+    try:
+        window = runnable_window(model, TextEncoder(backend, rules))
+        rules = dataclasses.replace(rules, window=window)
+        _refuse_other_encoding(folder, tokenizer, TextEncoder(backend, rules))
+        return TextEncoder(backend, rules, limit=limit)
+    except EngineError as failure:
+        named = str(failure).startswith(str(folder))
+        raise failure if named else EngineError(f"{folder}: {failure}") from failure
+
+
+def _said_window(folder: Path, tokenizer: Any, config: Any) -> int:
+    """Return how many tokens a text may have: the least of what the model's files say."""
+    said = (
+        getattr(config, "max_position_embeddings", None),
+        tokenizer.model_max_length,
+        read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
+    )
+    usable = [int(n) for n in said if n and 0 < n < UNLIMITED]
+    return min(usable, default=FALLBACK_MAX_TOKENS)
+
+
+def _rules(tokenizer: Any, model: Any, *, window: int) -> TextRules:
+    """Return what the tokeniser does beside tokenizer.json; how to pad is still to be tried."""
+    accepted = inspect.signature(model.forward).parameters
+    takes_types = "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in accepted
+    types = tokenizer(PROBES[0], return_token_type_ids=True)["token_type_ids"]
+    pad_id = model.config.pad_token_id
+    if pad_id is None:
+        pad_id = tokenizer.pad_token_id or 0
+    # An id without a row in the table can't be looked up, not even to be masked. Encoder-decoders
+    # pool at the end token, and mistake each other's where a text of a batch spells it out.
+    is_padded = 0 <= pad_id < _rows(model) and not model.config.is_encoder_decoder
+    return TextRules(
+        window=window,
+        truncation=tokenizer.truncation_side,
+        padding=Padding.RIGHT if is_padded else Padding.NONE,
+        pad_id=pad_id,
+        takes_types=takes_types,
+        has_types=takes_types and any(types),
+        splits_special_tokens=tokenizer.split_special_tokens,
+    )
+
+
+def _rows(model: Any) -> int:
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _refuse_unknown_tokens(folder: Path, tokenizer: Any, rows: int) -> None:
+    """See that every token that the folder names has a row in the table of embeddings."""
+    beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= rows}
+    if not beyond:
+        return
+    files = (f for pattern in TOKEN_FILES for f in folder.glob(pattern))
+    named = "".join(f.read_text(encoding="utf-8", errors="replace") for f in files)
+    beyond = {t: i for t, i in beyond.items() if t in named or json.dumps(t)[1:-1] in named}
+    if beyond:
+        token, index = max(beyond.items(), key=lambda item: item[1])
+        raise EngineError(
+            f"{folder}: the tokenizer has a token {token!r} of id {index}, but the model's table of"
+            f" embeddings ends at {rows - 1}: resize the embeddings, or remove the added tokens"
+        )
+
+
+def _refuse_other_encoding(folder: Path, tokenizer: Any, encoder: TextEncoder) -> None:
+    """See that probes are encoded as transformers does it, whatever its class adds in Python."""
+    known = encoder.vocabulary()
+    special = " ".join(token for token in tokenizer.all_special_tokens if token in known)
+    texts = [*PROBES, f"a {special} b", " ".join(PROBES[:4] * 20)]
+    expected = tokenizer(
+        texts,
+        truncation=True,
+        max_length=encoder.max_tokens,
+        return_token_type_ids=True,
+    )
+    for number, found in enumerate(encoder.encode(texts)):
+        types = expected["token_type_ids"][number] if encoder.rules.has_types else []
+        ids = expected["input_ids"][number]
+        if list(found.token_ids) != ids or list(found.type_ids) != types:
+            raise EngineError(
+                f"{folder}: {type(tokenizer).__name__} does in Python what tokenizer.json can't"
+                f" say: it encodes {texts[number][:40]!r} otherwise"
+            )

@@ -1,0 +1,119 @@
+"""Reads from a model's configuration which task its head is for, and what its numbers mean."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.engines.base import Activation
+from app.engines.tokenizer import read_json
+from app.errors import EngineError
+
+# How a class of transformers ends → the task, by the Hub's names. ModernBERT, Qwen2 and others name
+# the weights of several heads alike, so that the wrong one loads: only the class tells them apart.
+HEADS = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForMaskedLM": "fill-mask",
+    "WithLMHeadModel": "fill-mask",
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForConditionalGeneration": "text2text-generation",
+    "ForQuestionAnswering": "question-answering",
+    "ForQuestionAnsweringSimple": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
+    "ForNextSentencePrediction": "next-sentence-prediction",
+    "ForPreTraining": "pre-training",
+    "DoubleHeadsModel": "multiple-choice",
+    "Model": "feature-extraction",
+}
+# Where sentence-transformers notes how a cross-encoder's logits are read.
+CROSS_ENCODER_FIELDS = ("sentence_transformers", "sbert_ce_default_activation_function")
+HEAD_ADAPTERS = ("SEQ_CLS", None)
+
+
+def refuse_other_head(folder: Path, adapter: Path | None, known: Sequence[str]) -> None:
+    """See that a folder, or its adapter, is for classifying texts.
+
+    Args:
+        folder: of the model, with config.json.
+        adapter: of a PEFT adapter; one that brings a head of its own replaces the model's.
+        known: classes of transformers that classify texts.
+
+    Raises:
+        EngineError: it is for another task; the message names that.
+
+    """
+    if adapter is not None and _brings_head(adapter):
+        return
+    file = folder / "config.json"
+    config = read_json(file)
+    architectures = config.get("architectures") or []
+    if architectures and not set(architectures) & set(known):
+        raise EngineError(
+            f"{file}: architectures says {architectures[0]}, which is for"
+            f" {_task(architectures[0])}, not for text-classification; serve a model whose head"
+            " was trained to classify texts"
+        )
+    for field in CROSS_ENCODER_FIELDS:
+        if field in config:
+            raise EngineError(
+                f"{file}: {field} marks a cross-encoder, which is for text-ranking and needs pairs"
+                " of texts; text-classification has one text and can't give it its pair"
+            )
+    if config.get("attention_type") == "block_sparse":
+        raise EngineError(
+            f"{file}: attention_type block_sparse changes to full attention for good at the first"
+            ' short text, so that answers depend on earlier ones; set "original_full"'
+        )
+
+
+def _brings_head(adapter: Path) -> bool:
+    """Say whether an adapter has a head for classifying texts.
+
+    Raises:
+        EngineError: it was trained for another task.
+
+    """
+    file = adapter / "adapter_config.json"
+    said = read_json(file)
+    if said and said.get("task_type") not in HEAD_ADAPTERS:
+        raise EngineError(
+            f"{file}: task_type is {said['task_type']}, not SEQ_CLS; text-classification needs an"
+            " adapter that was trained to classify texts"
+        )
+    return not said or bool(said.get("modules_to_save"))  # a missing file is told by the merge
+
+
+def _task(architecture: str) -> str:
+    """Return the task of a class of transformers by how its name ends, the longest ending first."""
+    for ending in sorted(HEADS, key=len, reverse=True):
+        if architecture.endswith(ending):
+            return HEADS[ending]
+    return "another task"
+
+
+def labels_of(config: Any) -> tuple[str, ...]:
+    """Return the labels in the order of the head.
+
+    Raises:
+        EngineError: `id2label` lacks one, or one isn't text.
+
+    """
+    labels = [config.id2label.get(index) for index in range(config.num_labels)]
+    for index, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise EngineError(
+                f"config.json: id2label has no label for output {index} of"
+                f" {len(labels)}; number them from 0 without gaps, or name `labels` in the"
+                " catalogue"
+            )
+    return tuple(labels)
+
+
+def activation_of(config: Any) -> Activation:
+    """Return what transformers' text-classification pipeline applies to the logits."""
+    if config.problem_type == "regression":
+        return Activation.NONE
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return Activation.SIGMOID
+    return Activation.SOFTMAX
