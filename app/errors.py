@@ -386,6 +386,14 @@ class TextEmptyError(ServiceError):
     title = "Empty text"
 
 
+class TextWithoutTokensError(ServiceError):
+    """The model's tokenizer finds nothing in the text, so that there is nothing to run."""
+
+    status = 422
+    code = "text_without_tokens"
+    title = "Text without tokens"
+
+
 class TextTooLongError(ServiceError):
     """The text is longer than the service accepts."""
 

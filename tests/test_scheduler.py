@@ -18,6 +18,7 @@ from app.errors import (
     InferenceFailedError,
     NotReadyError,
     OverloadedError,
+    TextWithoutTokensError,
 )
 from app.observability.metrics import Metrics
 
@@ -183,9 +184,13 @@ async def test_a_text_that_can_t_be_tokenised_fails_alone() -> None:
     scheduler.close(timeout_s=LATE)
 
 
-async def test_a_text_without_tokens_runs_like_any_other() -> None:
+async def test_a_text_without_tokens_is_refused_alone_and_among_others() -> None:
     scheduler = batched(Engine())
-    assert lengths(await submit(scheduler, "", "x")) == [0, 1]
+    (alone,) = (await submit(scheduler, "")).rows
+    refused, other = (await submit(scheduler, "", "x")).rows
+    assert isinstance(alone, TextWithoutTokensError)
+    assert isinstance(refused, TextWithoutTokensError)
+    assert isinstance(other, np.ndarray)
     scheduler.close(timeout_s=LATE)
 
 

@@ -13,6 +13,7 @@ from app.engines.base import Task
 from app.errors import InvalidRequestError, ModelNameConflictError, ServiceError
 from app.models.schemas import (
     MAX_NAME_CHARS,
+    REGRESSION,
     FailedText,
     LabelScore,
     PredictBatchRequest,
@@ -41,6 +42,7 @@ def _answer(asked: PredictRequest, made: Prediction) -> PredictResponse:
         model=made.model,
         truncated=made.is_truncated,
         scores=best if asked.top_k else None,
+        problem_type=REGRESSION if made.is_regression else None,
     )
 
 
@@ -97,7 +99,11 @@ async def predict_batch(
         )
     origin = note.origin(made.model, version=made.version)
     note.keep(*note.record.classified_batch(made.results, texts=asked.texts, origin=origin))
-    return PredictBatchResponse(model=made.model, results=[_result(r) for r in made.results])
+    return PredictBatchResponse(
+        model=made.model,
+        results=[_result(r) for r in made.results],
+        problem_type=REGRESSION if made.is_regression else None,
+    )
 
 
 def _check_length(text: str, max_chars: int | None) -> None:

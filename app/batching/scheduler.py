@@ -15,7 +15,13 @@ from app.batching.queue import Batch, BatchQueue, Ticket
 from app.batching.workers import Workers
 from app.engines.base import Classifier, Embedder, Encoded, FloatArray
 from app.engines.rows import checked
-from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError, OverloadedError
+from app.errors import (
+    DeadlineExceededError,
+    InferenceFailedError,
+    NotReadyError,
+    OverloadedError,
+    TextWithoutTokensError,
+)
 from app.observability.logs import is_private
 from app.observability.metrics import Metrics, ModelMetrics
 
@@ -194,7 +200,11 @@ class BatchScheduler:
         encoded: list[Encoded | Exception] = []
         try:
             if not request.is_left:
-                encoded = run_isolated(self.engine.encode, request.texts)
+                encoded = [
+                    # Alone it would fail, and in a batch it would be answered with its padding.
+                    TextWithoutTokensError() if isinstance(e, Encoded) and not e.cost else e
+                    for e in run_isolated(self.engine.encode, request.texts)
+                ]
         except BaseException:
             # A panic of a native tokeniser is no Exception.
             log.critical("tokeniser_died", exc_info=True, extra={"model": self._name})
@@ -216,8 +226,7 @@ class BatchScheduler:
             for index, item in enumerate(encoded):
                 if isinstance(item, Encoded):
                     place = _Place(request, index, item, now_s)
-                    # A text can have no tokens at all; in the queue it still is something.
-                    request.tickets.append(Ticket(place, max(1, item.cost)))
+                    request.tickets.append(Ticket(place, item.cost))
                     request.tokens += item.cost
             request.unfinished = len(request.tickets)
             for ticket in request.tickets:

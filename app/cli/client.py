@@ -70,8 +70,9 @@ def _show_prediction(found: dict[str, Any], *, as_json: bool) -> None:
         return
     labels = found.get("scores") or [found]
     width = max(len(label["label"]) for label in labels)
+    style = "10.4f" if "problem_type" in found else "7.1%"  # it is only there for a regression
     for label in labels:
-        show(f"{label['label']:{width}} {label['score']:7.1%}")
+        show(f"{label['label']:{width}} {label['score']:{style}}")
     if found.get("truncated"):
         warn("only the beginning was read: the text is longer than the model's window")
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import shutil
+import textwrap
 import uuid
 import warnings
 import zlib
@@ -18,7 +19,12 @@ from typing import Any
 from app.engines.base import Activation, EngineRequest, OpenVinoOptions, Task
 from app.engines.processor import openvino_library
 from app.engines.tokenizer import Padding, TextRules
-from app.engines.torch import ADAPTER_FILES, TorchClassifier, TorchEmbedder
+from app.engines.torch import (
+    ADAPTER_FILES,
+    MAX_REASON_CHARS,
+    TorchClassifier,
+    TorchEmbedder,
+)
 from app.errors import EngineError
 
 # Raise it when what is saved changes: folders of an older format are then left alone.
@@ -165,8 +171,9 @@ def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Convert
         fresh.rename(folder)
     except OSError as failure:
         raise InterruptedConversionError(f"{type(failure).__name__}: {failure}") from failure
-    except (RuntimeError, ValueError, LookupError, TypeError) as failure:
-        raise ConversionError(f"{type(failure).__name__}: {failure}") from failure
+    except Exception as failure:  # OpenVINO's tracer has exceptions of its own, and models any
+        said = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
+        raise ConversionError(said) from failure
     return replace(converted, folder=folder)
 
 

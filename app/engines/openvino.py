@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from app.engines.base import Encoded, EngineRequest, FloatArray, Task
+from app.engines.base import Activation, Encoded, EngineRequest, FloatArray, Task
 from app.engines.conversion import Converted
 from app.engines.processor import Lanes, Processor, release_memory
 from app.engines.scores import scores
@@ -112,7 +112,9 @@ def open_engine(
 ) -> OpenVinoClassifier | OpenVinoEmbedder:
     """Compile a converted model and put its tokeniser in front."""
     encoder = TextEncoder.read(converted.tokenizer, converted.rules, limit=request.max_tokens)
-    lanes = processor.compile(converted.graph)
+    # Bfloat16 has three digits: no softmax hides what that does to the numbers of a regression.
+    is_exact = bool(converted.labels) and converted.activation is Activation.NONE
+    lanes = processor.compile(converted.graph, precision="f32" if is_exact else None)
     run_first(lanes, encoder)
     release_memory(converted.weights)
     if request.task is Task.CLASSIFICATION:

@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,15 @@ from app.engines.agreement import (
     verdict_file,
     write_verdict,
 )
-from app.engines.base import EngineRequest, OnStep, OpenVinoOptions, Step, Task, ignore_step
+from app.engines.base import (
+    EngineRequest,
+    FloatArray,
+    OnStep,
+    OpenVinoOptions,
+    Step,
+    Task,
+    ignore_step,
+)
 from app.engines.conversion import (
     ConversionError,
     Converted,
@@ -194,7 +203,22 @@ def compile_engine(
     try:
         return open_engine(request, converted, processor)
     except (RuntimeError, ValueError) as failure:
-        raise ConversionError(f"{converted.folder}: {failure}") from failure
+        said = textwrap.shorten(str(failure), torch.MAX_REASON_CHARS)
+        raise ConversionError(f"{converted.folder}: {said}") from failure
+
+
+def hold(engine: OpenVinoText, expected: FloatArray, texts: Sequence[str]) -> Verdict:
+    """Hold a converted model against what torch answers.
+
+    Raises:
+        ConversionError: it can't run one of the texts.
+
+    """
+    try:
+        return compare(engine, expected, texts)
+    except (RuntimeError, ValueError) as failure:
+        said = textwrap.shorten(str(failure), torch.MAX_REASON_CHARS)
+        raise ConversionError(f"the converted model can't run: {said}") from failure
 
 
 def find(request: EngineRequest, folder: Path, processor: Processor) -> Prepared | None:
@@ -240,7 +264,7 @@ def _prepare_alone(request: EngineRequest, load_reference: LoadReference) -> Non
     request.on_step(_step(COMPARING))
     engine = compile_engine(request, converted, processor)
     texts = calibration_texts(request.adapter)
-    verdict = compare(engine, answers(reference, texts), texts)
+    verdict = hold(engine, answers(reference, texts), texts)
     write_verdict(_verdict_file(request, folder, processor), verdict)
     file_of(request).unlink(missing_ok=True)  # of other settings
 

@@ -121,20 +121,26 @@ class Processor:
         self.streams = choose_streams(options, self.precision)
         self._config = {
             "INFERENCE_NUM_THREADS": options.cores,
-            "INFERENCE_PRECISION_HINT": self.precision,
             # Every process would take the same cores, the first ones: two workers of one thread
             # each did 454 texts a second together, and 946 without it.
             "ENABLE_CPU_PINNING": False,
         }
 
-    def compile(self, file: Path) -> Lanes:
-        """Read and compile a graph; its weights stay mapped from the file beside it."""
+    def compile(self, file: Path, *, precision: str | None = None) -> Lanes:
+        """Read and compile a graph; its weights stay mapped from the file beside it.
+
+        Args:
+            file: the graph.
+            precision: to compute in, where the processor's own won't do.
+
+        """
         graph = self._core.read_model(file)
-        alone = CompiledGraph(self._core, graph, self._config | {"NUM_STREAMS": 1})
+        config = self._config | {"INFERENCE_PRECISION_HINT": precision or self.precision}
+        alone = CompiledGraph(self._core, graph, config | {"NUM_STREAMS": 1})
         if self.streams == 1:
             return Lanes(alone=alone, shared=alone)
-        config = self._config | {"NUM_STREAMS": self.streams}
-        return Lanes(alone=alone, shared=CompiledGraph(self._core, graph, config))
+        shared = CompiledGraph(self._core, graph, config | {"NUM_STREAMS": self.streams})
+        return Lanes(alone=alone, shared=shared)
 
 
 def release_memory(file: Path, mappings: Path = MAPPINGS) -> None:

@@ -1,6 +1,6 @@
 """The wire contracts: what comes in and goes out over HTTP, with an example of each."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -12,7 +12,18 @@ MAX_TEXT_CHARS = DEFAULT_MAX_CHARS  # of a query; a model's `limits.max_chars` m
 MAX_BATCH_TEXTS = 256
 MAX_NAME_CHARS = 64
 
-Score = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[
+    float,
+    Field(description="A probability; of a regression model the number that it predicts."),
+]
+REGRESSION: Final = "regression"
+ProblemType = Annotated[
+    Literal["regression"] | None,
+    Field(
+        description="Only there for models whose scores are predicted numbers of any size, not"
+        " probabilities; `label` is then the output with the largest one."
+    ),
+]
 
 
 def example(value: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +82,7 @@ class PredictRequest(Request):
 
 
 class LabelScore(Response):
-    """One label and its probability."""
+    """One label and its score."""
 
     label: str
     score: Score
@@ -107,6 +118,7 @@ class PredictResponse(Response):
     model: str
     truncated: Truncated
     scores: list[LabelScore] | None = None
+    problem_type: ProblemType = None
 
 
 class PredictBatchRequest(Request):
@@ -157,6 +169,7 @@ class PredictBatchResponse(Response):
 
     model: str
     results: list[TextResult | FailedText]
+    problem_type: ProblemType = None
 
 
 SENTIMENT = {

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler, Outcome, Row
-from app.engines.base import Classifier, Task
+from app.engines.base import Classifier, Task, is_regression
 from app.errors import ServiceError, TextEmptyError, TextTooLongError
 from app.models.registry import Lease, ModelRegistry
 from app.services.rows import RowReader
@@ -22,12 +22,13 @@ NO_TEXTS = Outcome(rows=[], is_truncated=[], tokens=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """Labels of one text with their probabilities, best first."""
+    """Labels of one text with their scores, best first."""
 
     model: str
     version: str  # of the model's files
     scores: tuple[tuple[str, float], ...]
     is_truncated: bool = False  # to the model's window
+    is_regression: bool = False  # scores are numbers of any size, no probabilities
 
     @property
     def label(self) -> str:
@@ -36,7 +37,7 @@ class Prediction:
 
     @property
     def score(self) -> float:
-        """The best label's probability."""
+        """The best label's score."""
         return self.scores[0][1]
 
 
@@ -47,6 +48,7 @@ class BatchPrediction:
     model: str
     version: str
     results: tuple[Prediction | ServiceError, ...]
+    is_regression: bool = False
 
 
 class InferenceService:
@@ -103,7 +105,12 @@ class InferenceService:
         lease, answers = await self._run(good, model_name=model_name, deadline=deadline)
         rest = iter(answers)
         results = tuple(refused.get(index) or next(rest) for index in range(len(texts)))
-        return BatchPrediction(model=lease.spec.name, version=lease.version, results=results)
+        return BatchPrediction(
+            model=lease.spec.name,
+            version=lease.version,
+            results=results,
+            is_regression=is_regression(cast("BatchScheduler", lease.model).engine),
+        )
 
     async def _run(
         self, texts: Sequence[str], *, model_name: str | None, deadline: Deadline
@@ -112,17 +119,17 @@ class InferenceService:
         started = time.monotonic()
         with self._registry.lease(model_name, Task.CLASSIFICATION) as lease:
             scheduler = cast("BatchScheduler", lease.model)
-            labels = cast("Classifier", scheduler.engine).labels
+            engine = cast("Classifier", scheduler.engine)
             outcome = await scheduler.submit(texts, deadline=deadline) if texts else NO_TEXTS
         results = [
-            self._read(row, lease, labels=labels, is_truncated=is_truncated)
+            self._read(row, lease, engine=engine, is_truncated=is_truncated)
             for row, is_truncated in zip(outcome.rows, outcome.is_truncated, strict=True)
         ]
         self._log_made(lease.spec.name, texts, time.monotonic() - started)
         return lease, results
 
     def _read(
-        self, row: Row, lease: Lease, *, labels: Sequence[str], is_truncated: bool
+        self, row: Row, lease: Lease, *, engine: Classifier, is_truncated: bool
     ) -> Prediction | ServiceError:
         """Turn an engine's row into a prediction, and its failure into our error."""
         scores = self._reader.read(row, model=lease.spec.name)
@@ -132,8 +139,9 @@ class InferenceService:
         return Prediction(
             model=lease.spec.name,
             version=lease.version,
-            scores=tuple((labels[i], float(scores[i])) for i in best_first),
+            scores=tuple((engine.labels[i], float(scores[i])) for i in best_first),
             is_truncated=is_truncated,
+            is_regression=is_regression(engine),
         )
 
     def _log_made(self, model: str, texts: Sequence[str], seconds: float) -> None:

@@ -4,7 +4,7 @@ import { show } from "./alert.js";
 import { askJson, isAbort, onKey } from "./api.js";
 import { drawBars } from "./bars.js";
 import { button, byId } from "./dom.js";
-import { duration, integer, length, percent } from "./format.js";
+import { duration, integer, length, score } from "./format.js";
 import { isReady, labelsOf, maxCharsOf, modelField, onModels } from "./models.js";
 import { Problem } from "./problem.js";
 import { offer } from "./snippets.js";
@@ -91,13 +91,19 @@ async function classify(signal) {
     return;
   }
   showTrouble(null);
-  drawBars(byId("classify-bars"), answer.scores.map(({ label, score }) =>
-    ({ label, share: score, text: percent(score) })));
+  const isRegression = answer.problem_type === "regression";
+  // Bars of numbers of any size are compared with the largest.
+  const whole = isRegression ? Math.max(...answer.scores.map((one) => Math.abs(one.score))) || 1 : 1;
+  drawBars(byId("classify-bars"), answer.scores.map((one) => ({
+    label: one.label,
+    share: Math.abs(one.score) / whole,
+    text: score(one.score, isRegression),
+  })));
   byId("classify-took").textContent =
     `${answer.model}, ${duration((performance.now() - started) / 1000)}`;
   const cut = answer.truncated ? CUT : "";
   byId("classify-cut").textContent = cut;
-  byId("classify-said").textContent = [`${answer.label}, ${percent(answer.score)}`, cut]
+  byId("classify-said").textContent = [`${answer.label}, ${score(answer.score, isRegression)}`, cut]
     .filter(Boolean).join(". ");
   offer(byId("classify-copy"), request, "classification");
 }

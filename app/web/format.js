@@ -6,6 +6,8 @@ const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 export const integer = (value) => whole.format(value);
 export const number = (value) => short.format(value);
 export const percent = (share) => `${(share * 100).toFixed(1)} %`;
+// A classifier's score: a probability, or the number that a regression predicts.
+export const score = (value, isRegression) => (isRegression ? number(value) : percent(value));
 export const plural = (count, one, many = `${one}s`) =>
   `${integer(count)} ${count === 1 ? one : many}`;
 

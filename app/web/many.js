@@ -7,7 +7,7 @@ import { delimiterOf, download, even, isBlank, looksLikeTable, numberColumns, pa
   write } from "./csv.js";
 import { byId, make } from "./dom.js";
 import { readText, takeFiles } from "./files.js";
-import { integer, percent, plural } from "./format.js";
+import { integer, percent, plural, score as written } from "./format.js";
 import { modelField } from "./models.js";
 import { Problem } from "./problem.js";
 import { offer } from "./snippets.js";
@@ -150,9 +150,10 @@ async function classify() {
 async function nextBatch(mine) {
   const texts = batchOf(mine.input.texts, mine.results.length);
   const request = { path: "/predict-batch", body: { texts, ...modelField("classify-model") } };
-  const { results } = await askJson(request, { signal: mine.stop.signal });
+  const answer = await askJson(request, { signal: mine.stop.signal });
   if (mine !== run) return;
-  mine.results.push(...results);
+  mine.results.push(...answer.results);
+  mine.isRegression = answer.problem_type === "regression";
   offer(byId("many-copy"), request, "batch");
   draw(mine);
 }
@@ -179,7 +180,7 @@ function draw(mine) {
   byId("many-result").hidden = false;
   drawBars(byId("many-bars"), distribution(results));
   byId("many-rows").replaceChildren(...results.slice(0, MAX_ROWS).map((result, place) =>
-    row(place, texts[place], result)));
+    row(place, texts[place], result, mine.isRegression)));
   byId("many-more").textContent = results.length > MAX_ROWS
     ? `The first ${integer(MAX_ROWS)} are shown; the CSV has all ${integer(results.length)}.` : "";
 }
@@ -202,12 +203,12 @@ function distribution(results) {
   });
 }
 
-function row(place, text, { label, score, error, truncated }) {
+function row(place, text, { label, score, error, truncated }, isRegression) {
   const cut = truncated ? [" ", make("small", { class: "state wary" }, "text cut")] : [];
   const answer = error
     ? [make("td", { class: "bad" }, error.detail), make("td")]
     : [make("td", {}, make("bdi", {}, label), ...cut),
-      make("td", { class: "number" }, percent(score))];
+      make("td", { class: "number" }, written(score, isRegression))];
   return make("tr", {},
     make("td", { class: "number" }, integer(place + 1)),
     make("td", { class: "text", dir: "auto" }, text),
