@@ -1,0 +1,138 @@
+"""Heads: the architecture decides the task, the configuration what the numbers mean."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import (
+    SIZES,
+    TEXTS,
+    alone,
+    bert,
+    edit,
+    on_torch,
+    pipeline_rows,
+    request_for,
+    save,
+    seeded,
+    together,
+    word_tokenizer,
+)
+
+from app.engines.base import Activation, is_regression
+from app.engines.preparation import load, load_reference, prepare
+from app.errors import EngineError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bert(tmp_path_factory.mktemp("heads") / "bert")
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "task"),
+    [
+        ("ModernBertForTokenClassification", "ModernBertConfig", "token-classification"),
+        ("Qwen2ForTokenClassification", "Qwen2Config", "token-classification"),
+        ("BertForMaskedLM", "BertConfig", "fill-mask"),
+        ("Qwen2ForCausalLM", "Qwen2Config", "text-generation"),
+        ("BertForQuestionAnswering", "BertConfig", "question-answering"),
+        ("BertForMultipleChoice", "BertConfig", "multiple-choice"),
+        ("BertForNextSentencePrediction", "BertConfig", "next-sentence-prediction"),
+        ("BertModel", "BertConfig", "feature-extraction"),
+    ],
+)
+def test_a_folder_for_another_task_is_refused_with_its_name(
+    tmp_path: Path, model: str, config: str, task: str
+) -> None:
+    fields = SIZES | {"cls_token_id": 2, "sep_token_id": 3} if "Modern" in config else SIZES
+    fields = fields | {"bos_token_id": 2, "eos_token_id": 3}
+    save(tmp_path, seeded(model, config, **fields), word_tokenizer())
+    with pytest.raises(EngineError) as refused:
+        on_torch(tmp_path)
+    line = str(refused.value)
+    assert line.startswith(f"{tmp_path / 'config.json'}: architectures says {model}, which is for")
+    assert f" {task}, not for text-classification" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}},
+        {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
+    ],
+)
+def test_a_cross_encoder_is_refused_as_one_that_needs_pairs(
+    folder: Path, tmp_path: Path, field: dict[str, Any]
+) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    edit(tmp_path / "config.json", **field)
+    with pytest.raises(EngineError, match=r"cross-encoder, which is for text-ranking and needs"):
+        on_torch(tmp_path)
+
+
+def test_without_architectures_the_weights_decide(tmp_path: Path) -> None:
+    bert(tmp_path)
+    edit(tmp_path / "config.json", architectures=None)
+    assert on_torch(tmp_path).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+def test_an_adapter_for_another_task_is_refused(folder: Path, tmp_path: Path) -> None:
+    edit(tmp_path / "adapter_config.json", task_type="TOKEN_CLS")
+    with pytest.raises(EngineError, match="task_type is TOKEN_CLS, not SEQ_CLS"):
+        on_torch(folder, adapter=tmp_path)
+
+
+def test_sparse_attention_that_changes_for_good_is_refused(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    edit(tmp_path / "config.json", attention_type="block_sparse")
+    with pytest.raises(EngineError, match=r'attention_type block_sparse .* set "original_full"'):
+        on_torch(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "activation"),
+    [
+        ({"num_labels": 1, "problem_type": "regression"}, Activation.NONE),
+        ({"num_labels": 3, "problem_type": "regression"}, Activation.NONE),
+        ({"num_labels": 1}, Activation.SIGMOID),
+        ({"num_labels": 3, "problem_type": "multi_label_classification"}, Activation.SIGMOID),
+        ({"num_labels": 3, "problem_type": "single_label_classification"}, Activation.SOFTMAX),
+        ({"num_labels": 2, "function_to_apply": "none"}, Activation.SOFTMAX),
+    ],
+)
+def test_scores_are_what_transformers_pipeline_makes_of_the_logits(
+    tmp_path: Path, fields: dict[str, Any], activation: Activation
+) -> None:
+    engine = on_torch(bert(tmp_path, **fields))
+    expected = pipeline_rows(tmp_path, TEXTS, window=engine.max_tokens)
+    assert engine.activation is activation
+    np.testing.assert_allclose(alone(engine, TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(together(engine, TEXTS), expected, atol=1e-5)
+
+
+def test_a_regression_has_its_numbers_on_openvino_to_the_third_decimal(tmp_path: Path) -> None:
+    sizes = SIZES | {"num_labels": 2, "problem_type": "regression", "initializer_range": 0.1}
+    model = seeded("BertForSequenceClassification", "BertConfig", **sizes)
+    with torch.no_grad():
+        model.classifier.bias[:] = torch.tensor([40.0, -7.5])
+    folder = save(tmp_path / "model", model, word_tokenizer())
+    request = request_for(folder, engine="openvino")
+    engine = load(request, prepare=lambda given: prepare(given, load_reference))
+    assert is_regression(engine)
+    expected = pipeline_rows(folder, TEXTS, window=engine.max_tokens)
+    np.testing.assert_allclose(together(engine, TEXTS), expected, atol=5e-3)
+    np.testing.assert_allclose(alone(engine, TEXTS), expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("named", [{"0": "a", "2": "b", "5": "c"}, {"0": "a", "1": None, "2": "c"}])
+def test_labels_with_a_gap_are_refused(tmp_path: Path, named: dict[str, Any]) -> None:
+    bert(tmp_path)
+    edit(tmp_path / "config.json", id2label=named)
+    with pytest.raises(EngineError, match="id2label"):
+        on_torch(tmp_path)
