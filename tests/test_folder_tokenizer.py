@@ -24,8 +24,9 @@ from tiny import (
 )
 
 from app.engines.base import Encoded
-from app.engines.conversion import read
-from app.engines.preparation import folder_of, load, load_reference, prepare
+from app.engines.conversion import folder_of, read
+from app.engines.folder_tokenizer import IGNORED
+from app.engines.preparation import load, load_reference, prepare
 from app.engines.tokenizer import TextEncoder
 from app.errors import EngineError
 
@@ -162,8 +163,7 @@ def pieces(**fields: Any) -> bytes:
     return made.getvalue()
 
 
-CONTROL = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
-SENTENCEPIECE = {
+SENTENCEPIECE: dict[str, tuple[str, dict[str, Any]]] = {
     "XLMRoberta": ("sentencepiece.bpe.model", {}),
     "Camembert": ("sentencepiece.bpe.model", {}),
     "Albert": ("spiece.model", {"embedding_size": 16}),
@@ -239,3 +239,9 @@ def test_what_only_a_class_of_transformers_names_is_plain_text(tmp_path: Path) -
     engine = on_torch(folder)
     (item,) = engine.encode(["a [MASK] film"])
     assert max(item.token_ids) < SIZES["vocab_size"]
+
+
+def test_what_is_left_aside_is_documented_with_its_reason() -> None:
+    page = (Path(__file__).parents[1] / "docs/models.md").read_text(encoding="utf-8")
+    for field, reason in IGNORED.items():
+        assert f"| {field} | {reason} |" in page

@@ -1,11 +1,13 @@
 """Heads: the architecture decides the task, the configuration what the numbers mean."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import CrossEncoder
 from tiny import (
     SIZES,
     TEXTS,
@@ -58,20 +60,39 @@ def test_a_folder_for_another_task_is_refused_with_its_name(
     assert "\n" not in line
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}},
-        {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
-    ],
-)
+IDENTITY = "torch.nn.modules.linear.Identity"
+MARKS: dict[str, dict[str, Any]] = {
+    "config.json": {"sentence_transformers": {"activation_fn": IDENTITY}},
+    " config.json": {"sbert_ce_default_activation_function": IDENTITY},
+    "config_sentence_transformers.json": {"model_type": "CrossEncoder"},
+}
+
+
+@pytest.mark.parametrize("mark", MARKS)
 def test_a_cross_encoder_is_refused_as_one_that_needs_pairs(
-    folder: Path, tmp_path: Path, field: dict[str, Any]
+    folder: Path, tmp_path: Path, mark: str
 ) -> None:
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    edit(tmp_path / "config.json", **field)
-    with pytest.raises(EngineError, match=r"cross-encoder, which is for text-ranking and needs"):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    edit(tmp_path / mark.strip(), **MARKS[mark])
+    with pytest.raises(EngineError, match=rf"{mark.strip()}: .*, which is for text-ranking and"):
+        on_torch(tmp_path)
+
+
+def test_a_cross_encoder_is_known_by_its_card(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    card = tmp_path / "README.md"
+    card.write_text("---\ntags:\n- x\n---\n\npipeline_tag: text-ranking\n")
+    assert on_torch(tmp_path).labels
+    card.write_text("---\ntags:\n- x\npipeline_tag: text-ranking\n---\n\n# A model\n")
+    with pytest.raises(EngineError, match=r"README\.md: pipeline_tag: text-ranking marks"):
+        on_torch(tmp_path)
+
+
+def test_what_sentence_transformers_saves_as_a_cross_encoder_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    CrossEncoder(str(folder), device="cpu", local_files_only=True).save_pretrained(str(tmp_path))
+    with pytest.raises(EngineError, match="text-ranking"):
         on_torch(tmp_path)
 
 
@@ -88,8 +109,7 @@ def test_an_adapter_for_another_task_is_refused(folder: Path, tmp_path: Path) ->
 
 
 def test_sparse_attention_that_changes_for_good_is_refused(folder: Path, tmp_path: Path) -> None:
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     edit(tmp_path / "config.json", attention_type="block_sparse")
     with pytest.raises(EngineError, match=r'attention_type block_sparse .* set "original_full"'):
         on_torch(tmp_path)

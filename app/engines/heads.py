@@ -28,6 +28,7 @@ HEADS = {
 }
 # Where sentence-transformers notes how a cross-encoder's logits are read.
 CROSS_ENCODER_FIELDS = ("sentence_transformers", "sbert_ce_default_activation_function")
+CARD_TAG = "pipeline_tag: text-ranking"
 HEAD_ADAPTERS = ("SEQ_CLS", None)
 
 
@@ -54,17 +55,35 @@ def refuse_other_head(folder: Path, adapter: Path | None, known: Sequence[str]) 
             f" {_task(architectures[0])}, not for text-classification; serve a model whose head"
             " was trained to classify texts"
         )
-    for field in CROSS_ENCODER_FIELDS:
-        if field in config:
-            raise EngineError(
-                f"{file}: {field} marks a cross-encoder, which is for text-ranking and needs pairs"
-                " of texts; text-classification has one text and can't give it its pair"
-            )
+    if mark := _cross_encoder_mark(folder):
+        raise EngineError(
+            f"{folder}: {mark} marks a cross-encoder, which is for text-ranking and needs pairs"
+            " of texts; text-classification has one text and can't give it its pair"
+        )
     if config.get("attention_type") == "block_sparse":
         raise EngineError(
             f"{file}: attention_type block_sparse changes to full attention for good at the first"
             ' short text, so that answers depend on earlier ones; set "original_full"'
         )
+
+
+def _cross_encoder_mark(folder: Path) -> str | None:
+    """Return what says that a folder is a cross-encoder; None where nothing does.
+
+    sentence-transformers has written it in three places in turn, the last of them the model's card.
+    """
+    config = read_json(folder / "config.json")
+    for field in CROSS_ENCODER_FIELDS:
+        if field in config:
+            return f"config.json: {field}"
+    if read_json(folder / "config_sentence_transformers.json").get("model_type") == "CrossEncoder":
+        return "config_sentence_transformers.json: model_type"
+    card = folder / "README.md"
+    if card.is_file():
+        _, mark, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+        if mark and CARD_TAG in rest.partition("\n---")[0].splitlines():
+            return f"README.md: {CARD_TAG}"
+    return None
 
 
 def _brings_head(adapter: Path) -> bool:
