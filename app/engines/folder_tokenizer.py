@@ -95,9 +95,12 @@ def copy_backend(tokenizer: Any, folder: Path, *, rows: int) -> Tokenizer:
 
     """
     try:
-        written = json.loads(tokenizer.backend_tokenizer.to_str())
-        written["added_tokens"] = [t for t in written["added_tokens"] if t["id"] < rows]
-        return Tokenizer.from_str(json.dumps(written))
+        text = tokenizer.backend_tokenizer.to_str()
+        if any(index >= rows for index in tokenizer.backend_tokenizer.get_added_tokens_decoder()):
+            written = json.loads(text)  # a second or so for a large vocabulary
+            written["added_tokens"] = [t for t in written["added_tokens"] if t["id"] < rows]
+            text = json.dumps(written)
+        return Tokenizer.from_str(text)
     except Exception as failure:  # the library raises nothing narrower
         raise EngineError(
             f"{folder}: {type(tokenizer).__name__} can't be written as tokenizer.json: {failure}"
