@@ -24,7 +24,11 @@ CALIBRATION_NAME = "calibration.txt"
 BATCH = 8
 # Issue "OpenVINO engine": what a user may notice is a flipped label, not a third decimal.
 LEAST = {"labels_equal": 0.99, "cosine_min": 0.999}
-MOST = {"score_difference_max": 0.03, "batch_difference_max": 0.005}
+MOST = {
+    "score_difference_max": 0.03,
+    "batch_difference_max": 0.005,
+    "length_difference_max": 0.02,  # of vectors that aren't scaled to length 1
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +63,9 @@ def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> V
     """Run an engine on texts, in batches and each alone, and hold it against expected `answers`."""
     found = answers(engine, texts)
     alone = np.concatenate([_run(engine, [item]) for item in engine.encode(texts)])
-    # Numbers of a regression have a size of their own, and no label that wins.
-    unit = max(1.0, float(np.abs(expected).max())) if is_regression(engine) else 1.0
+    # Numbers of a regression, and vectors, have a size of their own.
+    is_free = is_regression(engine) or isinstance(engine, Embedder)
+    unit = max(1.0, float(np.abs(expected).max())) if is_free else 1.0
     figures = {"batch_difference_max": float(np.abs(found - alone).max()) / unit}
     if isinstance(engine, Classifier):
         if not is_regression(engine):
@@ -68,7 +73,10 @@ def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> V
             figures["labels_equal"] = float(equal.mean())
         figures["score_difference_max"] = float(np.abs(found - expected).max()) / unit
     else:
-        figures["cosine_min"] = float((found * expected).sum(axis=1).min())
+        lengths = np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1)
+        cosines = (found * expected).sum(axis=1) / (lengths[0] * lengths[1])
+        figures["cosine_min"] = float(cosines.min())
+        figures["length_difference_max"] = float(np.abs(lengths[0] / lengths[1] - 1).max())
     return Verdict(agrees=_is_close(figures), figures=figures)
 
 

@@ -87,9 +87,15 @@ def is_regression(engine: object) -> bool:
     return isinstance(engine, Activated) and engine.activation is Activation.NONE
 
 
+def unit(vectors: FloatArray) -> FloatArray:
+    """Return vectors, (…, dimensions), scaled to length 1."""
+    scaled: FloatArray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return scaled
+
+
 @runtime_checkable
 class Embedder(TextEngine, Protocol):
-    """Turns each text into a vector of length 1."""
+    """Turns each text into a vector, of length 1 where the model's own are."""
 
     dimensions: int
     passage_tokens: int  # that fit into the window beside the special ones

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import Activation, EngineRequest, OpenVinoOptions, Task
+from app.engines.base import Activation, EngineRequest, OpenVinoOptions
+from app.engines.modules import module_files
 from app.engines.processor import openvino_library
 from app.engines.tokenizer import Padding, TextRules
 from app.engines.torch import (
@@ -28,7 +29,7 @@ from app.engines.torch import (
 from app.errors import EngineError
 
 # Raise it when what is saved changes: folders of an older format are then left alone.
-FORMAT = 2
+FORMAT = 3
 # What has a say in the graph; their versions are part of the folder's name.
 LIBRARIES = ("openvino", "torch", "transformers", "peft", "tokenizers")
 # What transformers reads; a changed README makes no other model.
@@ -61,6 +62,7 @@ class Converted:
     labels: tuple[str, ...] = ()
     activation: Activation = Activation.NONE
     dimensions: int = 0
+    is_unit: bool = True  # vectors are scaled to length 1
 
     @property
     def graph(self) -> Path:
@@ -115,6 +117,7 @@ def _files(request: EngineRequest) -> Iterator[Path]:
     if request.folder is None or not request.folder.is_dir():
         raise EngineError("the OpenVINO engine needs a source that is a folder")
     yield from sorted(f for f in request.folder.iterdir() if f.suffix in READ_SUFFIXES)
+    yield from module_files(request.folder)
     if request.adapter is not None:
         # Beside them an adapter has its card, and perhaps a calibration set.
         yield from (f for name in ADAPTER_FILES if (f := request.adapter / name).is_file())
@@ -201,7 +204,8 @@ def _save(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted
     if isinstance(reference, TorchClassifier):
         converted = replace(converted, labels=reference.labels, activation=reference.activation)
     else:
-        converted = replace(converted, dimensions=reference.dimensions)
+        dimensions, is_unit = reference.dimensions, reference.is_unit
+        converted = replace(converted, dimensions=dimensions, is_unit=is_unit)
     said = asdict(converted)
     del said["folder"]
     said["files"] = {name: _fingerprint(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
@@ -210,7 +214,7 @@ def _save(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted
 
 
 def _graph(openvino: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
-    """Trace the model: token ids, mask, perhaps types in, logits or summed token vectors out.
+    """Trace the model: token ids, mask, perhaps types in, logits or vectors out.
 
     Softmax and scaling to length 1 stay outside, in float32: in bfloat16 probabilities would no
     longer sum to 1.
@@ -221,14 +225,13 @@ def _graph(openvino: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
     # A model that can't be given padding may not be given a second row either.
     texts = EXAMPLES[:1] if encoder.rules.padding is Padding.NONE else EXAMPLES
     example = encoder.pad(encoder.encode(texts))
-    task = Task.CLASSIFICATION if isinstance(reference, TorchClassifier) else Task.EMBEDDING
     with warnings.catch_warnings():
         # OpenVINO traces with torch.jit, which torch deprecates; the graph is held against torch
         # afterwards, so that what the tracer warns of would show.
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return openvino.convert_model(
-            _traceable(torch, reference.module, task, encoder.rules),
+            _traceable(torch, reference),
             example_input={name: torch.from_numpy(array) for name, array in example.items()},
         )
 
@@ -250,14 +253,17 @@ def _halve_embeddings(openvino: Any, graph: Any) -> None:
         node.input(0).replace_source_output(row.output(0))
 
 
-def _traceable(torch: Any, model: Any, task: Task, rules: TextRules) -> Any:
+def _traceable(torch: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
     """Wrap a model so that it takes two tensors, or three with token types, and gives one."""
+    model, rules = reference.module, reference.encoder.rules
+    head = reference.head if isinstance(reference, TorchEmbedder) else None
     accepted = inspect.signature(model.forward).parameters
 
     class Traceable(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            self.head = head
 
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
             if rules.takes_types and token_type_ids is None:
@@ -267,8 +273,8 @@ def _traceable(torch: Any, model: Any, task: Task, rules: TextRules) -> Any:
             if "use_cache" in accepted:
                 given["use_cache"] = False
             answer = self.model(input_ids=input_ids, **given)
-            if task is Task.CLASSIFICATION:
+            if self.head is None:
                 return answer.logits
-            return (answer.last_hidden_state * attention_mask.unsqueeze(-1)).sum(1)
+            return self.head(answer.last_hidden_state, attention_mask)
 
     return Traceable()

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from app.engines.modules import lowers_case
 from app.engines.tokenizer import Padding, TextEncoder, TextRules, read_json
 from app.engines.window import runnable_window
 from app.errors import EngineError
@@ -130,6 +131,7 @@ def make_encoder(
         window = runnable_window(model, TextEncoder(backend, rules))
         rules = dataclasses.replace(rules, window=window)
         _refuse_other_encoding(folder, tokenizer, TextEncoder(backend, rules))
+        rules = dataclasses.replace(rules, lowers_case=lowers_case(folder))
         return TextEncoder(backend, rules, limit=limit)
     except EngineError as failure:
         named = str(failure).startswith(str(folder))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from app.engines.base import Activation, Encoded, EngineRequest, FloatArray, Task
+from app.engines.base import Activation, Encoded, EngineRequest, FloatArray, Task, unit
 from app.engines.conversion import Converted
 from app.engines.processor import Lanes, Processor, release_memory
 from app.engines.scores import scores
@@ -88,11 +88,12 @@ class OpenVinoClassifier(_OpenVinoText):
 
 
 class OpenVinoEmbedder(_OpenVinoText):
-    """A mean-pooled encoder, as the sentence-transformers models are used."""
+    """An encoder and the modules behind it, as sentence-transformers models are used."""
 
     def __init__(self, encoder: TextEncoder, lanes: Lanes, converted: Converted) -> None:
         super().__init__(encoder, lanes)
         self.dimensions = converted.dimensions
+        self._is_unit = converted.is_unit
         self.passage_tokens = encoder.passage_tokens
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
@@ -100,11 +101,9 @@ class OpenVinoEmbedder(_OpenVinoText):
         return self._encoder.offsets(text)
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return unit vectors, (batch, dimensions) float32."""
-        # A sum and a mean have the same direction.
-        sums = self._run(batch, self.dimensions)
-        units: FloatArray = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-        return units
+        """Return vectors, (batch, dimensions) float32; of length 1 if the model's own are."""
+        vectors = self._run(batch, self.dimensions)
+        return unit(vectors) if self._is_unit else vectors
 
 
 def open_engine(

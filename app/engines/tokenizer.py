@@ -44,6 +44,7 @@ class TextRules:
     takes_types: bool = False  # the model is given token types
     has_types: bool = False  # and some of them aren't 0
     splits_special_tokens: bool = False  # "[SEP]" in a text is text
+    lowers_case: bool = False  # before anything else, as sentence_bert_config.json may say
 
 
 class TextEncoder:
@@ -90,8 +91,11 @@ class TextEncoder:
                 is_truncated=bool(e.overflowing),
                 type_ids=e.type_ids if self.rules.has_types else (),
             )
-            for e in self._tokenizer.encode_batch(list(texts))
+            for e in self._tokenizer.encode_batch(self._prepared(texts))
         ]
+
+    def _prepared(self, texts: Sequence[str]) -> list[str]:
+        return [text.lower() for text in texts] if self.rules.lowers_case else list(texts)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the place of each token in a text of any length, in characters and in order."""

@@ -7,6 +7,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from app.engines.base import Encoded, Engine, EngineRequest, FloatArray, Task
 from app.engines.folder_tokenizer import make_encoder
 from app.engines.heads import activation_of, labels_of, refuse_other_head
 from app.engines.inputs import inputs_of
+from app.engines.modules import Step, read_modules
 from app.engines.padding import MOST, PROBES, choose_padding
+from app.engines.pooling import ends_in_unit_length, make_head
 from app.engines.scores import scores
 from app.engines.tokenizer import Padding, TextEncoder, read_json
 from app.errors import EngineError, UnsafeModelError
@@ -220,11 +223,27 @@ class TorchClassifier(_TorchText):
 
 
 class TorchEmbedder(_TorchText):
-    """A mean-pooled encoder, as the sentence-transformers models are used."""
+    """An encoder and the modules behind it, as sentence-transformers models are used.
 
-    def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
+    Args:
+        encoder, torch, model, device: as of a classifier.
+        steps: what follows the model, of `read_modules`.
+
+    """
+
+    def __init__(  # as a classifier, and the steps
+        self,
+        encoder: TextEncoder,
+        *,
+        torch: Any,
+        model: Any,
+        device: str,
+        steps: Sequence[Step],
+    ) -> None:
         super().__init__(encoder, torch=torch, model=model, device=device)
-        self.dimensions = int(model.config.hidden_size)
+        self.head = make_head(torch, steps, width=int(model.config.hidden_size)).to(device)
+        self.is_unit = ends_in_unit_length(steps)
+        self.dimensions = int(self.head.dimensions)
         self.passage_tokens = encoder.passage_tokens
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
@@ -232,7 +251,7 @@ class TorchEmbedder(_TorchText):
         return self.encoder.offsets(text)
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return unit vectors, (batch, dimensions) float32."""
+        """Return vectors, (batch, dimensions) float32; of length 1 if the model's own are."""
         return self._each(batch, self._embed)
 
     def _rows(self, batch: Sequence[Encoded]) -> FloatArray:
@@ -242,10 +261,10 @@ class TorchEmbedder(_TorchText):
         inputs = self._inputs(batch)
         with self._torch.inference_mode():
             hidden = self._model(**inputs).last_hidden_state.float()
-            mask = inputs["attention_mask"].unsqueeze(-1).float()
-            mean = (hidden * mask).sum(1) / mask.sum(1)
-            unit = self._torch.nn.functional.normalize(mean, dim=-1)
-            return np.asarray(unit.cpu().numpy(), dtype=np.float32)
+            vectors = self.head(hidden, inputs["attention_mask"])
+            if self.is_unit:
+                vectors = self._torch.nn.functional.normalize(vectors, dim=-1)
+            return np.asarray(vectors.cpu().numpy(), dtype=np.float32)
 
 
 def _label_config(request: EngineRequest) -> dict[str, Any]:
@@ -278,9 +297,11 @@ def load(request: EngineRequest) -> Engine:
     dtype = _choose_dtype(torch, device)
     try:
         _refuse_remote_code(request.folder, transformers)
-        kind: type[TorchClassifier | TorchEmbedder] = TorchEmbedder
+        kind: Callable[..., TorchClassifier | TorchEmbedder]
         auto, config = transformers.AutoModel, {}
-        if request.task is Task.CLASSIFICATION:
+        if request.task is Task.EMBEDDING:
+            kind = partial(TorchEmbedder, steps=read_modules(request.folder))
+        else:
             refuse_other_head(request.folder, request.adapter, _classifiers(transformers))
             kind, config = TorchClassifier, _label_config(request)
             auto = transformers.AutoModelForSequenceClassification

@@ -13,7 +13,7 @@ from app.db.job_leases import JobLeases
 from app.db.job_values import Item, ItemOutcome, ItemState, Job
 from app.db.passages import NewPassage, PassageRepository
 from app.db.session import Database
-from app.engines.base import FloatArray
+from app.engines.base import FloatArray, unit
 from app.errors import EngineError, ServiceError
 from app.jobs.policy import LeaseLostError
 from app.services.chunks import Span
@@ -192,7 +192,7 @@ def _store(
             if isinstance(row, ServiceError):
                 failures[document] = row.code
             else:
-                new = NewPassage(start=span.start, end=span.end, vector=row)
+                new = NewPassage(start=span.start, end=span.end, vector=unit(row))
                 passages[document].append(new)
     good = [(batch.sources[key], passages[key]) for key in passages if key not in failures]
     stored = PassageRepository(session).replace_many(good, space)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from time import perf_counter
 
 from app.batching.deadline import Deadline
+from app.engines.base import unit
 from app.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
 from app.observability.metrics import Metrics
 from app.services.embeddings import Embeddings, EmbeddingService
@@ -53,7 +54,7 @@ class SearchService:
         """
         made = await self._embed(query, model_name, deadline)
         asked = Query(
-            vector=made.vectors[0],
+            vector=unit(made.vectors[0]),  # the index compares by cosine
             space=made.space,
             collection=scope.seen,
             filter=filter,
