@@ -1,7 +1,7 @@
 """The `app doctor` command: what is there, what is missing, what to do about it."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,17 +12,22 @@ if TYPE_CHECKING:
     from app.doctor.finding import Finding
 
 EXIT_FAILED = 1
+LOAD_TIMEOUT_S = 60.0
+LoadTimeout = Annotated[
+    float,
+    typer.Option(min=0, help="Seconds for which each model is tried to load; 0: none is tried."),
+]
 MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 
 
-def doctor(*, as_json: Json = False) -> None:
+def doctor(*, load_timeout: LoadTimeout = LOAD_TIMEOUT_S, as_json: Json = False) -> None:
     """Look at Python, memory, disk, port, models, SQL, Redis, clocks and settings.
 
     Ends with 1 when something keeps the service from working.
     """
     keep_log_quiet()  # findings say it all
     found = []
-    for finding in _look():
+    for finding in _look(load_timeout):
         found.append(finding)
         if as_json:
             show_json(finding.as_dict())
@@ -36,7 +41,7 @@ def doctor(*, as_json: Json = False) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _look() -> "Iterator[Finding]":
+def _look(load_timeout_s: float) -> "Iterator[Finding]":
     from app.api.callers import parse_networks
     from app.doctor import machine, parts, settings
     from app.doctor.finding import bad
@@ -51,7 +56,7 @@ def _look() -> "Iterator[Finding]":
         yield bad("settings", str(failure), "docs/settings.md has every setting and its values.")
         return
     yield from machine.look(read)
-    yield from parts.look(read)
+    yield from parts.look(read, load_timeout_s=load_timeout_s)
     yield from settings.look(read)
 
 

@@ -1,0 +1,106 @@
+"""Tries to load a model in a process of its own: what crashes or hangs there ends no report."""
+
+import dataclasses
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from app.doctor.finding import Finding, bad, doubtful, good
+from app.engines.baked import is_baked
+from app.engines.base import EngineRequest, Task
+from app.engines.conversion import folder_of, options_of
+from app.engines.loader import load_engine
+from app.engines.preparation import find
+from app.engines.processor import Processor
+from app.engines.refused import raise_remembered
+from app.errors import StartupError
+from app.models.bake import ENGINES
+from app.models.catalog import ModelSpec, read_catalog
+from app.models.loading import warm
+from app.runtime.parts import make_loader
+from app.settings import load_settings
+
+MEND = "Mend its entry, or what it names; docs/models.md has the fields."
+TORCH, OPENVINO = "torch", "openvino"
+UNCONVERTED = ", on torch; the first start will convert it"
+
+
+def try_model(spec: ModelSpec, *, timeout_s: float) -> Finding:
+    """Load a model of the catalogue as a start would, but convert nothing; write nothing."""
+    place = f"model {spec.name}"
+    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
+    command = [sys.executable, "-P", "-c", program, spec.name]
+    try:
+        child = subprocess.run(  # noqa: S603  # our own module
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        said = f"not loaded within {timeout_s:g} s"
+        return doubtful(place, said, "Wait longer with --load-timeout, or see what holds it up.")
+    try:
+        told: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])  # libraries print above
+    except (ValueError, LookupError):
+        return bad(place, f"the process that loaded it ended with {child.returncode}", MEND)
+    if "failure" in told:
+        return bad(place, told["failure"], MEND)
+    return good(place, told["loaded"])
+
+
+def main() -> None:
+    """Load the model that the command line names; print how that went as JSON, and end."""
+    logging.getLogger("app").addHandler(logging.NullHandler())  # the report has what is to be said
+    try:
+        told = {"loaded": _load(sys.argv[1])}
+    except StartupError as failure:
+        told = {"failure": failure.line}
+    except Exception as failure:  # noqa: BLE001  # as the registry says of what libraries raise
+        told = {"failure": StartupError(f"{type(failure).__name__}: {failure}").line}
+    print(json.dumps(told), flush=True)  # noqa: T201
+    os._exit(0)  # without waiting for threads of engines
+
+
+def _load(name: str) -> str:
+    """Load and warm the model; return what was loaded."""
+    settings = load_settings()
+    catalog = read_catalog(settings.models_file)
+    spec = catalog.get(name)
+    if spec is None:
+        raise StartupError("the catalogue has changed meanwhile")
+    began_s = time.monotonic()
+    request, version = make_loader(settings, catalog).request(spec)
+    is_converted = not _would_convert(request)
+    engine = load_engine(request if is_converted else dataclasses.replace(request, engine=TORCH))
+    warm(engine)
+    seconds = time.monotonic() - began_s
+    note = "" if is_converted else UNCONVERTED
+    source = f"{spec.source}, " if spec.source else ""
+    return f"{source}version {version}, {engine.kind}, loaded in {seconds:.1f} s{note}"
+
+
+def _would_convert(request: EngineRequest) -> bool:
+    """Tell whether a start would convert this model first, which takes most of a minute.
+
+    Raises:
+        ConversionError: OpenVINO is asked for by name, and the last conversion failed.
+
+    """
+    folder = request.folder
+    if request.task is Task.CHAT or request.engine not in ENGINES or is_baked(folder):
+        return False
+    if folder is None or not folder.is_dir():
+        return False  # the engine says so
+    if find(request, folder_of(request), Processor(options_of(request))):
+        return False
+    if request.engine == OPENVINO:
+        raise_remembered(request)
+    return True
