@@ -4,16 +4,19 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from serving import make_app, running, serving
 
 from app.api.dialects import NdjsonDialect
 from app.api.streams import StreamResponse
 from app.batching.deadline import Deadline
-from app.engines.base import Message
+from app.engines.base import ChatEngine, GenerationOptions, Message
+from app.engines.chain import ChatChain
 from app.errors import ModelNotFoundError
 from app.services.streaming import ChatService, Conversation, Ended
 
@@ -93,6 +96,24 @@ async def test_the_catalogues_system_prompt_is_for_those_without_one(tmp_path: P
         mine = (await client.post("/chat", json={"messages": own})).json()
     assert theirs["usage"]["prompt_tokens"] == 4
     assert mine["usage"]["prompt_tokens"] == 2
+
+
+async def test_the_catalogues_temperature_is_for_requests_without_one() -> None:
+    class Told:
+        """A chat engine that notes the options it is asked for."""
+
+        chat_model: Any = RunnableLambda(lambda _: AIMessage("x"))
+
+        def arguments(self, options: GenerationOptions) -> dict[str, Any]:
+            told.append(options.temperature)
+            return {}
+
+    told: list[float | None] = []
+    chain = ChatChain(cast("ChatEngine", Told()), system_prompt=None, temperature=0.2)
+    for given in (None, 0.0, 1.5):
+        chain.runnable([], GenerationOptions(temperature=given))
+    ChatChain(cast("ChatEngine", Told()), system_prompt=None).runnable([], GenerationOptions())
+    assert told == [0.2, 0.0, 1.5, None]
 
 
 async def test_a_stream_is_one_object_a_line_and_the_last_says_how_it_ended(

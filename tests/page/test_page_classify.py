@@ -7,7 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 from playwright.sync_api import Download, Page, expect
-from process import Service
+from process import Service, service
+from test_cells import FORMULAS, PLAIN
 
 from app.models.schemas import MAX_BATCH_TEXTS, MAX_TEXT_CHARS
 
@@ -301,3 +302,101 @@ def test_the_page_knows_the_services_bounds(visiting: Any) -> None:
     }
     assert f"MAX_CHARS = {MAX_TEXT_CHARS};" in code["models"]
     assert f"MAX_TEXTS = {MAX_BATCH_TEXTS};" in code["many"]
+
+
+# Edges: blank lines, formulas and numbers, texts that are cut, no answer yet
+
+LONG = "long " * 150  # characters, of which the fake model's window takes 512
+BOUNDS = """
+[[models]]
+name = "short"
+engine = "fake"
+default = true
+limits = { max_chars = 10 }
+
+[[models]]
+name = "long"
+engine = "fake"
+limits = { max_chars = 5000 }
+"""
+
+
+def classify(page: Page, count: int) -> None:
+    page.get_by_role("button", name=f"Classify {count} text").click()
+    expect(page.locator("#many-said")).to_contain_text("classified")
+
+
+def downloaded(page: Page, folder: Path) -> list[dict[str, str]]:
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Download CSV").click()
+    return read_csv(downloading.value, folder)
+
+
+def test_a_blank_line_has_its_row_in_the_table_and_the_csv(visiting: Any, tmp_path: Path) -> None:
+    page = visiting().page
+    page.get_by_label("Many texts").fill("good\n\n  \nbad\n")
+    classify(page, 4)
+    assert [row[1].strip() for row in rows(page)] == ["good", "", "", "bad"]
+    assert [row[2] for row in rows(page)][1:3] == ["The text is empty."] * 2
+    errors = [line["error"] for line in downloaded(page, tmp_path)]
+    assert errors == ["", "text_empty", "text_empty", ""]
+
+
+def test_a_blank_line_of_a_table_has_its_row_too(visiting: Any) -> None:
+    page = visiting().page
+    drop(page, "#many", "reviews.csv", b"\nid,text\n1,good\n\n2,bad\n")
+    classify(page, 3)
+    assert [row[1] for row in rows(page)] == ["good", "", "bad"]
+
+
+def test_what_a_spreadsheet_would_run_is_disarmed_and_columns_of_numbers_stay(
+    visiting: Any, tmp_path: Path
+) -> None:
+    page = visiting().page
+    # A field of a page has line feeds for all ends of lines.
+    formulas = [cell.replace("\r", "\n") for cell in FORMULAS]
+    cells = [*formulas, *PLAIN]
+    quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells]
+    lines = [f"{cell},{-0.5 * n},{'-1' if n else '-1+cmd'}\n" for n, cell in enumerate(quoted)]
+    drop(page, "#many", "changes.csv", ("text,change,mixed\n" + "".join(lines)).encode())
+    classify(page, len(cells))
+    found = downloaded(page, tmp_path)
+    assert [line["text"] for line in found] == [f"'{cell}" for cell in formulas] + PLAIN
+    assert [float(line["change"]) for line in found] == [-0.5 * n for n in range(len(cells))]
+    assert {line["mixed"] for line in found} == {"'-1+cmd", "'-1"}
+
+
+def test_a_text_that_was_cut_says_so_in_words(visiting: Any) -> None:
+    page = visiting().page
+    page.get_by_label("One text").fill(LONG)
+    expect(page.locator("#classify-cut")).to_have_text(
+        "Only the beginning was read: the text is longer than the model's window"
+    )
+    page.get_by_label("Many texts").fill(f"short\n{LONG}")
+    classify(page, 2)
+    expect(page.locator("#many-said")).to_contain_text("of 1 only the beginning was read")
+    assert ["text cut" in row[2] for row in rows(page)] == [False, True]
+    page.get_by_label("One text").fill("short")
+    expect(page.locator("#classify-cut")).to_be_empty()
+
+
+def test_an_empty_tab_shows_no_winner(visiting: Any) -> None:
+    page = visiting().page
+    labels = page.locator("#classify-bars .label")
+    expect(labels).to_have_count(3)
+    weight = "label => getComputedStyle(label).fontWeight"
+    assert labels.nth(0).evaluate(weight) == labels.nth(1).evaluate(weight)
+    page.get_by_label("One text").fill("good")
+    expect(page.locator("#classify-said")).not_to_be_empty()
+    assert labels.nth(0).evaluate(weight) != labels.nth(1).evaluate(weight)
+
+
+def test_the_longest_text_is_that_of_the_chosen_model(visiting: Any, tmp_path: Path) -> None:
+    with service(tmp_path, BOUNDS) as running:
+        running.wait_ready()
+        page = visiting(running.url).page
+        page.get_by_label("One text").fill("x" * 11)
+        expect(page.locator("#classify-count")).to_have_text("11 of 10 characters")
+        page.locator("#classify-model").select_option("long")
+        expect(page.locator("#classify-count")).to_have_text("11 of 5,000 characters")
+        expect(page.locator("#classify-said")).not_to_be_empty()
