@@ -26,7 +26,7 @@ from app.settings import load_settings
 
 MEND = "Mend its entry, or what it names; docs/models.md has the fields."
 TORCH, OPENVINO = "torch", "openvino"
-UNCONVERTED = ", on torch; the first start will convert it"
+UNCONVERTED = "; the first start will convert it"
 
 
 def try_model(spec: ModelSpec, *, timeout_s: float) -> Finding:
