@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,3 +119,29 @@ def test_auto_is_json_where_no_terminal_is(monkeypatch: pytest.MonkeyPatch) -> N
         logging.getLogger("x").info("too quiet")
         logging.getLogger("x").warning("loud")
     assert [line["event"] for line in lines(stream)] == ["loud"]
+
+
+def test_a_library_s_warning_is_a_line_like_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    with captured(monkeypatch) as stream, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("first line\nsecond line", FutureWarning, stacklevel=1)
+    (line,) = lines(stream)
+    assert (line["level"], line["event"]) == ("WARNING", "library_warning")
+    assert (line["category"], line["warning"]) == ("FutureWarning", "first line\nsecond line")
+    assert line["place"].startswith(f"{__file__}:")
+
+
+@pytest.mark.parametrize("log_inputs", [False, True])
+def test_a_warning_inside_a_request_may_quote_a_text_and_is_withheld(
+    monkeypatch: pytest.MonkeyPatch, *, log_inputs: bool
+) -> None:
+    token = request_id.set("my-id")
+    try:
+        with captured(monkeypatch, log_inputs=log_inputs) as stream, warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(SECRET, UserWarning, stacklevel=1)
+    finally:
+        request_id.reset(token)
+    (line,) = lines(stream)
+    assert line["category"] == "UserWarning"
+    assert (SECRET in stream.getvalue()) is log_inputs

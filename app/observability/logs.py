@@ -4,8 +4,10 @@ import logging
 import logging.config
 import sys
 import traceback
+import warnings
 from contextvars import ContextVar
 from types import TracebackType
+from typing import TextIO
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
@@ -17,6 +19,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 # Set in threads that run users' texts.
 is_private: ContextVar[bool] = ContextVar("is_private", default=False)
+
+log = logging.getLogger(__name__)
 
 # Attributes of records that say nothing to a reader; color_message is uvicorn's second copy.
 HIDDEN_ATTRS = [*RESERVED_ATTRS, "color_message"]
@@ -77,7 +81,7 @@ class _Console(_PrivateTracebacks):
 
 
 def configure(*, log_format: str, level: str, log_inputs: bool) -> None:
-    """Send every logger of the process to standard error in one shape.
+    """Send every logger of the process, and Python's warnings, to standard error in one shape.
 
     Args:
         log_format: "json", "console", or "auto": console on a terminal.
@@ -118,3 +122,20 @@ def configure(*, log_format: str, level: str, log_inputs: bool) -> None:
             },
         }
     )
+
+    def show_warning(  # the signature is Python's
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,  # noqa: ARG001
+        line: str | None = None,  # noqa: ARG001
+    ) -> None:
+        told = {"category": category.__name__, "place": f"{filename}:{lineno}"}
+        if log_inputs or not (request_id.get() or is_private.get()):
+            told["warning"] = str(message)
+        log.warning("library_warning", extra=told)
+
+    # Libraries silence theirs with filters that all threads share, so that one may come through
+    # while another thread imports; as plain text it would break whoever reads lines of JSON.
+    warnings.showwarning = show_warning
