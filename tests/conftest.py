@@ -2,15 +2,17 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from databases import migrate, place_tables
 from groups import ByModule
+from httpx2 import AsyncClient
 from hypothesis import settings
 from servers import Postgres, Valkey, some_postgres, some_valkey
+from serving import serving
 
 # The same examples in each run, so that a run's colour hangs on the code and not on a seed;
 # `make fuzz` takes fresh ones, and pinned examples (`@example`) are in both.
@@ -26,9 +28,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
     return ByModule(config, log)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
+    """Give a client of one app a module, on a fake classifier, for tests that change nothing there.
+
+    A module with other models has a fixture of this name of its own.
+    """
+    async with serving(tmp_path_factory.mktemp("app")) as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
+from httpx2 import AsyncClient
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from serving import make_app, running, serving
@@ -52,6 +53,12 @@ fake = { fail_after = 0 }
 Lines = list[dict[str, Any]]
 
 
+@pytest.fixture(scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
+    async with serving(tmp_path_factory.mktemp("app"), CHAT) as client:
+        yield client
+
+
 def lines_of(text: str) -> Lines:
     assert text.endswith("\n")
     return [json.loads(line) for line in text.split("\n") if line]
@@ -62,9 +69,8 @@ def metric(app: FastAPI, name: str, **labels: str) -> float:
     return registry.get_sample_value(f"mlapi_{name}", labels) or 0.0
 
 
-async def test_a_question_is_answered_whole(tmp_path: Path) -> None:
-    async with serving(tmp_path, CHAT) as client:
-        answer = await client.post("/chat", json={"query": "hello big  world"})
+async def test_a_question_is_answered_whole(client: AsyncClient) -> None:
+    answer = await client.post("/chat", json={"query": "hello big  world"})
     assert answer.status_code == 200
     assert answer.json() == {
         "answer": "hello big world",
@@ -74,7 +80,7 @@ async def test_a_question_is_answered_whole(tmp_path: Path) -> None:
     }
 
 
-async def test_a_conversation_is_answered_by_the_model_that_it_names(tmp_path: Path) -> None:
+async def test_a_conversation_is_answered_by_the_model_that_it_names(client: AsyncClient) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "one"},
@@ -82,8 +88,7 @@ async def test_a_conversation_is_answered_by_the_model_that_it_names(tmp_path: P
         {"role": "user", "content": "two three four"},
     ]
     body = {"messages": messages, "model_name": "slow", "max_tokens": 2, "stop": ["x"], "seed": 1}
-    async with serving(tmp_path, CHAT) as client:
-        answer = (await client.post("/chat", json=body)).json()
+    answer = (await client.post("/chat", json=body)).json()
     assert (answer["answer"], answer["finish_reason"]) == ("two three", "length")
     assert answer["usage"]["prompt_tokens"] == 7
 
@@ -117,10 +122,9 @@ async def test_the_catalogues_temperature_is_for_requests_without_one() -> None:
 
 
 async def test_a_stream_is_one_object_a_line_and_the_last_says_how_it_ended(
-    tmp_path: Path,
+    client: AsyncClient,
 ) -> None:
-    async with serving(tmp_path, CHAT) as client:
-        answer = await client.post("/chat/stream", json={"query": 'say "so"\nnow'})
+    answer = await client.post("/chat/stream", json={"query": 'say "so"\nnow'})
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -133,11 +137,12 @@ async def test_a_stream_is_one_object_a_line_and_the_last_says_how_it_ended(
     assert last == {"token": "", "done": True, "finish_reason": "stop", "usage": usage}
 
 
-async def test_who_accepts_event_streams_gets_the_same_objects_as_events(tmp_path: Path) -> None:
-    async with serving(tmp_path, CHAT) as client:
-        answer = await client.post(
-            "/chat/stream", json={"query": "a b"}, headers={"Accept": "text/event-stream"}
-        )
+async def test_who_accepts_event_streams_gets_the_same_objects_as_events(
+    client: AsyncClient,
+) -> None:
+    answer = await client.post(
+        "/chat/stream", json={"query": "a b"}, headers={"Accept": "text/event-stream"}
+    )
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = answer.text.split("\n\n")
     assert events.pop() == ""
@@ -147,13 +152,12 @@ async def test_who_accepts_event_streams_gets_the_same_objects_as_events(tmp_pat
     assert objects[-1]["done"] is True
 
 
-async def test_an_error_in_mid_stream_is_a_typed_last_line(tmp_path: Path) -> None:
-    async with serving(tmp_path, CHAT) as client:
-        answer = await client.post(
-            "/chat/stream",
-            json={"query": "a b c d", "model_name": "broken"},
-            headers={"X-Request-ID": "mine"},
-        )
+async def test_an_error_in_mid_stream_is_a_typed_last_line(client: AsyncClient) -> None:
+    answer = await client.post(
+        "/chat/stream",
+        json={"query": "a b c d", "model_name": "broken"},
+        headers={"X-Request-ID": "mine"},
+    )
     assert answer.status_code == 200
     *tokens, last = lines_of(answer.text)
     assert tokens == [{"token": "a"}, {"token": " b"}]
@@ -176,10 +180,9 @@ async def test_an_error_in_mid_stream_is_a_typed_last_line(tmp_path: Path) -> No
     ],
 )
 async def test_an_error_before_the_first_token_has_its_own_status(
-    tmp_path: Path, path: str, body: dict[str, Any], status: int, code: str
+    client: AsyncClient, path: str, body: dict[str, Any], status: int, code: str
 ) -> None:
-    async with serving(tmp_path, CHAT) as client:
-        answer = await client.post(path, json=body)
+    answer = await client.post(path, json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
 
@@ -231,19 +234,19 @@ USER = {"role": "user", "content": "a"}
         {"query": "a", "colour": "red"},
     ],
 )
-async def test_what_is_no_conversation_is_refused(tmp_path: Path, body: dict[str, Any]) -> None:
-    async with serving(tmp_path, CHAT) as client:
-        for path in ("/chat", "/chat/stream"):
-            answer = await client.post(path, json=body)
-            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+async def test_what_is_no_conversation_is_refused(
+    client: AsyncClient, body: dict[str, Any]
+) -> None:
+    for path in ("/chat", "/chat/stream"):
+        answer = await client.post(path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
-async def test_a_passed_deadline_is_504_whole_and_a_last_line_streamed(tmp_path: Path) -> None:
+async def test_a_passed_deadline_is_504_whole_and_a_last_line_streamed(client: AsyncClient) -> None:
     body = {"query": "w " * 50, "model_name": "slow"}
     headers = {"X-Request-Timeout-Ms": "150"}
-    async with serving(tmp_path, CHAT) as client:
-        whole = await client.post("/chat", json=body, headers=headers)
-        streamed = await client.post("/chat/stream", json=body, headers=headers)
+    whole = await client.post("/chat", json=body, headers=headers)
+    streamed = await client.post("/chat/stream", json=body, headers=headers)
     assert (whole.status_code, whole.json()["code"]) == (504, "deadline_exceeded")
     assert lines_of(streamed.text)[-1]["error"]["code"] == "deadline_exceeded"
 
@@ -333,14 +336,13 @@ async def test_each_piece_holds_whole_lines_and_all_that_had_come(tmp_path: Path
 
 
 async def test_the_log_says_what_was_generated_and_nothing_of_the_text(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    async with serving(tmp_path, CHAT) as client:
-        await client.post(
-            "/chat/stream", json={"query": "secret words"}, headers={"X-Request-ID": "abc"}
-        )
-        await client.post("/chat", json={"query": "secret words", "model_name": "broken"})
+    await client.post(
+        "/chat/stream", json={"query": "secret words"}, headers={"X-Request-ID": "abc"}
+    )
+    await client.post("/chat", json={"query": "secret words", "model_name": "broken"})
     done = next(r for r in caplog.records if r.message == "generation_done")
     fields = vars(done)
     assert (fields["model"], fields["end"]) == ("echo", "stop")
@@ -373,8 +375,7 @@ def models(response: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {model["name"]: model for model in response}
 
 
-async def test_models_lists_chat_models_with_their_engine(tmp_path: Path) -> None:
-    async with serving(tmp_path, CHAT) as client:
-        listed = models((await client.get("/models")).json()["models"])
+async def test_models_lists_chat_models_with_their_engine(client: AsyncClient) -> None:
+    listed = models((await client.get("/models")).json()["models"])
     assert (listed["echo"]["task"], listed["echo"]["engine"]) == ("chat", "fake")
     assert listed["echo"]["default"] is True

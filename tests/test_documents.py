@@ -137,15 +137,13 @@ async def test_pages_follow_each_other_newest_first(tmp_path: Path, database_url
 @pytest.mark.parametrize(
     "asked", [{"cursor": ""}, {"cursor": "x"}, {"cursor": "0"}, {"cursor": "9" * 19}]
 )
-async def test_another_text_is_no_cursor(tmp_path: Path, asked: dict[str, str]) -> None:
-    async with serving(tmp_path) as client:
-        refused(await client.get("/documents", params=asked), "query", "cursor")
+async def test_another_text_is_no_cursor(client: AsyncClient, asked: dict[str, str]) -> None:
+    refused(await client.get("/documents", params=asked), "query", "cursor")
 
 
 @pytest.mark.parametrize("limit", [0, 101])
-async def test_a_page_has_one_to_a_hundred_documents(tmp_path: Path, limit: int) -> None:
-    async with serving(tmp_path) as client:
-        refused(await client.get("/documents", params={"limit": limit}), "query", "limit")
+async def test_a_page_has_one_to_a_hundred_documents(client: AsyncClient, limit: int) -> None:
+    refused(await client.get("/documents", params={"limit": limit}), "query", "limit")
 
 
 async def test_a_document_that_is_deleted_is_gone(tmp_path: Path, database_url: str) -> None:
@@ -187,21 +185,19 @@ BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 
 @pytest.mark.parametrize(("changes", "where"), BAD)
 async def test_what_cannot_be_stored_is_422_and_says_where(
-    tmp_path: Path, changes: dict[str, Any], where: tuple[str, ...]
+    client: AsyncClient, changes: dict[str, Any], where: tuple[str, ...]
 ) -> None:
-    async with serving(tmp_path) as client:
-        asked = {"documents": [{"text": "good"}, {"text": "x", **changes}]}
-        refused(await client.post("/documents", json=asked), "body", "documents", 1, *where)
-        assert (await client.get("/documents")).json()["documents"] == [], "all or none"
+    asked = {"documents": [{"text": "good"}, {"text": "x", **changes}]}
+    refused(await client.post("/documents", json=asked), "body", "documents", 1, *where)
+    assert (await client.get("/documents")).json()["documents"] == [], "all or none"
 
 
 @pytest.mark.parametrize("number", [b"1e400", b"-1e999", b"1" + b"0" * 400])
-async def test_a_number_that_no_database_holds_is_422(tmp_path: Path, number: bytes) -> None:
+async def test_a_number_that_no_database_holds_is_422(client: AsyncClient, number: bytes) -> None:
     body = b'{"documents":[{"text":"x","metadata":{"a":[%s]}}]}' % number
-    async with serving(tmp_path) as client:
-        headers = {"Content-Type": "application/json"}
-        answer = await client.post("/documents", content=body, headers=headers)
-        refused(answer, "body", "documents", 0, "metadata")
+    headers = {"Content-Type": "application/json"}
+    answer = await client.post("/documents", content=body, headers=headers)
+    refused(answer, "body", "documents", 0, "metadata")
 
 
 @pytest.mark.parametrize("number", [1e20, 1.5e300, -1e-300, 5e-324, 2**63 - 1, -(2**63), 0.1])
@@ -226,29 +222,26 @@ async def test_bounds_are_included(tmp_path: Path, database_url: str) -> None:
     assert found["metadata"] == metadata
 
 
-async def test_the_same_id_twice_in_a_call_is_422(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        asked = {"documents": [{"id": "a", "text": "1"}, {"text": "2"}, {"id": "a", "text": "3"}]}
-        said = refused(await client.post("/documents", json=asked), "body", "documents")
-        assert "same id" in said
-        refused(await client.post("/documents", json={"documents": []}), "body", "documents")
+async def test_the_same_id_twice_in_a_call_is_422(client: AsyncClient) -> None:
+    asked = {"documents": [{"id": "a", "text": "1"}, {"text": "2"}, {"id": "a", "text": "3"}]}
+    said = refused(await client.post("/documents", json=asked), "body", "documents")
+    assert "same id" in said
+    refused(await client.post("/documents", json={"documents": []}), "body", "documents")
 
 
 @pytest.mark.parametrize("path", ["a%00b", "a%0A", "x" * 129, "é", "a%20b"])
-async def test_an_id_that_none_can_have_is_422(tmp_path: Path, path: str) -> None:
-    async with serving(tmp_path) as client:
-        for method in ("GET", "DELETE"):
-            answer = await client.request(method, f"/documents/{path}")
-            refused(answer, "path", "document_id")
+async def test_an_id_that_none_can_have_is_422(client: AsyncClient, path: str) -> None:
+    for method in ("GET", "DELETE"):
+        answer = await client.request(method, f"/documents/{path}")
+        refused(answer, "path", "document_id")
 
 
-async def test_a_lone_surrogate_is_no_json(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.post(
-            "/documents",
-            content=rb'{"documents":[{"text":"\ud800"}]}',
-            headers={"Content-Type": "application/json"},
-        )
+async def test_a_lone_surrogate_is_no_json(client: AsyncClient) -> None:
+    answer = await client.post(
+        "/documents",
+        content=rb'{"documents":[{"text":"\ud800"}]}',
+        headers={"Content-Type": "application/json"},
+    )
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
 
 

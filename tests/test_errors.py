@@ -41,9 +41,8 @@ def test_startup_errors_have_reasons_of_their_own() -> None:
     "path",
     ["/nope", "/predict/", "/predict/a/b", "/Predict", "/%00", "/%ff", "/é", "/docs/x"],
 )
-async def test_an_unknown_path_is_a_404_problem(tmp_path: Path, path: str) -> None:
-    async with serving(tmp_path) as client:
-        check_problem(await client.get(path), 404, "not_found")
+async def test_an_unknown_path_is_a_404_problem(client: AsyncClient, path: str) -> None:
+    check_problem(await client.get(path), 404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -58,10 +57,9 @@ async def test_an_unknown_path_is_a_404_problem(tmp_path: Path, path: str) -> No
     ],
 )
 async def test_a_wrong_method_is_405_and_allow_names_the_right_one(
-    tmp_path: Path, method: str, path: str, allow: str
+    client: AsyncClient, method: str, path: str, allow: str
 ) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.request(method, path)
+    answer = await client.request(method, path)
     check_problem(answer, 405, "method_not_allowed")
     assert answer.headers["Allow"] == allow
 
@@ -118,14 +116,13 @@ async def test_a_body_that_is_announced_as_far_too_large_is_not_read(tmp_path: P
             assert answer.headers["Connection"] == "close"
 
 
-async def test_a_hundred_thousand_unknown_fields_are_one_error(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        fields = {"text": "x", **{str(n): 0 for n in range(90_000)}}
-        problem = check_problem(await client.post("/predict", json=fields), 422, "invalid_request")
-        assert len(problem["errors"]) == 1
-        fields = {"text": "x", **{str(n): 0 for n in range(60)}}
-        problem = check_problem(await client.post("/predict", json=fields), 422, "invalid_request")
-        assert len(problem["errors"]) == 50
+async def test_a_hundred_thousand_unknown_fields_are_one_error(client: AsyncClient) -> None:
+    fields = {"text": "x", **{str(n): 0 for n in range(90_000)}}
+    problem = check_problem(await client.post("/predict", json=fields), 422, "invalid_request")
+    assert len(problem["errors"]) == 1
+    fields = {"text": "x", **{str(n): 0 for n in range(60)}}
+    problem = check_problem(await client.post("/predict", json=fields), 422, "invalid_request")
+    assert len(problem["errors"]) == 50
 
 
 async def test_a_body_that_stops_coming_is_408(tmp_path: Path) -> None:
@@ -205,24 +202,21 @@ async def test_a_crash_in_mid_answer_cuts_the_connection(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("given", ["abc", "A.b_c-9", "x" * 128])
-async def test_a_good_request_id_is_taken_over(tmp_path: Path, given: str) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.get("/nope", headers={"X-Request-ID": given})
+async def test_a_good_request_id_is_taken_over(client: AsyncClient, given: str) -> None:
+    answer = await client.get("/nope", headers={"X-Request-ID": given})
     assert answer.headers["X-Request-ID"] == given
     assert answer.json()["request_id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a/b", 'a"b', "{}", "a,b"])
-async def test_a_bad_request_id_is_replaced(tmp_path: Path, given: str) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.get("/health", headers={"X-Request-ID": given})
-        other = await client.get("/health", headers={"X-Request-ID": given})
+async def test_a_bad_request_id_is_replaced(client: AsyncClient, given: str) -> None:
+    answer = await client.get("/health", headers={"X-Request-ID": given})
+    other = await client.get("/health", headers={"X-Request-ID": given})
     assert len(answer.headers["X-Request-ID"]) == 32
     assert answer.headers["X-Request-ID"] != other.headers["X-Request-ID"]
 
 
-async def test_the_path_in_a_problem_is_bounded_and_printable(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.get("/" + "é" * 3000)
+async def test_the_path_in_a_problem_is_bounded_and_printable(client: AsyncClient) -> None:
+    answer = await client.get("/" + "é" * 3000)
     assert json.loads(answer.content)["instance"].isascii()
     assert len(answer.json()["instance"]) < 2000

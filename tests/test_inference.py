@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,18 @@ engine = "fake"
 """
 
 
+@pytest.fixture(scope="module")
+async def two_models(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
+    async with serving(tmp_path_factory.mktemp("app"), TWO) as client:
+        yield client
+
+
 async def post(client: AsyncClient, path: str, body: Any, **headers: str) -> Any:
     return await client.post(path, json=body, headers=headers)
 
 
-async def test_a_text_gets_its_best_label_and_score(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        answer = await post(client, "/predict", {"text": "fine"})
+async def test_a_text_gets_its_best_label_and_score(client: AsyncClient) -> None:
+    answer = await post(client, "/predict", {"text": "fine"})
     assert answer.status_code == 200
     body = answer.json()
     assert set(body) == {"text", "label", "score", "model", "truncated"}
@@ -54,19 +59,17 @@ async def test_a_text_gets_its_best_label_and_score(tmp_path: Path) -> None:
     assert 0.5 <= body["score"] <= 1
 
 
-async def test_the_same_text_gets_the_same_answer_alone_and_in_a_batch(tmp_path: Path) -> None:
+async def test_the_same_text_gets_the_same_answer_alone_and_in_a_batch(client: AsyncClient) -> None:
     texts = [f"text number {n}" * (n % 5 + 1) for n in range(40)]
-    async with serving(tmp_path) as client:
-        batch = (await post(client, "/predict-batch", {"texts": texts})).json()
-        for text, in_batch in zip(texts, batch["results"], strict=True):
-            alone = (await post(client, "/predict", {"text": text})).json()
-            assert (alone["label"], alone["score"]) == (in_batch["label"], in_batch["score"])
+    batch = (await post(client, "/predict-batch", {"texts": texts})).json()
+    for text, in_batch in zip(texts, batch["results"], strict=True):
+        alone = (await post(client, "/predict", {"text": text})).json()
+        assert (alone["label"], alone["score"]) == (in_batch["label"], in_batch["score"])
 
 
-async def test_top_k_adds_the_best_scores_in_order(tmp_path: Path) -> None:
-    async with serving(tmp_path, TWO) as client:
-        two = (await post(client, "/predict/first", {"text": "x", "top_k": 2})).json()
-        all_of_them = (await post(client, "/predict/first", {"text": "x", "top_k": 99})).json()
+async def test_top_k_adds_the_best_scores_in_order(two_models: AsyncClient) -> None:
+    two = (await post(two_models, "/predict/first", {"text": "x", "top_k": 2})).json()
+    all_of_them = (await post(two_models, "/predict/first", {"text": "x", "top_k": 99})).json()
     scores = [item["score"] for item in all_of_them["scores"]]
     assert scores == sorted(scores, reverse=True)
     assert sum(scores) == pytest.approx(1, abs=1e-6)
@@ -74,48 +77,47 @@ async def test_top_k_adds_the_best_scores_in_order(tmp_path: Path) -> None:
     assert two["scores"][0] == {"label": two["label"], "score": two["score"]}
 
 
-async def test_the_default_model_is_the_one_that_says_so(tmp_path: Path) -> None:
-    async with serving(tmp_path, TWO) as client:
-        assert (await post(client, "/predict", {"text": "x"})).json()["model"] == "second"
-        by_body = await post(client, "/predict", {"text": "x", "model_name": "first"})
-        by_path = await post(client, "/predict/first", {"text": "x"})
+async def test_the_default_model_is_the_one_that_says_so(two_models: AsyncClient) -> None:
+    assert (await post(two_models, "/predict", {"text": "x"})).json()["model"] == "second"
+    by_body = await post(two_models, "/predict", {"text": "x", "model_name": "first"})
+    by_path = await post(two_models, "/predict/first", {"text": "x"})
     assert by_body.json() == by_path.json()
     assert by_path.json()["model"] == "first"
 
 
 @pytest.mark.parametrize("name", ["nobody", "vectors", "FIRST", "first ", "%2e%2e", "ß" * 64])
-async def test_an_unknown_model_or_one_of_another_task_is_404(tmp_path: Path, name: str) -> None:
-    async with serving(tmp_path, TWO) as client:
-        by_path = await post(client, f"/predict/{name}", {"text": "x"})
-        batch = await post(client, "/predict-batch", {"texts": ["x"], "model_name": name})
+async def test_an_unknown_model_or_one_of_another_task_is_404(
+    two_models: AsyncClient, name: str
+) -> None:
+    by_path = await post(two_models, f"/predict/{name}", {"text": "x"})
+    batch = await post(two_models, "/predict-batch", {"texts": ["x"], "model_name": name})
     for answer in (by_path, batch):
         assert answer.status_code == 404
         assert answer.json()["code"] == "model_not_found"
         assert name not in answer.json()["detail"]
 
 
-async def test_a_body_that_names_another_model_than_the_path_is_409(tmp_path: Path) -> None:
-    async with serving(tmp_path, TWO) as client:
-        same = await post(client, "/predict/first", {"text": "x", "model_name": "first"})
-        other = await post(client, "/predict/first", {"text": "x", "model_name": "second"})
+async def test_a_body_that_names_another_model_than_the_path_is_409(
+    two_models: AsyncClient,
+) -> None:
+    same = await post(two_models, "/predict/first", {"text": "x", "model_name": "first"})
+    other = await post(two_models, "/predict/first", {"text": "x", "model_name": "second"})
     assert same.status_code == 200
     assert other.status_code == 409
     assert other.json()["code"] == "model_name_conflict"
 
 
-async def test_a_text_that_the_engine_fails_on_is_500_inference_failed(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        answer = await post(client, "/predict", {"text": "some poison here"})
-        metrics = (await client.get("/metrics")).text
+async def test_a_text_that_the_engine_fails_on_is_500_inference_failed(client: AsyncClient) -> None:
+    answer = await post(client, "/predict", {"text": "some poison here"})
+    metrics = (await client.get("/metrics")).text
     assert answer.status_code == 500
     assert answer.json()["code"] == "inference_failed"
     assert 'mlapi_engine_failures_total{model="dummy"} 1.0' in metrics
 
 
-async def test_a_bad_text_fails_alone_in_its_batch(tmp_path: Path) -> None:
+async def test_a_bad_text_fails_alone_in_its_batch(client: AsyncClient) -> None:
     texts = ["good", "", "poison", "x" * 2001, "also good", *["more"] * 30]
-    async with serving(tmp_path) as client:
-        answer = await post(client, "/predict-batch", {"texts": texts})
+    answer = await post(client, "/predict-batch", {"texts": texts})
     assert answer.status_code == 200
     results = answer.json()["results"]
     codes = {i: r["error"]["code"] for i, r in enumerate(results) if "error" in r}
@@ -126,9 +128,8 @@ async def test_a_bad_text_fails_alone_in_its_batch(tmp_path: Path) -> None:
     )
 
 
-async def test_a_batch_of_nothing_but_bad_texts_is_answered(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        answer = await post(client, "/predict-batch", {"texts": ["", ""]})
+async def test_a_batch_of_nothing_but_bad_texts_is_answered(client: AsyncClient) -> None:
+    answer = await post(client, "/predict-batch", {"texts": ["", ""]})
     assert [r["error"]["code"] for r in answer.json()["results"]] == ["text_empty"] * 2
 
 
@@ -136,9 +137,8 @@ async def test_a_batch_of_nothing_but_bad_texts_is_answered(tmp_path: Path) -> N
     "body",
     [{"texts": []}, {"texts": ["x"] * 257}, {"texts": ["x", 1]}, {"texts": "x"}, {}, [], "x"],
 )
-async def test_a_batch_of_the_wrong_type_or_size_is_422(tmp_path: Path, body: Any) -> None:
-    async with serving(tmp_path) as client:
-        answer = await post(client, "/predict-batch", body)
+async def test_a_batch_of_the_wrong_type_or_size_is_422(client: AsyncClient, body: Any) -> None:
+    answer = await post(client, "/predict-batch", body)
     assert answer.status_code == 422
 
 
@@ -264,9 +264,8 @@ async def test_the_setting_bounds_the_deadline_that_a_client_may_ask_for(tmp_pat
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "1e3", "3600001", ""])
-async def test_a_deadline_that_makes_no_sense_is_422(tmp_path: Path, value: str) -> None:
-    async with serving(tmp_path) as client:
-        answer = await post(client, "/predict", {"text": "x"}, **{"X-Request-Timeout-Ms": value})
+async def test_a_deadline_that_makes_no_sense_is_422(client: AsyncClient, value: str) -> None:
+    answer = await post(client, "/predict", {"text": "x"}, **{"X-Request-Timeout-Ms": value})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["loc"] == ["header", "x-request-timeout-ms"]
 
@@ -322,9 +321,10 @@ fake = { fail_load = true }
     assert served.status_code == 200
 
 
-async def test_models_tells_name_task_engine_source_state_and_version(tmp_path: Path) -> None:
-    async with serving(tmp_path, TWO) as client:
-        models = (await client.get("/models")).json()["models"]
+async def test_models_tells_name_task_engine_source_state_and_version(
+    two_models: AsyncClient,
+) -> None:
+    models = (await two_models.get("/models")).json()["models"]
     assert models[0] == {
         "name": "first",
         "task": Task.CLASSIFICATION,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx2 import AsyncClient
 from openapi_spec_validator import validate
 from process import APP, service
 from serving import FAKE, serving
@@ -23,9 +24,8 @@ NOT_JSON = {
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 
-async def document(tmp_path: Path) -> dict[str, Any]:
-    async with serving(tmp_path) as client:
-        content: dict[str, Any] = (await client.get("/openapi.json")).json()
+async def document(client: AsyncClient) -> dict[str, Any]:
+    content: dict[str, Any] = (await client.get("/openapi.json")).json()
     return content
 
 
@@ -35,8 +35,8 @@ def operations(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{method} {path}", item[method]
 
 
-async def test_the_document_is_valid(tmp_path: Path) -> None:
-    spec = await document(tmp_path)
+async def test_the_document_is_valid(client: AsyncClient) -> None:
+    spec = await document(client)
     validate(spec)
     assert set(spec["paths"]) == {
         "/predict",
@@ -68,8 +68,8 @@ async def test_the_document_is_valid(tmp_path: Path) -> None:
     }
 
 
-async def test_every_body_has_an_example(tmp_path: Path) -> None:
-    spec = await document(tmp_path)
+async def test_every_body_has_an_example(client: AsyncClient) -> None:
+    spec = await document(client)
     schemas = spec["components"]["schemas"]
     for name, operation in operations(spec):
         body = operation.get("requestBody")
@@ -87,8 +87,10 @@ def errors_of(operation: dict[str, Any]) -> dict[str, Any]:
     return errors
 
 
-async def test_every_error_status_has_the_problem_schema_and_an_example(tmp_path: Path) -> None:
-    spec = await document(tmp_path)
+async def test_every_error_status_has_the_problem_schema_and_an_example(
+    client: AsyncClient,
+) -> None:
+    spec = await document(client)
     for name, operation in operations(spec):
         if "/v1/" in name:
             continue
@@ -100,8 +102,8 @@ async def test_every_error_status_has_the_problem_schema_and_an_example(tmp_path
                 assert str(example["value"]["status"]) == status
 
 
-async def test_errors_under_v1_have_openai_s_schema_and_an_example(tmp_path: Path) -> None:
-    spec = await document(tmp_path)
+async def test_errors_under_v1_have_openai_s_schema_and_an_example(client: AsyncClient) -> None:
+    spec = await document(client)
     schema = spec["components"]["schemas"]["OpenAiError"]
     for name, operation in operations(spec):
         if "/v1/" not in name:
@@ -117,8 +119,8 @@ async def test_errors_under_v1_have_openai_s_schema_and_an_example(tmp_path: Pat
     assert schema["required"] == ["error"]
 
 
-async def test_predict_names_every_status_that_it_can_answer(tmp_path: Path) -> None:
-    spec = await document(tmp_path)
+async def test_predict_names_every_status_that_it_can_answer(client: AsyncClient) -> None:
+    spec = await document(client)
     statuses = set(spec["paths"]["/predict"]["post"]["responses"])
     assert statuses == {
         "200",
@@ -138,22 +140,20 @@ async def test_predict_names_every_status_that_it_can_answer(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-async def test_the_pages_load_nothing_from_elsewhere(tmp_path: Path, page: str) -> None:
-    async with serving(tmp_path) as client:
-        html = (await client.get(page)).text
-        assert not re.search(r"(src|href)=\"(https?:)?//", html)
-        files = re.findall(r"(?:src|href)=\"([^\"]+)\"", html)
-        assert files
-        for file in files:
-            answer = await client.get(file)
-            assert answer.status_code == 200, file
-            assert len(answer.content) > 1000
+async def test_the_pages_load_nothing_from_elsewhere(client: AsyncClient, page: str) -> None:
+    html = (await client.get(page)).text
+    assert not re.search(r"(src|href)=\"(https?:)?//", html)
+    files = re.findall(r"(?:src|href)=\"([^\"]+)\"", html)
+    assert files
+    for file in files:
+        answer = await client.get(file)
+        assert answer.status_code == 200, file
+        assert len(answer.content) > 1000
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-async def test_the_pages_are_framed_by_nobody(tmp_path: Path, page: str) -> None:
-    async with serving(tmp_path) as client:
-        headers = (await client.get(page)).headers
+async def test_the_pages_are_framed_by_nobody(client: AsyncClient, page: str) -> None:
+    headers = (await client.get(page)).headers
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from serving import serving
+from httpx2 import AsyncClient
 
 WEB = Path(__file__).parent.parent / "app" / "web"
 FILES = sorted(file.name for file in WEB.iterdir())
@@ -15,10 +15,9 @@ MAX_BYTES = 150_000
 
 
 @pytest.mark.parametrize("path", ["/", "/static/page/main.js", "/static/page/base.css"])
-async def test_the_page_may_use_its_own_files_only(tmp_path: Path, path: str) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.get(path)
-        head = await client.head(path)
+async def test_the_page_may_use_its_own_files_only(client: AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    head = await client.head(path)
     assert answer.status_code == 200
     policy = answer.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
@@ -28,40 +27,36 @@ async def test_the_page_may_use_its_own_files_only(tmp_path: Path, path: str) ->
     assert head.headers["Content-Length"] == str(len(answer.content))
 
 
-async def test_every_file_is_served_as_what_it_is(tmp_path: Path) -> None:
+async def test_every_file_is_served_as_what_it_is(client: AsyncClient) -> None:
     kinds = {
         ".css": "text/css",
         ".html": "text/html",
         ".js": "text/javascript",
         ".svg": "image/svg+xml",
     }
-    async with serving(tmp_path) as client:
-        for name in FILES:
-            answer = await client.get(f"/static/page/{name}")
-            assert answer.status_code == 200, name
-            assert answer.headers["Content-Type"].startswith(kinds[Path(name).suffix]), name
+    for name in FILES:
+        answer = await client.get(f"/static/page/{name}")
+        assert answer.status_code == 200, name
+        assert answer.headers["Content-Type"].startswith(kinds[Path(name).suffix]), name
 
 
 @pytest.mark.parametrize("path", ["/", "/static/page/main.js"])
-async def test_a_browser_that_has_a_file_is_told_so(tmp_path: Path, path: str) -> None:
-    async with serving(tmp_path) as client:
-        first = await client.get(path)
-        again = await client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+async def test_a_browser_that_has_a_file_is_told_so(client: AsyncClient, path: str) -> None:
+    first = await client.get(path)
+    again = await client.get(path, headers={"If-None-Match": first.headers["ETag"]})
     assert first.headers["Cache-Control"] == "no-cache"
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize("path", ["/static/page/none.js", "/static/page/../settings.py"])
-async def test_what_is_not_there_is_a_problem(tmp_path: Path, path: str) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.get(path)
+async def test_what_is_not_there_is_a_problem(client: AsyncClient, path: str) -> None:
+    answer = await client.get(path)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-async def test_another_method_names_those_that_there_are(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.post("/")
+async def test_another_method_names_those_that_there_are(client: AsyncClient) -> None:
+    answer = await client.post("/")
     assert answer.status_code == 405
     assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 

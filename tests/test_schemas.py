@@ -1,12 +1,10 @@
 """The wire contracts: what is accepted, what is refused, and with which status."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from httpx2 import AsyncClient
 from pydantic import ValidationError
-from serving import serving
 
 from app.models.schemas import PredictBatchRequest, PredictRequest
 
@@ -179,54 +177,48 @@ def test_there_are_over_a_hundred_awkward_bodies() -> None:
     assert len(MALFORMED) + len(INVALID) + len(VALID) + len(CONTENT_TYPES) > 100
 
 
-async def test_every_malformed_body_is_400_and_says_where_not_what(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        for body in MALFORMED:
-            for path in ("/predict", "/predict/dummy", "/predict-batch"):
-                problem = check_problem(await send(client, body, path), 400, "malformed_json")
-                assert len(problem["detail"]) < 150, body[:50]
+async def test_every_malformed_body_is_400_and_says_where_not_what(client: AsyncClient) -> None:
+    for body in MALFORMED:
+        for path in ("/predict", "/predict/dummy", "/predict-batch"):
+            problem = check_problem(await send(client, body, path), 400, "malformed_json")
+            assert len(problem["detail"]) < 150, body[:50]
 
 
-async def test_every_body_of_the_wrong_type_is_422_and_names_the_field(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        for body in INVALID:
-            problem = check_problem(await send(client, body), 422, "invalid_request")
-            for error in problem["errors"]:
-                assert set(error) == {"loc", "msg", "type"}
-                assert error["loc"][0] == "body"
-                assert len(str(error)) < 400, "the input is not repeated"
+async def test_every_body_of_the_wrong_type_is_422_and_names_the_field(client: AsyncClient) -> None:
+    for body in INVALID:
+        problem = check_problem(await send(client, body), 422, "invalid_request")
+        for error in problem["errors"]:
+            assert set(error) == {"loc", "msg", "type"}
+            assert error["loc"][0] == "body"
+            assert len(str(error)) < 400, "the input is not repeated"
 
 
-async def test_text_of_every_plane_is_classified_and_comes_back_unchanged(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        for text in VALID:
-            answer = await client.post("/predict", json={"text": text})
-            assert answer.status_code == 200, repr(text[:20])
-            assert answer.json()["text"] == text
+async def test_text_of_every_plane_is_classified_and_comes_back_unchanged(
+    client: AsyncClient,
+) -> None:
+    for text in VALID:
+        answer = await client.post("/predict", json={"text": text})
+        assert answer.status_code == 200, repr(text[:20])
+        assert answer.json()["text"] == text
 
 
-async def test_every_other_content_type_is_415(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        for kind in CONTENT_TYPES:
-            headers = {} if kind is None else {"Content-Type": kind.encode("latin-1")}
-            answer = await client.post("/predict", content=b'{"text":"x"}', headers=headers)  # type: ignore[arg-type]  # bytes are sent as they are
-            check_problem(answer, 415, "unsupported_media_type")
+async def test_every_other_content_type_is_415(client: AsyncClient) -> None:
+    for kind in CONTENT_TYPES:
+        headers = {} if kind is None else {"Content-Type": kind.encode("latin-1")}
+        answer = await client.post("/predict", content=b'{"text":"x"}', headers=headers)  # type: ignore[arg-type]  # bytes are sent as they are
+        check_problem(answer, 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize(
     "kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/vnd.x+JSON"]
 )
-async def test_every_spelling_of_json_is_accepted(tmp_path: Path, kind: str) -> None:
-    async with serving(tmp_path) as client:
-        answer = await client.post(
-            "/predict", content=b'{"text":"x"}', headers={"Content-Type": kind}
-        )
+async def test_every_spelling_of_json_is_accepted(client: AsyncClient, kind: str) -> None:
+    answer = await client.post("/predict", content=b'{"text":"x"}', headers={"Content-Type": kind})
     assert answer.status_code == 200
 
 
-async def test_no_body_at_all_is_422_and_names_the_body(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        problem = check_problem(await client.post("/predict"), 422, "invalid_request")
+async def test_no_body_at_all_is_422_and_names_the_body(client: AsyncClient) -> None:
+    problem = check_problem(await client.post("/predict"), 422, "invalid_request")
     assert problem["errors"] == [{"loc": ["body"], "msg": "Field required", "type": "missing"}]
 
 
