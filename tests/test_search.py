@@ -1,7 +1,7 @@
 """`/search`: what it finds, for whom, and what it refuses."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,13 @@ def open_app(tmp_path: Path, **settings: Any) -> FastAPI:
     return make_app(tmp_path, EMBEDDER, **settings)
 
 
+@pytest.fixture(scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
+    """A client of a service without documents."""
+    async with running(open_app(tmp_path_factory.mktemp("empty"))) as client:
+        yield client
+
+
 async def search(client: AsyncClient, query: str, **asked: Any) -> list[dict[str, Any]]:
     answer = await client.post("/search", json={"query": query, **asked})
     assert answer.status_code == 200, answer.text
@@ -136,9 +143,22 @@ async def test_top_k_bounds_the_results(tmp_path: Path) -> None:
     assert result["id"] == "d3"
 
 
-async def test_a_service_without_documents_finds_nothing(tmp_path: Path) -> None:
-    async with running(open_app(tmp_path)) as client:
-        assert await search(client, "anything") == []
+async def test_a_service_without_documents_finds_nothing(client: AsyncClient) -> None:
+    assert await search(client, "anything") == []
+
+
+@pytest.fixture(scope="module")
+async def described(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
+    """A client of a service with three documents that have metadata."""
+    metadata: dict[str, Any] = {
+        "a": {"lang": "en", "year": 2001, "draft": False, "day": "2001-02-03"},
+        "b": {"lang": "en", "year": 2005, "draft": True, "day": "2005-12-01"},
+        "c": {"lang": None},
+    }
+    app = open_app(tmp_path_factory.mktemp("described"))
+    async with running(app) as client:
+        await store(app, client, {name: f"Text {name}." for name in metadata}, metadata=metadata)
+        yield client
 
 
 @pytest.mark.parametrize(
@@ -158,17 +178,9 @@ async def test_a_service_without_documents_finds_nothing(tmp_path: Path) -> None
     ],
 )
 async def test_a_filter_chooses_by_metadata(
-    tmp_path: Path, asked: dict[str, Any], expected: set[str]
+    described: AsyncClient, asked: dict[str, Any], expected: set[str]
 ) -> None:
-    metadata: dict[str, Any] = {
-        "a": {"lang": "en", "year": 2001, "draft": False, "day": "2001-02-03"},
-        "b": {"lang": "en", "year": 2005, "draft": True, "day": "2005-12-01"},
-        "c": {"lang": None},
-    }
-    app = open_app(tmp_path)
-    async with running(app) as client:
-        await store(app, client, {name: f"Text {name}." for name in metadata}, metadata=metadata)
-        results = await search(client, "Text", filter=asked)
+    results = await search(described, "Text", filter=asked)
     assert {result["id"] for result in results} == expected
 
 
@@ -194,12 +206,11 @@ BAD_FILTERS: list[tuple[Any, list[str | int]]] = [
 ]
 
 
-async def test_a_bad_filter_is_422_and_names_the_place(tmp_path: Path) -> None:
-    async with running(open_app(tmp_path)) as client:
-        for asked, place in BAD_FILTERS:
-            answer = await client.post("/search", json={"query": "x", "filter": asked})
-            problem = check_problem(answer, 422, "invalid_request")
-            assert (asked, problem["errors"][0]["loc"]) == (asked, ["body", *place])
+async def test_a_bad_filter_is_422_and_names_the_place(client: AsyncClient) -> None:
+    for asked, place in BAD_FILTERS:
+        answer = await client.post("/search", json={"query": "x", "filter": asked})
+        problem = check_problem(answer, 422, "invalid_request")
+        assert (asked, problem["errors"][0]["loc"]) == (asked, ["body", *place])
 
 
 @pytest.mark.parametrize(
@@ -215,9 +226,8 @@ async def test_a_bad_filter_is_422_and_names_the_place(tmp_path: Path) -> None:
         {"query": "x", "more": 1},
     ],
 )
-async def test_a_wrong_body_is_422(tmp_path: Path, body: dict[str, Any]) -> None:
-    async with running(open_app(tmp_path)) as client:
-        check_problem(await client.post("/search", json=body), 422, "invalid_request")
+async def test_a_wrong_body_is_422(client: AsyncClient, body: dict[str, Any]) -> None:
+    check_problem(await client.post("/search", json=body), 422, "invalid_request")
 
 
 async def test_a_model_searches_only_what_it_has_embedded(tmp_path: Path) -> None:
@@ -230,9 +240,8 @@ async def test_a_model_searches_only_what_it_has_embedded(tmp_path: Path) -> Non
             check_problem(answer, 404, "model_not_found")
 
 
-async def test_a_query_that_the_engine_fails_on_is_told_as_such(tmp_path: Path) -> None:
-    async with running(open_app(tmp_path)) as client:
-        answer = await client.post("/search", json={"query": "poison"})
+async def test_a_query_that_the_engine_fails_on_is_told_as_such(client: AsyncClient) -> None:
+    answer = await client.post("/search", json={"query": "poison"})
     problem = check_problem(answer, 500, "inference_failed")
     assert problem["detail"] == "The engine failed on this input."
 

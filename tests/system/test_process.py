@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from converted import CONVERTED
-from process import APP, environment, service
+from process import APP, Service, environment, service
 from serving import FAKE
 
 pytestmark = pytest.mark.system
@@ -182,15 +183,21 @@ AWKWARD: list[tuple[str, bytes, bytes]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that waits a second for a body."""
+    with service(tmp_path_factory.mktemp("impatient"), FAKE, request_timeout_ms=1000) as running:
+        running.wait_ready()
+        yield running
+
+
 @pytest.mark.parametrize(("what", "data", "status"), AWKWARD, ids=[a[0] for a in AWKWARD])
 def test_awkward_bytes_get_their_status_and_the_service_goes_on(
-    tmp_path: Path, what: str, data: bytes, status: bytes
+    impatient: Service, what: str, data: bytes, status: bytes
 ) -> None:
-    with service(tmp_path, FAKE, request_timeout_ms=1000) as running:
-        running.wait_ready()
-        first = exchange(running.url, data).partition(b"\r\n")[0]
-        assert status in first, what
-        assert httpx2.post(f"{running.url}/predict", json={"text": "x"}).status_code == 200
+    first = exchange(impatient.url, data).partition(b"\r\n")[0]
+    assert status in first, what
+    assert httpx2.post(f"{impatient.url}/predict", json={"text": "x"}).status_code == 200
 
 
 def test_clients_that_leave_at_any_moment_leave_nothing_behind(tmp_path: Path) -> None:
