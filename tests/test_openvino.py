@@ -327,6 +327,26 @@ def test_no_thread_is_bound_to_a_core_that_other_processes_take_too(
     assert allowed == {frozenset(os.sched_getaffinity(0))}
 
 
+SIGNAL_STACK = """
+import ctypes
+from pathlib import Path
+from app.engines.base import OpenVinoOptions
+from app.engines.processor import Processor
+class Stack(ctypes.Structure):
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+processor = Processor(OpenVinoOptions(cache=Path(), cores=2, calls=2))
+stack = Stack()
+assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+print(stack.size)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the structure differs")
+def test_the_main_thread_handles_signals_on_its_own_stack() -> None:
+    command = [sys.executable, "-c", SIGNAL_STACK]  # pytest sets a stack of its own
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0\n"
+
+
 def test_a_closed_engine_holds_nothing_and_says_so(tiny_folder: Path, tiny_cache: Path) -> None:
     engine = load(request_for(tiny_folder, tiny_cache), prepare=never)
     assert isinstance(engine, OpenVinoClassifier)

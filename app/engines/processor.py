@@ -5,6 +5,7 @@ import math
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -38,6 +39,21 @@ def openvino_library() -> Any:
         # wait for each other for ever, one with the interpreter's lock: the whole process stands.
         openvino.Tensor(np.zeros(1, np.float32))
         return openvino
+
+
+def _capabilities(core: Any) -> Sequence[str]:
+    """Ask what the processor can do, in a thread that ends with the answer.
+
+    The first question loads OpenVINO's plug-in, which gives the thread that asks an alternate
+    stack for signals: the smallest that the kernel allows, too small for a handler of Python's
+    where the processor has tiles (AMX). In the main thread the next SIGTERM then ends the process
+    with a segmentation fault.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="openvino") as asking:
+        found: Sequence[str] = asking.submit(
+            core.get_property, "CPU", "OPTIMIZATION_CAPABILITIES"
+        ).result()
+    return found
 
 
 def choose_precision(capabilities: Sequence[str]) -> str:
@@ -116,8 +132,7 @@ class Processor:
 
     def __init__(self, options: OpenVinoOptions) -> None:
         self._core = openvino_library().Core()
-        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision = choose_precision(capabilities)
+        self.precision = choose_precision(_capabilities(self._core))
         self.streams = choose_streams(options, self.precision)
         self._config = {
             "INFERENCE_NUM_THREADS": options.cores,
