@@ -20,6 +20,10 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("fresh", max_examples=500, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+# Workers share the cores: a thread of torch's that spins while it waits takes one from another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
 
