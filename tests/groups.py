@@ -16,7 +16,14 @@ TIME = (
     "test_predictions",
 )
 # Two of llama.cpp beside each other spin on the same cores and take many times as long.
-LLAMA = ("test_default_models", "test_examples", "test_generators", "test_openai_clients")
+LLAMA = (
+    "test_default_models",
+    "test_examples",
+    "test_generators",
+    "test_held_schemas",
+    "test_openai_clients",
+    "test_schema_pydantic",
+)
 GROUPS = dict.fromkeys(TIME, "time") | dict.fromkeys(LLAMA, "llama")
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import threading
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from test_chat import CHAT, Reader, metric, never, open_stream
 from test_disconnect import Client, scope
 
 from app.batching.deadline import Deadline
-from app.engines.base import Generation, Message, OnToken
+from app.engines.base import Generation, GenerationOptions, Message, OnToken
 from app.engines.chain import ChatChain
 from app.engines.chat import LocalChat
-from app.errors import DeadlineExceededError
+from app.errors import DeadlineExceededError, OptionsRefusedError
 from app.services.streaming import ChatService, Conversation
 
 
@@ -93,6 +95,10 @@ class StuckGenerator:
         self.go = threading.Event()
         self._first = first
 
+    def check(self, options: GenerationOptions) -> None:
+        if options.response_format is not None:
+            raise OptionsRefusedError
+
     def generate(self, _messages: Any, _options: Any, *, on_token: OnToken) -> Generation:
         on_token(self._first)
         assert self.go.wait(30)
@@ -132,6 +138,23 @@ async def test_a_thread_that_is_stuck_keeps_its_place_and_its_reader_is_told_in_
         while metric(app, "generations_active", model="echo"):
             await asyncio.sleep(0.01)
         assert (await client.get("/health")).status_code == 200
+
+
+async def test_options_that_are_refused_wait_for_no_place(tmp_path: Path) -> None:
+    app, generator = make_app(tmp_path, CHAT), StuckGenerator()
+    async with running(app):
+        entry = serve_generator(app, generator)
+        chat = ChatService(app.state.runtime.registry, buffer_tokens=8)
+        asked = Conversation(messages=[Message(role="user", content="a")])
+        odd = replace(asked, options=GenerationOptions(response_format={"type": "odd"}))
+        async with AsyncExitStack() as held:
+            for _ in range(entry.spec.slots):
+                await held.enter_async_context(chat.open(asked, deadline=Deadline.after(30)))
+            with pytest.raises(OptionsRefusedError):
+                await chat.answer(odd, deadline=Deadline.after(30))
+            assert metric(app, "generations_active", model="echo") == entry.spec.slots
+            generator.go.set()
+        assert (entry.leases, metric(app, "generations_active", model="echo")) == (0, 0)
 
 
 async def test_a_stuck_thread_is_let_go_when_it_ends_though_its_reader_was_busy_at_the_deadline(

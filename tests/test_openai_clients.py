@@ -231,12 +231,18 @@ def test_errors_become_the_client_s_own(client: openai.OpenAI) -> None:
         ask(client, messages=[{"role": "user", "content": "word " * 2000}], stream=True)
     assert (long.value.code, long.value.param) == ("context_length_exceeded", "messages")
     pattern = {"type": "string", "pattern": "^((a{0,20}x?){0,20}y?){0,20}$"}
-    empty = {"type": "object", "properties": {"a": {"minLength": 5, "maxLength": 2}}}
-    for schema in (pattern, empty):
+    impossible = {"type": "string", "minLength": 5, "maxLength": 2}
+    empty = {"type": "object", "properties": {"a": impossible}}
+    refusals = (
+        (pattern, "`pattern` in the JSON schema at `#`"),
+        (empty, "`minLength` in the JSON schema at `#/properties/a`"),
+    )
+    for schema, said in refusals:
         costly = {"name": "x", "schema": schema}
         with pytest.raises(openai.BadRequestError) as stuck:
             ask(client, response_format={"type": "json_schema", "json_schema": costly})
         assert (stuck.value.code, stuck.value.param) == ("options_refused", "response_format")
+        assert said in stuck.value.message
     with pytest.raises(openai.NotFoundError):
         client.completions.create(model="smollm2", prompt="x")
 

@@ -168,6 +168,15 @@ class Generator(Protocol):
     device: str
     context_tokens: int
 
+    def check(self, options: GenerationOptions) -> None:
+        """Let options pass that the engine can do; costs no more than a few milliseconds.
+
+        Raises:
+            OptionsRefusedError: it can't, for a reason that is seen without the model.
+
+        """
+        ...
+
     def generate(
         self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
     ) -> Generation:
@@ -203,6 +212,15 @@ class ChatEngine(Protocol):
     kind: str  # "llama_cpp", "remote" or "fake"
     device: str
     chat_model: "BaseChatModel"
+
+    def check(self, options: GenerationOptions) -> None:
+        """Let options pass that the engine can do; called before there is a place for them.
+
+        Raises:
+            OptionsRefusedError: it can't, for a reason that is seen without the model.
+
+        """
+        ...
 
     def arguments(self, options: GenerationOptions) -> dict[str, Any]:
         """Return options as the chat model's own arguments."""

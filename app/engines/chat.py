@@ -43,6 +43,10 @@ class LocalChat:
             generator=generator, thread_name=f"generate-{name}"
         )
 
+    def check(self, options: GenerationOptions) -> None:
+        """Let options pass that the generator can do."""
+        self._generator.check(options)
+
     def arguments(self, options: GenerationOptions) -> dict[str, Any]:
         """Return options by the names that `GeneratorChatModel` knows them by."""
         return options.given()

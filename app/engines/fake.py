@@ -129,6 +129,9 @@ class FakeGenerator:
         self._options = options
         self.context_tokens = context_tokens
 
+    def check(self, options: GenerationOptions) -> None:
+        """Let all pass; it echoes whatever the format."""
+
     def generate(
         self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
     ) -> Generation:

@@ -1,12 +1,11 @@
 """Which JSON Schemas a grammar can keep to without stopping everybody else's generations.
 
 llama.cpp checks its whole vocabulary against the grammar before each token, in the one loop that
-all generations share. With 2,000 values in an `enum`, or 60 characters of `pattern`, that takes
-longer than anybody waits; the properties of a schema that people write cost next to nothing.
+all generations share. With 2,000 values in an `enum` that takes longer than anybody waits; the
+properties of a schema that people write cost next to nothing.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,14 +15,6 @@ from app.errors import OptionsRefusedError
 # more than 10 s with 2,000.
 MAX_ALTERNATIVES = 256
 MAX_CHARS = 16_384
-# llama.cpp follows any pointer, into what is data too.
-REFERENCE = re.compile(r"#|#/(\$defs|definitions)/[^/]+")
-RANGES = (
-    ("minLength", "maxLength"),
-    ("minItems", "maxItems"),
-    ("minimum", "maximum"),
-    ("minProperties", "maxProperties"),
-)
 # What these hold is named by the client, and no keyword.
 NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties"})
 # What these hold is data.
@@ -35,8 +26,8 @@ def check_cost(response_format: Mapping[str, Any] | None) -> None:
     """Let a format pass whose grammar is cheap.
 
     Raises:
-        OptionsRefusedError: its schema is too long, has a `pattern`, a range that holds nothing, a
-            `$ref` to elsewhere than its definitions, or too many alternatives.
+        OptionsRefusedError: its schema is too long, nested too deeply, or has too many
+            alternatives.
 
     """
     schema = ((response_format or {}).get("json_schema") or {}).get("schema")
@@ -48,7 +39,6 @@ def check_cost(response_format: Mapping[str, Any] | None) -> None:
         raise _refuse(f"The JSON schema is longer than {MAX_CHARS} characters.")
     count = 0
     for part in _schemas(schema):
-        _check_keywords(part)
         held = [value for keyword, value in part.items() if keyword in ALTERNATIVES]
         count += sum(len(value) for value in held if isinstance(value, list | dict))
     if count > MAX_ALTERNATIVES:
@@ -56,19 +46,6 @@ def check_cost(response_format: Mapping[str, Any] | None) -> None:
             f"The JSON schema has {count} properties, enum values and other alternatives;"
             f" {MAX_ALTERNATIVES} are allowed."
         )
-
-
-def _check_keywords(schema: Mapping[str, Any]) -> None:
-    """Refuse what can't be had; a range that holds nothing is looked for by llama.cpp for ever."""
-    if "pattern" in schema:
-        raise _refuse("A JSON schema's `pattern` is not supported.")
-    reference = schema.get("$ref", "#")
-    if not (isinstance(reference, str) and REFERENCE.fullmatch(reference)):
-        raise _refuse("A JSON schema's `$ref` must be `#`, or name one of its `$defs`.")
-    for least, most in RANGES:
-        low, high = schema.get(least), schema.get(most)
-        if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-            raise _refuse(f"The JSON schema's `{least}` is above its `{most}`.")
 
 
 def _refuse(detail: str) -> OptionsRefusedError:

@@ -22,6 +22,7 @@ from app.engines.base import (
     Task,
     Usage,
 )
+from app.engines.held_schemas import check_held
 from app.engines.json_schema import check_cost
 from app.errors import (
     ContextLengthExceededError,
@@ -59,11 +60,16 @@ class LlamaCppGenerator:
         self._server = server
         self.context_tokens = context_tokens
 
+    def check(self, options: GenerationOptions) -> None:
+        """Let a schema pass that llama.cpp holds, and doesn't take too long over."""
+        check_cost(options.response_format)
+        check_held(options.response_format)
+
     def generate(
         self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
     ) -> Generation:
         """Generate until the end, a bound of `options`, or until `on_token` returns True."""
-        check_cost(options.response_format)
+        self.check(options)
         answer = _Answer(on_token)
         body = {
             "messages": [{"role": m.role, "content": m.content} for m in messages],

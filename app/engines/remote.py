@@ -94,6 +94,9 @@ class RemoteChat:
         self._provider = provider
         self._connections = connections
 
+    def check(self, options: GenerationOptions) -> None:
+        """Let all pass; what the other server can't do it refuses itself."""
+
     def arguments(self, options: GenerationOptions) -> dict[str, Any]:
         """Return options as the provider's integration takes them."""
         given = options.given()

@@ -178,6 +178,7 @@ class ChatService:
 
         Raises:
             ModelNotFoundError, ModelNotReadyError, ModelUnavailableError: as the registry says.
+            OptionsRefusedError: the engine can't do what it asks.
             OverloadedError, DeadlineExceededError, NotReadyError: there is no place for it.
 
         """
@@ -212,6 +213,7 @@ class ChatService:
         with ExitStack() as held:
             lease = held.enter_context(self._registry.lease(asked.model_name, Task.CHAT))
             generations = cast("Generations", lease.model)
+            generations.engine.check(asked.options)
             place = await generations.enter(deadline)
             held.callback(generations.leave, place)
             stream = Stream(lease, place, started_s=started_s, bound=self._buffer_tokens)

@@ -1,0 +1,77 @@
+"""Which `$ref` llama.cpp resolves as JSON Schema does."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from itertools import permutations
+from typing import Any
+
+from app.engines.held_alternatives import Definitions
+from app.engines.held_values import Part, Place, refuse
+
+GROUPS = ("$defs", "definitions")
+# Without the characters that pointers and addresses escape.
+REFERENCE = re.compile(r"#/(\$defs|definitions)/[\w.\-]+", re.ASCII)
+ODD_CHARACTERS = re.compile(r"[^a-zA-Z0-9-]+")
+
+
+def definitions_of(schema: Part) -> Definitions:
+    """Return a schema's definitions by the pointers to them."""
+    groups = ((name, schema.get(name)) for name in GROUPS)
+    return {
+        f"#/{group}/{name}": part
+        for group, parts in groups
+        if isinstance(parts, dict)
+        for name, part in parts.items()
+    }
+
+
+def check_reference(part: Part, definitions: Definitions, place: Place) -> str:
+    """Return where a `$ref` leads to."""
+    reference = part["$ref"]
+    if not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
+        raise refuse("$ref", place, "it has to be #/$defs/ with a name of letters, digits, . _ -")
+    if reference not in definitions:
+        raise refuse("$ref", place, "there is no such definition")
+    return reference
+
+
+def check_definitions(definitions: Definitions, used: Collection[str]) -> None:
+    """Refuse definitions that llama.cpp can't end, or takes for one another."""
+    edges = {reference: set(_bare(definitions[reference])) for reference in used}
+    for reference in used:
+        if reference in _reachable(edges, reference):
+            raise refuse("$ref", _place(reference), "it leads back to itself and to nothing else")
+    # A rule's name is a pointer without its odd characters, and what is inside adds to it.
+    rules = {reference: ODD_CHARACTERS.sub("-", reference[1:]) for reference in used}
+    for first, second in permutations(used, 2):
+        if f"{rules[second]}-".startswith(f"{rules[first]}-"):
+            raise refuse(
+                "$ref",
+                _place(second),
+                f"llama.cpp takes it for a part of `{_place(first)[1]}`; rename one of them",
+            )
+
+
+def _place(reference: str) -> Place:
+    return tuple(reference.removeprefix("#/").split("/"))
+
+
+def _bare(part: Any) -> Iterator[str]:  # noqa: ANN401  # JSON can be anything
+    """Yield the references that a schema leads to without writing anything before."""
+    waiting = [part]
+    while waiting:
+        schema = waiting.pop()
+        if "$ref" in schema:
+            yield schema["$ref"]
+        waiting += [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+
+
+def _reachable(edges: Mapping[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(edges[start])
+    while waiting:
+        reference = waiting.pop()
+        if reference not in found:
+            found.add(reference)
+            waiting += edges[reference]
+    return found
