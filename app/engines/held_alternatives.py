@@ -4,6 +4,7 @@ llama.cpp takes `oneOf` for `anyOf`: what is an answer to two of its schemas is 
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -23,18 +24,27 @@ PYTHON_TYPES: Mapping[type, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Alternative:
+    """What tells a schema from another; None: values that can't be compared."""
+
+    types: frozenset[str]
+    values: frozenset[Hashable] | None
+    tags: Mapping[str, frozenset[Hashable] | None]  # the values of required properties
+
+
 def check_one_of(part: Part, definitions: Definitions, place: Place) -> None:
     """Refuse a `oneOf` unless each two of its schemas can be told apart.
 
     All that it leads to has been checked.
     """
-    schemas = [_resolve(schema, definitions) for schema in part["oneOf"]]
-    described = [(_types(schema), schema) for schema in schemas]
-    for (first_types, first), (second_types, second) in combinations(described, 2):
-        if not first_types & second_types:
-            continue
-        if not _differ(first, second) and not _are_tagged(first, second, definitions):
-            raise refuse("oneOf", place, "two of its schemas might both hold; `anyOf` doesn't mind")
+    described = [_describe(_resolve(schema, definitions), definitions) for schema in part["oneOf"]]
+    for first, second in combinations(described, 2):
+        if first.types & second.types and not _differ(first.values, second.values):
+            names = first.tags.keys() & second.tags.keys()
+            if not any(_differ(first.tags[name], second.tags[name]) for name in names):
+                reason = "two of its schemas might both hold; `anyOf` doesn't mind"
+                raise refuse("oneOf", place, reason)
 
 
 def type_of(value: object) -> str:
@@ -76,10 +86,8 @@ def _values(schema: Part) -> list[Any] | None:
     return schema.get("enum")
 
 
-def _differ(first: Part, second: Part) -> bool:
-    """Tell whether both name their values, and none of them twice."""
-    values = [_comparable(_values(schema)) for schema in (first, second)]
-    return values[0] is not None and values[1] is not None and not values[0] & values[1]
+def _differ(first: frozenset[Hashable] | None, second: frozenset[Hashable] | None) -> bool:
+    return first is not None and second is not None and not first & second
 
 
 def _comparable(values: list[Any] | None) -> frozenset[Hashable] | None:
@@ -89,17 +97,10 @@ def _comparable(values: list[Any] | None) -> frozenset[Hashable] | None:
     return frozenset((type_of(value), value) for value in values)
 
 
-def _are_tagged(first: Part, second: Part, definitions: Definitions) -> bool:
-    """Tell whether both require a property that can't be the same in both."""
-    tags = [_required(schema) for schema in (first, second)]
-    return any(
-        _differ(_resolve(tags[0][name], definitions), _resolve(tags[1][name], definitions))
-        for name in tags[0].keys() & tags[1].keys()
-    )
-
-
-def _required(schema: Part) -> dict[str, Any]:
-    """Return the properties that an answer always has."""
-    if schema.get("type") != "object":
-        return {}
-    return {name: schema["properties"][name] for name in schema.get("required", ())}
+def _describe(schema: Part, definitions: Definitions) -> _Alternative:
+    tags = {}
+    if schema.get("type") == "object":
+        for name in schema.get("required", ()):
+            tag = _resolve(schema["properties"][name], definitions)
+            tags[name] = _comparable(_values(tag))
+    return _Alternative(types=_types(schema), values=_comparable(_values(schema)), tags=tags)
