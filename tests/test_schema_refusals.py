@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.engines.held_schemas import check_held
-from app.engines.held_values import MAX_ITEMS, MAX_LENGTH
+from app.engines.held_schemas import ALONE, ANNOTATIONS, OF_TYPES, ROOT, check_held
+from app.engines.held_values import EMPTY_FORMATS, MAX_ITEMS, MAX_LENGTH, RULED_FORMATS
 from app.errors import OptionsRefusedError
 
 TEXT = {"type": "string"}
@@ -300,3 +301,16 @@ def test_a_format_without_a_schema_passes(given: Any) -> None:
 
 def test_a_definition_that_nothing_leads_to_may_be_anything() -> None:
     check_held(wanted(defined("A", A=TEXT, B={"pattern": "a"}, A_B=True)))
+
+
+def test_the_documents_list_what_holds() -> None:
+    pages = Path(__file__).parent.parent / "docs" / "chat.md"
+    _, _, section = pages.read_text(encoding="utf-8").partition("### JSON Schemas")
+    section = section.partition("\nRoles are")[0]
+    listed = {*ANNOTATIONS, *ROOT, *ALONE, *RULED_FORMATS, *EMPTY_FORMATS, "type", *OF_TYPES}
+    listed |= {
+        keyword for keywords in (*ALONE.values(), *OF_TYPES.values()) for keyword in keywords
+    }
+    told = set(re.findall(r"[$\w]+", section))
+    assert listed - told == set()
+    assert {f"{MAX_ITEMS:,}", f"{MAX_LENGTH:,}"} <= set(re.findall(r"[\d,]+\d", section))
