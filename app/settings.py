@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cores import core_count
 from app.errors import SettingsError
+from app.setting_errors import setting_error
 
 DEFAULT_LIMIT = "100/minute"
 Positive = Annotated[int, Field(gt=0)]
@@ -215,7 +216,7 @@ class Settings(BaseSettings):
     def hosts_are_plain(cls, hosts: str) -> str:
         """Refuse URLs: no host would ever match them."""
         if any(character in hosts for character in "/@*"):
-            raise ValueError("names of hosts, such as hooks.internal, 10.0.0.5:8080")
+            raise ValueError("must be names of hosts, such as hooks.internal, 10.0.0.5:8080")
         return hosts
 
     @model_validator(mode="after")
@@ -290,5 +291,4 @@ def load_settings(**overrides: object) -> Settings:
     except UnicodeDecodeError:
         raise SettingsError(".env: is not UTF-8") from None
     except ValidationError as invalid:
-        lines = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
-        raise SettingsError("; ".join(lines)) from None
+        raise SettingsError("; ".join(map(setting_error, invalid.errors()))) from None

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from app.cores import core_count
 from app.errors import SettingsError
 from app.runtime.checks import check_settings
+from app.setting_errors import WORDS, setting_error
 from app.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +44,62 @@ def test_a_bad_value_is_refused_by_name_and_not_repeated(monkeypatch: pytest.Mon
     with pytest.raises(SettingsError, match=r"PORT: .*LOG_FORMAT: ") as refused:
         load_settings()
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("ADMIN_KEY", "short", "ADMIN_KEY: must have at least 16 characters"),
+        ("WEBHOOK_SECRET", "short", "WEBHOOK_SECRET: must have at least 16 characters"),
+        ("PORT", "70000", "PORT: must be at most 65535"),
+        ("PORT", "1.5", "PORT: must be a whole number"),
+        ("PORT", "9" * 5000, "PORT: must be a smaller number"),
+        ("QUEUE_TOKENS", "0", "QUEUE_TOKENS: must be more than 0"),
+        ("DRAIN_DELAY_S", "-1", "DRAIN_DELAY_S: must be at least 0"),
+        ("LOG_INPUTS", "maybe", "LOG_INPUTS: must be true or false"),
+        ("DEVICE", "gpu", "DEVICE: must be auto, cpu or cuda"),
+        ("PORT", "\udcff", "PORT: must be UTF-8"),
+        ("WEBHOOK_ALLOW_HOSTS", "http://h", "WEBHOOK_ALLOW_HOSTS: must be names of hosts, such as"),
+    ],
+)
+def test_a_bad_value_is_refused_in_words(name: str, value: str, line: str) -> None:
+    given: dict[str, Any] = {name.lower(): value}
+    with pytest.raises(SettingsError) as refused:
+        load_settings(_env_file=None, **given)
+    assert str(refused.value).startswith(line)
+
+
+def test_what_is_wrong_with_two_settings_together_names_both() -> None:
+    with pytest.raises(SettingsError, match=r"^AUTH=off would let everyone in who reaches HOST"):
+        load_settings(_env_file=None, auth="off", host="0.0.0.0")
+
+
+WRONG = ("", "x", "-1", "1.5", "nan", "9" * 30, "9" * 5000, "[1]", "h/@*", "\udcff")
+
+
+def test_every_kind_of_error_that_a_setting_can_have_has_words_of_its_own() -> None:
+    kinds = set()
+    for name in Settings.model_fields:
+        for value in WRONG:
+            given: dict[str, Any] = {name: value}
+            try:
+                Settings(_env_file=None, **given)
+            except ValidationError as invalid:
+                kinds |= {error["type"] for error in invalid.errors()}
+    assert {"too_short", "literal_error", "int_parsing", "bool_parsing"} <= kinds <= set(WORDS)
+
+
+@pytest.mark.parametrize("type_of", [float, Path, int])
+def test_kinds_that_no_setting_has_yet_are_told_without_the_value(type_of: type) -> None:
+    class Other(BaseModel):
+        secret: type_of  # type: ignore[valid-type]  # as the test says
+
+    with pytest.raises(ValidationError) as invalid:
+        Other(secret=["hunter2"])
+    assert setting_error(invalid.value.errors()[0]) in {
+        "SECRET: can't be used",
+        "SECRET: must be a path",
+    }
 
 
 def test_addresses_and_limits_that_cant_be_read_are_refused_all_at_once() -> None:
