@@ -63,6 +63,10 @@ class UnauthorizedError(ServiceError):
         super().__init__(headers={"WWW-Authenticate": 'Bearer realm="ml-api"'})
 
 
+class KeyEndedError(UnauthorizedError):
+    """The API key was revoked, or has expired; a valid one is needed."""
+
+
 class ForbiddenError(ServiceError):
     """The key may not do this."""
 

@@ -14,6 +14,7 @@ from app.errors import SettingsError
 from app.setting_errors import setting_error
 
 DEFAULT_LIMIT = "100/minute"
+MIN_SECRET_CHARS = 16
 Positive = Annotated[int, Field(gt=0)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
 ENV_FILE = ".env"
@@ -124,7 +125,7 @@ class Settings(BaseSettings):
     )
     webhook_secret: SecretStr | None = Field(
         None,
-        min_length=16,
+        min_length=MIN_SECRET_CHARS,
         description="What webhooks are signed with; default: made once and kept in SQL, "
         "`app jobs secret` prints it.",
     )
@@ -158,7 +159,7 @@ class Settings(BaseSettings):
     )
     admin_key: SecretStr | None = Field(
         None,
-        min_length=16,
+        min_length=MIN_SECRET_CHARS,
         description="A secret that always is an admin's key: the first key of a fleet.",
     )
     auth_cache_s: Positive = Field(

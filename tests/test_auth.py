@@ -1,7 +1,7 @@
 """Who may do what, and how often: keys and limits in front of the routes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -197,15 +197,63 @@ async def test_limits_can_be_switched_off_and_are_none_on_loopback(tmp_path: Pat
     assert "X-RateLimit-Limit" not in answer.headers
 
 
-async def test_wrong_keys_from_one_address_are_limited(tmp_path: Path) -> None:
+async def statuses_of(client: AsyncClient, keys: Iterable[str]) -> list[int]:
+    asked = {"text": "x"}
+    answers = [await client.post("/predict", json=asked, headers=bearer(key)) for key in keys]
+    return [answer.status_code for answer in answers]
+
+
+MADE_UP = "mlk_" + "0" * 12 + "_" + "a" * 43
+
+
+@pytest.mark.parametrize("wrong", ["x", "an-admin-key-of-yesterday", MADE_UP])
+async def test_of_a_locked_address_valid_keys_pass_and_no_others(
+    tmp_path: Path, wrong: str
+) -> None:
     async with guarded(tmp_path) as client:
-        wrong = [
-            (await client.post("/predict", json={"text": "x"}, headers=bearer("x"))).status_code
-            for _ in range(21)
-        ]
-        right = await client.post("/predict", json={"text": "x"}, headers=bearer(ADMIN))
-    assert wrong == [401] * 20 + [429]
-    assert right.status_code == 429, "a guesser doesn't learn that it has guessed"
+        mine = (await make_key(client, scopes=["predict"]))["key"]
+        assert await statuses_of(client, [wrong] * 21) == [401] * 20 + [429]
+        others = [MADE_UP[:-1] + "b", mine[:-1] + ("a" if mine[-1] != "a" else "b"), "y"]
+        assert await statuses_of(client, [ADMIN, mine, *others]) == [200, 200, 429, 429, 429]
+        elsewhere = await make_key(client, scopes=["predict"])
+        assert await statuses_of(client, [elsewhere["key"]]) == [200], "one that is new here"
+
+
+async def test_a_key_that_ended_is_no_guess(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as client:
+        made = await make_key(client, scopes=["predict"])
+        await client.delete(f"/keys/{made['id']}", headers=bearer(ADMIN))
+        assert await statuses_of(client, [made["key"]] * 25) == [401] * 25
+        told = await client.post("/predict", json={"text": "x"}, headers=bearer(made["key"]))
+        assert "revoked, or has expired" in told.json()["detail"]
+        assert await statuses_of(client, ["x"]) == [401], "the first that counts"
+
+
+async def test_who_guesses_at_the_admin_s_key_doesn_t_learn_that_it_was_right(
+    tmp_path: Path,
+) -> None:
+    guesses = [f"an-admin-key-of-the-fleet-{number}" for number in range(30)]
+    asked = {"text": "x"}
+    async with guarded(tmp_path) as client:
+        mine = (await make_key(client, scopes=["predict"]))["key"]
+        answers = await asyncio.gather(
+            *(client.post("/predict", json=asked, headers=bearer(key)) for key in guesses),
+            client.post("/predict", json=asked, headers=bearer(ADMIN)),
+        )
+        statuses = [answer.status_code for answer in answers]
+        assert (sorted(statuses), statuses[-1]) == ([401] * 20 + [429] * 11, 429)
+        assert await statuses_of(client, [ADMIN, mine]) == [429, 200]
+        refused = await client.get("/models", headers=bearer(ADMIN))
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+
+
+async def test_the_admin_may_ask_for_much_at_once(tmp_path: Path) -> None:
+    asked = {"text": "x"}
+    async with guarded(tmp_path) as client:
+        answers = await asyncio.gather(
+            *(client.post("/predict", json=asked, headers=bearer(ADMIN)) for _ in range(40))
+        )
+    assert {answer.status_code for answer in answers} == {200}
 
 
 async def test_a_quota_of_tokens_is_charged_by_what_was_used(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from databases import migrated
@@ -18,6 +18,7 @@ from app.limits.limit import MAX_AMOUNT
 from app.limits.limiter import Limiter
 from app.limits.memory import MemoryStorage
 from app.observability.metrics import Metrics
+from app.services import keys as services_keys
 from app.services.keys import KEY_FORMAT, Caller, KeyService, Scope, WantedKey, WantedKeyError
 from app.services.ledger import Ledger
 
@@ -89,6 +90,38 @@ async def test_the_prefix_of_a_key_with_another_secret_is_refused(database_url: 
         _, text = await keys.create(wanted())
         with pytest.raises(UnauthorizedError):
             await keys.verify(text[:-1] + ("a" if text[-1] != "a" else "b"))
+
+
+class Slow:
+    """A database that answers when the test says so, and knows no key."""
+
+    is_answering = True
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.asked = 0
+
+    async def read(self, _: Any) -> None:
+        self.asked += 1
+        await self.may_answer.wait()
+
+
+async def test_in_turn_one_key_at_a_time_is_looked_up_and_none_is_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(services_keys, "PATIENCE_S", 0.05)
+    database = Slow()
+    keys = make(cast("Database", database))
+    made_up = [f"mlk_{number:012x}_" + "a" * 43 for number in range(5)]
+    refused = await asyncio.gather(
+        *(keys.verify(text, in_turn=True) for text in made_up), return_exceptions=True
+    )
+    assert {type(each) for each in refused} == {UnauthorizedError}
+    assert database.asked == 1
+    database.may_answer.set()
+    with pytest.raises(UnauthorizedError):
+        await keys.verify(made_up[1], in_turn=True)
+    assert database.asked == 2
 
 
 async def test_an_expired_key_is_refused(database_url: str) -> None:

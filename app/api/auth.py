@@ -8,12 +8,8 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from app.api.callers import caller_address, limited_address
 from app.api.deps import get_runtime
 from app.errors import ForbiddenError, UnauthorizedError
-from app.limits.limit import parse
 from app.runtime.runtime import Runtime
 from app.services.keys import Caller, Scope
-
-# Wrong keys from one address; a person mistypes a few times, a guesser doesn't stop there.
-FAILURES = parse("20/minute")
 
 # What a key's tokens of a day are spent on.
 QUOTA_SCOPES = frozenset({Scope.CHAT, Scope.EMBED})
@@ -100,18 +96,7 @@ async def _identify(request: Request, runtime: Runtime, text: str | None) -> Cal
         raise UnauthorizedError
     if runtime.settings.limits == "off":
         return await runtime.keys.verify(text)
-    address = _address(request, runtime)
-    failures = await runtime.failures.peek(FAILURES, "key", address)
-    if not failures.is_allowed:
-        raise failures.refusal()
-    try:
-        return await runtime.keys.verify(text)
-    except UnauthorizedError:
-        # Of wrong keys at once, all of which passed the look above, so many are told so.
-        verdict = await runtime.failures.hit(FAILURES, "key", address)
-        if not verdict.is_allowed:
-            raise verdict.refusal() from None
-        raise
+    return await runtime.lockout.verify(text, address=_address(request, runtime))
 
 
 def _who(request: Request, runtime: Runtime, caller: Caller) -> str:

@@ -27,6 +27,7 @@ from app.services.job_watch import JobWatch
 from app.services.jobs import JobService
 from app.services.keys import KeyService
 from app.services.ledger import Ledger
+from app.services.lockout import Lockout
 from app.services.prediction_retention import RetentionPolicy
 from app.services.prediction_writer import WriterPolicy
 from app.services.predictions import LogPolicy, PredictionLog
@@ -83,6 +84,7 @@ async def open_runtime(
             metrics=metrics,
             max_open=settings.jobs_per_key,
         )
+        keys = _open_keys(settings, database)
         runtime = Runtime(
             settings=settings,
             metrics=metrics,
@@ -90,7 +92,7 @@ async def open_runtime(
             steps=steps,
             rows=RowReader(metrics, log_inputs=settings.log_inputs),
             database=database,
-            keys=_open_keys(settings, database),
+            keys=keys,
             limiter=limiter,
             ledger=ledger,
             predictions=await _open_predictions(stack, settings, database, metrics),
@@ -100,7 +102,7 @@ async def open_runtime(
             jobs=jobs,
             job_watch=JobWatch(jobs.get),
             loaded=loaded,
-            failures=Limiter(MemoryStorage(), metrics=metrics),
+            lockout=Lockout(keys, Limiter(MemoryStorage(), metrics=metrics)),
             default_limit=parse(settings.limit) if settings.limit else None,
             trusted_proxies=trusted_proxies,
         )

@@ -20,6 +20,7 @@ from app.services.job_watch import JobWatch
 from app.services.jobs import JobService
 from app.services.keys import KeyService
 from app.services.ledger import Ledger
+from app.services.lockout import Lockout
 from app.services.predictions import PredictionLog
 from app.services.rows import RowReader
 from app.settings import Settings
@@ -48,7 +49,7 @@ class Runtime:
     jobs: JobService
     job_watch: JobWatch
     loaded: asyncio.Event  # the models are
-    failures: Limiter  # of keys, by address; of this process alone
+    lockout: Lockout
     default_limit: Limit | None
     trusted_proxies: Sequence[Network]
     database_problem: str | None = None

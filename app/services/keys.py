@@ -18,9 +18,15 @@ from sqlalchemy.orm import Session
 
 from app.db.keys import ApiKey, KeyRepository, NewApiKey
 from app.db.session import Database
-from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
+from app.errors import (
+    DatabaseUnavailableError,
+    KeyEndedError,
+    KeyNotFoundError,
+    UnauthorizedError,
+)
 from app.limits.limit import MAX_AMOUNT, Limit, parse
 from app.models.schemas_keys import CONTROL_CHARACTERS, MAX_NAME_CHARS
+from app.settings import MIN_SECRET_CHARS
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +143,7 @@ class KeyService:
         self._clock = clock
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._asking: dict[str, _Question] = {}
+        self._turn = asyncio.Lock()
 
     async def create(self, wanted: WantedKey) -> tuple[ApiKey, str]:
         """Store a new key; return it, and its text, which is never to be had again.
@@ -191,22 +198,37 @@ class KeyService:
                 seen.at_s = -self._stale_s  # so old that it is asked for again
         log.info("key_revoked", extra={"key_id": key_id})
 
-    async def verify(self, text: str) -> Caller:
+    def is_admin_like(self, text: str) -> bool:
+        """Say whether the admin's key could be this text, which somebody may have guessed."""
+        is_long = len(text) >= MIN_SECRET_CHARS
+        return self._admin_hash is not None and is_long and not KEY_FORMAT.fullmatch(text)
+
+    def is_admin(self, text: str) -> bool:
+        """Say whether this is the admin's key."""
+        return self._admin_hash is not None and hmac.compare_digest(_hash(text), self._admin_hash)
+
+    async def verify(self, text: str, *, in_turn: bool = False) -> Caller:
         """Return whose key this is.
 
+        Args:
+            text: as it was sent.
+            in_turn: one after another, if the database must be asked of a key that is not known.
+
         Raises:
-            UnauthorizedError: nobody's, or no longer.
+            KeyEndedError: it was valid once.
+            UnauthorizedError: nobody's.
             DatabaseUnavailableError: nothing is known of it, and nobody can be asked.
 
         """
-        given = _hash(text)
-        if self._admin_hash and hmac.compare_digest(given, self._admin_hash):
+        if self.is_admin(text):
             return Caller(name="admin", scopes=frozenset({Scope.ADMIN}))
         parts = KEY_FORMAT.fullmatch(text)
-        key = await self._find(parts[1]) if parts else None
-        is_right = hmac.compare_digest(given, key.hash if key else NO_HASH)
-        if key is None or not is_right or not key.is_valid(datetime.now(UTC)):
+        key = await self._find(parts[1], in_turn=in_turn) if parts else None
+        is_right = hmac.compare_digest(_hash(text), key.hash if key else NO_HASH)
+        if key is None or not is_right:
             raise UnauthorizedError
+        if not key.is_valid(datetime.now(UTC)):
+            raise KeyEndedError
         return Caller(
             name=key.name,
             key_id=key.id,
@@ -215,12 +237,14 @@ class KeyService:
             tokens_per_day=key.tokens_per_day,
         )
 
-    async def _find(self, prefix: str) -> ApiKey | None:
+    async def _find(self, prefix: str, *, in_turn: bool) -> ApiKey | None:
         """Return the key with a prefix, from memory as long as that may be believed."""
         seen = self._seen.get(prefix)
         age_s = self._clock() - seen.at_s if seen else self._stale_s
         if seen and age_s < self._cache_s:
             return seen.key
+        if in_turn and (seen is None or seen.key is None):
+            return await self._find_in_turn(prefix)
         asked = self._ask(prefix)
         if seen is None or age_s >= self._stale_s:
             # One who leaves must not take the answer away from the others.
@@ -233,6 +257,14 @@ class KeyService:
             return asked.task.result() if asked.task.done() else seen.key
         except DatabaseUnavailableError:
             return seen.key
+
+    async def _find_in_turn(self, prefix: str) -> ApiKey | None:
+        """Ask the database, or give up: made-up keys must not keep it from all the others."""
+        try:
+            async with asyncio.timeout(PATIENCE_S), self._turn:
+                return await asyncio.shield(self._ask(prefix).task)
+        except TimeoutError:
+            return None
 
     def _forget_one(self) -> None:
         """Forget an unknown prefix before any known one: anybody can make those up."""
