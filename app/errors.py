@@ -131,6 +131,14 @@ class BodyTimeoutError(ServiceError):
     title = "Request timeout"
 
 
+class HeadersTimeoutError(ServiceError):
+    """The headers did not arrive in time."""
+
+    status = 408
+    code = "headers_timeout"
+    title = "Request timeout"
+
+
 class ContextLengthExceededError(ServiceError):
     """The prompt is longer than the model's context."""
 
@@ -251,6 +259,14 @@ class BodyTooLargeError(ServiceError):
     title = "Content too large"
 
 
+class TargetTooLongError(ServiceError):
+    """The address of the request is longer than 8192 bytes."""
+
+    status = 414
+    code = "target_too_long"
+    title = "URI too long"
+
+
 class UnsupportedMediaTypeError(ServiceError):
     """The body must be sent as Content-Type: application/json."""
 
@@ -284,6 +300,30 @@ class TooManyJobsError(ServiceError):
     status = 429
     code = "too_many_jobs"
     title = "Too many jobs"
+
+
+class HeadersTooLargeError(ServiceError):
+    """The headers are larger than 65536 bytes, or more than 200."""
+
+    status = 431
+    code = "headers_too_large"
+    title = "Request header fields too large"
+
+
+class TransferEncodingError(ServiceError):
+    """A body may be sent in chunks, and encoded in no other way."""
+
+    status = 501
+    code = "transfer_encoding_unsupported"
+    title = "Not implemented"
+
+
+class HttpVersionError(ServiceError):
+    """Only HTTP/1.1 and HTTP/1.0 are spoken here."""
+
+    status = 505
+    code = "http_version_unsupported"
+    title = "HTTP version not supported"
 
 
 class InferenceFailedError(ServiceError):

@@ -33,6 +33,7 @@ from app.errors import StartupError
 from app.middleware import exceptions
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.disconnect import DisconnectMiddleware
+from app.middleware.head import HeadMiddleware
 from app.middleware.logging import RequestLogMiddleware
 from app.models.catalog import read_catalog
 from app.observability.metrics import Metrics
@@ -176,4 +177,5 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
         Middleware(exceptions.ErrorBoundaryMiddleware, metrics=metrics),
         body_limit,
         Middleware(DisconnectMiddleware),
+        Middleware(HeadMiddleware),
     ]

@@ -213,6 +213,7 @@ def make_server(settings: Settings, *, on_overdue: Callable[[], None] | None = N
             host=settings.host,
             port=settings.port,
             http=BoundedHttpProtocol,
+            ws="none",
             lifespan="on",  # "auto" serves on when the app fails before its start
             log_config=None,
             access_log=False,

@@ -49,11 +49,12 @@ async def test_an_unknown_path_is_a_404_problem(client: AsyncClient, path: str) 
     ("method", "path", "allow"),
     [
         ("GET", "/predict", "POST"),
+        ("PUT", "/documents", "GET, HEAD, POST"),
         ("PUT", "/predict/x", "POST"),
         ("DELETE", "/predict-batch", "POST"),
-        ("POST", "/health", "GET"),
-        ("PATCH", "/metrics", "GET"),
-        ("BREW", "/models", "GET"),
+        ("POST", "/health", "GET, HEAD"),
+        ("PATCH", "/metrics", "GET, HEAD"),
+        ("BREW", "/models", "GET, HEAD"),
     ],
 )
 async def test_a_wrong_method_is_405_and_allow_names_the_right_one(

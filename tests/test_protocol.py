@@ -11,7 +11,8 @@ import pytest
 import uvicorn
 from serving import FAKE, make_settings
 
-from app.protocol import MAX_HEADER_BYTES, BoundedHttpProtocol
+from app.protocol import BoundedHttpProtocol
+from app.request_head import MAX_HEADER_BYTES
 from app.server import make_server
 
 LAST_GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -189,5 +190,33 @@ async def test_each_request_can_abort_its_own_connection_and_no_other() -> None:
     assert await asyncio.wait_for(fresh[0].read(), 10) == b""
     for _, writer in (mine, other, third, fresh):
         writer.close()
+    server.should_exit = True
+    await served
+
+
+async def test_a_body_that_goes_wrong_after_its_answer_has_begun_ends_the_connection() -> None:
+    has_begun = asyncio.Event()
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        has_begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    config = uvicorn.Config(app, port=0, http=BoundedHttpProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    served = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+    await has_begun.wait()
+    writer.write(b"zz\r\n")
+    answer = await asyncio.wait_for(reader.read(), 10)
+    assert answer.count(b"HTTP/1.1") == 1
+    writer.close()
     server.should_exit = True
     await served

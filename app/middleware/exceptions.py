@@ -140,7 +140,8 @@ class ErrorBoundaryMiddleware:
 def _allowed(app: FastAPI, request: Request) -> str:
     """Return the methods of a path: Starlette names those of one route, and a path can have two."""
     template = getattr(request.scope.get("route"), "path", "")
-    return ", ".join(sorted(app.openapi()["paths"].get(template, {}))).upper()
+    methods = {method.upper() for method in app.openapi()["paths"].get(template, {})}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def install(app: FastAPI, *, metrics: Metrics) -> None:

@@ -1,0 +1,96 @@
+"""Whether a request can be told from the bytes around it: what RFC 9112 leaves no choice in.
+
+The parser refuses most of what is ambiguous itself: two lengths, a length beside an encoding,
+signs, folded lines, blanks before a colon, names and line ends that aren't any. This is the rest.
+"""
+
+import re
+
+from app.errors import (
+    BadRequestError,
+    HeadersTooLargeError,
+    HttpVersionError,
+    TargetTooLongError,
+    TransferEncodingError,
+)
+
+# As nginx's four buffers of 8 KiB, doubled.
+MAX_HEADER_BYTES = 65_536
+# Twice what Apache takes; behind proxies a request has about thirty.
+MAX_HEADERS = 200
+# As nginx's largest line of a request; RFC 9112 asks for 8,000 at least.
+MAX_TARGET_BYTES = 8_192
+# ": ", and the end of a line.
+BYTES_PER_HEADER = 4
+# A name or an address, and a port: what RFC 3986 lets an authority consist of, but for its user.
+HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
+VERSIONS = ("1.1", "1.0")
+
+
+class RequestHead:
+    """What was read so far of a request's first line, headers and trailers."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._headers = 0
+        self._target_bytes = 0
+        self._hosts = 0
+        self._is_encoded = False
+
+    def take_target(self, part: bytes) -> None:
+        """Count a part of the target.
+
+        Raises:
+            TargetTooLongError: it is too long.
+
+        """
+        self._target_bytes += len(part)
+        if self._target_bytes > MAX_TARGET_BYTES:
+            raise TargetTooLongError
+
+    def take_trailer(self, name: bytes, value: bytes) -> None:
+        """Count a header that comes after the body.
+
+        Raises:
+            HeadersTooLargeError: all together are too many, or too large.
+
+        """
+        self._headers += 1
+        self._size += len(name) + len(value) + BYTES_PER_HEADER
+        if self._headers > MAX_HEADERS or self._target_bytes + self._size > MAX_HEADER_BYTES:
+            raise HeadersTooLargeError
+
+    def take_header(self, name: bytes, value: bytes) -> None:
+        """Count a header, and look at those that say whose a request is and where it ends.
+
+        Raises:
+            HeadersTooLargeError: all together are too many, or too large.
+            TransferEncodingError: the body is encoded otherwise than in chunks.
+            BadRequestError: there can't be such a host.
+
+        """
+        self.take_trailer(name, value)
+        lowered = name.lower()
+        if lowered == b"host":
+            self._hosts += 1
+            if not HOST.fullmatch(value.strip()):
+                raise BadRequestError("The Host header is not a host.")
+        elif lowered == b"transfer-encoding":
+            self._is_encoded = True
+            if value.strip().lower() != b"chunked":
+                raise TransferEncodingError
+
+    def check(self, version: str) -> None:
+        """Look at the whole.
+
+        Raises:
+            HttpVersionError: it is in another version of HTTP.
+            BadRequestError: no Host or several, or an encoding that this version doesn't have.
+
+        """
+        if version not in VERSIONS:
+            raise HttpVersionError
+        if self._hosts > 1 or (not self._hosts and version == "1.1"):
+            raise BadRequestError("The request needs exactly one Host header.")
+        if self._is_encoded and version == "1.0":
+            raise BadRequestError("HTTP/1.0 has no Transfer-Encoding.")
