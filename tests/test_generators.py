@@ -1,5 +1,6 @@
 """What every generator of this process promises: one suite, run on the fake and on llama.cpp."""
 
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -211,6 +212,17 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(64))
     with pytest.raises(EngineError, match=r"broken\.gguf: llama\.cpp can't load this model"):
+        llama_cpp.load(replace(request(), folder=broken))
+
+
+@pytest.mark.parametrize("bad", ["garbage", "zeros"])
+def test_a_file_whose_weights_are_damaged_is_refused(tmp_path: Path, bad: str) -> None:
+    good = Path(str(request().folder)).read_bytes()
+    half = len(good) // 2
+    rest = bytes(half) if bad == "zeros" else random.Random(1).randbytes(half)  # noqa: S311  # bytes, no secret
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(good[:-half] + rest)
+    with pytest.raises(EngineError, match=r"broken\.gguf: its weights are damaged"):
         llama_cpp.load(replace(request(), folder=broken))
 
 

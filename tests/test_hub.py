@@ -19,7 +19,7 @@ MODEL = {
     "model.safetensors": SAFETENSORS,
     "config.json": b"{}",
     "tokenizer.json": b'{"a": 1}',
-    "1_Pooling/config.json": b"[]",
+    "1_Pooling/config.json": b'{"b": 1}',
 }
 # As good as every repository on the hub has some of these.
 EXTRAS = {

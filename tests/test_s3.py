@@ -20,7 +20,7 @@ SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 MODEL = {
     "model.safetensors": SAFETENSORS,
     "config.json": b"{}",
-    "1_Pooling/config.json": b"[]",
+    "1_Pooling/config.json": b"{}",
     "tokenizer/deep/vocab.txt": b"a\nb\n",
 }
 EXTRAS = {"README.md": b"# A model", "pytorch_model.bin": b"\x80\x04.", "modeling.py": b"0"}

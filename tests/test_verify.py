@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from app.errors import SourceError, UnsafeModelError
-from app.models.verify import PICKLES, WEIGHTS, choose_files, verify
+from app.models.files import WEIGHTS
+from app.models.verify import PICKLES, choose_files, verify
 
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 PICKLE = b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00}."
+GGUF = b"GGUF" + bytes(20)
 TORCH_ZIP = b"PK\x03\x04\x00\x00\x08\x08\x00\x00\x00\x00"
 DIGEST = hashlib.sha256(SAFETENSORS).hexdigest()
 OTHER_DIGEST = hashlib.sha256(b"").hexdigest()
@@ -29,7 +31,7 @@ def test_safetensors_and_descriptions_are_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.gguf", "model.onnx", "model.safetensors"])
 def test_a_single_file_of_weights_is_accepted(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(SAFETENSORS)
+    (tmp_path / name).write_bytes(GGUF if name.endswith(".gguf") else SAFETENSORS)
     verify(tmp_path / name, {})
 
 
@@ -63,18 +65,18 @@ def test_what_only_calls_itself_safetensors_is_refused(tmp_path: Path, content: 
 
 def test_a_header_length_with_any_bytes_in_it_is_a_header(tmp_path: Path) -> None:
     # The length may hold a newline, which a careless pattern would stop at.
-    verify(folder_of(tmp_path, {"model.safetensors": b"\n\r" + bytes(6) + b"{}"}), {})
+    verify(folder_of(tmp_path, {"model.safetensors": b"\n\r" + bytes(6) + b"{}".ljust(0x0D0A)}), {})
 
 
 def test_a_digest_as_pinned_is_accepted(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"model.safetensors": SAFETENSORS, "sub/config.json": b""})
-    verify(folder, {"model.safetensors": DIGEST, "sub/config.json": OTHER_DIGEST})
+    folder = folder_of(tmp_path, {"model.safetensors": SAFETENSORS, "sub/vocab.txt": b""})
+    verify(folder, {"model.safetensors": DIGEST, "sub/vocab.txt": OTHER_DIGEST})
 
 
 def test_another_digest_is_refused_with_the_file_and_both_digests(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"model.safetensors": SAFETENSORS, "config.json": b""})
+    folder = folder_of(tmp_path, {"model.safetensors": SAFETENSORS, "vocab.txt": b""})
     with pytest.raises(UnsafeModelError) as refused:
-        verify(folder, {"config.json": OTHER_DIGEST, "model.safetensors": OTHER_DIGEST})
+        verify(folder, {"vocab.txt": OTHER_DIGEST, "model.safetensors": OTHER_DIGEST})
     assert str(folder / "model.safetensors") in str(refused.value)
     assert DIGEST in str(refused.value)
     assert OTHER_DIGEST in str(refused.value)

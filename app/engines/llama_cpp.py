@@ -207,5 +207,47 @@ def load(request: EngineRequest) -> LlamaCppGenerator:
     try:
         server = xllamacpp.Server(params)
     except (RuntimeError, ValueError, MemoryError) as failure:
-        raise EngineError(f"{request.folder}: llama.cpp can't load this model") from failure
+        raise EngineError(
+            f"{request.folder}: llama.cpp can't load this model: it is cut off, damaged, or of a"
+            " kind that it doesn't know; compare the file with the one it was copied from"
+        ) from failure
+    _check_odds(server, request.folder)
     return LlamaCppGenerator(server, context_tokens=chat.context_tokens)
+
+
+def _check_odds(server: Any, file: Path) -> None:
+    """See that a first token is likelier than others.
+
+    llama.cpp samples from whatever comes: weights that are damaged behind a good header make NaN,
+    zeros make all tokens alike, and either is answered as text.
+
+    Raises:
+        EngineError: it isn't.
+
+    """
+    chunks: list[Mapping[str, Any]] = []
+    asked = {
+        "messages": [{"role": "user", "content": "a"}],
+        "max_tokens": 1,
+        "stream": True,
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
+
+    def take(chunk: Mapping[str, Any]) -> bool:
+        chunks.append(chunk)
+        return False
+
+    with suppress(TypeError, ValueError):  # which the first call says again
+        server.handle_chat_completions(asked, take)
+    odds = [
+        [likely["logprob"] for likely in token["top_logprobs"]]
+        for chunk in chunks
+        for choice in chunk.get("choices", ())
+        for token in (choice.get("logprobs") or {}).get("content", ())
+    ]
+    if any(None in found or len(set(found)) == 1 for found in odds):
+        raise EngineError(
+            f"{file}: its weights are damaged, no token is likelier than another; compare the file"
+            " with the one it was copied from"
+        )

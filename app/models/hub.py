@@ -5,7 +5,8 @@ from http import HTTPStatus
 from pathlib import Path
 
 from app.errors import SourceError
-from app.models.verify import DESCRIPTIONS, WEIGHTS, choose_files
+from app.models.files import DESCRIPTIONS, WEIGHTS
+from app.models.verify import choose_files
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT_S = 10

@@ -1,20 +1,14 @@
 """Decides which files of a model may be loaded: no pickles, no wrong digests."""
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from app.engines.baked import is_baked
 from app.errors import SourceError, UnsafeModelError
+from app.models.files import DESCRIPTIONS, WEIGHTS, check_format, find_files
 
-# What a model may consist of: weights without code in them, and their descriptions.
-WEIGHTS = (".safetensors", ".gguf", ".onnx")
-DESCRIPTIONS = (".json", ".txt", ".model")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-# A length in 8 bytes, then JSON. A pickle begins with 0x80, a zip around one with "PK".
-SAFETENSORS_HEADER = re.compile(rb".{8}\{", re.DOTALL)
-HEADER_BYTES = 9
 
 
 def choose_files(names: Sequence[str], where: str) -> list[str]:
@@ -45,31 +39,20 @@ def verify(path: Path, pins: Mapping[str, str]) -> None:
 
     Raises:
         UnsafeModelError: a digest differs, or weights are a pickle, under its own name or not.
-        SourceError: there are no weights, or a pinned file is missing.
+        SourceError: there are no weights, a pinned file is missing, or one can't be read.
 
     """
-    files = {"": path}
-    if path.is_dir():
-        files = {str(f.relative_to(path)): f for f in sorted(path.rglob("*")) if f.is_file()}
-    elif path.name in pins:
+    files = find_files(path)
+    if "" in files and path.name in pins:
         files = {path.name: path}
     if not is_baked(path):  # OpenVINO's weights are called .bin too, and are no pickle
         choose_files([str(file) for file in files.values()], str(path))
-    for file in files.values():
-        if file.suffix == ".safetensors":
-            _check_header(file)
     for name, digest in pins.items():
         if name not in files:
             raise SourceError(f"{path / name}: pinned in the catalogue, but there is no such file")
         _check_digest(files[name], digest)
-
-
-def _check_header(file: Path) -> None:
-    """See that a file called safetensors is one."""
-    with file.open("rb") as content:
-        head = content.read(HEADER_BYTES)
-    if not SAFETENSORS_HEADER.match(head):
-        raise UnsafeModelError(f"{file}: is not in the safetensors format, whatever its name says")
+    for file in files.values():
+        check_format(file)
 
 
 def _check_digest(file: Path, expected: str) -> None:

@@ -1,0 +1,173 @@
+"""Whether the files of a model can be read: each there, a file, and in the format of its name.
+
+Libraries open what they find. A FIFO keeps them waiting for ever, and a link to nothing is passed
+over as if the file had never been meant, so that a model may serve without it.
+"""
+
+import json
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from app.errors import SourceError, UnsafeModelError
+
+# What a model may consist of: weights without code in them, and their descriptions.
+WEIGHTS = (".safetensors", ".gguf", ".onnx")
+DESCRIPTIONS = (".json", ".txt", ".model")
+# A length in 8 bytes, then JSON. A pickle begins with 0x80, a zip around one with "PK".
+SAFETENSORS_START = re.compile(rb".{8}\{", re.DOTALL)
+SAFETENSORS_START_BYTES = 9
+LENGTH_BYTES = 8
+# As the library has it.
+MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
+METADATA = "__metadata__"
+GGUF_START = b"GGUF"
+# JSON that engines read; a folder may hold other files of this format, which nobody opens.
+OBJECTS = frozenset(
+    {
+        "adapter_config.json",
+        "added_tokens.json",
+        "config.json",
+        "config_sentence_transformers.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+)
+LIST_OF_OBJECTS = "modules.json"
+# sentence_bert_config.json, and what the library calls it for other architectures.
+SENTENCE_CONFIG = re.compile(r"sentence_\w+_config\.json")
+IN_ITS_PLACE = "put the file in its place, or remove it"
+AGAIN = "get the file again"
+
+
+def find_files(path: Path) -> dict[str, Path]:
+    """Return a model's files by their names relative to its folder; "" for a single file.
+
+    Raises:
+        SourceError: something there is no file: a link to nothing, a FIFO, a device, a socket, or a
+            folder with the name of a file.
+
+    """
+    if not stat.S_ISDIR(_mode(path)):
+        return {"": _file(path)}
+    return {str(file.relative_to(path)): file for file in sorted(_walk(path, set()))}
+
+
+def check_format(file: Path) -> None:
+    """See that a file is what its name says, as far as that can be seen without its library.
+
+    Raises:
+        UnsafeModelError: it is in another format.
+        SourceError: it can't be read, is cut off, or isn't JSON.
+
+    """
+    try:
+        if file.suffix == ".safetensors":
+            _check_safetensors(file)
+        elif file.suffix == ".gguf":
+            _check_gguf(file)
+        elif file.name == LIST_OF_OBJECTS or _is_object(file.name):
+            _check_json(file)
+    except OSError as failure:
+        raise SourceError(f"{file}: can't be read: {failure.strerror}; see its rights") from None
+
+
+def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    found = folder.stat()
+    if (found.st_dev, found.st_ino) in seen:
+        return  # a link to a folder around it
+    seen.add((found.st_dev, found.st_ino))
+    for path in folder.iterdir():
+        if stat.S_ISDIR(_mode(path)) and path.suffix not in {*WEIGHTS, *DESCRIPTIONS}:
+            yield from _walk(path, seen)
+        else:
+            yield _file(path)
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError as failure:
+        if path.is_symlink():
+            target = path.readlink()
+            said = f"{path}: is a link to {target}, where nothing is: {IN_ITS_PLACE}"
+            raise SourceError(said) from None
+        raise SourceError(f"{path}: can't be looked at: {failure.strerror}") from None
+
+
+def _file(path: Path) -> Path:
+    mode = _mode(path)
+    if not stat.S_ISREG(mode):
+        raise SourceError(f"{path}: is {_kind(mode)}, not a file: {IN_ITS_PLACE}")
+    return path
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a FIFO"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def _check_safetensors(file: Path) -> None:
+    """See that a file called safetensors is one, and whole."""
+    size = file.stat().st_size
+    with file.open("rb") as content:
+        if not SAFETENSORS_START.match(content.read(SAFETENSORS_START_BYTES)):
+            raise UnsafeModelError(
+                f"{file}: is not in the safetensors format, whatever its name says"
+            )
+        content.seek(0)
+        length = int.from_bytes(content.read(LENGTH_BYTES), "little")
+        if length > min(size - LENGTH_BYTES, MAX_SAFETENSORS_HEADER_BYTES):
+            raise SourceError(f"{file}: is cut off in its header: {AGAIN}")
+        tensors = _read_json(file, content.read(length))
+    if not isinstance(tensors, dict):
+        raise SourceError(f"{file}: its header is not an object: {AGAIN}")
+    _check_extents(file, tensors, size - LENGTH_BYTES - length)
+
+
+def _check_extents(file: Path, tensors: dict[str, Any], size: int) -> None:
+    """See that the file has the bytes that its header speaks of."""
+    try:
+        ends = [int(value["data_offsets"][1]) for key, value in tensors.items() if key != METADATA]
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise SourceError(f"{file}: its header has a tensor without its place: {AGAIN}") from None
+    if max(ends, default=0) > size:
+        raise SourceError(f"{file}: is cut off, {max(ends) - size} bytes are missing: {AGAIN}")
+
+
+def _check_gguf(file: Path) -> None:
+    with file.open("rb") as content:
+        start = content.read(len(GGUF_START))
+    if start != GGUF_START:
+        raise UnsafeModelError(f"{file}: is not in the GGUF format, whatever its name says")
+
+
+def _is_object(name: str) -> bool:
+    return name in OBJECTS or SENTENCE_CONFIG.fullmatch(name) is not None
+
+
+def _check_json(file: Path) -> None:
+    found = _read_json(file, file.read_bytes())
+    if file.name == LIST_OF_OBJECTS:
+        is_right, wanted = isinstance(found, list), "a list of objects"
+        is_right = is_right and all(isinstance(each, dict) for each in found)
+    else:
+        is_right, wanted = isinstance(found, dict), "an object"
+    if not is_right:
+        raise SourceError(f"{file}: is not {wanted} in JSON: {AGAIN}")
+
+
+def _read_json(file: Path, content: bytes) -> Any:  # noqa: ANN401  # any JSON
+    try:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as failure:
+        said = "not UTF-8" if isinstance(failure, UnicodeDecodeError) else str(failure)
+        raise SourceError(f"{file}: can't be read as JSON ({said}): {AGAIN}") from None
