@@ -14,6 +14,8 @@ from typing import cast
 
 import uvicorn
 
+from app.accepting import Acceptor
+from app.descriptors import limit, wanted
 from app.drain import LAST_LINE_S, Drain, LastAnswers
 from app.errors import NotReadyError, StartupError
 from app.listening import listening
@@ -66,7 +68,10 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept and say so in one line, on standard output."""
-        await super().startup(sockets)
+        await super().startup(None if sockets is None else [])
+        for opened in sockets or []:
+            acceptor = Acceptor(opened, self._make_protocol, on_shortage=self._note_shortage)
+            self.servers.append(cast("asyncio.Server", acceptor))
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
@@ -124,6 +129,15 @@ class Server(uvicorn.Server):
         """Stop because a required model can't be loaded."""
         self.failure = failure
         self.should_exit = True
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        return BoundedHttpProtocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    def _note_shortage(self) -> None:
+        if (runtime := self.runtime()) is not None:
+            runtime.metrics.descriptor_shortages.inc()
 
     async def _stop_listening(self) -> None:
         """Close the door, behind those who stand in it: they would be reset."""
@@ -240,6 +254,8 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
             had, or a required model can't be loaded.
 
     """
+    if limit() < wanted(settings):
+        log.warning("few_descriptors", extra={"limit": limit(), "wanted": wanted(settings)})
     run(make_server(settings, on_overdue=on_overdue))
 
 

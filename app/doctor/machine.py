@@ -1,4 +1,4 @@
-"""Looks at the machine: Python, memory, disk, port."""
+"""Looks at the machine: Python, memory, disk, port, open files."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
+from app.descriptors import limit, wanted
 from app.doctor.finding import Finding, bad, doubtful, good
 from app.settings import Settings
 
@@ -36,6 +37,7 @@ def look(settings: Settings) -> Iterator[Finding]:
     yield _memory(_memory_bytes())
     yield from _disk(settings.data_dir.absolute())
     yield _port(settings.host, settings.port)
+    yield _descriptors(limit(), wanted(settings))
 
 
 def _python() -> Finding:
@@ -99,6 +101,15 @@ def _port(host: str, port: int) -> Finding:
         said = f"{place}: {failure.strerror or failure}"
         return bad("port", said, "End what listens there, or set HOST and PORT.")
     return good("port", f"{place} is free")
+
+
+def _descriptors(found: int, needed: int) -> Finding:
+    """See that connections don't have to wait for one another's end."""
+    said = f"{found} at once"
+    if found < needed:
+        advice = f"Give the process {needed} or more: `ulimit -n`, LimitNOFILE, or --ulimit nofile."
+        return doubtful("open files", said, advice)
+    return good("open files", said)
 
 
 def _answers(host: str, port: int) -> bool:

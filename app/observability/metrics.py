@@ -92,6 +92,10 @@ class Metrics:
         self.exceptions = self._counter(
             "exceptions_total", "Exceptions that became an error answer, by class.", ["type"]
         )
+        self.descriptor_shortages = self._counter(
+            "descriptor_shortages_total",
+            "Times that connections began to wait because the process had too many files open.",
+        )
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds", "How late the event loop woke up at the last check."
         )
