@@ -174,8 +174,9 @@ class UnsupportedFieldError(ServiceError):
     code = "unsupported_field"
     title = "Unsupported field"
 
-    def __init__(self, field: str | None = None) -> None:
-        detail = f"{field!r} is not supported with this value." if field else None
+    def __init__(self, field: str | None = None, *, detail: str | None = None) -> None:
+        if field and not detail:
+            detail = f"{field!r} is not supported with this value."
         super().__init__(detail, extensions={"field": field} if field else None)
 
 

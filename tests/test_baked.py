@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from process import run
 from test_openvino import TEXTS, contrary, cut_short, tiny
+from tiny_embedders import save_encoder
 
 from app.engines import baked
-from app.engines.base import Classifier, OpenVinoOptions, Task
+from app.engines.base import Classifier, Embedder, OpenVinoOptions, Task
 from app.engines.conversion import ConversionError
 from app.engines.loader import load_engine
 from app.engines.preparation import DisagreementError
@@ -264,6 +265,26 @@ def test_openvino_s_weights_are_no_pickle_but_others_of_that_name_are(
         verify(copied / "tiny", {})
 
 
+def test_what_the_catalogue_says_of_an_embedder_is_baked_in(tmp_path: Path) -> None:
+    save_encoder(tmp_path / "model")
+    settings = {"pooling": ("cls",), "normalize": False, "prompts": {"query": "dog "}}
+    spec = ModelSpec(
+        name="tiny", task=Task.EMBEDDING, source="file:model", dimensions=8, **settings
+    )
+    loaded = loader(tmp_path)(spec.model_copy(update={"engine": "torch"})).engine
+    bake(Catalog([spec], folder=tmp_path), tmp_path / "to", sources=Sources(tmp_path), cores=1)
+    (entry,) = read_catalog(tmp_path / "to" / "models.toml").specs
+    assert (entry.pooling, entry.normalize, entry.prompts, entry.dimensions) == ((), None, {}, None)
+    engine = loader(tmp_path / "to")(entry).engine
+    assert isinstance(engine, Embedder)
+    assert isinstance(loaded, Embedder)
+    assert engine.vector_rules == loaded.vector_rules
+    expected = loaded.embed(loaded.encode(TEXTS, "dog "))
+    np.testing.assert_allclose(engine.embed(engine.encode(TEXTS, "dog ")), expected, atol=0.05)
+    with pytest.raises(EngineError, match="are baked in; remove them from the catalogue"):
+        loader(tmp_path / "to")(entry.model_copy(update={"dimensions": 4}))
+
+
 def test_a_catalogue_is_read_as_it_was_written(tmp_path: Path) -> None:
     specs = [
         ModelSpec(
@@ -280,6 +301,14 @@ def test_a_catalogue_is_read_as_it_was_written(tmp_path: Path) -> None:
             sha256={"model.safetensors": "0" * 64},
             limits=Limits(max_batch=3),
             fake={"fail_on": "poison", "a key": True},
+        ),
+        ModelSpec(
+            name="third",
+            task=Task.EMBEDDING,
+            pooling=("cls", "max"),
+            normalize=False,
+            prompts={"query": 'say "it": '},
+            dimensions=8,
         ),
     ]
     write_catalog(specs, tmp_path / "models.toml")

@@ -154,6 +154,16 @@ def test_pins_name_files_or_stand_for_a_single_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pooling", "expected"), [('"cls"', ("cls",)), ('["cls", "max"]', ("cls", "max")), ("[]", ())]
+)
+def test_a_pooling_is_one_or_several(
+    tmp_path: Path, pooling: str, expected: tuple[str, ...]
+) -> None:
+    (spec,) = read(tmp_path, f'{ENTRY}task = "embedding"\npooling = {pooling}\n').specs
+    assert spec.pooling == expected
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
         ('task = "translation"', "model 'a': task: Input should be 'text-classification'"),
@@ -169,6 +179,13 @@ def test_pins_name_files_or_stand_for_a_single_file(tmp_path: Path) -> None:
         (f'sha256 = "{DIGEST.upper()}"', "model 'a': sha256"),
         ('sha256 = { "model.safetensors" = "abc" }', "model 'a': sha256"),
         ("engine = 3", "model 'a': engine: Input should be a valid string"),
+        ('pooling = "cls"', "model 'a': entry: Value error, pooling is for models of the task emb"),
+        ("prompts = {}", "model 'a': entry: Value error, prompts is for models of the task embed"),
+        (
+            'task = "embedding"\npooling = "attention"',
+            "model 'a': pooling.0: Input should be 'cls'",
+        ),
+        ('task = "embedding"\ndimensions = 0', "model 'a': dimensions: Input should be greater"),
     ],
 )
 def test_a_wrong_entry_is_refused_by_model_and_field(tmp_path: Path, line: str, said: str) -> None:

@@ -1,11 +1,14 @@
 """The fake engines: deterministic, and failing exactly to order."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from app.engines.base import (
     Classifier,
     Embedder,
+    EmbeddingOptions,
     EngineRequest,
     Generation,
     GenerationOptions,
@@ -16,6 +19,7 @@ from app.engines.base import (
 )
 from app.engines.fake import FakeFailureError, FakeGenerator, FakeOptions
 from app.engines.loader import load_engine
+from app.errors import EngineError
 
 
 def classifier(**options: object) -> Classifier:
@@ -52,6 +56,15 @@ def test_vectors_have_length_one() -> None:
     vectors = engine.embed(engine.encode(["a", "b"]))
     assert vectors.shape == (2, engine.dimensions)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("said", [{"pooling": ("cls",)}, {"normalize": False}])
+def test_an_embedder_has_no_pooling_to_set(said: dict[str, Any]) -> None:
+    request = EngineRequest(
+        name="x", task=Task.EMBEDDING, engine="fake", embedding=EmbeddingOptions(**said)
+    )
+    with pytest.raises(EngineError, match="the fake engine has no pooling"):
+        load_engine(request)
 
 
 def test_an_embedder_says_where_each_token_is() -> None:

@@ -31,6 +31,7 @@ from app.engines.base import (
 )
 from app.engines.chat import LocalChat
 from app.engines.torch import _choose_device, _choose_dtype
+from app.engines.vector_rules import VectorRules
 from app.errors import (
     EngineError,
     InferenceFailedError,
@@ -546,7 +547,8 @@ class WrongShape:
     device = "none"
     max_tokens = 512
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+        assert not prompt
         return [Encoded(token_ids=[1], is_truncated=False) for _ in texts]
 
     def close(self) -> NoReturn:
@@ -562,6 +564,7 @@ class WrongClassifier(WrongShape):
 
 class WrongEmbedder(WrongShape):
     dimensions = 4
+    vector_rules = VectorRules()
     passage_tokens = 512
 
     def offsets(self, text: str) -> NoReturn:

@@ -309,7 +309,7 @@ async def test_base64_is_the_same_vector_in_little_endian_float32(tmp_path: Path
     [
         ({"input": [1, 2, 3]}, "unsupported_field", "input"),
         ({"input": [[1, 2], [3]]}, "unsupported_field", "input"),
-        ({"input": "x", "dimensions": 256}, "unsupported_field", "dimensions"),
+        ({"input": "x", "dimensions": 385}, "unsupported_field", "dimensions"),
         ({"input": "x", "precision": "int8"}, "unsupported_field", "precision"),
         ({"input": []}, "invalid_request", "input"),
         ({"input": [""]}, "invalid_request", "input[0]"),

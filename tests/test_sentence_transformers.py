@@ -3,86 +3,40 @@
 import json
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from sentence_transformers import SentenceTransformer
-from tiny import SIZES, TEXTS, seeded, word_tokenizer
+from tiny import TEXTS
+from tiny_embedders import (
+    ALONE,
+    BF16,
+    FLAGS,
+    NORMALIZE,
+    TYPES,
+    assert_like,
+    both,
+    dense,
+    embedder,
+    engines,
+    library,
+    pooled,
+    save_encoder,
+    write,
+)
 
-from app.engines import preparation
-from app.engines.base import Embedder, EngineRequest, OpenVinoOptions, Task
-from app.engines.openvino import OpenVinoEmbedder
-from app.engines.torch import TorchEmbedder
-from app.engines.torch import load as load_torch
+from app.engines import modules, vector_settings
+from app.engines.base import EmbeddingOptions
 from app.errors import EngineError
-
-FLAGS = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens",
-         "lasttoken")  # fmt: skip
-ALONE = 2e-3
-BF16 = 2e-2
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an encoder as transformers saves it; copy before a change."""
-    folder = tmp_path_factory.mktemp("encoder") / "model"
-    fields = {name: value for name, value in SIZES.items() if name != "num_labels"}
-    seeded("BertModel", "BertConfig", **fields).save_pretrained(folder)
-    word_tokenizer(model_max_length=40).save_pretrained(folder)
-    return folder
+    return save_encoder(tmp_path_factory.mktemp("encoder") / "model")
 
 
-def write(path: Path, content: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def embedder(encoder: Path, folder: Path, *modules: tuple[str, dict[str, Any]]) -> Path:
-    """Put modules behind an encoder, each with its configuration and seeded weights."""
-    shutil.copytree(encoder, folder)
-    listed = [{"idx": 0, "name": "0", "path": "", "type": f"{TYPES}.Transformer"}]
-    torch.manual_seed(11)
-    for place, (kind, config) in enumerate(modules, start=1):
-        name = f"{place}_{kind}"
-        listed.append({"idx": place, "name": str(place), "path": name, "type": f"{TYPES}.{kind}"})
-        write(folder / name / "config.json", config)
-        weights: dict[str, Any] = {}
-        if kind == "Dense":
-            weights = {
-                "linear.weight": torch.randn(config["out_features"], config["in_features"]) / 6
-            }
-            if config.get("bias", True):
-                weights["linear.bias"] = torch.randn(config["out_features"])
-        if kind == "LayerNorm":
-            size = config["dimension"]
-            weights = {"norm.weight": torch.rand(size) + 0.5, "norm.bias": torch.randn(size)}
-        if weights:
-            from safetensors.torch import save_file
-
-            save_file(weights, folder / name / "model.safetensors")
-    write(folder / "modules.json", listed)
-    return folder
-
-
-TYPES = "sentence_transformers.models"
-
-
-def pooled(*modes: str) -> tuple[str, dict[str, Any]]:
-    flags = {f"pooling_mode_{flag}": flag in modes for flag in FLAGS}
-    return "Pooling", {"word_embedding_dimension": 32, **flags}
-
-
-def dense(size: int = 16, width: int = 32, **more: Any) -> tuple[str, dict[str, Any]]:
-    activation = "torch.nn.modules.activation.Tanh"
-    fields = {"in_features": width, "out_features": size, "activation_function": activation}
-    return "Dense", fields | more
-
-
-NORMALIZE: tuple[str, dict[str, Any]] = ("Normalize", {})
 KINDS: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
     **{flag: [pooled(flag), NORMALIZE] for flag in FLAGS},
     "mix": [pooled("cls_token", "lasttoken", "mean_tokens")],
@@ -104,35 +58,11 @@ KINDS: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
 }
 
 
-def engines(folder: Path, cache: Path) -> tuple[TorchEmbedder, OpenVinoEmbedder]:
-    options = OpenVinoOptions(cache=cache, cores=1, calls=1, streams=1)
-    request = EngineRequest(
-        name="tiny", task=Task.EMBEDDING, engine="auto", folder=folder, device="cpu",
-        threads=1, openvino=options,
-    )  # fmt: skip
-    on_torch = load_torch(request)
-    prepare = partial(preparation.prepare, load_reference=preparation.load_reference)
-    on_openvino = preparation.load(request, prepare=prepare)
-    assert isinstance(on_torch, TorchEmbedder)
-    assert isinstance(on_openvino, OpenVinoEmbedder)
-    return on_torch, on_openvino
-
-
-def assert_like(engine: Embedder, expected: Any, *, most: float) -> None:
-    items = engine.encode(TEXTS)
-    together = engine.embed(items)
-    alone = np.concatenate([engine.embed([item]) for item in items])
-    size = max(1.0, float(np.abs(expected).max()))
-    assert together.shape == expected.shape == (len(TEXTS), engine.dimensions)
-    assert np.abs(together - expected).max() <= most * size
-    assert np.abs(alone - expected).max() <= most * size
-
-
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_a_folder_gives_exactly_its_modules(encoder: Path, tmp_path: Path, kind: Any) -> None:
     folder = embedder(encoder, tmp_path / "model", *kind)
-    library = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    expected = library.encode(list(TEXTS), batch_size=2)
+    expert = library(folder)
+    expected = expert.encode(list(TEXTS), batch_size=2)
     assert np.ptp(expected, axis=0).max() > 0.1, "the texts have to differ for this to mean much"
     on_torch, on_openvino = engines(folder, tmp_path / "cache")
     assert_like(on_torch, expected, most=ALONE)
@@ -141,10 +71,10 @@ def test_a_folder_gives_exactly_its_modules(encoder: Path, tmp_path: Path, kind:
 
 def test_what_the_library_saves_today_is_read(encoder: Path, tmp_path: Path) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("cls_token"), dense(), NORMALIZE)
-    library = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    library.save(str(tmp_path / "again"))
+    expert = library(folder)
+    expert.save(str(tmp_path / "again"))
     on_torch, _ = engines(tmp_path / "again", tmp_path / "cache")
-    assert_like(on_torch, library.encode(list(TEXTS)), most=ALONE)
+    assert_like(on_torch, expert.encode(list(TEXTS)), most=ALONE)
 
 
 def test_texts_are_lowered_and_cut_as_the_library_does(encoder: Path, tmp_path: Path) -> None:
@@ -156,8 +86,8 @@ def test_texts_are_lowered_and_cut_as_the_library_does(encoder: Path, tmp_path: 
     found = {}
     for lowers in (True, False):
         write(folder / "sentence_bert_config.json", {"max_seq_length": 30, "do_lower_case": lowers})
-        library = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-        expected = library.encode(upper)
+        expert = library(folder)
+        expected = expert.encode(upper)
         for engine in engines(folder, tmp_path / "cache"):
             found[lowers] = engine.embed(engine.encode(upper))
             assert np.abs(found[lowers] - expected).max() <= BF16 * np.abs(expected).max()
@@ -165,9 +95,22 @@ def test_texts_are_lowered_and_cut_as_the_library_does(encoder: Path, tmp_path: 
     assert np.abs(found[True] - found[False]).max() > 0.1
 
 
+@pytest.mark.parametrize(("said", "expected"), [(None, 40), (20, 20), (46, 46), (99, 48)])
+def test_max_seq_length_overrules_the_tokeniser_s_own(
+    encoder: Path, tmp_path: Path, said: int | None, expected: int
+) -> None:
+    folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"))
+    write(folder / "sentence_bert_config.json", {"max_seq_length": said})
+    expert = library(folder)
+    expert.max_seq_length = min(said or 40, 48)  # beyond it fails for long texts
+    for engine, most in both(folder, tmp_path / "cache"):
+        assert engine.max_tokens == expected
+        assert_like(engine, expert.encode(list(TEXTS)), most=most)
+
+
 def test_a_plain_folder_is_mean_pooled_and_normalised(encoder: Path, tmp_path: Path) -> None:
-    library = SentenceTransformer(str(encoder), device="cpu", local_files_only=True)
-    expected = library.encode(list(TEXTS), normalize_embeddings=True)
+    expert = library(encoder)
+    expected = expert.encode(list(TEXTS), normalize_embeddings=True)
     on_torch, on_openvino = engines(encoder, tmp_path / "cache")
     assert_like(on_torch, expected, most=ALONE)
     assert_like(on_openvino, expected, most=BF16)
@@ -176,10 +119,17 @@ def test_a_plain_folder_is_mean_pooled_and_normalised(encoder: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("config_sentence_transformers.json", {"default_prompt_name": "q", "prompts": {"q": "Q: "}},
-         "config_sentence_transformers.json: default_prompt_name: 'q' is not done here; set it to"),
-        ("config_sentence_transformers.json", {"truncate_dim": 8}, "truncate_dim: 8 is not done"),
-        ("config_sentence_transformers.json", {"similarity_fn_name": "dot"}, "compares by cosine"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "q", "prompts": {"p": "P: "}},
+         "config_sentence_transformers.json: default_prompt_name: 'q' is not done here; there are"),
+        ("config_sentence_transformers.json", {"prompts": {"q": 1}}, "say a text for each name"),
+        ("config_sentence_transformers.json", {"prompts": None}, "say a text for each name"),
+        ("config_sentence_transformers.json", {"prompts": {"long": "good " * 40}},
+         "prompts: 'long' has 40 tokens, and the model takes 38; shorten it"),
+        ("config_sentence_transformers.json", {"truncate_dim": 0}, "truncate_dim: 0 is not done"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "maxsim"},
+         "similarity_fn_name: 'maxsim' is not done here; known are cosine, dot, euclidean,"),
+        ("config_sentence_transformers.json", {"mystery": 1}, "mystery: 1 is not done here"),
+        ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length: 0 is not done"),
         ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "model_type: "),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task: "),
         ("1_Pooling/config.json", {"pooling_mode": "attention"}, "pooling_mode: 'attention'"),
@@ -223,3 +173,52 @@ def test_a_changed_module_makes_another_converted_model(encoder: Path, tmp_path:
     second = engines(folder, tmp_path / "cache")[1]
     items = first.encode(TEXTS)
     assert np.abs(first.embed(items) - second.embed(items)).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            EmbeddingOptions(pooling=("cls",)),
+            "modules.json: names mean, and the catalogue's pooling",
+        ),
+        (EmbeddingOptions(normalize=False), "modules.json: names Normalize, and the catalogue's"),
+        (
+            EmbeddingOptions(dimensions=9),
+            "truncate_dim: is 8, and the catalogue's dimensions are 9",
+        ),
+    ],
+)
+def test_a_catalogue_that_contradicts_a_folder_is_refused(
+    encoder: Path, tmp_path: Path, options: EmbeddingOptions, said: str
+) -> None:
+    folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"), NORMALIZE)
+    write(folder / "config_sentence_transformers.json", {"truncate_dim": 8})
+    agreeing = EmbeddingOptions(pooling=("mean",), normalize=True, dimensions=8)
+    assert engines(folder, tmp_path / "cache", agreeing)[0].vector_rules.dimensions == 8
+    with pytest.raises(EngineError) as refused:
+        engines(folder, tmp_path / "cache", options)
+    assert said in str(refused.value)
+
+
+def test_more_dimensions_than_the_model_has_are_refused(encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="dimensions are 33, and the model has 32"):
+        engines(encoder, tmp_path / "cache", EmbeddingOptions(dimensions=33))
+
+
+def test_a_plain_folder_s_settings_are_not_read_as_in_the_library(
+    encoder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "model"))
+    write(
+        folder / "config_sentence_transformers.json", {"truncate_dim": 8, "default_prompt_name": 1}
+    )
+    on_torch, _ = engines(folder, tmp_path / "cache")
+    expected = library(folder).encode(list(TEXTS), normalize_embeddings=True)
+    assert_like(on_torch, expected, most=ALONE)
+
+
+def test_what_is_left_aside_is_documented_with_its_reason() -> None:
+    page = (Path(__file__).parents[1] / "docs/models.md").read_text(encoding="utf-8")
+    for field, reason in (modules.IGNORED | vector_settings.IGNORED).items():
+        assert f"| {field} | {reason} |" in page

@@ -13,8 +13,9 @@ from app.api.json_route import JsonRoute
 from app.api.noting import NoteDep
 from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.engines.base import FloatArray, Task
-from app.models.schemas import EmbedRequest, EmbedResponse
-from app.services.embeddings import Embeddings
+from app.errors import UnsupportedFieldError
+from app.models.schemas_embeddings import EmbeddingFields, EmbedRequest, EmbedResponse
+from app.services.embeddings import Embeddings, Wanted
 from app.services.keys import Scope
 
 router = APIRouter(
@@ -42,14 +43,14 @@ class AccountedEmbedding:
         self._note = note
 
     async def __call__(
-        self, texts: Sequence[str], *, model_name: str | None, dimensions: int | None = None
+        self, texts: Sequence[str], *, model_name: str | None, wanted: Wanted
     ) -> Embeddings:
         """Embed; raises as `EmbeddingService.embed` does."""
         note = self._note
         async with self._ledger.spending(self._caller, len(texts)):
             with note.failures(Task.EMBEDDING, "\n".join(texts), model=model_name):
                 made = await self._embeddings.embed(
-                    texts, model_name=model_name, deadline=self._deadline, dimensions=dimensions
+                    texts, model_name=model_name, deadline=self._deadline, wanted=wanted
                 )
         origin = note.origin(made.model, version=made.version)
         note.keep(note.record.embedded(texts=texts, tokens=made.tokens, origin=origin))
@@ -65,15 +66,21 @@ def plain(vectors: FloatArray) -> list[list[float]]:
     return rounded
 
 
+def wanted_by(asked: EmbeddingFields) -> Wanted:
+    """Return what a request of either dialect asks for."""
+    # The prompts for the two kinds have the very names of the kinds, with every model.
+    return Wanted(prompt_name=asked.prompt_name or asked.input_type, dimensions=asked.dimensions)
+
+
 @router.post(
     "/embed",
     summary="Embed texts",
-    responses=problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL),
+    responses=problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, UnsupportedFieldError),
     response_model=EmbedResponse,
 )
 async def embed(asked: EmbedRequest, embed_texts: EmbedDep) -> Response:
     """Embed up to 256 texts; `truncated` names those that were cut to the model's window."""
-    made = await embed_texts(asked.texts, model_name=asked.model_name)
+    made = await embed_texts(asked.texts, model_name=asked.model_name, wanted=wanted_by(asked))
     answer = {
         "model": made.model,
         "dimensions": made.dimensions,

@@ -15,7 +15,7 @@ from app.api.deps import (
     RegistryDep,
 )
 from app.api.dialects import OpenAiDialect, openai_usage
-from app.api.embeddings import EmbedDep, plain
+from app.api.embeddings import EmbedDep, plain, wanted_by
 from app.api.json_route import JsonRoute
 from app.api.noting import Account, AccountDep
 from app.api.problems import WITH_BODY, WITH_CHAT, WITH_KEY, WITH_MODEL, openai_problems
@@ -128,7 +128,7 @@ async def complete_chat(
 )
 async def create_embeddings(asked: EmbeddingsRequest, embed_texts: EmbedDep) -> Response:
     """Embed up to 2048 texts; a longer one than the model's window is cut."""
-    made = await embed_texts(asked.input, model_name=asked.model, dimensions=asked.dimensions)
+    made = await embed_texts(asked.input, model_name=asked.model, wanted=wanted_by(asked))
     written = _in_base64(made.vectors) if asked.encoding_format == "base64" else plain(made.vectors)
     answer = {
         "object": "list",

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
+from typing import cast
 
 from app.batching.admission import NOTHING, Admission, SpeedMeter, Work
 from app.batching.deadline import Deadline
@@ -64,6 +66,7 @@ class _Request:
     """Texts that are answered together. Guarded by the scheduler's lock once they are queued."""
 
     texts: Sequence[str]
+    prompt: str
     future: asyncio.Future[Outcome]
     estimate: Work  # before its tokens are counted
     predicted_s: float
@@ -135,8 +138,15 @@ class BatchScheduler:
             on_end=self._stop_taking,
         )
 
-    async def submit(self, texts: Sequence[str], *, deadline: Deadline) -> Outcome:
+    async def submit(
+        self, texts: Sequence[str], *, deadline: Deadline, prompt: str = ""
+    ) -> Outcome:
         """Run texts; returns when all of them are done.
+
+        Args:
+            texts: to run.
+            deadline: when the answer is of no use any more.
+            prompt: put before each text, for an embedder.
 
         Raises:
             OverloadedError: they can't be done before the deadline, or the queue is full.
@@ -144,7 +154,7 @@ class BatchScheduler:
             NotReadyError: the scheduler is closed.
 
         """
-        request = self._admit(texts, deadline)
+        request = self._admit(texts, prompt, deadline)
         self._hand_over(request)
         try:
             async with asyncio.timeout(deadline.remaining_s):
@@ -160,9 +170,10 @@ class BatchScheduler:
         self._metrics.answered(predicted_s=request.predicted_s, seconds=seconds)
         return outcome
 
-    def _admit(self, texts: Sequence[str], deadline: Deadline) -> _Request:
+    def _admit(self, texts: Sequence[str], prompt: str, deadline: Deadline) -> _Request:
         """Refuse what has no chance, on the loop and at once."""
-        estimate = Work(tokens=sum(map(self._estimate, texts)), texts=len(texts))
+        tokens = sum(self._estimate(text, prompt) for text in texts)
+        estimate = Work(tokens=tokens, texts=len(texts))
         with self._changed:
             if self._is_closed:
                 raise NotReadyError(UNLOADING, retry_after_s=1)
@@ -177,11 +188,12 @@ class BatchScheduler:
             self._metrics.refused("overloaded")
             raise OverloadedError(retry_after_s=verdict.retry_after_s)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        return _Request(texts, future, estimate, verdict.predicted_s, monotonic())
+        return _Request(texts, prompt, future, estimate, verdict.predicted_s, monotonic())
 
-    def _estimate(self, text: str) -> int:
+    def _estimate(self, text: str, prompt: str = "") -> int:
         """Return about how many tokens a text has; never more than the engine's window."""
-        return min(len(text) // CHARS_PER_TOKEN + SPECIAL_TOKENS, self.engine.max_tokens)
+        chars = len(prompt) + len(text)
+        return min(chars // CHARS_PER_TOKEN + SPECIAL_TOKENS, self.engine.max_tokens)
 
     def _hand_over(self, request: _Request) -> None:
         """Have the texts tokenised; without a thread for it, nothing stays counted."""
@@ -203,7 +215,7 @@ class BatchScheduler:
                 encoded = [
                     # Alone it would fail, and in a batch it would be answered with its padding.
                     TextWithoutTokensError() if isinstance(e, Encoded) and not e.cost else e
-                    for e in run_isolated(self.engine.encode, request.texts)
+                    for e in run_isolated(self._encode(request.prompt), request.texts)
                 ]
         except BaseException:
             # A panic of a native tokeniser is no Exception.
@@ -211,6 +223,13 @@ class BatchScheduler:
             encoded = [InferenceFailedError() for _ in request.texts]
         finally:
             self._enqueue(request, encoded)
+
+    def _encode(self, prompt: str) -> Callable[[Sequence[str]], list[Encoded]]:
+        return (
+            partial(cast("Embedder", self.engine).encode, prompt=prompt)
+            if prompt
+            else self.engine.encode
+        )
 
     def _enqueue(self, request: _Request, encoded: Sequence[Encoded | Exception]) -> None:
         """Put the texts in the queue; those that failed already have their row."""

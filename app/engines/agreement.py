@@ -47,12 +47,20 @@ def calibration_texts(adapter: Path | None) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
+def _encode(engine: TextEngine, texts: Sequence[str]) -> list[Encoded]:
+    """Tokenise; behind a prompt where the model doesn't pool it, which the graph has to do too."""
+    if isinstance(engine, Embedder):
+        prompts = engine.vector_rules.prompts.values()
+        return engine.encode(texts, max(prompts, key=len))
+    return engine.encode(texts)
+
+
 def answers(engine: TextEngine, texts: Sequence[str]) -> FloatArray:
     """Return a row for each text: probabilities of a classifier, vectors of an embedder.
 
     Neighbours in length share a batch, as they do in service; otherwise torch computes padding.
     """
-    items = engine.encode(texts)
+    items = _encode(engine, texts)
     order = sorted(range(len(items)), key=lambda index: items[index].cost)
     rows = _in_batches(engine, [items[index] for index in order])
     rows[order] = rows.copy()
@@ -62,7 +70,7 @@ def answers(engine: TextEngine, texts: Sequence[str]) -> FloatArray:
 def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> Verdict:
     """Run an engine on texts, in batches and each alone, and hold it against expected `answers`."""
     found = answers(engine, texts)
-    alone = np.concatenate([_run(engine, [item]) for item in engine.encode(texts)])
+    alone = np.concatenate([_run(engine, [item]) for item in _encode(engine, texts)])
     # Numbers of a regression, and vectors, have a size of their own.
     is_free = is_regression(engine) or isinstance(engine, Embedder)
     unit = max(1.0, float(np.abs(expected).max())) if is_free else 1.0

@@ -20,7 +20,7 @@ from app.engines.agreement import (
     verdict_file,
     write_verdict,
 )
-from app.engines.base import EngineRequest, FloatArray
+from app.engines.base import EmbeddingOptions, EngineRequest, FloatArray
 from app.engines.conversion import ConversionError, convert, options_of, read
 from app.engines.openvino import OpenVinoClassifier, OpenVinoEmbedder
 from app.engines.preparation import (
@@ -31,6 +31,7 @@ from app.engines.preparation import (
     load_reference,
 )
 from app.engines.processor import Processor
+from app.errors import EngineError
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,11 @@ def load(request: EngineRequest) -> OpenVinoClassifier | OpenVinoEmbedder:
 
     """
     assert request.folder is not None  # noqa: S101  # it is baked
+    if request.embedding != EmbeddingOptions():
+        raise EngineError(
+            f"{request.folder}: pooling, normalize, prompts and dimensions are baked in; remove"
+            " them from the catalogue, and bake again with others"
+        )
     converted = read(request.folder)
     if converted is None:
         raise ConversionError(f"{request.folder}: not as it was left when it was baked")

@@ -14,6 +14,8 @@ from app.errors import ServiceError
 if TYPE_CHECKING:  # it takes most of a second to import, and only chat needs it
     from langchain_core.language_models.chat_models import BaseChatModel
 
+    from app.engines.vector_rules import VectorRules
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -40,6 +42,7 @@ class Encoded:
     token_ids: Sequence[int]
     is_truncated: bool
     type_ids: Sequence[int] = ()  # of each token, for models that tell types apart
+    left_out: int = 0  # tokens at its beginning that aren't pooled: a prompt's
 
     @property
     def cost(self) -> int:
@@ -97,15 +100,20 @@ def unit(vectors: FloatArray) -> FloatArray:
 class Embedder(TextEngine, Protocol):
     """Turns each text into a vector, of length 1 where the model's own are."""
 
-    dimensions: int
+    dimensions: int  # of the model's vectors, uncut
+    vector_rules: "VectorRules"
     passage_tokens: int  # that fit into the window beside the special ones
+
+    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+        """Tokenise texts with a prompt before each; too long a text is cut and says so."""
+        ...
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the place of each token in a text of any length, in characters and in order."""
         ...
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return unit vectors, (batch, dimensions) float32."""
+        """Return vectors, (batch, dimensions) float32."""
         ...
 
 
@@ -249,6 +257,16 @@ class OpenVinoOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingOptions:
+    """What a catalogue entry says of an embedder; nothing: what its folder says."""
+
+    pooling: tuple[str, ...] = ()
+    normalize: bool | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)  # by name, before the folder's
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatOptions:
     """What chat engines need beyond the files."""
 
@@ -293,4 +311,5 @@ class EngineRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     openvino: OpenVinoOptions | None = None  # None: nothing is converted, "auto" is torch
     chat: ChatOptions | None = None
+    embedding: EmbeddingOptions = field(default_factory=EmbeddingOptions)
     on_step: OnStep = field(default=ignore_step, compare=False, repr=False)

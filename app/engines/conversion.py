@@ -12,11 +12,11 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import Activation, EngineRequest, OpenVinoOptions
+from app.engines.base import Activation, EmbeddingOptions, EngineRequest, OpenVinoOptions
 from app.engines.modules import module_files
 from app.engines.processor import openvino_library
 from app.engines.tokenizer import Padding, TextRules
@@ -26,10 +26,11 @@ from app.engines.torch import (
     TorchClassifier,
     TorchEmbedder,
 )
+from app.engines.vector_rules import Similarity, VectorRules
 from app.errors import EngineError
 
 # Raise it when what is saved changes: folders of an older format are then left alone.
-FORMAT = 3
+FORMAT = 4
 # What has a say in the graph; their versions are part of the folder's name.
 LIBRARIES = ("openvino", "torch", "transformers", "peft", "tokenizers")
 # What transformers reads; a changed README makes no other model.
@@ -62,7 +63,7 @@ class Converted:
     labels: tuple[str, ...] = ()
     activation: Activation = Activation.NONE
     dimensions: int = 0
-    is_unit: bool = True  # vectors are scaled to length 1
+    vector_rules: VectorRules = field(default_factory=VectorRules)
 
     @property
     def graph(self) -> Path:
@@ -98,6 +99,8 @@ def folder_of(request: EngineRequest) -> Path:
     The name holds a digest of the weights, the adapter, the labels and the libraries' versions.
     """
     digest = hashlib.sha256(repr((FORMAT, request.task, request.labels)).encode())
+    if request.embedding != EmbeddingOptions():
+        digest.update(repr(request.embedding).encode())
     for library in LIBRARIES:
         digest.update(f"{library}=={_version(library)}\n".encode())
     for file in _files(request):
@@ -143,10 +146,22 @@ def read(folder: Path) -> Converted | None:
         whole = all(_fingerprint(folder / name) == digest for name, digest in said["files"].items())
         labels = tuple(said.pop("labels"))
         rules = said.pop("rules")
-        rules = TextRules(**rules | {"padding": Padding(rules["padding"])})
+        rules = TextRules(
+            **rules
+            | {"padding": Padding(rules["padding"]), "special_ids": tuple(rules["special_ids"])}
+        )
+        vectors = said.pop("vector_rules")
+        vectors = VectorRules(**vectors | {"similarity": Similarity(vectors["similarity"])})
         activation = Activation(said.pop("activation"))
         del said["files"]
-        found = Converted(folder=folder, labels=labels, rules=rules, activation=activation, **said)
+        found = Converted(
+            folder=folder,
+            labels=labels,
+            rules=rules,
+            activation=activation,
+            vector_rules=vectors,
+            **said,
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return found if whole else None
@@ -204,8 +219,8 @@ def _save(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted
     if isinstance(reference, TorchClassifier):
         converted = replace(converted, labels=reference.labels, activation=reference.activation)
     else:
-        dimensions, is_unit = reference.dimensions, reference.is_unit
-        converted = replace(converted, dimensions=dimensions, is_unit=is_unit)
+        dimensions, vectors = reference.dimensions, reference.vector_rules
+        converted = replace(converted, dimensions=dimensions, vector_rules=vectors)
     said = asdict(converted)
     del said["folder"]
     said["files"] = {name: _fingerprint(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
@@ -265,7 +280,13 @@ def _traceable(torch: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
             self.model = model
             self.head = head
 
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
+        def forward(
+            self,
+            input_ids: Any,
+            attention_mask: Any,
+            token_type_ids: Any = None,
+            pooling_mask: Any = None,
+        ) -> Any:
             if rules.takes_types and token_type_ids is None:
                 token_type_ids = torch.zeros_like(input_ids)
             given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
@@ -275,6 +296,7 @@ def _traceable(torch: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
             answer = self.model(input_ids=input_ids, **given)
             if self.head is None:
                 return answer.logits
-            return self.head(answer.last_hidden_state, attention_mask)
+            pooled = attention_mask if pooling_mask is None else pooling_mask
+            return self.head(answer.last_hidden_state, attention_mask, pooled)
 
     return Traceable()

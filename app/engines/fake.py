@@ -4,11 +4,12 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from app.engines.base import (
+    EmbeddingOptions,
     Encoded,
     Engine,
     EngineRequest,
@@ -20,6 +21,7 @@ from app.engines.base import (
     Task,
     Usage,
 )
+from app.engines.vector_rules import DOCUMENT, QUERY, VectorRules, edition_of
 from app.errors import ContextLengthExceededError, EngineError
 
 DEFAULT_LABELS = ("NEGATIVE", "POSITIVE")
@@ -106,6 +108,11 @@ class FakeEmbedder(_FakeText):
     def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
         super().__init__(request, options)
         self.passage_tokens = self.max_tokens
+        self.vector_rules = _vector_rules(request.embedding)
+
+    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+        """Tokenise texts with a prompt before each."""
+        return super().encode([prompt + text for text in texts])
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the place of each token: of each byte, that of its character."""
@@ -117,6 +124,16 @@ class FakeEmbedder(_FakeText):
         raw = np.stack([_unit_floats(data, DIMENSIONS) - 0.5 for data in self._run(batch)])
         vectors: FloatArray = raw / np.linalg.norm(raw, axis=1, keepdims=True)
         return vectors.astype(np.float32)
+
+
+def _vector_rules(options: EmbeddingOptions) -> VectorRules:
+    """Return what the catalogue says; there is no folder."""
+    prompts = {QUERY: "", DOCUMENT: ""} | dict(options.prompts)
+    rules = VectorRules(prompts=prompts, dimensions=options.dimensions)
+    edition = edition_of(
+        rules, width=DIMENSIONS, steps=("mean",), leaves_prompt_out=False, lowers_case=False
+    )
+    return replace(rules, edition=edition)
 
 
 class FakeGenerator:
@@ -183,6 +200,8 @@ def load(request: EngineRequest) -> Engine:
         raise EngineError("the fake engine was told not to load")
     if request.task is Task.CLASSIFICATION:
         return FakeClassifier(request, options)
+    if request.embedding.pooling or request.embedding.normalize is not None:
+        raise EngineError("the fake engine has no pooling: remove pooling and normalize")
     if request.task is Task.EMBEDDING:
         return FakeEmbedder(request, options)
     assert request.chat is not None  # noqa: S101  # chat models have them

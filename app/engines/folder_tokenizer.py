@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
-from app.engines.modules import lowers_case
+from app.engines.modules import Pooling
 from app.engines.tokenizer import Padding, TextEncoder, TextRules, read_json
+from app.engines.transformer_settings import lowers_case, own_window
 from app.engines.window import runnable_window
 from app.errors import EngineError
 
@@ -114,8 +115,16 @@ def make_encoder(
     model: Any,
     transformers: Any,
     limit: int | None,
+    pooling: Pooling | None,
 ) -> TextEncoder:
     """Return the encoder of a model that is loaded, on the CPU, with the window that it runs.
+
+    Args:
+        folder: the model's.
+        model: the model.
+        transformers: the library.
+        limit: the catalogue's own `max_tokens`.
+        pooling: an embedder's; what sentence-transformers keeps of the tokeniser counts then too.
 
     Raises:
         EngineError: the tokeniser can't be done as transformers does it, has tokens that the model
@@ -126,24 +135,45 @@ def make_encoder(
     rows = _rows(model)
     _refuse_unknown_tokens(folder, tokenizer, rows)
     backend = copy_backend(tokenizer, folder, rows=rows)
-    rules = _rules(tokenizer, model, window=_said_window(folder, tokenizer, model.config))
+    window = _said_window(folder, tokenizer, model.config, is_embedder=pooling is not None)
+    rules = _rules(tokenizer, model, window=window)
     try:
         window = runnable_window(model, TextEncoder(backend, rules))
         rules = dataclasses.replace(rules, window=window)
         _refuse_other_encoding(folder, tokenizer, TextEncoder(backend, rules))
-        rules = dataclasses.replace(rules, lowers_case=lowers_case(folder))
+        if pooling is not None and lowers_case(folder):
+            rules = dataclasses.replace(rules, lowers_case=_lower_case(backend))
+        if pooling is not None and not pooling.includes_prompt:
+            special = tuple(tokenizer.all_special_ids)
+            rules = dataclasses.replace(rules, leaves_prompt_out=True, special_ids=special)
         return TextEncoder(backend, rules, limit=limit)
     except EngineError as failure:
         named = str(failure).startswith(str(folder))
         raise failure if named else EngineError(f"{folder}: {failure}") from failure
 
 
-def _said_window(folder: Path, tokenizer: Any, config: Any) -> int:
-    """Return how many tokens a text may have: the least of what the model's files say."""
+def _lower_case(backend: Tokenizer) -> bool:
+    """Put lower case before a tokeniser's normaliser; return whether that changes anything.
+
+    In the normaliser, as sentence-transformers does it: special tokens in a text keep their case.
+    """
+    texts = [*PROBES, *(text.upper() for text in PROBES)]
+    before = [e.ids for e in backend.encode_batch(texts)]
+    own = backend.normalizer
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([own] if own else [])])
+    return [e.ids for e in backend.encode_batch(texts)] != before
+
+
+def _said_window(folder: Path, tokenizer: Any, config: Any, *, is_embedder: bool) -> int:
+    """Return how many tokens a text may have: the least of what the model's files say.
+
+    An embedder's `max_seq_length` overrules the tokeniser's own length in a folder with modules.
+    """
+    own = own_window(folder) if is_embedder else None
     said = (
         getattr(config, "max_position_embeddings", None),
-        tokenizer.model_max_length,
-        read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
+        own or tokenizer.model_max_length,
+        own or read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
     )
     usable = [int(n) for n in said if n and 0 < n < UNLIMITED]
     return min(usable, default=FALLBACK_MAX_TOKENS)

@@ -93,8 +93,12 @@ class OpenVinoEmbedder(_OpenVinoText):
     def __init__(self, encoder: TextEncoder, lanes: Lanes, converted: Converted) -> None:
         super().__init__(encoder, lanes)
         self.dimensions = converted.dimensions
-        self._is_unit = converted.is_unit
+        self.vector_rules = converted.vector_rules
         self.passage_tokens = encoder.passage_tokens
+
+    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+        """Tokenise texts with a prompt before each; too long a text is cut and says so."""
+        return self._encoder.encode(texts, prompt)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the place of each token in a text of any length."""
@@ -103,7 +107,7 @@ class OpenVinoEmbedder(_OpenVinoText):
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return vectors, (batch, dimensions) float32; of length 1 if the model's own are."""
         vectors = self._run(batch, self.dimensions)
-        return unit(vectors) if self._is_unit else vectors
+        return unit(vectors) if self.vector_rules.is_unit else vectors
 
 
 def open_engine(

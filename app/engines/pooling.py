@@ -6,14 +6,23 @@ The torch engine runs it, and OpenVINO's graph is traced from it.
 from collections.abc import Sequence
 from typing import Any
 
-from app.engines.modules import Dense, LayerNorm, Normalize, Pooling, Step
+from app.engines.modules import (
+    Dense,
+    LayerNorm,
+    Normalize,
+    Step,
+    ends_in_unit_length,
+    pooling_of,
+)
 from app.errors import EngineError
 
 LEAST = 1e-9  # keeps a text without tokens from dividing by 0; the library's own
 
 
 def make_head(torch: Any, steps: Sequence[Step], *, width: int) -> Any:
-    """Return a torch module: `(hidden, mask) -> vectors`, without a Normalize at the end.
+    """Return a torch module: `(hidden, mask, pooled) -> vectors`, without a Normalize at the end.
+
+    `mask` is 1 where a token is no padding, `pooled` where it isn't left out of the pooling either.
 
     Scaling to length 1 at the end is left to float32 outside: in bfloat16 the length would be off.
 
@@ -26,10 +35,8 @@ def make_head(torch: Any, steps: Sequence[Step], *, width: int) -> Any:
         EngineError: widths or weights don't fit.
 
     """
-    pooling, *rest = steps
-    assert isinstance(pooling, Pooling)  # noqa: S101  # `read_modules` sees to it
-    inside = rest[:-1] if ends_in_unit_length(steps) else rest
-    modules, modes = [], pooling.modes
+    inside = steps[1:-1] if ends_in_unit_length(steps) else steps[1:]
+    modules, modes = [], pooling_of(steps).modes
     width *= len(modes)
     for step in inside:
         module, width = _module(torch, step, width)
@@ -40,8 +47,8 @@ def make_head(torch: Any, steps: Sequence[Step], *, width: int) -> Any:
             super().__init__()
             self.steps = torch.nn.ModuleList(modules)
 
-        def forward(self, hidden: Any, mask: Any) -> Any:
-            vectors = torch.cat([_pool(mode, hidden, mask) for mode in modes], -1)
+        def forward(self, hidden: Any, mask: Any, pooled: Any) -> Any:
+            vectors = torch.cat([_pool(mode, hidden, mask, pooled) for mode in modes], -1)
             for step in self.steps:
                 vectors = step(vectors)
             return vectors
@@ -51,24 +58,20 @@ def make_head(torch: Any, steps: Sequence[Step], *, width: int) -> Any:
     return head
 
 
-def ends_in_unit_length(steps: Sequence[Step]) -> bool:
-    """Say whether the last module scales to length 1."""
-    return isinstance(steps[-1], Normalize)
-
-
-def _pool(mode: str, hidden: Any, mask: Any) -> Any:
+def _pool(mode: str, hidden: Any, mask: Any, pooled: Any) -> Any:
     """Return (batch, width); padding may be on either side."""
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    weights = pooled.unsqueeze(-1).to(hidden.dtype)
     if mode == "max":
         return hidden.masked_fill(weights == 0, float("-inf")).max(dim=1).values
-    # How many of the text's tokens there are up to each, itself included.
-    place = mask.cumsum(1)
+    # How many of the pooled tokens there are up to each, itself included.
+    place = pooled.cumsum(1)
     if mode == "cls":
         return (hidden * _chosen(place == 1, weights)).sum(1)
     if mode == "lasttoken":
-        return (hidden * _chosen(place == mask.sum(1, keepdim=True), weights)).sum(1)
+        return (hidden * _chosen(place == pooled.sum(1, keepdim=True), weights)).sum(1)
     if mode == "weightedmean":
-        weights = weights * place.unsqueeze(-1).to(hidden.dtype)
+        # By their places in the text, those that are left out counted.
+        weights = weights * mask.cumsum(1).unsqueeze(-1).to(hidden.dtype)
     total, count = (hidden * weights).sum(1), weights.sum(1).clamp(min=LEAST)
     return total / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)
 

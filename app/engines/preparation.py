@@ -31,6 +31,7 @@ from app.engines.agreement import (
     write_verdict,
 )
 from app.engines.base import (
+    EmbeddingOptions,
     EngineRequest,
     FloatArray,
     OnStep,
@@ -288,7 +289,7 @@ def dump(request: EngineRequest) -> str:
 def parse(text: str) -> EngineRequest:
     """Return the request that `dump` wrote."""
     fields: dict[str, Any] = json.loads(text)
-    options = fields.pop("openvino")
+    options, embedding = fields.pop("openvino"), fields.pop("embedding")
     for name in ("folder", "adapter"):
         fields[name] = Path(fields[name]) if fields[name] else None
     return EngineRequest(
@@ -296,6 +297,7 @@ def parse(text: str) -> EngineRequest:
         | {
             "task": Task(fields["task"]),
             "labels": tuple(fields["labels"]),
+            "embedding": EmbeddingOptions(**embedding | {"pooling": tuple(embedding["pooling"])}),
             "openvino": OpenVinoOptions(**options | {"cache": Path(options["cache"])}),
         }
     )

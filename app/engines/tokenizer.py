@@ -44,7 +44,10 @@ class TextRules:
     takes_types: bool = False  # the model is given token types
     has_types: bool = False  # and some of them aren't 0
     splits_special_tokens: bool = False  # "[SEP]" in a text is text
-    lowers_case: bool = False  # before anything else, as sentence_bert_config.json may say
+    # By sentence_bert_config.json, more than the tokeniser itself does; it is in the normaliser.
+    lowers_case: bool = False
+    leaves_prompt_out: bool = False  # of the pooling
+    special_ids: tuple[int, ...] = ()  # of these one at a prompt's end isn't left out
 
 
 class TextEncoder:
@@ -83,19 +86,24 @@ class TextEncoder:
             raise EngineError(f"{file}: can't be read: {failure}") from failure
         return cls(tokenizer, rules, limit=limit)
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenise; a text longer than the model's window is cut and says so."""
+    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+        """Tokenise texts with a prompt before each; one that is too long is cut and says so."""
+        whole = [prompt + text for text in texts] if prompt else list(texts)
+        left_out = self._left_out(prompt) if prompt and self.rules.leaves_prompt_out else 0
         return [
             Encoded(
                 token_ids=e.ids,
                 is_truncated=bool(e.overflowing),
                 type_ids=e.type_ids if self.rules.has_types else (),
+                left_out=left_out,
             )
-            for e in self._tokenizer.encode_batch(self._prepared(texts))
+            for e in self._tokenizer.encode_batch(whole)
         ]
 
-    def _prepared(self, texts: Sequence[str]) -> list[str]:
-        return [text.lower() for text in texts] if self.rules.lowers_case else list(texts)
+    def _left_out(self, prompt: str) -> int:
+        """Return how many tokens of a text are its prompt's, as sentence-transformers counts."""
+        ids = self._tokenizer.encode(prompt).ids
+        return len(ids) - bool(ids and ids[-1] in self.rules.special_ids)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the place of each token in a text of any length, in characters and in order."""
@@ -116,13 +124,16 @@ class TextEncoder:
         """Return what the model is given by name, each (batch, the longest or `width`) int64."""
         shape = (len(batch), max(width, *(item.cost for item in batch)))
         ids = np.full(shape, self.rules.pad_id, dtype=np.int64)
-        mask, types = np.zeros_like(ids), np.zeros_like(ids)
+        mask, types, pooled = np.zeros_like(ids), np.zeros_like(ids), np.zeros_like(ids)
         for row, item in enumerate(batch):
             start = shape[1] - item.cost if self.rules.padding is Padding.LEFT else 0
             place = slice(start, start + item.cost)
             ids[row, place] = item.token_ids
             mask[row, place] = 1
+            pooled[row, start + item.left_out : place.stop] = 1
             if item.type_ids:
                 types[row, place] = item.type_ids
         arrays = {"input_ids": ids, "attention_mask": mask}
+        if self.rules.leaves_prompt_out:
+            arrays["pooling_mask"] = pooled
         return arrays | {"token_type_ids": types} if self.rules.has_types else arrays

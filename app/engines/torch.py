@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from app.engines.base import Encoded, Engine, EngineRequest, FloatArray, Task
+from app.engines.base import EmbeddingOptions, Encoded, Engine, EngineRequest, FloatArray, Task
 from app.engines.folder_tokenizer import make_encoder
 from app.engines.heads import activation_of, labels_of, refuse_other_head
 from app.engines.inputs import inputs_of
-from app.engines.modules import Step, read_modules
+from app.engines.modules import Step, ends_in_unit_length, names_of, pooling_of, read_modules
 from app.engines.padding import MOST, PROBES, choose_padding
-from app.engines.pooling import ends_in_unit_length, make_head
+from app.engines.pooling import make_head
 from app.engines.scores import scores
 from app.engines.tokenizer import Padding, TextEncoder, read_json
+from app.engines.vector_rules import VectorRules, edition_of
+from app.engines.vector_settings import check_room, read_vector_rules
 from app.errors import EngineError, UnsafeModelError
 
 # Two threads that import transformers at once can see half-initialised modules.
@@ -228,6 +230,7 @@ class TorchEmbedder(_TorchText):
     Args:
         encoder, torch, model, device: as of a classifier.
         steps: what follows the model, of `read_modules`.
+        rules: the model's, of `read_vector_rules`.
 
     """
 
@@ -239,12 +242,24 @@ class TorchEmbedder(_TorchText):
         model: Any,
         device: str,
         steps: Sequence[Step],
+        rules: VectorRules,
     ) -> None:
         super().__init__(encoder, torch=torch, model=model, device=device)
         self.head = make_head(torch, steps, width=int(model.config.hidden_size)).to(device)
-        self.is_unit = ends_in_unit_length(steps)
         self.dimensions = int(self.head.dimensions)
         self.passage_tokens = encoder.passage_tokens
+        edition = edition_of(
+            rules,
+            width=self.dimensions,
+            steps=names_of(steps),
+            leaves_prompt_out=encoder.rules.leaves_prompt_out,
+            lowers_case=encoder.rules.lowers_case,
+        )
+        self.vector_rules = dataclasses.replace(rules, edition=edition)
+
+    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+        """Tokenise texts with a prompt before each; too long a text is cut and says so."""
+        return self.encoder.encode(texts, prompt)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the place of each token in a text of any length."""
@@ -261,10 +276,17 @@ class TorchEmbedder(_TorchText):
         inputs = self._inputs(batch)
         with self._torch.inference_mode():
             hidden = self._model(**inputs).last_hidden_state.float()
-            vectors = self.head(hidden, inputs["attention_mask"])
-            if self.is_unit:
+            mask = inputs["attention_mask"]
+            vectors = self.head(hidden, mask, self._pooled(batch, mask))
+            if self.vector_rules.is_unit:
                 vectors = self._torch.nn.functional.normalize(vectors, dim=-1)
             return np.asarray(vectors.cpu().numpy(), dtype=np.float32)
+
+    def _pooled(self, batch: Sequence[Encoded], mask: Any) -> Any:
+        """Return the mask of the tokens that are pooled."""
+        if not self.encoder.rules.leaves_prompt_out:
+            return mask
+        return self._torch.from_numpy(self.encoder.pad(batch)["pooling_mask"]).to(self.device)
 
 
 def _label_config(request: EngineRequest) -> dict[str, Any]:
@@ -298,23 +320,36 @@ def load(request: EngineRequest) -> Engine:
     try:
         _refuse_remote_code(request.folder, transformers)
         kind: Callable[..., TorchClassifier | TorchEmbedder]
-        auto, config = transformers.AutoModel, {}
+        auto, config, pooling = transformers.AutoModel, {}, None
         if request.task is Task.EMBEDDING:
-            kind = partial(TorchEmbedder, steps=read_modules(request.folder))
+            steps, rules = _embedding(request.folder, request.embedding)
+            kind, pooling = partial(TorchEmbedder, steps=steps, rules=rules), pooling_of(steps)
         else:
             refuse_other_head(request.folder, request.adapter, _classifiers(transformers))
             kind, config = TorchClassifier, _label_config(request)
             auto = transformers.AutoModelForSequenceClassification
         model = _load_model(request, auto, dtype, **config)
         encoder = make_encoder(
-            request.folder, model=model, transformers=transformers, limit=request.max_tokens
+            request.folder,
+            model=model,
+            transformers=transformers,
+            limit=request.max_tokens,
+            pooling=pooling,
         )
         engine = kind(encoder, torch=torch, model=model, device=device)
+        if isinstance(engine, TorchEmbedder):
+            check_room(engine.vector_rules, encoder, width=engine.dimensions, folder=request.folder)
         engine.settle()
     except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as failure:
         said = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
         raise EngineError(f"{request.folder}: torch can't load this model: {said}") from failure
     return engine
+
+
+def _embedding(folder: Path, options: EmbeddingOptions) -> tuple[tuple[Step, ...], VectorRules]:
+    """Return the modules behind the model, and what holds for its texts and vectors."""
+    steps = read_modules(folder, options)
+    return steps, read_vector_rules(folder, options, is_unit=ends_in_unit_length(steps))
 
 
 def _classifiers(transformers: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from app.engines import baked
 from app.engines.base import EngineRequest, OpenVinoOptions, Task
@@ -76,7 +77,13 @@ def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec
     baked.bake(request, target)
     _note_version(spec, request, version, target)
     changed = {"source": f"file:{spec.name}", "adapter": None, "engine": "openvino", "sha256": None}
-    return spec.model_copy(update=changed)
+    in_the_model: dict[str, Any] = {
+        "pooling": (),
+        "normalize": None,
+        "prompts": {},
+        "dimensions": None,
+    }
+    return spec.model_copy(update=changed | in_the_model)
 
 
 def _copy_chat(spec: ModelSpec, target: Path, loader: ModelLoader) -> str:

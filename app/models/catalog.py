@@ -4,9 +4,17 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from app.engines.base import Task
 from app.errors import CatalogError
@@ -14,6 +22,14 @@ from app.errors import CatalogError
 DEFAULT_MAX_CHARS = 2_000
 REMOTE = "remote"  # the engine of models that another server runs
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+
+def _several(said: object) -> object:
+    """Take one name for a list of one."""
+    return (said,) if isinstance(said, str) else said
 
 
 class Limits(BaseModel):
@@ -41,6 +57,10 @@ class ModelSpec(BaseModel):
     required: bool | None = None  # None: as `Catalog.is_required` says
     labels: tuple[str, ...] = ()
     limits: Limits = Limits()
+    pooling: Annotated[tuple[PoolingMode, ...], BeforeValidator(_several)] = ()  # embedders, as the
+    normalize: bool | None = None  # three below: what their folder doesn't say
+    prompts: Mapping[str, str] = {}
+    dimensions: int | None = Field(None, gt=0)
     sha256: Mapping[str, Sha256] | Sha256 | None = None
     fake: Mapping[str, Any] = {}
     slots: int = Field(8, gt=0)  # chat: generations at once
@@ -59,6 +79,14 @@ class ModelSpec(BaseModel):
         if len(set(labels)) != len(labels):
             raise ValueError("labels must differ")
         return labels
+
+    @model_validator(mode="after")
+    def settings_have_their_task(self) -> Self:
+        """Refuse what would do nothing, and be taken for something that does."""
+        for name in ("pooling", "normalize", "prompts", "dimensions"):
+            if name in self.model_fields_set and self.task is not Task.EMBEDDING:
+                raise ValueError(f"{name} is for models of the task embedding")
+        return self
 
     @property
     def pins(self) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from app.engines.base import (
     ChatOptions,
     Classifier,
     Embedder,
+    EmbeddingOptions,
     Engine,
     EngineRequest,
     OnStep,
@@ -104,6 +105,12 @@ class ModelLoader:
             options=spec.fake,
             openvino=self._openvino,
             chat=self._chat(spec) if spec.task is Task.CHAT else None,
+            embedding=EmbeddingOptions(
+                pooling=spec.pooling,
+                normalize=spec.normalize,
+                prompts=dict(spec.prompts),
+                dimensions=spec.dimensions,
+            ),
             on_step=on_step,
         )
         return request, resolved.version

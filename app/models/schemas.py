@@ -187,42 +187,6 @@ SENTIMENT = {
 }
 
 
-class EmbedRequest(Request):
-    """Up to 256 texts to embed; a longer one than the model's window is cut."""
-
-    model_config = ConfigDict(
-        json_schema_extra=example({"texts": ["A cat sat on the mat.", "Interest rates rose."]})
-    )
-
-    texts: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
-        Field(min_length=1, max_length=MAX_BATCH_TEXTS),
-    ]
-    model_name: ModelName = None
-
-
-class EmbedResponse(Response):
-    """One vector of length 1 for each text, in their order."""
-
-    model_config = ConfigDict(
-        json_schema_extra=example(
-            {
-                "model": "minilm",
-                "dimensions": 3,
-                "embeddings": [[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]],
-                "truncated": [],
-            }
-        )
-    )
-
-    model: str
-    dimensions: int
-    embeddings: list[list[float]]
-    truncated: Annotated[
-        list[int], Field(description="Places of the texts that were cut to the model's window.")
-    ]
-
-
 class ModelInfo(Response):
     """One model of the catalogue."""
 

@@ -6,7 +6,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from app.errors import UnsupportedFieldError
-from app.models.schemas import Request, Response, example, whole_number
+from app.models.schemas import Request, Response, example
+from app.models.schemas_embeddings import EmbeddingFields
 
 
 class Only:
@@ -62,7 +63,7 @@ InputText = Annotated[str, Field(min_length=1)]
 InputTexts = Annotated[list[InputText], Field(min_length=1, max_length=MAX_OPENAI_TEXTS)]
 
 
-class EmbeddingsRequest(OpenAiRequest):
+class EmbeddingsRequest(OpenAiRequest, EmbeddingFields):
     """Up to 2048 texts to embed; a longer one than the model's window is cut."""
 
     model_config = ConfigDict(
@@ -74,9 +75,6 @@ class EmbeddingsRequest(OpenAiRequest):
         InputTexts, BeforeValidator(_texts, json_schema_input_type=InputText | InputTexts)
     ]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1), BeforeValidator(whole_number)] | None = Field(
-        None, description="The model's own, and no other."
-    )
     user: Ignored = None
 
 
@@ -96,7 +94,7 @@ class EmbeddingsItem(Response):
 
 
 class EmbeddingsResponse(Response):
-    """One vector of length 1 for each text, in their order."""
+    """One vector for each text, in their order; of length 1 where the model's own are."""
 
     model_config = ConfigDict(
         json_schema_extra=example(

@@ -13,7 +13,7 @@ from app.db.job_leases import JobLeases
 from app.db.job_values import Item, ItemOutcome, ItemState, Job
 from app.db.passages import NewPassage, PassageRepository
 from app.db.session import Database
-from app.engines.base import FloatArray, unit
+from app.engines.base import FloatArray
 from app.errors import EngineError, ServiceError
 from app.jobs.policy import LeaseLostError
 from app.services.chunks import Span
@@ -38,7 +38,7 @@ class JobEmbedder(Protocol):
         ...
 
     async def embed(self, texts: Sequence[str]) -> list[Row]:
-        """Return a vector for each text, or why there is none."""
+        """Return a vector for each text, as the index compares it, or why there is none."""
         ...
 
 
@@ -192,7 +192,7 @@ def _store(
             if isinstance(row, ServiceError):
                 failures[document] = row.code
             else:
-                new = NewPassage(start=span.start, end=span.end, vector=unit(row))
+                new = NewPassage(start=span.start, end=span.end, vector=row)
                 passages[document].append(new)
     good = [(batch.sources[key], passages[key]) for key in passages if key not in failures]
     stored = PassageRepository(session).replace_many(good, space)

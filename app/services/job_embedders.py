@@ -9,7 +9,9 @@ from typing import cast
 
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
+from app.batching.scheduler import Row as SchedulerRow
 from app.engines.base import Embedder, FloatArray, Task
+from app.engines.vector_rules import DOCUMENT
 from app.errors import (
     DeadlineExceededError,
     EngineError,
@@ -22,7 +24,7 @@ from app.errors import (
 from app.models.catalog import Catalog
 from app.models.registry import LoadModel, Served
 from app.services.chunks import OVERLAP_SHARE, Span, spans
-from app.services.embeddings import space_of
+from app.services.embeddings import shaped, space_of
 from app.services.job_batches import Row
 
 # Nobody waits at the other end of a job; a batch may be one document of 100,000 characters.
@@ -43,22 +45,24 @@ class LoadedEmbedder:
     """
 
     def __init__(self, name: str, served: Served, *, timeout_s: float = BATCH_TIMEOUT_S) -> None:
-        self.space = space_of(name, served.version)
         self.is_broken = False  # for good: only another process can help
         self._timeout_s = timeout_s
         self._scheduler = cast("BatchScheduler", served.model)
         self._engine = cast("Embedder", self._scheduler.engine)
-        window = self._engine.passage_tokens
+        self._rules = self._engine.vector_rules
+        self.space = space_of(name, served.version, self._rules)
+        self._prompt = self._rules.prompts[DOCUMENT]
+        window = self._engine.passage_tokens - len(self._engine.offsets(self._prompt))
         self._spans = partial(
             spans, window=window, overlap=int(window * OVERLAP_SHARE), offsets=self._engine.offsets
         )
 
     def spans(self, text: str) -> list[Span]:
-        """Cut a text into passages that fit into the model's window."""
+        """Cut a text into passages that fit into the model's window, behind the prompt."""
         return self._spans(text)
 
     async def embed(self, texts: Sequence[str]) -> list[Row]:
-        """Return a vector for each text, or why there is none.
+        """Return a vector for each document's text, or why there is none.
 
         Raises:
             EngineError: the engine is broken, so that nothing can be said of the texts.
@@ -89,7 +93,7 @@ class LoadedEmbedder:
     async def _rows(self, texts: Sequence[str]) -> list[Row]:
         deadline = Deadline(at_s=time.monotonic() + self._timeout_s)
         try:
-            rows = (await self._scheduler.submit(texts, deadline=deadline)).rows
+            rows = await self._submit(texts, deadline)
         except DeadlineExceededError:
             # Others may have been before it; a single call never takes so long.
             if self._scheduler.longest_call_s() < self._timeout_s * STUCK_SHARE:
@@ -102,6 +106,12 @@ class LoadedEmbedder:
             self.is_broken = True
             raise EngineError("The engine's threads have died.")
         return [_row(row) for row in rows]
+
+    async def _submit(self, texts: Sequence[str], deadline: Deadline) -> list[SchedulerRow]:
+        """Return rows as the index compares them."""
+        outcome = await self._scheduler.submit(texts, deadline=deadline, prompt=self._prompt)
+        rows = (shaped(self._rules, row) for row in outcome.rows)
+        return [r if isinstance(r, Exception) else self._rules.comparable(r) for r in rows]
 
 
 class JobEmbedders:

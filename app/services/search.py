@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from time import perf_counter
 
 from app.batching.deadline import Deadline
-from app.engines.base import unit
+from app.engines.vector_rules import QUERY
 from app.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
 from app.observability.metrics import Metrics
-from app.services.embeddings import Embeddings, EmbeddingService
+from app.services.embeddings import Embeddings, EmbeddingService, Wanted
 from app.services.scopes import CollectionScope
 from app.vectors.base import Hit, Query, VectorIndex
 from app.vectors.filters import Filter
@@ -54,7 +54,8 @@ class SearchService:
         """
         made = await self._embed(query, model_name, deadline)
         asked = Query(
-            vector=unit(made.vectors[0]),  # the index compares by cosine
+            vector=made.rules.comparable(made.vectors[0]),
+            similarity=made.rules.similarity,
             space=made.space,
             collection=scope.seen,
             filter=filter,
@@ -75,7 +76,10 @@ class SearchService:
         with self._timed("embed"):
             try:
                 return await self._embeddings.embed(
-                    [query], model_name=model_name, deadline=deadline
+                    [query],
+                    model_name=model_name,
+                    deadline=deadline,
+                    wanted=Wanted(prompt_name=QUERY),
                 )
             except InferenceFailedError:
                 raise InferenceFailedError from None  # it would name a place in a list of texts

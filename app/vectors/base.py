@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.engines.base import FloatArray
+from app.engines.vector_rules import Similarity
 from app.vectors.filters import Filter
 
 
@@ -12,11 +13,12 @@ from app.vectors.filters import Filter
 class Query:
     """What is looked for, and among which documents."""
 
-    vector: FloatArray  # (dimensions,), of length 1
+    vector: FloatArray  # (dimensions,), of length 1 for cosine
     space: str  # model and version: only vectors of one space can be compared
     collection: int | None = None  # None: all
     filter: Filter = ()
     limit: int = 10
+    similarity: Similarity = Similarity.COSINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class Hit:
     metadata: Mapping[str, Any]
     start: int  # of the passage, in characters of the text
     end: int
-    score: float  # cosine of passage and query
+    score: float  # of passage and query, the nearer the higher; see `Similarity`
 
 
 class VectorIndex(Protocol):

@@ -89,6 +89,7 @@ class ExactIndex:
         best = partial(
             matrix.best,
             query.vector,
+            similarity=query.similarity,
             collection=query.collection,
             document_keys=document_keys,
             limit=limit,

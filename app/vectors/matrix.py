@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.engines.base import FloatArray
+from app.engines.vector_rules import Similarity
+from app.vectors.similarity import similarities
 
 IntArray = npt.NDArray[np.int64]
 
@@ -25,7 +27,7 @@ class Passages:
     ids: IntArray
     document_keys: IntArray
     collections: IntArray
-    vectors: FloatArray  # (rows, dimensions), each of length 1
+    vectors: FloatArray  # (rows, dimensions), each of length 1 for cosine
 
     def columns(self) -> tuple[npt.NDArray[np.generic], ...]:
         """Return all of them."""
@@ -81,6 +83,7 @@ class Matrix:
         self,
         query: FloatArray,
         *,
+        similarity: Similarity = Similarity.COSINE,
         collection: int | None,
         document_keys: IntArray | None,
         limit: int,
@@ -88,7 +91,8 @@ class Matrix:
         """Return id and score of the best row of each document, the best first.
 
         Args:
-            query: (dimensions,), of length 1.
+            query: (dimensions,), of length 1 for cosine, as the rows are.
+            similarity: what the scores are; the nearer, the higher.
             collection: only its rows; None: all.
             document_keys: only rows of these documents; None: all.
             limit: of documents; fewer are returned only if there are no more.
@@ -98,13 +102,13 @@ class Matrix:
         rows = self._rows
         if not removed and collection is None and document_keys is None:
             wanted: IntArray | slice = slice(None)  # a tenth quicker than a list of all
-            scores = rows.vectors @ query
+            scores = similarities(rows.vectors, query, similarity)
         else:
             wanted = _wanted(rows, collection, document_keys)
             if len(wanted) <= len(rows) * MAX_GATHERED_SHARE:
-                scores = rows.vectors[wanted] @ query
+                scores = similarities(rows.vectors[wanted], query, similarity)
             else:
-                scores = (rows.vectors @ query)[wanted]
+                scores = similarities(rows.vectors, query, similarity)[wanted]
         chosen = _best_of_each(scores, rows.document_keys[wanted], limit)
         return list(zip(rows.ids[wanted][chosen].tolist(), scores[chosen].tolist(), strict=True))
 

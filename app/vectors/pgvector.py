@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.db.session import Database
 from app.db.tables import DocumentRow, PassageRow
+from app.engines.vector_rules import Similarity
 from app.vectors.base import Hit, Query
 from app.vectors.filters import conditions
 from app.vectors.hits import read_hits
@@ -31,6 +32,13 @@ MAX_EF_SEARCH = 1_000  # pgvector's own bound
 MAX_SCAN_TUPLES = 20_000
 # Documents of a collection that are all compared: the index would go through those of others.
 SMALL = 1_000
+PRODUCT = "<#>"
+OPERATORS = {
+    Similarity.COSINE: PRODUCT,  # of vectors of length 1
+    Similarity.DOT: PRODUCT,
+    Similarity.EUCLIDEAN: "<->",
+    Similarity.MANHATTAN: "<+>",
+}
 # Of this transaction alone; by statement, because poolers refuse other ways.
 SCAN = text(
     "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),"
@@ -59,7 +67,9 @@ class PgVectorIndex:
 
 def _search(query: Query, session: Session) -> list[Hit]:
     session.execute(WITHOUT_JIT)
-    found = None if _is_small(session, query) else _approximately(session, query)
+    # The index holds products; distances are compared one by one.
+    is_indexed = OPERATORS[query.similarity] == PRODUCT
+    found = _approximately(session, query) if is_indexed and not _is_small(session, query) else None
     if found is None:
         found = [(row.id, -row.distance) for row in session.execute(_exactly(query))]
     return read_hits(session, found)
@@ -123,9 +133,10 @@ def _exactly(query: Query) -> Select[Any, Any, Any]:
 
 
 def _distance(vector: SQLColumnExpression[Any], query: Query) -> ColumnElement[float]:
-    """Return the negative inner product: the nearer, the smaller."""
+    """Return the negative inner product, or the distance: the nearer, the smaller."""
     asked = literal(query.vector, VECTOR(len(query.vector)))
-    return vector.op("<#>", return_type=Double())(asked).label("distance")
+    operator = OPERATORS[query.similarity]
+    return vector.op(operator, return_type=Double())(asked).label("distance")
 
 
 def _of_space(query: Query) -> list[ColumnElement[bool]]:

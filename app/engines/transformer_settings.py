@@ -1,0 +1,66 @@
+"""What sentence-transformers keeps of the transformer itself: window and case."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from app.engines.fields import REMOVE, unsupported
+from app.engines.tokenizer import read_json
+
+MODULES = "modules.json"
+# Where the library looks for the transformer's settings; the first that is there counts.
+TRANSFORMER_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+TEXT_IN = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+NEUTRAL = {
+    "transformer_task": ("feature-extraction",),
+    "module_output_name": ("token_embeddings",),
+    "modality_config": (TEXT_IN,),
+    "unpad_inputs": (None,),  # how the library computes it, not what
+}
+
+
+def has_modules(folder: Path) -> bool:
+    """Say whether sentence-transformers has written a folder."""
+    return (folder / MODULES).is_file()
+
+
+def transformer_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    """Return the settings of a folder that has modules, and their file."""
+    for name in TRANSFORMER_FILES:
+        if (folder / name).is_file():
+            return folder / name, read_json(folder / name)
+    return folder / TRANSFORMER_FILES[0], {}
+
+
+def check_transformer(folder: Path) -> None:
+    """Refuse what isn't done here.
+
+    Raises:
+        EngineError: names file, field and cure.
+
+    """
+    file, settings = transformer_settings(folder)
+    for field, value in settings.items():
+        if field == "max_seq_length" and value is not None:
+            if type(value) is not int or value <= 0:
+                raise unsupported(file, field, value, "say a number of tokens, or null")
+        elif field != "do_lower_case" and value not in ({}, None, *NEUTRAL.get(field, ())):
+            raise unsupported(file, field, value, REMOVE)
+
+
+def lowers_case(folder: Path) -> bool:
+    """Return whether texts are put in lower case before they are tokenised."""
+    return has_modules(folder) and bool(transformer_settings(folder)[1].get("do_lower_case"))
+
+
+def own_window(folder: Path) -> int | None:
+    """Return the `max_seq_length` of a folder with modules: it overrules the tokeniser's."""
+    return transformer_settings(folder)[1].get("max_seq_length") if has_modules(folder) else None

@@ -1,0 +1,227 @@
+"""Prompts and dimensions of an embedder, over HTTP, are those of sentence-transformers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from httpx2 import AsyncClient
+from serving import make_app, running, serve_instead
+from test_schemas import check_problem
+from tiny import TEXTS
+from tiny_embedders import (
+    ALONE,
+    FLAGS,
+    NORMALIZE,
+    both,
+    dense,
+    embedder,
+    engines,
+    library,
+    pooled,
+    save_encoder,
+    write,
+)
+
+from app.engines.base import Embedder, EmbeddingOptions
+
+MODEL = """
+[[models]]
+name = "vectors"
+task = "embedding"
+engine = "fake"
+"""
+# What a request says, and the vectors that it should get.
+Wanted = tuple[Mapping[str, Any], Any]
+SETTINGS = "config_sentence_transformers.json"
+PROMPTS = {"query": "the film : ", "passage": "a dog , ", "topic": "very long ", "none": ""}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an encoder as transformers saves it; copy before a change."""
+    return save_encoder(tmp_path_factory.mktemp("encoder") / "model")
+
+
+async def embed(client: AsyncClient, texts: Sequence[str], **said: Any) -> Any:
+    answer = await client.post("/embed", json={"texts": texts, **said})
+    assert answer.status_code == 200, answer.text
+    vectors = np.array(answer.json()["embeddings"])
+    assert answer.json()["dimensions"] == vectors.shape[1]
+    return vectors
+
+
+async def check(tmp_path: Path, engine: Embedder, wanted: Sequence[Wanted], most: float) -> None:
+    """See that requests get what is expected, together and alone, in both dialects."""
+    app = make_app(tmp_path, MODEL)
+    async with running(app) as client:
+        serve_instead(app, engine)
+        for said, expected in wanted:
+            size = most * max(1.0, float(np.abs(expected).max()))
+            together = await embed(client, TEXTS, **said)
+            alone = np.concatenate([await embed(client, [text], **said) for text in TEXTS])
+            body = {"model": "vectors", "input": list(TEXTS), **said}
+            data = (await client.post("/v1/embeddings", json=body)).json()["data"]
+            openai = np.array([item["embedding"] for item in data])
+            for found in (together, alone, openai):
+                assert found.shape == expected.shape, said
+                assert np.abs(found - expected).max() <= size, said
+
+
+@pytest.mark.parametrize("default", [None, "topic", "query", "none"])
+async def test_each_prompt_is_the_library_s(
+    encoder: Path, tmp_path: Path, default: str | None
+) -> None:
+    folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"), NORMALIZE)
+    write(folder / SETTINGS, {"prompts": PROMPTS, "default_prompt_name": default})
+    expert, texts = library(folder), list(TEXTS)
+    wanted: list[Wanted] = [
+        ({}, expert.encode(texts)),
+        ({"input_type": "query"}, expert.encode_query(texts)),
+        ({"input_type": "document"}, expert.encode_document(texts)),
+        *(({"prompt_name": n}, expert.encode(texts, prompt_name=n)) for n in PROMPTS),
+        ({"prompt_name": "document"}, expert.encode(texts, prompt_name="document")),
+    ]
+    assert np.abs(wanted[1][1] - wanted[2][1]).max() > 0.1, "the prompts have to differ"
+    for engine, most in both(folder, tmp_path / "cache"):
+        await check(tmp_path, engine, wanted, most)
+
+
+@pytest.mark.parametrize("mode", [*FLAGS, "mix"])
+@pytest.mark.parametrize("tokens", [{"special": True}, {"special": False}])
+async def test_a_prompt_that_is_not_pooled_is_left_out_of_every_pooling(
+    tmp_path: Path, mode: str, tokens: dict[str, Any]
+) -> None:
+    encoder = save_encoder(tmp_path / "encoder", **tokens)
+    kind, config = pooled(*(FLAGS[:3] if mode == "mix" else [mode]))
+    folder = embedder(encoder, tmp_path / "model", (kind, config | {"include_prompt": False}))
+    write(folder / SETTINGS, {"prompts": PROMPTS})
+    expert, texts = library(folder), list(TEXTS)
+    wanted: list[Wanted] = [
+        ({"prompt_name": name}, expert.encode(texts, prompt_name=name)) for name in PROMPTS
+    ]
+    for engine, most in both(folder, tmp_path / "cache"):
+        await check(tmp_path, engine, wanted, most)
+
+
+async def test_case_and_special_tokens_of_a_prompt_are_the_library_s(
+    encoder: Path, tmp_path: Path
+) -> None:
+    folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"))
+    cased = (folder / "tokenizer.json").read_text().replace('"type": "Lowercase"', '"type": "NFC"')
+    (folder / "tokenizer.json").write_text(cased)
+    write(folder / "sentence_bert_config.json", {"max_seq_length": 30, "do_lower_case": True})
+    write(folder / SETTINGS, {"prompts": {"query": "THE [SEP] Film "}})
+    expert = library(folder)
+    wanted: list[Wanted] = [({"input_type": "query"}, expert.encode_query(list(TEXTS)))]
+    assert np.abs(wanted[0][1] - expert.encode(list(TEXTS))).max() > 0.1
+    for engine, most in both(folder, tmp_path / "cache"):
+        await check(tmp_path, engine, wanted, most)
+
+
+@pytest.mark.parametrize("cut", [None, 8, 100])
+@pytest.mark.parametrize("ends", [(NORMALIZE,), (), (dense(24), NORMALIZE)])
+async def test_dimensions_are_the_library_s(
+    encoder: Path, tmp_path: Path, cut: int | None, ends: Any
+) -> None:
+    folder = embedder(encoder, tmp_path / "model", pooled("cls_token"), *ends)
+    write(folder / SETTINGS, {"truncate_dim": cut})
+    expert, texts, is_unit = library(folder), list(TEXTS), NORMALIZE in ends
+    wanted: list[Wanted] = [({}, expert.encode(texts))]
+    for dimensions in (1, 8, 24):  # scaled again, as OpenAI's are, where the model's own are
+        vectors = expert.encode(texts, truncate_dim=dimensions, normalize_embeddings=is_unit)
+        wanted.append(({"dimensions": dimensions}, vectors))
+    assert np.abs(wanted[0][1]).max() > 0.1
+    for engine, most in both(folder, tmp_path / "cache"):
+        await check(tmp_path, engine, wanted, most)
+
+
+async def test_the_catalogue_says_what_a_plain_folder_doesn_t(
+    encoder: Path, tmp_path: Path
+) -> None:
+    options = EmbeddingOptions(
+        pooling=("cls", "mean"), normalize=False, prompts={"query": "good "}, dimensions=40
+    )
+    folder = embedder(encoder, tmp_path / "model", pooled("cls_token", "mean_tokens"))
+    expert, texts = library(folder, prompts={"query": "good "}, truncate_dim=40), list(TEXTS)
+    wanted: list[Wanted] = [
+        ({}, expert.encode(texts)),
+        ({"input_type": "query"}, expert.encode_query(texts)),
+        ({"dimensions": 64}, expert.encode(texts, truncate_dim=64)),
+    ]
+    for engine, most in both(encoder, tmp_path / "cache", options):
+        await check(tmp_path, engine, wanted, most)
+
+
+async def test_the_catalogue_s_prompts_and_scaling_come_before_a_folder_s(
+    encoder: Path, tmp_path: Path
+) -> None:
+    folder = embedder(encoder, tmp_path / "model", pooled("max_tokens"))
+    write(folder / SETTINGS, {"prompts": PROMPTS, "default_prompt_name": "query"})
+    options = EmbeddingOptions(
+        pooling=("max",), normalize=True, prompts={"query": "dog ", "mine": "bad "}, dimensions=8
+    )
+    expert, texts = library(folder, prompts=dict(options.prompts)), list(TEXTS)
+    wanted: list[Wanted] = [
+        (said, expert.encode(texts, prompt_name=name, truncate_dim=8, normalize_embeddings=True))
+        for said, name in (
+            ({}, None),
+            ({"prompt_name": "mine"}, "mine"),
+            ({"prompt_name": "topic"}, "topic"),
+        )
+    ]
+    on_torch, _ = engines(folder, tmp_path / "cache", options)
+    await check(tmp_path, on_torch, wanted, ALONE)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+async def test_what_a_model_hasn_t_is_refused_and_what_it_has_is_named(
+    tmp_path: Path, path: str
+) -> None:
+    models = MODEL + 'prompts = { query = "q: " }\n'
+    body = {"texts": ["x"]} if path == "/embed" else {"input": "x", "model": "vectors"}
+    async with running(make_app(tmp_path, models)) as client:
+
+        async def said(**fields: Any) -> tuple[int, str, str]:
+            answer = await client.post(path, json=body | fields)
+            told = answer.json().get("error") or answer.json()
+            return answer.status_code, told["code"], told.get("message") or told["detail"]
+
+        status, code, detail = await said(prompt_name="nobody")
+        assert (status, code) == (400, "unsupported_field")
+        assert "it has document, query" in detail
+        status, code, detail = await said(dimensions=385)
+        assert (status, code) == (400, "unsupported_field")
+        assert "384 dimensions; 385 are too many" in detail
+        status, code, _ = await said(prompt_name="query", input_type="query")
+        assert (status, code) == (422 if path == "/embed" else 400, "invalid_request")
+        for wrong in ({"dimensions": 0}, {"dimensions": "8"}, {"input_type": "passage"}):
+            assert (await said(**wrong))[1] == "invalid_request", wrong
+
+
+async def test_a_prompt_s_tokens_count(tmp_path: Path) -> None:
+    models = MODEL + 'prompts = { query = "four" }\nlimits = { max_tokens = 10 }\n'
+    async with running(make_app(tmp_path, models)) as client:
+        body = {"model": "vectors", "input": ["123456", "1234567"], "input_type": "query"}
+        usage = (await client.post("/v1/embeddings", json=body)).json()["usage"]
+        said = {"texts": body["input"], "input_type": "query"}
+        cut = (await client.post("/embed", json=said)).json()["truncated"]
+    assert usage == {"prompt_tokens": 20, "total_tokens": 20}
+    assert cut == [1]
+
+
+async def test_a_vector_of_which_nothing_is_left_is_an_error_of_its_text(tmp_path: Path) -> None:
+    app = make_app(tmp_path, MODEL)
+    async with running(app) as client:
+        scheduler = app.state.runtime.registry._entries["vectors"].served.model
+        embed_all = scheduler.engine.embed
+
+        def zeros(batch: Any) -> Any:
+            vectors = embed_all(batch)
+            vectors[:, :4] = 0
+            return vectors
+
+        scheduler._run = zeros
+        answer = await client.post("/embed", json={"texts": ["a", "b"], "dimensions": 4})
+    assert "texts[0]" in check_problem(answer, 500, "inference_failed")["detail"]
