@@ -23,7 +23,7 @@ def toward(degrees: float, dimensions: int = 384) -> FloatArray:
     return vector
 
 
-async def store(  # what a document can have
+async def store(  # noqa: PLR0913  # what a document can have
     database: Database,
     angles: Mapping[str, Sequence[float]],
     *,
@@ -31,6 +31,7 @@ async def store(  # what a document can have
     metadata: Callable[[str], dict[str, Any]] = lambda _: {},
     space: str = SPACE,
     dimensions: int = 384,
+    length: Callable[[str], float] = lambda _: 1.0,
 ) -> None:
     """Store documents whose passages have these angles, one character each."""
 
@@ -45,7 +46,11 @@ async def store(  # what a document can have
             (
                 sources[key],
                 [
-                    NewPassage(start=n, end=n + 1, vector=toward(angle, dimensions))
+                    NewPassage(
+                        start=n,
+                        end=n + 1,
+                        vector=toward(angle, dimensions) * np.float32(length(name)),
+                    )
                     for n, angle in enumerate(angles[name])
                 ],
             )

@@ -46,7 +46,9 @@ class EmbedRequest(Request, EmbeddingFields):
     """Up to 256 texts to embed; a longer one than the model's window is cut."""
 
     model_config = ConfigDict(
-        json_schema_extra=example({"texts": ["A cat sat on the mat.", "Interest rates rose."]})
+        json_schema_extra=example(
+            {"texts": ["A cat sat on the mat.", "Interest rates rose."], "input_type": "document"}
+        )
     )
 
     texts: Annotated[

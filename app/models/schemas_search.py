@@ -119,7 +119,13 @@ class SearchResult(Response):
     """One document that was found."""
 
     id: str
-    score: Annotated[float, Field(description="Cosine of the query and the passage; 1 is equal.")]
+    score: Annotated[
+        float,
+        Field(
+            description="Cosine of the query and the passage, 1 is equal; or as the model declares:"
+            " an inner product, or a distance below 0. The nearer, the higher."
+        ),
+    ]
     text: Annotated[str, Field(description="The whole document's.")]
     metadata: dict[str, Any]
     passage: FoundPassage

@@ -1,7 +1,7 @@
 """Search, as both indexes do it: exact in memory over SQLite, and pgvector on PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 
 from app.db.documents import DocumentRepository, NewDocument
 from app.db.session import Database
+from app.engines.base import FloatArray
+from app.engines.vector_rules import Similarity
 from app.observability.metrics import Metrics
 from app.runtime.search import open_index
 from app.vectors.base import Hit, Query, VectorIndex
@@ -66,6 +68,42 @@ async def test_the_nearest_come_first_with_their_cosine(
     assert ids(hits) == ["near", "between", "far", "behind"]
     cosines = np.cos(np.radians([10, 40, 80, 180]))
     assert [hit.score for hit in hits] == pytest.approx(cosines, abs=1e-5)
+
+
+PLACES = {"near": (10, 0.2), "long": (30, 6.0), "equal": (0, 2.0), "behind": (180, 1.0)}
+QUERY = 2 * toward(0)
+
+
+@pytest.mark.parametrize("more", [{}, {"collection": 3}, {"filter": (OneOf("lang", ("en",)),)}])
+@pytest.mark.parametrize(
+    ("similarity", "score"),
+    [
+        (Similarity.DOT, lambda vector: vector @ QUERY),
+        (Similarity.EUCLIDEAN, lambda vector: -np.sqrt(((vector - QUERY) ** 2).sum())),
+        (Similarity.MANHATTAN, lambda vector: -np.abs(vector - QUERY).sum()),
+    ],
+)
+async def test_vectors_are_compared_by_the_similarity_that_the_model_declares(
+    database: Database,
+    index: VectorIndex,
+    similarity: Similarity,
+    score: Callable[[FloatArray], float],
+    more: dict[str, Any],
+) -> None:
+    angles = {name: [angle] for name, (angle, _) in PLACES.items()}
+    lengths = {name: length for name, (_, length) in PLACES.items()}
+    await store(
+        database,
+        angles,
+        collection=3,
+        metadata=lambda _: {"lang": "en"},
+        length=lengths.__getitem__,
+    )
+    hits = await index.search(replace(ASKED, vector=QUERY, similarity=similarity, **more))
+    expected = {name: score(toward(angle) * length) for name, (angle, length) in PLACES.items()}
+    assert ids(hits) == sorted(expected, key=lambda name: -expected[name])
+    found = {hit.id: hit.score for hit in hits}
+    assert found == {name: pytest.approx(value, abs=1e-4) for name, value in expected.items()}
 
 
 async def test_a_hit_has_its_document_and_the_place_of_its_best_passage(
