@@ -1,13 +1,11 @@
 """Tokenisers: a folder is encoded as transformers' AutoTokenizer does it, or refused by name."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import sentencepiece
 import transformers
 from tiny import (
     SIZES,
@@ -22,6 +20,7 @@ from tiny import (
     together,
     word_tokenizer,
 )
+from tiny_tokenizers import VOCABULARY, pieces
 
 from app.engines.base import Encoded
 from app.engines.conversion import folder_of, read
@@ -30,8 +29,6 @@ from app.engines.preparation import load, load_reference, prepare
 from app.engines.tokenizer import TextEncoder
 from app.errors import EngineError
 
-VOCABULARY = """[PAD] [UNK] [CLS] [SEP] [MASK] the cat The CAT caf ##e ##é was good Good .
-    我 喜 我喜 <new> film""".split()  # noqa: SIM905  # strings in quotes read worse
 PHRASES = (
     "The CAT café was Good .",
     "我喜 the cat",
@@ -147,20 +144,6 @@ def test_a_token_beyond_the_table_is_refused_on_both_engines(tmp_path: Path) -> 
         on_torch(folder)
     with pytest.raises(EngineError, match=said):
         prepare(request_for(folder, engine="openvino"), load_reference)
-
-
-def pieces(**fields: Any) -> bytes:
-    """Return a sentencepiece model of a few words."""
-    made = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*TEXTS, "The CAT café was Good", "ÀÉ naïve words here"] * 20),
-        model_writer=made,
-        vocab_size=70,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **fields,
-    )
-    return made.getvalue()
 
 
 SENTENCEPIECE: dict[str, tuple[str, dict[str, Any]]] = {

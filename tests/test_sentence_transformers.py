@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from tiny import TEXTS
 from tiny_embedders import (
     ALONE,
     BF16,
-    FLAGS,
+    KINDS,
     NORMALIZE,
     TYPES,
     assert_like,
@@ -35,27 +34,6 @@ from app.errors import EngineError
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an encoder as transformers saves it; copy before a change."""
     return save_encoder(tmp_path_factory.mktemp("encoder") / "model")
-
-
-KINDS: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
-    **{flag: [pooled(flag), NORMALIZE] for flag in FLAGS},
-    "mix": [pooled("cls_token", "lasttoken", "mean_tokens")],
-    "mode by name": [("Pooling", {"embedding_dimension": 32, "pooling_mode": ["max", "cls"]})],
-    "no flag is mean": [pooled()],
-    "not normalised": [pooled("mean_tokens")],
-    "dense": [pooled("mean_tokens"), dense(), NORMALIZE],
-    "dense, plain": [
-        pooled("cls_token"),
-        dense(bias=False, activation_function="torch.nn.modules.linear.Identity"),
-    ],
-    "two dense": [
-        pooled("mean_tokens"),
-        dense(24, activation_function="torch.nn.modules.activation.GELU"),
-        NORMALIZE,
-        dense(8, 24),
-    ],
-    "layer norm": [pooled("mean_tokens"), ("LayerNorm", {"dimension": 32}), NORMALIZE],
-}
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from tiny import SIZES, TEXTS, seeded, word_tokenizer
 
@@ -63,8 +65,6 @@ def embedder(encoder: Path, folder: Path, *modules: tuple[str, dict[str, Any]]) 
             size = config["dimension"]
             weights = {"norm.weight": torch.rand(size) + 0.5, "norm.bias": torch.randn(size)}
         if weights:
-            from safetensors.torch import save_file
-
             save_file(weights, folder / name / "model.safetensors")
     write(folder / "modules.json", listed)
     return folder
@@ -79,6 +79,27 @@ def dense(size: int = 16, width: int = 32, **more: Any) -> tuple[str, dict[str, 
     activation = "torch.nn.modules.activation.Tanh"
     fields = {"in_features": width, "out_features": size, "activation_function": activation}
     return "Dense", fields | more
+
+
+KINDS: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
+    **{flag: [pooled(flag), NORMALIZE] for flag in FLAGS},
+    "mix": [pooled("cls_token", "lasttoken", "mean_tokens")],
+    "mode by name": [("Pooling", {"embedding_dimension": 32, "pooling_mode": ["max", "cls"]})],
+    "no flag is mean": [pooled()],
+    "not normalised": [pooled("mean_tokens")],
+    "dense": [pooled("mean_tokens"), dense(), NORMALIZE],
+    "dense, plain": [
+        pooled("cls_token"),
+        dense(bias=False, activation_function="torch.nn.modules.linear.Identity"),
+    ],
+    "two dense": [
+        pooled("mean_tokens"),
+        dense(24, activation_function="torch.nn.modules.activation.GELU"),
+        NORMALIZE,
+        dense(8, 24),
+    ],
+    "layer norm": [pooled("mean_tokens"), ("LayerNorm", {"dimension": 32}), NORMALIZE],
+}
 
 
 def engines(
