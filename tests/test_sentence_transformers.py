@@ -55,12 +55,18 @@ def test_what_the_library_saves_today_is_read(encoder: Path, tmp_path: Path) -> 
     assert_like(on_torch, expert.encode(list(TEXTS)), most=ALONE)
 
 
-def test_texts_are_lowered_and_cut_as_the_library_does(encoder: Path, tmp_path: Path) -> None:
+NFC = {"type": "NFC"}
+
+
+@pytest.mark.parametrize("normalizer", [None, NFC, {"type": "Sequence", "normalizers": [NFC]}])
+def test_texts_are_lowered_and_cut_as_the_library_does(
+    encoder: Path, tmp_path: Path, normalizer: Any
+) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"))
     tokenizer = folder / "tokenizer.json"
-    cased = json.loads(tokenizer.read_text()) | {"normalizer": None}
+    cased = json.loads(tokenizer.read_text()) | {"normalizer": normalizer}
     tokenizer.write_text(json.dumps(cased))
-    upper = ["GOOD film", "The CAT is long . " * 20]
+    upper = ["GOOD film", "BAD [SEP] Film", "ΣΑΣ cat", "The CAT is long . " * 20]
     found = {}
     for lowers in (True, False):
         write(folder / "sentence_bert_config.json", {"max_seq_length": 30, "do_lower_case": lowers})
