@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import TEXTS
+from tiny import SIZES, TEXTS, seeded, word_tokenizer
 from tiny_embedders import (
     ALONE,
     BF16,
@@ -90,6 +90,30 @@ def test_max_seq_length_overrules_the_tokeniser_s_own(
     for engine, most in both(folder, tmp_path / "cache"):
         assert engine.max_tokens == expected
         assert_like(engine, expert.encode(list(TEXTS)), most=most)
+
+
+def test_the_encoder_of_an_encoder_decoder_embeds_alone(tmp_path: Path) -> None:
+    sizes = {"vocab_size": SIZES["vocab_size"], "d_model": 32, "d_kv": 8, "d_ff": 64}
+    ids = {"pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 0}
+    more = {"num_layers": 2, "num_heads": 4, "initializer_factor": 0.3}
+    seeded("MT5Model", "MT5Config", **sizes, **ids, **more).save_pretrained(tmp_path / "plain")
+    word_tokenizer(model_max_length=40).save_pretrained(tmp_path / "plain")
+    folder = embedder(tmp_path / "plain", tmp_path / "model", pooled("mean_tokens"))
+    expected = library(folder).encode(list(TEXTS), batch_size=1)
+    on_torch, on_openvino = engines(folder, tmp_path / "cache")
+    assert_like(on_torch, expected, most=ALONE)
+    assert_like(on_openvino, expected, most=BF16)
+
+
+def test_a_model_that_takes_no_mask_is_pooled_by_it_all_the_same(tmp_path: Path) -> None:
+    fields = {name: value for name, value in SIZES.items() if "head" not in name}
+    seeded("FNetModel", "FNetConfig", **fields).save_pretrained(tmp_path / "plain")
+    word_tokenizer(model_max_length=40).save_pretrained(tmp_path / "plain")
+    folder = embedder(tmp_path / "plain", tmp_path / "model", pooled("mean_tokens"), NORMALIZE)
+    expected = library(folder).encode(list(TEXTS), batch_size=1)
+    on_torch, on_openvino = engines(folder, tmp_path / "cache")
+    assert_like(on_torch, expected, most=ALONE)
+    assert_like(on_openvino, expected, most=BF16)
 
 
 def test_a_plain_folder_is_mean_pooled_and_normalised(encoder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from app.engines.modules import Step, ends_in_unit_length, names_of, pooling_of,
 from app.engines.padding import MOST, PROBES, choose_padding
 from app.engines.pooling import make_head
 from app.engines.scores import scores
-from app.engines.tokenizer import Padding, TextEncoder, read_json
+from app.engines.tokenizer import IntArray, Padding, TextEncoder, read_json
 from app.engines.vector_rules import VectorRules, edition_of
 from app.engines.vector_settings import check_room, read_vector_rules
 from app.errors import EngineError, UnsafeModelError
@@ -31,6 +31,8 @@ _IMPORT_LOCK = threading.Lock()
 # Without one of these PEFT takes adapter_model.bin, a pickle, or asks the hub.
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 MAX_REASON_CHARS = 300
+# Encoder-decoders whose encoder alone embeds, in sentence-transformers too.
+ENCODER_ALONE = ("t5", "mt5", "umt5")
 # A forward pass gives the interpreter's lock back in each of its hundreds of operations; with
 # Python's 5 ms it then waits for the event loop: 7 % fewer texts a second at 64 connections.
 SWITCH_INTERVAL_S = 0.001
@@ -195,9 +197,9 @@ class _TorchText(ABC):
             return np.concatenate([run([item]) for item in batch])
         return run(batch)
 
-    def _inputs(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        """Return the padded batch, and what else `forward` takes, on the device."""
-        inputs = inputs_of(self._torch, self._model, self.encoder.rules, self.encoder.pad(batch))
+    def _inputs(self, arrays: Mapping[str, IntArray]) -> dict[str, Any]:
+        """Return what `forward` takes of a padded batch, and what else it does, on the device."""
+        inputs = inputs_of(self._torch, self._model, self.encoder.rules, arrays)
         is_tensor = self._torch.is_tensor
         return {name: a.to(self.device) if is_tensor(a) else a for name, a in inputs.items()}
 
@@ -220,7 +222,7 @@ class TorchClassifier(_TorchText):
 
     def _logits(self, batch: Sequence[Encoded]) -> FloatArray:
         with self._torch.inference_mode():
-            logits = self._model(**self._inputs(batch)).logits.float()
+            logits = self._model(**self._inputs(self.encoder.pad(batch))).logits.float()
             return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
 
@@ -273,10 +275,11 @@ class TorchEmbedder(_TorchText):
         return self.embed(batch)
 
     def _embed(self, batch: Sequence[Encoded]) -> FloatArray:
-        inputs = self._inputs(batch)
+        arrays = self.encoder.pad(batch)
+        # Pooling needs the mask, whether the model takes it or not.
+        mask = self._torch.from_numpy(arrays["attention_mask"]).to(self.device)
         with self._torch.inference_mode():
-            hidden = self._model(**inputs).last_hidden_state.float()
-            mask = inputs["attention_mask"]
+            hidden = self._model(**self._inputs(arrays)).last_hidden_state.float()
             vectors = self.head(hidden, mask, self._pooled(batch, mask))
             if self.vector_rules.is_unit:
                 vectors = self._torch.nn.functional.normalize(vectors, dim=-1)
@@ -320,8 +323,10 @@ def load(request: EngineRequest) -> Engine:
     try:
         _refuse_remote_code(request.folder, transformers)
         kind: Callable[..., TorchClassifier | TorchEmbedder]
-        auto, config, pooling = transformers.AutoModel, {}, None
+        config: dict[str, Any] = {}
+        pooling = None
         if request.task is Task.EMBEDDING:
+            auto = _encoder_class(request.folder, transformers)
             steps, rules = _embedding(request.folder, request.embedding)
             kind, pooling = partial(TorchEmbedder, steps=steps, rules=rules), pooling_of(steps)
         else:
@@ -350,6 +355,13 @@ def _embedding(folder: Path, options: EmbeddingOptions) -> tuple[tuple[Step, ...
     """Return the modules behind the model, and what holds for its texts and vectors."""
     steps = read_modules(folder, options)
     return steps, read_vector_rules(folder, options, is_unit=ends_in_unit_length(steps))
+
+
+def _encoder_class(folder: Path, transformers: Any) -> Any:
+    """Return what loads an embedder's model."""
+    kind = read_json(folder / "config.json").get("model_type")
+    is_half = kind in ENCODER_ALONE
+    return transformers.AutoModelForTextEncoding if is_half else transformers.AutoModel
 
 
 def _classifiers(transformers: Any) -> tuple[str, ...]:
