@@ -14,7 +14,7 @@ QUICK := not system and not browser
 
 .DEFAULT_GOAL := help
 .PHONY: help serve install test coverage check test-random test-system test-browser fuzz lint
-.PHONY: format lock docs eval bench soak clean audit deploy-check image-check screenshots
+.PHONY: conformance format lock docs eval bench soak clean audit deploy-check image-check screenshots
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test-system: $(DEV)  ## Run the proofs with real processes, signals and load.
 
 fuzz: $(DEV)  ## Explore the property tests with fresh seeds for SECONDS (30).
 	@$(BIN)/python scripts/fuzz.py $(if $(SECONDS),--seconds $(SECONDS))
+
+conformance: $(DEV)  ## Serve tiny models of every kind, hold them against their libraries; writes docs/models.md.
+	@$(BIN)/python scripts/conformance.py $(KINDS)
 
 test-browser: $(DEV)  ## Try the page in a real browser (Debian's Chromium).
 	@PYTHONPATH=tests $(BIN)/python scripts/chromium.py

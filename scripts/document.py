@@ -91,13 +91,13 @@ def labels(metric: MetricWrapperBase) -> str:
     return ", ".join(f"`{name}`" for name in metric._labelnames)  # noqa: SLF001  # no public name
 
 
-def between(path: Path, *tables: str) -> str:
+def between(path: Path, *tables: str, begin: str = BEGIN) -> str:
     """Return a document with the text between its markers replaced, table by table."""
     rest, made = path.read_text(encoding="utf-8"), ""
     for content in tables:
-        before, _, after = rest.partition(BEGIN)
+        before, _, after = rest.partition(begin)
         _, _, rest = after.partition(END)
-        made += f"{before}{BEGIN}\n\n{content}\n\n{END}"
+        made += f"{before}{begin}\n\n{content}\n\n{END}"
     return made + rest
 
 

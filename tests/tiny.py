@@ -10,7 +10,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from app.engines.base import EngineRequest, FloatArray, OpenVinoOptions, Task
+from app.engines.base import Encoded, EngineRequest, FloatArray, OpenVinoOptions, Task
+from app.engines.rows import checked
 from app.engines.torch import TorchClassifier
 from app.engines.torch import load as load_torch
 
@@ -107,13 +108,17 @@ def pipeline_rows(folder: Path, texts: Sequence[str], *, window: int) -> FloatAr
     return np.array(rows, dtype=np.float32)
 
 
+def _rows(engine: Any, items: Sequence[Encoded]) -> FloatArray:
+    rows: FloatArray = checked(engine)(items)
+    return rows
+
+
 def alone(engine: Any, texts: Sequence[str]) -> FloatArray:
-    """Return the scores of each text in a call of its own."""
-    rows: FloatArray = np.concatenate([engine.classify([item]) for item in engine.encode(texts)])
+    """Return the scores, or the vector, of each text in a call of its own."""
+    rows: FloatArray = np.concatenate([_rows(engine, [item]) for item in engine.encode(texts)])
     return rows
 
 
 def together(engine: Any, texts: Sequence[str]) -> FloatArray:
-    """Return the scores of all texts in one call."""
-    rows: FloatArray = engine.classify(engine.encode(texts))
-    return rows
+    """Return the scores, or the vectors, of all texts in one call."""
+    return _rows(engine, engine.encode(texts))

@@ -1,13 +1,16 @@
 """Tiny vocabularies of the kinds that folders bring, made here."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import sentencepiece
 from tiny import TEXTS
+from tokenizers import ByteLevelBPETokenizer
 
 VOCABULARY = """[PAD] [UNK] [CLS] [SEP] [MASK] the cat The CAT caf ##e ##é was good Good .
     我 喜 我喜 <new> film""".split()  # noqa: SIM905  # strings in quotes read worse
+BYTE_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>")
 
 
 def pieces(**fields: Any) -> bytes:
@@ -22,3 +25,10 @@ def pieces(**fields: Any) -> bytes:
         **fields,
     )
     return made.getvalue()
+
+
+def byte_pairs(folder: Path) -> None:
+    """Write vocab.json and merges.txt, as GPT-2 and RoBERTa have them."""
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(TEXTS, vocab_size=300, special_tokens=list(BYTE_SPECIAL))
+    made.save_model(str(folder))

@@ -1,0 +1,87 @@
+"""Run the conformance suite and write its tables into docs/models.md."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "conformance")]
+
+if TYPE_CHECKING:
+    from outcomes import Outcome
+
+DOCUMENT = ROOT / "docs" / "models.md"
+BEGIN = "<!-- made by `make conformance`: change tests/conformance instead -->"
+LIBRARIES = ("transformers", "sentence-transformers", "torch", "openvino")
+
+
+def run(name: str) -> tuple[str, "Mapping[str, Outcome]"]:
+    """Return a kind's name and outcomes; in a process that has one core to itself."""
+    import torch  # noqa: PLC0415  # the first process starts others and needs none of it
+    import transformers  # noqa: PLC0415
+    from kinds import KINDS  # noqa: PLC0415
+    from outcomes import Outcome, Verdict, outcomes  # noqa: PLC0415
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            return name, outcomes(KINDS[name], Path(scratch) / "model")
+        except Exception as failure:  # noqa: BLE001  # of a library: the other kinds go on
+            said = " ".join(f"{type(failure).__name__}: {failure}".split())
+            return name, {"harness": Outcome(verdict=Verdict.WRONG, line=said)}
+
+
+def run_all(names: list[str]) -> "dict[str, Mapping[str, Outcome]]":
+    """Run kinds on all cores, and print what each came to."""
+    results = {}
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        for name, found in pool.map(run, names):
+            results[name] = found
+            told = (f"{e}: {o.verdict} {o.line or f'{o.difference:.0e}'}" for e, o in found.items())
+            print(f"{name} | {' | '.join(told)}", flush=True)
+    return results
+
+
+def main() -> None:
+    """Run all kinds and write, or only those that match, and write nothing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kinds", nargs="*", help='patterns, such as "Bert, *"')
+    patterns = parser.parse_args().kinds
+    from kinds import KINDS  # noqa: PLC0415  # it imports transformers
+    from outcomes import Verdict  # noqa: PLC0415
+    from results import render  # noqa: PLC0415
+
+    from scripts.document import between  # noqa: PLC0415
+
+    started = time.monotonic()
+    names = [n for n in KINDS if not patterns or any(fnmatch(n, p) for p in patterns)]
+    results = run_all(names)
+    wrong = [n for n in results if any(o.verdict is Verdict.WRONG for o in results[n].values())]
+    took = f"{time.monotonic() - started:.0f} s on {len(os.sched_getaffinity(0))} cores"
+    print(f"{len(results)} kinds, {len(wrong)} silently wrong, {took}")
+    if wrong:
+        sys.exit(f"silently wrong: {'; '.join(wrong)}")
+    if not patterns:
+        libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+        head = f"`make conformance`, {datetime.now(UTC):%Y-%m-%d}, {took}, {libraries}."
+        content = between(DOCUMENT, render(head, results), begin=BEGIN)
+        DOCUMENT.write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
