@@ -113,12 +113,13 @@ def _rows(engine: Any, items: Sequence[Encoded]) -> FloatArray:
     return rows
 
 
-def alone(engine: Any, texts: Sequence[str]) -> FloatArray:
+def alone(engine: Any, texts: Sequence[str], *prompt: str) -> FloatArray:
     """Return the scores, or the vector, of each text in a call of its own."""
-    rows: FloatArray = np.concatenate([_rows(engine, [item]) for item in engine.encode(texts)])
+    items = engine.encode(texts, *prompt)
+    rows: FloatArray = np.concatenate([_rows(engine, [item]) for item in items])
     return rows
 
 
-def together(engine: Any, texts: Sequence[str]) -> FloatArray:
+def together(engine: Any, texts: Sequence[str], *prompt: str) -> FloatArray:
     """Return the scores, or the vectors, of all texts in one call."""
-    return _rows(engine, engine.encode(texts))
+    return _rows(engine, engine.encode(texts, *prompt))

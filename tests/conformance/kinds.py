@@ -67,6 +67,10 @@ POOLINGS: Mapping[str, Head] = {
         ending=CLASSIFIES, task=Task.EMBEDDING, modules=[pooled("mean_tokens")]
     ),
     "a default prompt": embeds([pooled("mean_tokens")], config_sentence_transformers=PROMPTS),
+    "a default prompt, not pooled": embeds(
+        [("Pooling", pooled("mean_tokens")[1] | {"include_prompt": False})],
+        config_sentence_transformers=PROMPTS,
+    ),
     "truncate_dim": embeds(
         [pooled("mean_tokens")], config_sentence_transformers={"truncate_dim": 16}
     ),

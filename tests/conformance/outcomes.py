@@ -1,6 +1,6 @@
 """Serves a kind on each engine and holds the answers against the library that the folder is of."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -36,6 +36,9 @@ MARGIN = 4e-2
 LEAST_SPREAD = 0.02
 
 
+Way = Callable[..., FloatArray]
+
+
 class Verdict(StrEnum):
     """What became of a kind on an engine."""
 
@@ -64,8 +67,10 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
     except EngineError as refusal:
         refused = Outcome(verdict=Verdict.REFUSED, line=_line(refusal, folder))
         return {TORCH: refused, FLOAT32: refused}
-    items = reference.encode(MIXED)
-    texts = [text for text, item in zip(MIXED, items, strict=True) if item.cost]
+    items = reference.encode(MIXED, *_prompt(reference))
+    # A text without tokens of its own is refused, alone and in a batch.
+    pairs = zip(MIXED, items, strict=True)
+    texts = [text for text, item in pairs if item.cost > item.left_out]
     expected = _expected(kind, folder, texts)
     found = {TORCH: _judge(TORCH, reference, texts, expected)}
     try:
@@ -119,12 +124,25 @@ def _judge(name: str, engine: Any, texts: list[str], expected: FloatArray) -> Ou
     size = max(1.0, float(np.abs(expected).max())) if is_free else 1.0
     difference, is_right = 0.0, True
     for way in (alone, together):
-        rows = way(engine, texts)
+        rows = _served(engine, way, texts)
         difference = max(difference, float(np.abs(rows - expected).max()) / size)
         is_right &= is_free or _labels_equal(rows, expected)
     is_right &= difference <= MOST[name]
     verdict = Verdict.RIGHT if is_right else Verdict.WRONG
     return Outcome(verdict=verdict, difference=difference)
+
+
+def _served(engine: Classifier | Embedder, way: Way, texts: list[str]) -> FloatArray:
+    """Return the rows as the service answers them: behind the default prompt, cut and scaled."""
+    rows = way(engine, texts, *_prompt(engine))
+    if isinstance(engine, Embedder):
+        rows = np.array([engine.vector_rules.shaped(row) for row in rows], dtype=np.float32)
+    return rows
+
+
+def _prompt(engine: Classifier | Embedder) -> tuple[str, ...]:
+    """Return what the service puts before a text that comes without a word of what it is."""
+    return (engine.vector_rules.prompt(None),) if isinstance(engine, Embedder) else ()
 
 
 def _labels_equal(rows: FloatArray, expected: FloatArray) -> bool:
