@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from tiny import SIZES, TEXTS, seeded, word_tokenizer
 
-from app.engines import preparation
 from app.engines.base import Embedder, EmbeddingOptions, EngineRequest, OpenVinoOptions, Task
+from app.engines.conversion import convert, folder_of
 from app.engines.openvino import OpenVinoEmbedder
+from app.engines.preparation import compile_engine
+from app.engines.processor import Processor
 from app.engines.torch import TorchEmbedder
 from app.engines.torch import load as load_torch
 
@@ -112,9 +113,10 @@ def engines(
         openvino=openvino, embedding=options or EmbeddingOptions(),
     )  # fmt: skip
     on_torch = load_torch(request)
-    prepare = partial(preparation.prepare, load_reference=preparation.load_reference)
-    on_openvino = preparation.load(request, prepare=prepare)
     assert isinstance(on_torch, TorchEmbedder)
+    # Without the comparison of a start: the tests hold both engines against the library.
+    converted = convert(on_torch, folder_of(request))
+    on_openvino = compile_engine(request, converted, Processor(openvino))
     assert isinstance(on_openvino, OpenVinoEmbedder)
     return on_torch, on_openvino
 
