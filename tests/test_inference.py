@@ -107,9 +107,10 @@ async def test_a_body_that_names_another_model_than_the_path_is_409(
     assert other.json()["code"] == "model_name_conflict"
 
 
-async def test_a_text_that_the_engine_fails_on_is_500_inference_failed(client: AsyncClient) -> None:
-    answer = await post(client, "/predict", {"text": "some poison here"})
-    metrics = (await client.get("/metrics")).text
+async def test_a_text_that_the_engine_fails_on_is_500_inference_failed(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        answer = await post(client, "/predict", {"text": "some poison here"})
+        metrics = (await client.get("/metrics")).text
     assert answer.status_code == 500
     assert answer.json()["code"] == "inference_failed"
     assert 'mlapi_engine_failures_total{model="dummy"} 1.0' in metrics

@@ -167,7 +167,7 @@ def watched(request: EngineRequest, what: str, home: Path) -> list[Any]:
         text=True,
         check=False,
         # Without CI, in which the telemetry would keep quiet, and with a home to write to.
-        env={"HOME": str(home), "PATH": "/usr/bin:/bin"},
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "OMP_WAIT_POLICY": "passive"},
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
