@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ PROGRAM = {"curl": "curl", "Python": sys.executable, "JavaScript": "node"}
 NASTY = "It's \"fine\" \\ $HOME `id` ${x} %s {y} \u2028 é 😀\nsecond 'line' \\u0041 \\"
 MAX_ARGUMENT_BYTES = 128 * 1024  # what Linux passes to a command in one piece
 ALLOWED = ["clipboard-read", "clipboard-write"]
+KEY = "an-admin-s-secret-key"
 
 
 def copied(page: Any, place: str, name: str) -> str:
@@ -139,21 +141,27 @@ def test_a_get_request_runs(visiting: Any, tmp_path: Path, name: str) -> None:
     assert models[0]["name"] == "mood"
 
 
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that asks for a key."""
+    models = '[[models]]\nname = "mood"\nengine = "fake"\n'
+    folder = tmp_path_factory.mktemp("guarded")
+    with service(folder, models, auth="required", admin_key=KEY) as running:
+        running.wait_ready()
+        yield running
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_the_key_is_no_part_of_the_code(
-    visiting: Any, tmp_path_factory: pytest.TempPathFactory, name: str
+    visiting: Any, guarded: Service, tmp_path: Path, name: str
 ) -> None:
-    folder, key = tmp_path_factory.mktemp("code"), "an-admin-s-secret-key"
-    models = '[[models]]\nname = "mood"\nengine = "fake"\n'
-    with service(folder, models, auth="required", admin_key=key) as running:
-        running.wait_ready()
-        visit = visiting(running.url, permissions=ALLOWED)
-        visit.expects_failures = True  # before the key is given
-        visit.page.get_by_label("API key").fill(key)
-        visit.page.get_by_label("One text").fill("hello")
-        code = copied(visit.page, "#classify-copy", name)
-        assert key not in code
-        assert json.loads(run(name, code, folder, APP_KEY=key))["text"] == "hello"
+    visit = visiting(guarded.url, permissions=ALLOWED)
+    visit.expects_failures = True  # before the key is given
+    visit.page.get_by_label("API key").fill(KEY)
+    visit.page.get_by_label("One text").fill("hello")
+    code = copied(visit.page, "#classify-copy", name)
+    assert KEY not in code
+    assert json.loads(run(name, code, tmp_path, APP_KEY=KEY))["text"] == "hello"
 
 
 def test_no_two_buttons_that_copy_have_one_name(visiting: Any) -> None:
