@@ -1,10 +1,16 @@
 """Guesses at ADMIN_KEY: so many different ones for each address in a minute."""
 
+from typing import cast
+
 import pytest
 
-from app.errors import RateLimitExceededError
+from app.errors import DatabaseUnavailableError, RateLimitExceededError
+from app.limits.limiter import Limiter
+from app.limits.memory import MemoryStorage
+from app.observability.metrics import Metrics
 from app.services import lockout
-from app.services.lockout import MAX_WRONG, WINDOW_S, Guesses
+from app.services.keys import Caller, KeyService
+from app.services.lockout import FAILURES, MAX_WRONG, WINDOW_S, Guesses, Lockout
 
 
 class Clock:
@@ -35,6 +41,29 @@ def test_an_address_has_so_many_guesses_and_gets_them_back() -> None:
     exhaust(guesses, "a")
 
 
+def test_a_wall_clock_that_is_set_back_or_on_gives_no_guesses_back() -> None:
+    wall = Clock()
+    guesses = Guesses(clock=Clock(), wall_clock=wall)
+    exhaust(guesses, "a")
+    for now_s in (1000.0, 10.0, 10_000.0):
+        wall.now_s = now_s
+        with pytest.raises(RateLimitExceededError) as refused:
+            guesses.check("another", address="a")
+        assert refused.value.headers["X-RateLimit-Reset"] == str(int(now_s + WINDOW_S))
+
+
+def test_an_ended_window_behind_one_that_hasn_t_ended_is_replaced() -> None:
+    clock = Clock()
+    guesses = Guesses(clock=clock)
+    exhaust(guesses, "a")
+    clock.now_s -= 30  # "b" ends before "a" does
+    exhaust(guesses, "b")
+    clock.now_s += WINDOW_S
+    exhaust(guesses, "b")
+    with pytest.raises(RateLimitExceededError):
+        guesses.check("another", address="b")
+
+
 def test_addresses_are_bounded_and_the_oldest_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -46,3 +75,23 @@ def test_addresses_are_bounded_and_the_oldest_is_forgotten(
     for address in ("b", "c"):
         with pytest.raises(RateLimitExceededError):
             guesses.check("another", address=address)
+
+
+class Silent:
+    """Keys of which a database that doesn't answer knows."""
+
+    def is_admin_like(self, _text: str) -> bool:
+        return False
+
+    async def verify(self, _text: str, *, in_turn: bool) -> Caller:
+        assert not in_turn
+        raise DatabaseUnavailableError
+
+
+async def test_a_key_that_couldn_t_be_looked_up_is_not_counted_as_wrong() -> None:
+    counts = Limiter(MemoryStorage(), metrics=Metrics())
+    lockout = Lockout(cast("KeyService", Silent()), counts)
+    for _ in range(MAX_WRONG + 1):
+        with pytest.raises(DatabaseUnavailableError):
+            await lockout.verify("mlk_1", address="a")
+    assert (await counts.peek(FAILURES, "key", "a")).remaining == MAX_WRONG

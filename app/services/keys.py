@@ -217,7 +217,8 @@ class KeyService:
         Raises:
             KeyEndedError: it was valid once.
             UnauthorizedError: nobody's.
-            DatabaseUnavailableError: nothing is known of it, and nobody can be asked.
+            DatabaseUnavailableError: nothing is known of it, and the database doesn't answer, or
+                with `in_turn` not in time.
 
         """
         if self.is_admin(text):
@@ -259,12 +260,15 @@ class KeyService:
             return seen.key
 
     async def _find_in_turn(self, prefix: str) -> ApiKey | None:
-        """Ask the database, or give up: made-up keys must not keep it from all the others."""
+        """Ask the database, or give up: made-up keys must not keep it from all the others.
+
+        A key that wasn't looked up may be a valid one, so it isn't called wrong.
+        """
         try:
             async with asyncio.timeout(PATIENCE_S), self._turn:
                 return await asyncio.shield(self._ask(prefix).task)
         except TimeoutError:
-            return None
+            raise DatabaseUnavailableError("full") from None
 
     def _forget_one(self) -> None:
         """Forget an unknown prefix before any known one: anybody can make those up."""

@@ -22,7 +22,7 @@ from app.services.keys import Caller, KeyService
 # A person mistypes a few times in a minute, a guesser doesn't stop there.
 MAX_WRONG, WINDOW_S = 20, 60.0
 FAILURES = parse(f"{MAX_WRONG}/minute")
-# About 2 KB each at the worst.
+# About 3.6 KB each at the worst, 20 texts: 36 MB.
 MAX_ADDRESSES = 10_000
 
 
@@ -41,12 +41,19 @@ class Guesses:
     is awaited here, or of many guesses at once each would be compared before one is counted.
 
     Args:
-        clock: seconds since 1970.
+        clock: monotonic seconds; a wall clock that is set back would end the bound.
+        wall_clock: seconds since 1970, for what a client is told.
 
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
+        self._wall_clock = wall_clock
         self._tried: OrderedDict[str, _Tried] = OrderedDict()  # the oldest window first
 
     def check(self, text: str, *, address: str) -> None:
@@ -61,13 +68,14 @@ class Guesses:
         if tried is None or tried.ends_at_s <= now_s or _hash(text) in tried.texts:
             return
         if len(tried.texts) >= MAX_WRONG:
+            left_s = tried.ends_at_s - now_s
             raise Verdict(
                 is_allowed=False,
                 is_counted=True,
                 limit=MAX_WRONG,
                 remaining=0,
-                reset_s=tried.ends_at_s - now_s,
-                reset_at_s=tried.ends_at_s,
+                reset_s=left_s,
+                reset_at_s=self._wall_clock() + left_s,
             ).refusal()
 
     def add(self, text: str, *, address: str) -> None:
@@ -75,7 +83,11 @@ class Guesses:
         now_s = self._clock()
         while self._tried and next(iter(self._tried.values())).ends_at_s <= now_s:
             self._tried.popitem(last=False)
-        self._tried.setdefault(address, _Tried(now_s + WINDOW_S)).texts.add(_hash(text))
+        tried = self._tried.get(address)
+        if tried is None or tried.ends_at_s <= now_s:
+            tried = self._tried[address] = _Tried(now_s + WINDOW_S)
+            self._tried.move_to_end(address)
+        tried.texts.add(_hash(text))
         if len(self._tried) > MAX_ADDRESSES:
             self._tried.popitem(last=False)
 
@@ -85,7 +97,7 @@ class Lockout:
 
     Args:
         keys: knows them.
-        counts: in the memory of this process.
+        counts: in the memory of this process; others count on their own.
 
     """
 
@@ -100,7 +112,7 @@ class Lockout:
         Raises:
             UnauthorizedError: nobody's, or no longer.
             RateLimitExceededError: nobody's, and too many of those came from this address.
-            DatabaseUnavailableError: as `KeyService.verify` says.
+            DatabaseUnavailableError: as `KeyService.verify` says; it isn't counted.
 
         """
         if self._keys.is_admin_like(text):
