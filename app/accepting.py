@@ -6,6 +6,7 @@ the kernel's queue until another connection ends.
 """
 
 import asyncio
+import errno
 import logging
 import math
 import socket
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 # Connections at a time, as asyncio: between them others have their turn.
 AT_ONCE = 100
 RETRY_S = 0.05
+# Of descriptors or of memory, the process or the machine has none left. Any other failure is of one
+# connection, which accept(2) hands on with it.
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 LOG_EVERY_S = 60.0
 OnShortage = Callable[[], None]
 
@@ -30,6 +34,7 @@ class Acceptor:
         listening: already listens; closed with this.
         make_protocol: makes what a connection is for.
         on_shortage: called when connections begin to wait for a descriptor.
+        retry_s: after how long it is looked whether there is one.
 
     """
 
@@ -39,11 +44,13 @@ class Acceptor:
         make_protocol: Callable[[], asyncio.Protocol],
         *,
         on_shortage: OnShortage,
+        retry_s: float = RETRY_S,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listening = listening
         self._make_protocol = make_protocol
         self._on_shortage = on_shortage
+        self._retry_s = retry_s
         self._opening: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._is_waiting = False
@@ -64,7 +71,9 @@ class Acceptor:
             self._listening.close()
 
     async def wait_closed(self) -> None:
-        """Return at once, as `close` has closed everything."""
+        """Wait until each connection that was accepted has its protocol, or was closed."""
+        if self._opening:
+            await asyncio.wait(self._opening)
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
@@ -73,28 +82,36 @@ class Acceptor:
                 return
             try:
                 connection, _ = self._listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                self._is_waiting = False
-                return
-            except OSError:  # of the machine's descriptors, or its memory, nothing is left
-                self._wait()
-                return
+            except BlockingIOError:  # no more are there
+                break
+            except OSError as failure:
+                if failure.errno in SHORTAGES:
+                    self._wait()
+                    return
+                continue
             connection.settimeout(0)
             task = self._loop.create_task(self._connect(connection))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
+        self._is_waiting = False
 
     async def _connect(self, connection: socket.socket) -> None:
+        is_connected = False
         try:
             await self._loop.connect_accepted_socket(self._make_protocol, connection)
-        except OSError as failure:
-            connection.close()  # its client has gone meanwhile
+            is_connected = True
+        except OSError as failure:  # its client has gone meanwhile
             log.debug("connection_gone", extra={"error": type(failure).__name__})
+        except Exception:
+            log.exception("connection_failed")
+        finally:
+            if not is_connected:
+                connection.close()
 
     def _wait(self) -> None:
         """Leave them in the kernel's queue, and look again in a moment."""
         self._loop.remove_reader(self._listening)
-        self._retry = self._loop.call_later(RETRY_S, self._go_on)
+        self._retry = self._loop.call_later(self._retry_s, self._go_on)
         if not self._is_waiting:
             self._is_waiting = True
             self._on_shortage()

@@ -12,6 +12,9 @@ WHY = {
     errno.EADDRINUSE: "is in use: end what listens there, or give --port",
     errno.EACCES: "is not for this user to listen on: give --port with a number from 1024",
 }
+# Callers that may wait to be accepted, as uvicorn has it; Python alone takes 128. Linux takes
+# net.core.somaxconn at most, 4,096 unless it is set.
+BACKLOG = 2048
 NOT_HERE = "can't be listened on ({}): give --host with an address of this machine"
 
 
@@ -63,7 +66,7 @@ def _listen(opened: socket.socket, address: Address) -> None:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     opened.bind(address)
     # Bound alone, the address could be bound once more, and the loser would hear of it late.
-    opened.listen()
+    opened.listen(BACKLOG)
 
 
 def _refusal(host: str, port: int, failure: OSError | UnicodeError) -> str:

@@ -166,7 +166,7 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "HEAD", "POST", "DELETE"],
         allow_headers=CORS_HEADERS,
         expose_headers=CORS_EXPOSED,
     )

@@ -104,7 +104,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep headers; trailers after a chunked body say nothing to anybody here."""
+        """Keep headers; trailers after a chunked body are counted and not used."""
         if self._is_in_headers:
             self._head.take_header(name, value)
             super().on_header(name, value)
@@ -120,8 +120,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._is_upgrade = True  # what follows isn't parsed yet: see `_without_upgrade`
             return
         self._head.check(self.parser.get_http_version())
-        if httptools.parse_url(self.url).path is None:
-            self.url = b"/"  # of `http://host`, which proxies are asked for
+        target = httptools.parse_url(self.url)
+        if target.path is None:  # of `http://host?a=b`, which proxies are asked for
+            self.url = b"/" + (b"?" + target.query if target.query else b"")
         self._is_in_headers, self._is_in_body = False, True
         self._stop_clock()
         # For a reader that takes nothing. Uvicorn makes each request a state of its own, before
@@ -187,7 +188,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(HeadersTooLargeError())
 
     def _bound_framing(self, size: int) -> None:
-        """Refuse a body that is mostly something else, which nobody counts or keeps."""
+        """Refuse a body that is mostly framing, which isn't counted as a body's bytes are."""
         self._framing_bytes += size - FRAMING_PER_BYTE * self._body_bytes
         self._framing_bytes = max(0, self._framing_bytes)
         if self._framing_bytes > MAX_HEADER_BYTES:

@@ -65,19 +65,20 @@ class Server(uvicorn.Server):
         self.runtime = runtime
         self._on_overdue = on_overdue
         self._overdue: threading.Timer | None = None
+        self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept and say so in one line, on standard output."""
         await super().startup(None if sockets is None else [])
+        if not self.started:
+            return
         for opened in sockets or []:
             acceptor = Acceptor(opened, self._make_protocol, on_shortage=self._note_shortage)
+            self._acceptors.append(acceptor)
             self.servers.append(cast("asyncio.Server", acceptor))
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            print(
-                f"ml-api: http://{shown}:{port} (docs at /docs; ready when /ready is)", flush=True
-            )
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"ml-api: http://{shown}:{port} (docs at /docs; ready when /ready is)", flush=True)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -150,6 +151,8 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0)
         for server in self.servers:
             server.close()
+        for acceptor in self._acceptors:
+            await acceptor.wait_closed()
 
     def _is_done(self) -> bool:
         """Close connections that are idle; tell whether none is left, and no request."""

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from process import service
 from serving import FAKE, make_settings
 
-from app import accepting
-from app.accepting import Acceptor
+from app.accepting import AT_ONCE, RETRY_S, Acceptor
 from app.descriptors import is_short, limit, wanted
 from app.doctor import machine
 from app.listening import listening
@@ -51,9 +50,8 @@ def read(client: socket.socket) -> bytes:
 
 
 async def test_connections_wait_for_a_descriptor_and_a_metric_and_one_line_tell(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(accepting, "RETRY_S", 0.01)
     server = make_server(make_settings(tmp_path))
     with listening("127.0.0.1", 0) as sockets:
         served = asyncio.create_task(server.serve(sockets))
@@ -70,7 +68,7 @@ async def test_connections_wait_for_a_descriptor_and_a_metric_and_one_line_tell(
         with less_than_the_reserve():
             while not shortages():
                 await asyncio.sleep(0)
-            await asyncio.sleep(3 * accepting.RETRY_S)
+            await asyncio.sleep(3 * RETRY_S)
             assert server.server_state.total_requests == 0
         answers = [await asyncio.to_thread(read, client) for client in clients]
         server.should_exit = True
@@ -80,39 +78,124 @@ async def test_connections_wait_for_a_descriptor_and_a_metric_and_one_line_tell(
     assert shortages() == 1
 
 
-class Refusing(socket.socket):
-    """A socket of a machine that has no descriptor left for a while."""
+class Scripted(socket.socket):
+    """A socket whose accept fails as it is told, until nothing more is said."""
 
-    refusals: ClassVar = [errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED]
+    def __init__(self, *failures: int | None) -> None:
+        super().__init__()
+        self.failures = list(failures)  # None: it doesn't fail
+        self.tries = 0
+        self.bind(("127.0.0.1", 0))
+        self.listen()
+        self.settimeout(0)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        if self.refusals:
-            raise OSError(self.refusals.pop(), "no more")
+        self.tries += 1
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise OSError(failure, "no more")
         return super().accept()
 
 
-async def test_what_the_machine_lacks_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accepting, "RETRY_S", 0.01)
-    shortages: list[None] = []
-    arrived = asyncio.Event()
+class Accepted:
+    """Accepts from a socket, and notes connections and shortages."""
 
-    class Protocol(asyncio.Protocol):
-        def connection_made(self, transport: Any) -> None:
-            arrived.set()
-            transport.close()
+    def __init__(self, listening: socket.socket) -> None:
+        self.shortages = self.connections = 0
+        self.arrived = asyncio.Event()
+        self.acceptor = Acceptor(listening, self.make_protocol, on_shortage=self.note, retry_s=0.01)
 
-    opened = Refusing()
-    opened.bind(("127.0.0.1", 0))
-    opened.listen()
-    opened.settimeout(0)
-    acceptor = Acceptor(opened, Protocol, on_shortage=lambda: shortages.append(None))
+    def note(self) -> None:
+        self.shortages += 1
+
+    def make_protocol(self) -> asyncio.Protocol:
+        self.connections += 1
+        self.arrived.set()
+        return Leaving()
+
+    async def close(self) -> None:
+        self.acceptor.close()
+        self.acceptor.close()
+        await self.acceptor.wait_closed()
+        assert self.acceptor.sockets == ()
+
+
+class Leaving(asyncio.Protocol):
+    """Ends each connection."""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.close()
+
+
+@pytest.mark.parametrize("lack", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_what_the_process_or_the_machine_lacks_is_waited_for(lack: int) -> None:
+    opened = Scripted(lack, lack)
+    accepted = Accepted(opened)
     with socket.create_connection(opened.getsockname()):
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(accepted.arrived.wait(), 10)
+    await accepted.close()
+    assert accepted.shortages == 1
+
+
+@pytest.mark.parametrize("failure", [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN])
+async def test_one_connection_s_failure_is_no_shortage(failure: int) -> None:
+    opened = Scripted(failure, failure)
+    accepted = Accepted(opened)
+    with socket.create_connection(opened.getsockname()):
+        await asyncio.wait_for(accepted.arrived.wait(), 10)
+    await accepted.close()
+    assert accepted.shortages == 0
+    assert opened.tries <= 4, "the next one was accepted at once"
+
+
+async def test_a_second_shortage_is_counted_after_a_spell_in_which_the_queue_never_was_empty() -> (
+    None
+):
+    opened = Scripted(errno.EMFILE, *[None] * AT_ONCE, errno.EMFILE)
+    accepted = Accepted(opened)
+    clients = [socket.create_connection(opened.getsockname()) for _ in range(AT_ONCE + 1)]
+    async with asyncio.timeout(10):
+        while accepted.connections <= AT_ONCE:
+            await asyncio.sleep(0)
+    await accepted.close()
+    for client in clients:
+        client.close()
+    assert accepted.shortages == 2
+
+
+async def test_a_connection_without_a_protocol_is_closed_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> asyncio.Protocol:
+        raise RuntimeError
+
+    opened = Scripted()
+    acceptor = Acceptor(opened, fail, on_shortage=lambda: None)
+    reader, writer = await asyncio.open_connection(*opened.getsockname())
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
     acceptor.close()
-    acceptor.close()
-    await acceptor.wait_closed()
-    assert acceptor.sockets == ()
-    assert shortages == [None]
+    assert [r.message for r in caplog.records] == ["connection_failed"]
+
+
+async def test_what_was_accepted_is_waited_for_when_it_closes() -> None:
+    opened = Scripted()
+    accepted = Accepted(opened)
+    with socket.create_connection(opened.getsockname()):
+        async with asyncio.timeout(10):
+            while not opened.tries:
+                await asyncio.sleep(0)
+        await accepted.close()
+        assert accepted.connections == 1
+
+
+def test_callers_wait_in_a_queue_that_is_longer_than_pythons() -> None:
+    with listening("127.0.0.1", 0) as sockets:
+        address = sockets[0].getsockname()
+        # One that the queue had no place for would try again, after a second.
+        clients = [socket.create_connection(address, 0.9) for _ in range(300)]
+        for client in clients:
+            client.close()
 
 
 def test_the_lowest_free_number_tells_how_much_is_left() -> None:
@@ -134,14 +217,14 @@ def test_doctor_says_when_the_limit_is_too_low(tmp_path: Path) -> None:
     assert str(wanted(settings)) in found.advice
 
 
-def test_with_64_descriptors_a_hundred_callers_at_once_are_all_answered(tmp_path: Path) -> None:
+def test_with_64_descriptors_300_callers_at_once_are_all_answered(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
     try:
         with service(tmp_path, FAKE) as running:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
             running.wait_ready()
-            clients = [connect(("127.0.0.1", running.port)) for _ in range(100)]
+            clients = [connect(("127.0.0.1", running.port)) for _ in range(300)]
             answers = [read(client) for client in clients]
             assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
             assert running.log.count('"few_descriptors"') == 1

@@ -175,6 +175,8 @@ async def test_pages_of_other_origins_may_call_only_where_that_is_set(tmp_path: 
         opened = await client.options("/predict", headers=asked)
         foreign = await client.options("/predict", headers=asked | {"Origin": "https://evil"})
         answer = await client.get("/models", headers={"Origin": "https://page.example"})
+        head = asked | {"Access-Control-Request-Method": "HEAD"}
+        assert (await client.options("/models", headers=head)).status_code == 200
     assert opened.status_code == 200
     assert opened.headers["access-control-allow-origin"] == "https://page.example"
     assert "access-control-allow-credentials" not in opened.headers

@@ -35,6 +35,21 @@ async def listening(tmp_path: Path, models: str = FAKE, **settings: Any) -> Asyn
         await served
 
 
+@asynccontextmanager
+async def serving_app(app: Any) -> AsyncIterator[int]:
+    config = uvicorn.Config(app, port=0, http=BoundedHttpProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    served = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield port
+    finally:
+        server.should_exit = True
+        await served
+
+
 async def exchange(port: int, *parts: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for part in parts:
@@ -170,28 +185,21 @@ async def test_each_request_can_abort_its_own_connection_and_no_other() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    config = uvicorn.Config(app, port=0, http=BoundedHttpProtocol, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    served = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    mine, other, third = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-    for reader, writer in (mine, other, third):
-        writer.write(GET)
-        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
-    mine[1].write(b"GET /abort HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert await asyncio.wait_for(mine[0].read(), 10) == b""
-    for reader, writer in (other, third):
-        writer.write(GET)
-        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
-    fresh = await asyncio.open_connection("127.0.0.1", port)  # with its first request
-    fresh[1].write(b"GET /abort HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert await asyncio.wait_for(fresh[0].read(), 10) == b""
-    for _, writer in (mine, other, third, fresh):
-        writer.close()
-    server.should_exit = True
-    await served
+    async with serving_app(app) as port:
+        mine, other, third = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for reader, writer in (mine, other, third):
+            writer.write(GET)
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+        mine[1].write(b"GET /abort HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await asyncio.wait_for(mine[0].read(), 10) == b""
+        for reader, writer in (other, third):
+            writer.write(GET)
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+        fresh = await asyncio.open_connection("127.0.0.1", port)  # with its first request
+        fresh[1].write(b"GET /abort HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await asyncio.wait_for(fresh[0].read(), 10) == b""
+        for _, writer in (mine, other, third, fresh):
+            writer.close()
 
 
 async def test_a_body_that_goes_wrong_after_its_answer_has_begun_ends_the_connection() -> None:
@@ -205,18 +213,25 @@ async def test_a_body_that_goes_wrong_after_its_answer_has_begun_ends_the_connec
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    config = uvicorn.Config(app, port=0, http=BoundedHttpProtocol, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    served = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
-    await has_begun.wait()
-    writer.write(b"zz\r\n")
-    answer = await asyncio.wait_for(reader.read(), 10)
-    assert answer.count(b"HTTP/1.1") == 1
-    writer.close()
-    server.should_exit = True
-    await served
+    async with serving_app(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        await has_begun.wait()
+        writer.write(b"zz\r\n")
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.count(b"HTTP/1.1") == 1
+        writer.close()
+
+
+async def test_a_query_behind_a_bare_host_reaches_the_application() -> None:
+    targets: list[tuple[str, bytes]] = []
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        targets.append((scope["path"], scope["query_string"]))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with serving_app(app) as port:
+        for target in (b"http://x?a=1&b", b"http://x", b"http://x?", b"http://x/y?c"):
+            await exchange(port, LAST_GET.replace(b"/health", target))
+    assert targets == [("/", b"a=1&b"), ("/", b""), ("/", b""), ("/y", b"c")]
