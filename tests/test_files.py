@@ -1,16 +1,20 @@
 """Files of a model that can't be read: refused by name, and never waited for."""
 
+import hashlib
 import json
 import os
 import re
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from app.errors import SourceError, StartupError, UnsafeModelError
-from app.models.files import check_format
+from app.models.files import check_format, find_files
+from app.models.sources import Sources
 from app.models.verify import verify
 
 HEADER = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
@@ -110,6 +114,8 @@ def test_links_to_files_and_folders_are_followed_once(tmp_path: Path) -> None:
         ("modules.json", b"[1]", SourceError, "is not a list of objects in JSON"),
         ("model.safetensors", SAFETENSORS[:-1], SourceError, "is cut off, 1 bytes are missing"),
         ("model.safetensors", SAFETENSORS[:20], SourceError, "is cut off in its header"),
+        ("model.safetensors", b"", SourceError, "is cut off, it has 0 bytes: get the file again"),
+        ("model.safetensors", SAFETENSORS[:5], SourceError, "is cut off, it has 5 bytes"),
         (
             "model.safetensors",
             (3).to_bytes(8, "little") + b'{"a',
@@ -136,6 +142,69 @@ def test_a_file_that_is_not_what_its_name_says_is_refused_by_name(
         verify(tmp_path / "model", {})
     assert str(refused.value).startswith(f"{place}: ")
     assert "\n" not in refused.value.line
+
+
+def test_json_of_any_size_is_not_read_into_memory(tmp_path: Path) -> None:
+    place = model_at(tmp_path / "model") / "config.json"
+    os.truncate(place, 50_000_000_000)  # sparse
+    with pytest.raises(SourceError, match=r"config\.json: is larger than 100000000 bytes: get"):
+        verify(tmp_path / "model", {})
+
+
+def test_a_link_beside_its_folder_is_a_folder_of_its_own(tmp_path: Path) -> None:
+    model = model_at(tmp_path / "model")
+    (model / "second").symlink_to("1_Pooling")
+    assert {"1_Pooling/config.json", "second/config.json"} <= find_files(model).keys()
+    pin = hashlib.sha256(b"{}").hexdigest()
+    verify(model, {"1_Pooling/config.json": pin, "second/config.json": pin})
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Give a folder that every user can look into, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def without_rights(path: Path) -> Iterator[None]:
+    """Take the rights to a path away, and root's power to do without them."""
+    is_root = os.geteuid() == 0
+    path.chmod(0)
+    if is_root:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        path.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["1_Pooling", "config.json", ""])
+def test_what_there_are_no_rights_to_is_refused_by_name(open_folder: Path, name: str) -> None:
+    model = model_at(open_folder / "model")
+    line = f"{model / name}: can't be read: Permission denied; see its rights"
+    sources = Sources(open_folder / "cache")
+    with without_rights(model / name):
+        for pins in ({}, {"config.json": "0" * 64}):
+            with pytest.raises(SourceError) as refused:
+                verify(model, pins)
+            assert str(refused.value) == line
+        with pytest.raises(SourceError) as refused:
+            sources.resolve("file:model", base=open_folder, pins={})
+        assert str(refused.value) == line
+
+
+def test_a_source_in_a_folder_without_rights_is_refused_by_name(open_folder: Path) -> None:
+    model_at(open_folder / "models" / "model")
+    sources = Sources(open_folder / "cache")
+    with (
+        without_rights(open_folder / "models"),
+        pytest.raises(SourceError, match=r"models/model: can't be read: Permission denied"),
+    ):
+        sources.resolve("file:models/model", base=open_folder, pins={})
 
 
 def test_files_that_nobody_opens_may_hold_anything(tmp_path: Path) -> None:

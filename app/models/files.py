@@ -22,9 +22,11 @@ SAFETENSORS_START_BYTES = 9
 LENGTH_BYTES = 8
 # As the library has it.
 MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
+# The largest vocabularies take a third of it; a damaged or sparse file may be of any size.
+MAX_JSON_BYTES = 100_000_000
 METADATA = "__metadata__"
 GGUF_START = b"GGUF"
-# JSON that engines read; a folder may hold other files of this format, which nobody opens.
+# JSON that engines read; a folder may hold other files of this format, which aren't opened.
 OBJECTS = frozenset(
     {
         "adapter_config.json",
@@ -50,12 +52,12 @@ def find_files(path: Path) -> dict[str, Path]:
 
     Raises:
         SourceError: something there is no file: a link to nothing, a FIFO, a device, a socket, or a
-            folder with the name of a file.
+            folder with the name of a file; or a folder can't be read.
 
     """
     if not stat.S_ISDIR(_mode(path)):
         return {"": _file(path)}
-    return {str(file.relative_to(path)): file for file in sorted(_walk(path, set()))}
+    return {str(file.relative_to(path)): file for file in sorted(_walk(path, frozenset()))}
 
 
 def check_format(file: Path) -> None:
@@ -74,17 +76,26 @@ def check_format(file: Path) -> None:
         elif file.name == LIST_OF_OBJECTS or _is_object(file.name):
             _check_json(file)
     except OSError as failure:
-        raise SourceError(f"{file}: can't be read: {failure.strerror}; see its rights") from None
+        raise unreadable(file, failure) from None
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    found = folder.stat()
-    if (found.st_dev, found.st_ino) in seen:
-        return  # a link to a folder around it
-    seen.add((found.st_dev, found.st_ino))
-    for path in folder.iterdir():
+def unreadable(path: Path, failure: OSError) -> SourceError:
+    """Return the error for a file or folder that the system doesn't let us read."""
+    return SourceError(f"{path}: can't be read: {failure.strerror}; see its rights")
+
+
+def _walk(folder: Path, around: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        found = folder.stat()
+        inside = list(folder.iterdir())
+    except OSError as failure:
+        raise unreadable(folder, failure) from None
+    this = (found.st_dev, found.st_ino)
+    if this in around:
+        return  # a link to a folder that it is in
+    for path in inside:
         if stat.S_ISDIR(_mode(path)) and path.suffix not in {*WEIGHTS, *DESCRIPTIONS}:
-            yield from _walk(path, seen)
+            yield from _walk(path, around | {this})
         else:
             yield _file(path)
 
@@ -118,6 +129,8 @@ def _kind(mode: int) -> str:
 def _check_safetensors(file: Path) -> None:
     """See that a file called safetensors is one, and whole."""
     size = file.stat().st_size
+    if size < SAFETENSORS_START_BYTES:
+        raise SourceError(f"{file}: is cut off, it has {size} bytes: {AGAIN}")
     with file.open("rb") as content:
         if not SAFETENSORS_START.match(content.read(SAFETENSORS_START_BYTES)):
             raise UnsafeModelError(
@@ -155,7 +168,11 @@ def _is_object(name: str) -> bool:
 
 
 def _check_json(file: Path) -> None:
-    found = _read_json(file, file.read_bytes())
+    with file.open("rb") as opened:
+        content = opened.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise SourceError(f"{file}: is larger than {MAX_JSON_BYTES} bytes: {AGAIN}")
+    found = _read_json(file, content)
     if file.name == LIST_OF_OBJECTS:
         is_right, wanted = isinstance(found, list), "a list of objects"
         is_right = is_right and all(isinstance(each, dict) for each in found)

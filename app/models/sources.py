@@ -9,6 +9,7 @@ from pathlib import Path
 
 from app.errors import SourceError
 from app.models import hub, s3
+from app.models.files import unreadable
 from app.models.verify import verify
 
 # What `app models bake` notes in a model's folder. Files that are copied into images get new times,
@@ -86,9 +87,12 @@ def _from_package(name: str) -> Resolved:
 def _from_file(name: str, base: Path) -> Resolved:
     """Take files that the operator put there; `~` is understood."""
     path = base / Path(name.removeprefix("//") if name.startswith("///") else name).expanduser()
-    if not path.exists():
-        raise SourceError(f"file:{name}: there is no {path}")
-    return Resolved(path=path.resolve(), version=_edition(path))
+    try:
+        if not path.exists():
+            raise SourceError(f"file:{name}: there is no {path}")
+        return Resolved(path=path.resolve(), version=_edition(path))
+    except OSError as failure:
+        raise unreadable(path, failure) from None
 
 
 def _edition(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.engines.baked import is_baked
 from app.errors import SourceError, UnsafeModelError
-from app.models.files import DESCRIPTIONS, WEIGHTS, check_format, find_files
+from app.models.files import DESCRIPTIONS, WEIGHTS, check_format, find_files, unreadable
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 
@@ -57,7 +57,10 @@ def verify(path: Path, pins: Mapping[str, str]) -> None:
 
 def _check_digest(file: Path, expected: str) -> None:
     """Compare a file with its pin."""
-    with file.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
+    try:
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as failure:
+        raise unreadable(file, failure) from None
     if found != expected:
         raise UnsafeModelError(f"{file}: sha256 is {found}, the catalogue says {expected}")
