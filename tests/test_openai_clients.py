@@ -243,6 +243,10 @@ def test_errors_become_the_client_s_own(client: openai.OpenAI) -> None:
             ask(client, response_format={"type": "json_schema", "json_schema": costly})
         assert (stuck.value.code, stuck.value.param) == ("options_refused", "response_format")
         assert said in stuck.value.message
+    boolean = {"name": "x", "schema": {"type": "boolean"}}
+    with pytest.raises(openai.BadRequestError) as cut:
+        ask(client, response_format={"type": "json_schema", "json_schema": boolean}, stop=["a"])
+    assert (cut.value.code, cut.value.param) == ("options_refused", "stop")
     with pytest.raises(openai.NotFoundError):
         client.completions.create(model="smollm2", prompt="x")
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.engines.held_schemas import ALONE, ANNOTATIONS, OF_TYPES, ROOT, check_held
+from app.engines.held_schemas import ALONE, OF_TYPES, check_held, check_stop
 from app.engines.held_values import EMPTY_FORMATS, MAX_ITEMS, MAX_LENGTH, RULED_FORMATS
+from app.engines.plain_schemas import ANNOTATIONS, NUMBER_FORMATS, ROOT
 from app.errors import OptionsRefusedError
 
 TEXT = {"type": "string"}
@@ -183,6 +184,23 @@ REFERENCES = [
     (defined("A_B", "A-B", **{"A_B": TEXT, "A-B": WHOLE}), "$ref", "takes it for a part of"),
     (defined("A", "A_item", A={"items": TEXT}, A_item=WHOLE), "$ref", "takes it for a part of `A`"),
     (defined("A_item", "A", A={"items": TEXT}, A_item=WHOLE), "$ref", "takes it for a part of `A`"),
+    (defined("A", "A_b", A={"properties": {"b": TEXT}}, A_b=WHOLE), "$ref", "takes it for a part"),
+    (defined("A", "A_b_kv", A={"properties": {"b": TEXT}}, A_b_kv=WHOLE), "$ref", "takes it for"),
+    (defined("A", "A_b0", A={"properties": {"b-": TEXT, "b": TEXT}}, A_b0=WHOLE), "$ref", "takes"),
+    (defined("A", "A_", A={"properties": {"": TEXT}}, A_=WHOLE), "$ref", "takes it for a part of"),
+    (defined("A", "A_0", A={"anyOf": [TEXT, WHOLE]}, A_0=WHOLE), "$ref", "takes it for a part of"),
+    (defined("A", "A_1", A={"type": ["string", "null"]}, A_1=WHOLE), "$ref", "takes it for a part"),
+    (defined("A", "A_tuple_0", A={"prefixItems": [TEXT]}, A_tuple_0=WHOLE), "$ref", "takes it for"),
+    (
+        defined(
+            "A",
+            "A_additional_value",
+            A={"type": "object", "additionalProperties": TEXT},
+            A_additional_value=WHOLE,
+        ),
+        "$ref",
+        "takes it for a part of",
+    ),
 ]
 OVERLAPPING = [
     [WHOLE, {"type": "number"}],
@@ -255,6 +273,41 @@ def test_it_is_refused_wherever_it_stands_and_its_place_is_told(
     assert re.search(rf"`{keyword}`.* at `{re.escape(pointer)}", refusal(place(part)))
 
 
+def test_a_literal_that_isn_t_required_is_named() -> None:
+    parts = [tagged("a"), {**tagged("b"), "required": []}]
+    assert "make `kind` required in both" in refusal({"oneOf": parts})
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "array", "items": [TEXT]}, "`items` in the JSON schema at `#/items`"),
+        ({"items": [TEXT]}, "a list of them is `prefixItems`"),
+        ({"properties": {"items": [TEXT]}}, "`properties` in the JSON schema at `#/properties/it"),
+        ({"properties": {"anyOf": {"items": 1}}}, "`items` in the JSON schema at `#/properties/an"),
+        ({"anyOf": [1]}, "`anyOf` in the JSON schema at `#/anyOf/0`"),
+        (defined("A", A=[]), "`$defs` in the JSON schema at `#/$defs/A`"),
+        ({"type": "integer", "format": "int32"}, "only double, float, int64 are known, and int32"),
+        ({"type": ["number", "null"], "format": "int32"}, "`format` in the JSON schema"),
+    ],
+)
+def test_a_refusal_names_the_keyword_and_what_to_do(schema: Any, said: str) -> None:
+    assert said in refusal(schema)
+
+
+def test_stop_would_cut_an_answer_that_has_to_be_whole() -> None:
+    with pytest.raises(OptionsRefusedError, match="cut the answer within its JSON") as refused:
+        check_stop(("x",), wanted(TEXT))
+    assert refused.value.extensions == {"field": "stop"}
+
+
+@pytest.mark.parametrize(
+    ("stop", "given"), [((), wanted(TEXT)), (("x",), None), (("x",), {"type": "json_object"})]
+)
+def test_stop_passes_where_no_schema_is(stop: tuple[str, ...], given: Any) -> None:
+    check_stop(stop, given)
+
+
 @pytest.mark.parametrize("part", [True, False, None, 1, "a", []])
 @pytest.mark.parametrize("place", [PLACES[number][0] for number in (1, 3, 4, 5, 6, 7)])
 def test_a_schema_that_is_no_object_is_refused(part: Any, place: Callable[[Any], Any]) -> None:
@@ -311,6 +364,7 @@ def test_the_documents_list_what_holds() -> None:
     listed |= {
         keyword for keywords in (*ALONE.values(), *OF_TYPES.values()) for keyword in keywords
     }
+    listed |= {name for names in NUMBER_FORMATS.values() for name in names} | {"int32"}
     told = set(re.findall(r"[$\w]+", section))
     assert listed - told == set()
     assert {f"{MAX_ITEMS:,}", f"{MAX_LENGTH:,}"} <= set(re.findall(r"[\d,]+\d", section))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from app.engines.held_values import Part, Place, refuse
+from app.engines.held_values import MAX_PLACE_CHARS, Part, Place, refuse
 
 # By the pointers that `$ref` has to them.
 Definitions = Mapping[str, Any]
@@ -31,6 +31,7 @@ class _Alternative:
     types: frozenset[str]
     values: frozenset[Hashable] | None
     tags: Mapping[str, frozenset[Hashable] | None]  # the values of required properties
+    optional: Mapping[str, frozenset[Hashable] | None]  # of those that aren't required
 
 
 def check_one_of(part: Part, definitions: Definitions, place: Place) -> None:
@@ -43,8 +44,7 @@ def check_one_of(part: Part, definitions: Definitions, place: Place) -> None:
         if first.types & second.types and not _differ(first.values, second.values):
             names = first.tags.keys() & second.tags.keys()
             if not any(_differ(first.tags[name], second.tags[name]) for name in names):
-                reason = "two of its schemas might both hold; `anyOf` doesn't mind"
-                raise refuse("oneOf", place, reason)
+                raise refuse("oneOf", place, _reason(first, second))
 
 
 def type_of(value: object) -> str:
@@ -58,6 +58,16 @@ def is_of(value: object, types: Sequence[str]) -> bool:
     """Tell whether a value is of one of these types; each integer is a number."""
     name = type_of(value)
     return name in types or (name == "integer" and "number" in types)
+
+
+def _reason(first: _Alternative, second: _Alternative) -> str:
+    """Say how the two could be told apart."""
+    reason = "two of its schemas might both hold; "
+    values = [{**one.optional, **one.tags} for one in (first, second)]
+    for name in values[0].keys() & values[1].keys():
+        if _differ(values[0][name], values[1][name]):
+            return f"{reason}make `{name[:MAX_PLACE_CHARS]}` required in both"
+    return f"{reason}use `anyOf` if they may"
 
 
 def _resolve(schema: Part, definitions: Definitions) -> Part:
@@ -98,9 +108,13 @@ def _comparable(values: list[Any] | None) -> frozenset[Hashable] | None:
 
 
 def _describe(schema: Part, definitions: Definitions) -> _Alternative:
-    tags = {}
+    tags: dict[str, frozenset[Hashable] | None] = {}
+    optional: dict[str, frozenset[Hashable] | None] = {}
     if schema.get("type") == "object":
-        for name in schema.get("required", ()):
-            tag = _resolve(schema["properties"][name], definitions)
-            tags[name] = _comparable(_values(tag))
-    return _Alternative(types=_types(schema), values=_comparable(_values(schema)), tags=tags)
+        required = schema.get("required", ())
+        for name, part in schema.get("properties", {}).items():
+            values = _comparable(_values(_resolve(part, definitions)))
+            (tags if name in required else optional)[name] = values
+    return _Alternative(
+        types=_types(schema), values=_comparable(_values(schema)), tags=tags, optional=optional
+    )

@@ -44,12 +44,37 @@ def check_definitions(definitions: Definitions, used: Collection[str]) -> None:
     # A rule's name is a pointer without its odd characters, and what is inside adds to it.
     rules = {reference: ODD_CHARACTERS.sub("-", reference[1:]) for reference in used}
     for first, second in permutations(used, 2):
-        if f"{rules[second]}-".startswith(f"{rules[first]}-"):
+        if rules[first] == rules[second] or _is_inside(
+            rules[second], rules[first], definitions[first]
+        ):
             raise refuse(
                 "$ref",
                 _place(second),
                 f"llama.cpp takes it for a part of `{_place(first)[1]}`; rename one of them",
             )
+
+
+def _is_inside(name: str, rule: str, part: Part) -> bool:
+    """Tell whether a rule's name may be one that llama.cpp gives to what is inside another's."""
+    if not name.startswith(f"{rule}-"):
+        return False
+    rest = name[len(rule) + 1 :]
+    # It adds a number to a name that it has given already.
+    return any(re.fullmatch(rf"{start}\d*(-.*)?", rest) for start in _starts(part))
+
+
+def _starts(part: Part) -> Iterator[str]:
+    """Yield patterns of what a schema's rules add to its name, up to the next hyphen."""
+    for name in part.get("properties", ()):
+        yield re.escape(ODD_CHARACTERS.sub("-", name))
+    if "anyOf" in part or "oneOf" in part or isinstance(part.get("type"), list):
+        yield r"\d+"
+    if "items" in part:
+        yield "item"
+    if "prefixItems" in part:
+        yield "tuple"
+    if part.get("additionalProperties", False) is not False:
+        yield "additional"
 
 
 def _place(reference: str) -> Place:

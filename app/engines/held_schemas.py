@@ -5,19 +5,14 @@ are lists of what is known to hold; everything else is refused. tests/test_held_
 packaged model for the contrary of each entry.
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.engines.held_alternatives import check_one_of, is_of
-from app.engines.held_references import (
-    GROUPS,
-    check_definitions,
-    check_reference,
-    definitions_of,
-)
+from app.engines.held_references import check_definitions, check_reference, definitions_of
 from app.engines.held_values import (
+    MAX_DEPTH,
     Part,
     Place,
     check_array,
@@ -28,17 +23,9 @@ from app.engines.held_values import (
     check_values,
     refuse,
 )
+from app.engines.plain_schemas import ANNOTATIONS, NUMBER_FORMATS, ROOT, plain
+from app.errors import OptionsRefusedError
 
-MAX_DEPTH = 100  # of names in a place; a request's JSON has 200 levels at most
-# They ask nothing of an answer.
-ANNOTATIONS = frozenset(
-    {
-        *("$comment", "default", "deprecated", "description", "examples"),
-        *("readOnly", "title", "writeOnly"),
-    }
-)
-# Only where the whole schema begins: nested ones change what a `$ref` means.
-ROOT = frozenset({"$id", "$schema", *GROUPS})
 # One of these decides alone; llama.cpp passes over what stands beside it, but for these.
 ALONE: Mapping[str, frozenset[str]] = {
     "$ref": frozenset(),
@@ -71,7 +58,7 @@ def check_held(response_format: Mapping[str, Any] | None) -> None:
         OptionsRefusedError: it has a keyword, a value or a combination that isn't known to hold.
 
     """
-    schema = ((response_format or {}).get("json_schema") or {}).get("schema")
+    schema = ((plain(response_format) or {}).get("json_schema") or {}).get("schema")
     if schema is None:
         return
     definitions = definitions_of(schema)
@@ -90,16 +77,29 @@ def check_held(response_format: Mapping[str, Any] | None) -> None:
             reference = check_reference(part, definitions, place)
             if reference not in used:
                 used.append(reference)
-                waiting.append((definitions[reference], tuple(reference[2:].split("/"))))
+                group, name = reference[2:].split("/")
+                waiting.append(_schema(group, definitions[reference], (group, name)))
     for part, place in choices:
         check_one_of(part, definitions, place)
     check_definitions(definitions, used)
 
 
-def _check(part: Any, place: Place) -> str | None:  # noqa: ANN401  # JSON can be anything
+def check_stop(stop: Sequence[str], response_format: Mapping[str, Any] | None) -> None:
+    """Let texts pass that end an answer, but for one that has to be whole.
+
+    Raises:
+        OptionsRefusedError: they stand beside a JSON schema.
+
+    """
+    if stop and (response_format or {}).get("type") == "json_schema":
+        raise OptionsRefusedError(
+            "Beside a JSON schema `stop` isn't possible: it would cut the answer within its JSON.",
+            extensions={"field": "stop"},
+        )
+
+
+def _check(part: Part, place: Place) -> str | None:
     """Check one schema without those in it; return the keyword that decides alone, if one does."""
-    if not isinstance(part, dict):
-        raise refuse(json.dumps(part), place, "a schema has to be an object")
     if len(place) > MAX_DEPTH:
         raise refuse(place[-1], place, "it is nested too deeply")
     form = next((keyword for keyword in ALONE if keyword in part), None)
@@ -139,6 +139,9 @@ def _reason(keyword: str, form: str | None, types: list[str]) -> str:
         return "it may only stand at the beginning"
     if form is not None and (places or keyword in ALONE or keyword == "type"):
         return f"not beside `{form}`"
+    if keyword == "format" and types and NUMBER_FORMATS.keys() >= set(types) - {"null"}:
+        known = ", ".join(sorted(frozenset().union(*NUMBER_FORMATS.values())))
+        return f"of numbers only {known} are known, and int32 with a lower and an upper bound"
     if places and not types:
         return f"it needs a `type`: {places[0]}"
     if places:
@@ -164,14 +167,24 @@ def _check_values(part: Part, form: str, types: list[str], place: Place) -> None
         raise refuse(form, place, "it has a value that isn't of its `type`")
 
 
-def _inner(part: Part, place: Place) -> Iterator[tuple[Any, Place]]:
+def _inner(part: Part, place: Place) -> Iterator[tuple[Part, Place]]:
     """Yield the schemas in a schema that was checked."""
     for name, inner in part.get("properties", {}).items():
-        yield inner, (*place, "properties", name)
+        yield _schema("properties", inner, (*place, "properties", name))
     for keyword in ("anyOf", "oneOf", "prefixItems"):
         for number, inner in enumerate(part.get(keyword, ())):
-            yield inner, (*place, keyword, str(number))
+            yield _schema(keyword, inner, (*place, keyword, str(number)))
     if "items" in part:
-        yield part["items"], (*place, "items")
+        yield _schema("items", part["items"], (*place, "items"))
     if not isinstance(part.get("additionalProperties", False), bool):
-        yield part["additionalProperties"], (*place, "additionalProperties")
+        keyword = "additionalProperties"
+        yield _schema(keyword, part[keyword], (*place, keyword))
+
+
+def _schema(keyword: str, part: Any, place: Place) -> tuple[Part, Place]:  # noqa: ANN401  # JSON can be anything
+    """Return a schema that a keyword has, with its place, unless it is none."""
+    if not isinstance(part, dict):
+        is_list = keyword == "items" and isinstance(part, list)
+        instead = "; a list of them is `prefixItems`" if is_list else ""
+        raise refuse(keyword, place, f"a schema has to be an object{instead}")
+    return part, place

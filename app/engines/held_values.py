@@ -10,6 +10,7 @@ from app.errors import OptionsRefusedError
 Place = tuple[str, ...]
 Part = Mapping[str, Any]
 
+MAX_DEPTH = 100  # of names in a place; a request's JSON has 200 levels at most
 MAX_PLACE_CHARS = 200  # names in it are the client's
 # llama.cpp repeats a rule so often, and has a bound of its own: a list of 2,000 texts of 2,000
 # characters each is too much for it.
@@ -91,7 +92,12 @@ def check_array(part: Part, place: Place) -> None:
 
 
 def check_string(part: Part, place: Place) -> None:
-    """Refuse lengths that are out of bounds, and formats that nobody looks after."""
+    """Refuse lengths that are out of bounds, and formats that aren't known to hold.
+
+    Lengths are held as llama.cpp counts: a character beyond U+FFFF that the model writes as two
+    escapes is two. It writes escapes where it wants, and no rule keeps it from that. So `minLength`
+    may be missed by as many characters as are written so; `maxLength` never is.
+    """
     _check_counts(part, ("minLength", "maxLength"), MAX_LENGTH, place)
     if "format" not in part:
         return

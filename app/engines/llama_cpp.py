@@ -22,8 +22,9 @@ from app.engines.base import (
     Task,
     Usage,
 )
-from app.engines.held_schemas import check_held
+from app.engines.held_schemas import check_held, check_stop
 from app.engines.json_schema import check_cost
+from app.engines.plain_schemas import plain
 from app.errors import (
     ContextLengthExceededError,
     EngineError,
@@ -61,7 +62,13 @@ class LlamaCppGenerator:
         self.context_tokens = context_tokens
 
     def check(self, options: GenerationOptions) -> None:
-        """Let a schema pass that llama.cpp holds, and doesn't take too long over."""
+        """Let a schema pass that llama.cpp holds, and doesn't take too long over.
+
+        Raises:
+            OptionsRefusedError: it isn't held, or `stop` would cut the JSON.
+
+        """
+        check_stop(options.stop, options.response_format)
         check_cost(options.response_format)
         check_held(options.response_format)
 
@@ -78,6 +85,8 @@ class LlamaCppGenerator:
             "return_progress": True,  # so that one who leaves is seen while the prompt is read
             **options.given(),
         }
+        if options.response_format is not None:
+            body["response_format"] = plain(options.response_format)
         try:
             self._server.handle_chat_completions(body, answer.take)
         except (TypeError, ValueError) as refused:  # the first for numbers beyond 64 bits
