@@ -124,6 +124,22 @@ async def test_a_finished_job_is_one_event_and_nothing_for_whoever_has_seen_it(
         assert (again.status_code, again.content) == (204, b"")
 
 
+async def test_head_of_a_job_that_goes_on_ends_after_its_headers(tmp_path: Path) -> None:
+    async with open_service(tmp_path) as (service, client):
+        path = f"/jobs/{(await only_job(service)).id}/events"
+        async with client.stream("GET", path) as response:
+            headers = dict(response.headers)
+        head = await client.head(path, timeout=TIMEOUT_S)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == "text/event-stream; charset=utf-8"
+        for varying in ("date", "x-request-id", "transfer-encoding"):
+            headers.pop(varying, None)
+        assert headers.items() <= dict(head.headers).items()
+        async with asyncio.timeout(TIMEOUT_S):
+            while service.runtime.job_watch.watchers:
+                await asyncio.sleep(0)
+
+
 async def test_a_client_that_leaves_ends_the_watching(tmp_path: Path) -> None:
     async with open_service(tmp_path) as (service, client):
         job = await only_job(service)
