@@ -15,6 +15,7 @@ from app.errors import (
 )
 from app.refusal import refusal
 from app.request_head import MAX_HEADER_BYTES, RequestHead
+from app.unread import UNREAD_S, Unread
 
 # A connection that is opened and then says nothing, or says it a byte at a time.
 HEADER_TIMEOUT_S = 20
@@ -32,6 +33,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """
 
     header_timeout_s: float = HEADER_TIMEOUT_S
+    unread_s: float = UNREAD_S
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # uvicorn's own
         super().__init__(*args, **kwargs)
@@ -51,11 +53,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Start the clock of the first request."""
         super().connection_made(transport)
+        self._unread = Unread(self.loop, transport, after_s=self.unread_s)
         self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop_clock()
+        self._unread.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -125,6 +129,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.url = b"/" + (b"?" + target.query if target.query else b"")
         self._is_in_headers, self._is_in_body = False, True
         self._stop_clock()
+        self._unread.stop()
         # For a reader that takes nothing. Uvicorn makes each request a state of its own, before
         # this; `app_state` is shared by all connections.
         self.scope["state"]["abort"] = self.transport.abort
@@ -145,6 +150,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Go on to the next request, or to the answer for what is none."""
         is_last = not self.pipeline
         super().on_response_complete()
+        if self.is_idle:
+            self._unread.start()
         if is_last and self._refusal is not None and not self.transport.is_closing():
             self._answer(self._refusal)
 
@@ -235,12 +242,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Answer, and go on reading for a moment: closing on unread data would reset the answer."""
         self._unset_keepalive_if_required()
         is_known = self._is_in_headers or self._is_in_body
-        answer = refusal(
-            error,
-            target=self.url if is_known else b"",
-            is_head=is_known and self.parser.get_method() == b"HEAD",
-        )
-        self.transport.write(answer)
+        is_head = is_known and self.parser.get_method() == b"HEAD"
+        self.transport.write(refusal(error, target=self.url if is_known else b"", is_head=is_head))
         self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(LINGER_S, self.transport.close)

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -14,6 +17,7 @@ from serving import FAKE, make_settings
 from app.protocol import BoundedHttpProtocol
 from app.request_head import MAX_HEADER_BYTES
 from app.server import make_server
+from app.unread import Unread
 
 LAST_GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -36,18 +40,31 @@ async def listening(tmp_path: Path, models: str = FAKE, **settings: Any) -> Asyn
 
 
 @asynccontextmanager
-async def serving_app(app: Any) -> AsyncIterator[int]:
+async def serving_app(app: Any) -> AsyncIterator[uvicorn.Server]:
     config = uvicorn.Config(app, port=0, http=BoundedHttpProtocol, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     served = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0)
-    port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield port
+        yield server
     finally:
         server.should_exit = True
         await served
+
+
+def port_of(server: uvicorn.Server) -> int:
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
+
+
+LARGE = 20_000_000  # more than the kernel's buffers take
+
+
+async def large_answer(_scope: Any, _receive: Any, send: Any) -> None:
+    headers = [(b"content-length", b"%d" % LARGE)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"x" * LARGE})
 
 
 async def exchange(port: int, *parts: bytes) -> bytes:
@@ -185,7 +202,8 @@ async def test_each_request_can_abort_its_own_connection_and_no_other() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    async with serving_app(app) as port:
+    async with serving_app(app) as server:
+        port = port_of(server)
         mine, other, third = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         for reader, writer in (mine, other, third):
             writer.write(GET)
@@ -213,7 +231,8 @@ async def test_a_body_that_goes_wrong_after_its_answer_has_begun_ends_the_connec
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    async with serving_app(app) as port:
+    async with serving_app(app) as server:
+        port = port_of(server)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
         await has_begun.wait()
@@ -231,7 +250,88 @@ async def test_a_query_behind_a_bare_host_reaches_the_application() -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    async with serving_app(app) as port:
+    async with serving_app(app) as server:
+        port = port_of(server)
         for target in (b"http://x?a=1&b", b"http://x", b"http://x?", b"http://x/y?c"):
             await exchange(port, LAST_GET.replace(b"/health", target))
     assert targets == [("/", b"a=1&b"), ("/", b""), ("/", b""), ("/y", b"c")]
+
+
+@pytest.mark.parametrize("request_", [GET, LAST_GET], ids=["kept", "last"])
+async def test_a_reader_that_takes_nothing_of_a_whole_answer_loses_its_connection(
+    request_: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "unread_s", 0.05)
+    async with serving_app(large_answer) as server:
+        port = port_of(server)
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            client.sendall(request_)
+            async with asyncio.timeout(10):
+                while not server.server_state.total_requests or server.server_state.connections:
+                    await asyncio.sleep(0.001)
+
+
+async def test_a_slow_reader_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "unread_s", 1.0)
+    async with serving_app(large_answer) as server:
+        port = port_of(server)
+        answer = await exchange(port, GET, LAST_GET)
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert answer.count(b"x") == 2 * LARGE
+
+
+class Transport(asyncio.Transport):
+    """One whose buffer is as full as a test says."""
+
+    size = 0
+    is_aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+class Loop:
+    """Calls when a test says that it is time."""
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[[], None]] = []
+
+    def call_later(self, _after_s: float, call: Callable[..., None], *given: Any) -> Any:
+        due = partial(call, *given)
+        self._calls.append(due)
+        return SimpleNamespace(cancel=partial(self._cancel, due))
+
+    def _cancel(self, due: Callable[[], None]) -> None:
+        if due in self._calls:
+            self._calls.remove(due)
+
+    def pass_time(self) -> bool:
+        """Call what is due, and tell whether anything was."""
+        due, self._calls = self._calls, []
+        for call in due:
+            call()
+        return bool(due)
+
+
+def test_a_reader_that_takes_some_is_looked_at_again() -> None:
+    transport, loop = Transport(), Loop()
+    unread = Unread(cast("asyncio.AbstractEventLoop", loop), transport, after_s=60)
+    unread.start()
+    assert not loop.pass_time(), "nothing is left"
+    transport.size = 3
+    unread.start()
+    for left in (2, 1, 0):
+        transport.size = left
+        assert loop.pass_time()
+    assert not loop.pass_time(), "all is taken"
+    assert not transport.is_aborted
+    transport.size = 3
+    unread.start()
+    unread.stop()
+    assert not loop.pass_time(), "another answer has begun"
+    unread.start()
+    assert loop.pass_time()
+    assert transport.is_aborted
