@@ -211,7 +211,32 @@ async def test_a_prompt_s_tokens_count(tmp_path: Path) -> None:
     assert cut == [1]
 
 
-async def test_a_vector_of_which_nothing_is_left_is_an_error_of_its_text(tmp_path: Path) -> None:
+async def test_a_prompt_without_a_name_is_not_the_default(tmp_path: Path) -> None:
+    async with running(make_app(tmp_path, MODEL)) as client:
+        answer = await client.post("/embed", json={"texts": ["x"], "prompt_name": ""})
+    check_problem(answer, 400, "unsupported_field")
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+async def test_a_prompt_that_leaves_no_room_is_refused_where_it_is_asked_for(
+    tmp_path: Path, path: str
+) -> None:
+    models = (
+        MODEL + 'prompts = { long = "1234567", fits = "123456" }\nlimits = { max_tokens = 10 }\n'
+    )
+    body = {"texts": ["x"]} if path == "/embed" else {"input": "x", "model": "vectors"}
+    async with running(make_app(tmp_path, models)) as client:
+        assert (await client.post(path, json=body | {"prompt_name": "fits"})).status_code == 200
+        answer = await client.post(path, json=body | {"prompt_name": "long"})
+    assert answer.status_code == 400
+    assert "unsupported_field" in answer.text
+    assert "no room for a text" in answer.text
+
+
+@pytest.mark.parametrize("left", [0.0, 1e-30])
+async def test_a_vector_of_which_nothing_is_left_is_an_error_of_its_text(
+    tmp_path: Path, left: float
+) -> None:
     app = make_app(tmp_path, MODEL)
     async with running(app) as client:
         scheduler = app.state.runtime.registry._entries["vectors"].served.model
@@ -219,7 +244,7 @@ async def test_a_vector_of_which_nothing_is_left_is_an_error_of_its_text(tmp_pat
 
         def zeros(batch: Any) -> Any:
             vectors = embed_all(batch)
-            vectors[:, :4] = 0
+            vectors[:, :4] = left
             return vectors
 
         scheduler._run = zeros

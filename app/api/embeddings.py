@@ -69,7 +69,8 @@ def plain(vectors: FloatArray) -> list[list[float]]:
 def wanted_by(asked: EmbeddingFields) -> Wanted:
     """Return what a request of either dialect asks for."""
     # The prompts for the two kinds have the very names of the kinds, with every model.
-    return Wanted(prompt_name=asked.prompt_name or asked.input_type, dimensions=asked.dimensions)
+    name = asked.input_type if asked.prompt_name is None else asked.prompt_name
+    return Wanted(prompt_name=name, dimensions=asked.dimensions)
 
 
 @router.post(

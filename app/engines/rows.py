@@ -7,6 +7,7 @@ nothing else may call `classify` or `embed`.
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from app.engines.base import Classifier, Embedder, Encoded, FloatArray
 from app.errors import EngineError
@@ -48,10 +49,16 @@ def _finite(rows: FloatArray, shape: tuple[int, int]) -> FloatArray:
     return rows
 
 
-def _with_length(vectors: FloatArray) -> FloatArray:
+def lack_length(vectors: FloatArray) -> npt.NDArray[np.bool_]:
+    """Say of vectors, (…, dimensions), which have no length that float32 can hold."""
     with np.errstate(over="ignore", under="ignore"):
-        squares = np.square(vectors, dtype=np.float32).sum(axis=1)
-    bad = np.count_nonzero(~np.isfinite(squares) | (squares <= 0))
+        squares = np.square(vectors, dtype=np.float32).sum(axis=-1)
+    found: npt.NDArray[np.bool_] = ~np.isfinite(squares) | (squares <= 0)
+    return found
+
+
+def _with_length(vectors: FloatArray) -> FloatArray:
+    bad = np.count_nonzero(lack_length(vectors))
     if bad:
         raise RowsRefusedError(f"{bad} of {len(vectors)} vectors of the engine have no length")
     return vectors

@@ -20,10 +20,11 @@ from app.engines.inputs import inputs_of
 from app.engines.modules import Step, ends_in_unit_length, names_of, pooling_of, read_modules
 from app.engines.padding import MOST, PROBES, choose_padding
 from app.engines.pooling import make_head
+from app.engines.room import check_embedder
 from app.engines.scores import scores
 from app.engines.tokenizer import IntArray, Padding, TextEncoder, read_json
 from app.engines.vector_rules import VectorRules, edition_of
-from app.engines.vector_settings import check_room, read_vector_rules
+from app.engines.vector_settings import read_vector_rules
 from app.errors import EngineError, UnsafeModelError
 
 # Two threads that import transformers at once can see half-initialised modules.
@@ -343,7 +344,7 @@ def load(request: EngineRequest) -> Engine:
         )
         engine = kind(encoder, torch=torch, model=model, device=device)
         if isinstance(engine, TorchEmbedder):
-            check_room(engine.vector_rules, encoder, width=engine.dimensions, folder=request.folder)
+            check_embedder(engine, request)  # before a conversion takes minutes
         engine.settle()
     except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as failure:
         said = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.engines.base import FloatArray, unit
-from app.engines.rows import RowsRefusedError
+from app.engines.rows import RowsRefusedError, lack_length
 from app.errors import UnsupportedFieldError
 
 # Names that sentence-transformers knows for each model; without a text of theirs they are empty.
@@ -74,21 +74,30 @@ class VectorRules:
             dimensions: that a request asks for.
 
         Raises:
-            RowsRefusedError: nothing but zeros is left of it.
+            RowsRefusedError: what is left of it has no length that float32 can hold.
 
         """
         kept = dimensions or self.dimensions
         if kept is None or kept >= len(vector):
             return vector
-        cut = vector[:kept]
-        if not cut.any():
-            raise RowsRefusedError(f"a vector has no length in its first {kept} dimensions")
+        cut = _with_length(vector[:kept])
         scales = self.is_unit and (dimensions is not None or self.scales_again)
         return unit(cut) if scales else cut
 
     def comparable(self, vector: FloatArray) -> FloatArray:
-        """Return a shaped vector as the index holds and compares it."""
-        return unit(vector) if self.similarity is Similarity.COSINE else vector
+        """Return a shaped vector as the index holds and compares it.
+
+        Raises:
+            RowsRefusedError: it has no length; one that is shaped always has.
+
+        """
+        return unit(_with_length(vector)) if self.similarity is Similarity.COSINE else vector
+
+
+def _with_length(vector: FloatArray) -> FloatArray:
+    if lack_length(vector):
+        raise RowsRefusedError(f"a vector has no length in its first {len(vector)} dimensions")
+    return vector
 
 
 def edition_of(

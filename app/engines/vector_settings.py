@@ -6,7 +6,7 @@ from typing import Any
 
 from app.engines.base import EmbeddingOptions
 from app.engines.fields import REMOVE, unsupported
-from app.engines.tokenizer import TextEncoder, read_json
+from app.engines.tokenizer import read_json
 from app.engines.transformer_settings import has_modules
 from app.engines.vector_rules import DOCUMENT, QUERY, Similarity, VectorRules
 from app.errors import EngineError
@@ -58,27 +58,6 @@ def read_vector_rules(folder: Path, options: EmbeddingOptions, *, is_unit: bool)
         dimensions=cut or options.dimensions,
         scales_again=cut is None,
     )
-
-
-def check_room(rules: VectorRules, encoder: TextEncoder, *, width: int, folder: Path) -> None:
-    """See that the model has room for a text behind each prompt, and as many dimensions as asked.
-
-    Raises:
-        EngineError: it hasn't.
-
-    """
-    for name, prompt in rules.prompts.items():
-        tokens = len(encoder.offsets(prompt)) if prompt else 0
-        if tokens >= encoder.passage_tokens:
-            raise EngineError(
-                f"{folder / SETTINGS}: prompts: {name!r} has {tokens} tokens, and the model takes"
-                f" {encoder.passage_tokens}; shorten it, here or by the catalogue's prompts"
-            )
-    if rules.scales_again and rules.dimensions is not None and rules.dimensions > width:
-        raise EngineError(
-            f"{folder}: the catalogue's dimensions are {rules.dimensions}, and the model has"
-            f" {width}; ask for no more"
-        )
 
 
 def _check(file: Path, settings: Mapping[str, Any]) -> None:

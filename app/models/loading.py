@@ -18,6 +18,7 @@ from app.engines.base import (
     ignore_step,
 )
 from app.engines.loader import load_engine
+from app.engines.room import check_embedder
 from app.engines.rows import checked
 from app.errors import EngineError, ServiceError, SourceError
 from app.models.catalog import REMOTE, ModelSpec
@@ -79,6 +80,8 @@ class ModelLoader:
         """
         request, version = self.request(spec, on_step=on_step)
         engine = load_engine(request)
+        if isinstance(engine, Embedder):
+            check_embedder(engine, request)
         warm(engine)
         return Loaded(engine=engine, version=version)
 

@@ -9,6 +9,7 @@ import numpy as np
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler, Row
 from app.engines.base import Embedder, FloatArray, Task
+from app.engines.room import refuse_without_room
 from app.engines.rows import RowsRefusedError
 from app.engines.vector_rules import VectorRules
 from app.errors import InferenceFailedError, ServiceError
@@ -91,7 +92,8 @@ class EmbeddingService:
         """Embed texts, all or none: a missing vector would shift the others.
 
         Raises:
-            UnsupportedFieldError: the model has no such prompt, or fewer dimensions.
+            UnsupportedFieldError: the model has no such prompt or no room behind it, or fewer
+                dimensions.
             ModelNotFoundError, ModelNotReadyError, ModelUnavailableError: as the registry says.
             OverloadedError, DeadlineExceededError, NotReadyError: as the scheduler says.
             InferenceFailedError: the engine can't do one of the texts; the detail says which.
@@ -103,6 +105,7 @@ class EmbeddingService:
             rules = engine.vector_rules
             rules.refuse_beyond(wanted.dimensions, width=engine.dimensions)
             prompt = rules.prompt(wanted.prompt_name)
+            refuse_without_room(engine, wanted.prompt_name)
             outcome = await scheduler.submit(texts, deadline=deadline, prompt=prompt)
         rows = [shaped(rules, row, wanted.dimensions) for row in outcome.rows]
         vectors = [self._reader.read(row, model=lease.spec.name) for row in rows]

@@ -11,6 +11,7 @@ from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
 from app.batching.scheduler import Row as SchedulerRow
 from app.engines.base import Embedder, FloatArray, Task
+from app.engines.room import room_behind
 from app.engines.vector_rules import DOCUMENT
 from app.errors import (
     DeadlineExceededError,
@@ -42,6 +43,9 @@ class LoadedEmbedder:
         served: as `LoadModel` gave it; it lives as long as the process.
         timeout_s: seconds that a batch may take.
 
+    Raises:
+        EngineError: no text fits behind the prompt for documents.
+
     """
 
     def __init__(self, name: str, served: Served, *, timeout_s: float = BATCH_TIMEOUT_S) -> None:
@@ -52,7 +56,9 @@ class LoadedEmbedder:
         self._rules = self._engine.vector_rules
         self.space = space_of(name, served.version, self._rules)
         self._prompt = self._rules.prompts[DOCUMENT]
-        window = self._engine.passage_tokens - len(self._engine.offsets(self._prompt))
+        window = room_behind(self._engine, self._prompt)
+        if window < 1:  # a document would have passages without end
+            raise EngineError(f"model {name!r}: its prompt for documents leaves no room for a text")
         self._spans = partial(
             spans, window=window, overlap=int(window * OVERLAP_SHARE), offsets=self._engine.offsets
         )
