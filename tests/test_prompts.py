@@ -19,11 +19,13 @@ from tiny_embedders import (
     embedder,
     engines,
     library,
+    on_torch,
     pooled,
     save_encoder,
     write,
 )
 
+from app.engines.agreement import answers
 from app.engines.base import Embedder, EmbeddingOptions
 
 MODEL = """
@@ -105,6 +107,24 @@ async def test_a_prompt_that_is_not_pooled_is_left_out_of_every_pooling(
         await check(tmp_path, engine, wanted, most)
 
 
+def test_engines_are_compared_without_a_prompt_and_behind_one_that_is_not_pooled(
+    encoder: Path, tmp_path: Path
+) -> None:
+    texts = ["good film", "the cat is long"]
+    for includes in (True, False):
+        kind, config = pooled("mean_tokens")
+        module = (kind, config | {"include_prompt": includes})
+        folder = embedder(encoder, tmp_path / f"model {includes}", module)
+        prompts = {"query": "the film : ", "long": "good " * 40, "none": ""}
+        write(folder / SETTINGS, {"prompts": prompts})
+        engine = on_torch(folder)
+        expected = engine.embed(engine.encode(texts))
+        if not includes:
+            behind = engine.embed(engine.encode(texts, prompts["query"]))
+            expected = np.concatenate([expected, behind])
+        np.testing.assert_allclose(answers(engine, texts), expected, atol=1e-5)
+
+
 async def test_case_and_special_tokens_of_a_prompt_are_the_library_s(
     encoder: Path, tmp_path: Path
 ) -> None:
@@ -173,6 +193,39 @@ async def test_the_catalogue_s_prompts_and_scaling_come_before_a_folder_s(
     ]
     on_torch, _ = engines(folder, tmp_path / "cache", options)
     await check(tmp_path, on_torch, wanted, ALONE)
+
+
+@pytest.mark.parametrize(
+    ("ends", "options"),
+    [((), {"normalize": True}), ((NORMALIZE,), {"dimensions": 4}), ((NORMALIZE,), {})],
+)
+async def test_the_catalogue_s_word_scales_what_the_folder_cuts(
+    encoder: Path, tmp_path: Path, ends: Any, options: dict[str, Any]
+) -> None:
+    folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"), *ends)
+    write(folder / SETTINGS, {"truncate_dim": 4, "similarity_fn_name": "dot"})
+    expert = library(folder)
+    expected = expert.encode(list(TEXTS), normalize_embeddings=bool(options))
+    engine = on_torch(folder, **options)
+    await check(tmp_path, engine, [({}, expected)], ALONE)
+    without = on_torch(folder)
+    is_changed = bool(options)
+    assert (engine.vector_rules.edition != without.vector_rules.edition) is is_changed
+
+
+async def test_a_text_of_nothing_but_its_prompt_is_refused_where_that_is_not_pooled(
+    tmp_path: Path,
+) -> None:
+    encoder = save_encoder(tmp_path / "encoder", special=False)
+    kind, config = pooled("mean_tokens")
+    folder = embedder(encoder, tmp_path / "model", (kind, config | {"include_prompt": False}))
+    write(folder / SETTINGS, {"prompts": {"query": "good dog "}})
+    app = make_app(tmp_path, MODEL)
+    async with running(app) as client:
+        serve_instead(app, on_torch(folder))
+        for texts in ([" "], ["cat", " "]):
+            body = {"texts": texts, "input_type": "query"}
+            check_problem(await client.post("/embed", json=body), 422, "text_without_tokens")
 
 
 @pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import SIZES, TEXTS, seeded, word_tokenizer
+from tiny import SIZES, TEXTS, alone, seeded, word_tokenizer
 from tiny_embedders import (
     ALONE,
     BF16,
@@ -20,12 +20,13 @@ from tiny_embedders import (
     embedder,
     engines,
     library,
+    on_torch,
     pooled,
     save_encoder,
     write,
 )
 
-from app.engines import modules, vector_settings
+from app.engines import modules, transformer_settings, vector_settings
 from app.engines.base import EmbeddingOptions
 from app.errors import EngineError
 
@@ -90,6 +91,53 @@ def test_max_seq_length_overrules_the_tokeniser_s_own(
     for engine, most in both(folder, tmp_path / "cache"):
         assert engine.max_tokens == expected
         assert_like(engine, expert.encode(list(TEXTS)), most=most)
+
+
+def rotary(folder: Path) -> Path:
+    """Write an embedder of 64 positions that runs longer texts as well."""
+    model = folder.with_name("rotary")
+    sizes = {name: value for name, value in SIZES.items() if name != "num_labels"}
+    more = {"num_key_value_heads": 2, "max_position_embeddings": 64}
+    seeded("Qwen2Model", "Qwen2Config", **sizes | more).save_pretrained(model)
+    word_tokenizer(model_max_length=40).save_pretrained(model)
+    return embedder(model, folder, pooled("lasttoken"))
+
+
+@pytest.mark.parametrize("said", [None, 128])
+def test_max_seq_length_overrules_positions_that_the_model_needn_t_look_up(
+    tmp_path: Path, said: int | None
+) -> None:
+    folder = rotary(tmp_path / "model")
+    write(folder / "sentence_bert_config.json", {"max_seq_length": said})
+    texts = [*TEXTS, "the cat was good but the film is dull , " * 12]
+    expected = library(folder).encode(texts, batch_size=1)
+    engine = on_torch(folder)
+    assert engine.max_tokens == (said or 40)
+    assert np.abs(alone(engine, texts) - expected).max() <= ALONE * np.abs(expected).max()
+
+
+def test_the_first_file_of_settings_that_is_not_empty_counts(encoder: Path, tmp_path: Path) -> None:
+    folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"))
+    write(folder / "sentence_bert_config.json", {})
+    write(folder / "sentence_roberta_config.json", {"max_seq_length": 9, "unpad_inputs": True})
+    expected = library(folder).encode(list(TEXTS))
+    engine = on_torch(folder)
+    assert engine.max_tokens == 9
+    assert_like(engine, expected, most=ALONE)
+    write(folder / "sentence_roberta_config.json", {"pool": 9})
+    with pytest.raises(EngineError, match=r"sentence_roberta_config.json: pool: 9 is not done"):
+        on_torch(folder)
+
+
+def test_a_plain_folder_is_not_cut_by_sentence_transformers_settings(
+    encoder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "model"))
+    write(folder / "sentence_bert_config.json", {"max_seq_length": 5, "do_lower_case": True})
+    expected = library(folder).encode(list(TEXTS), normalize_embeddings=True)
+    engine = on_torch(folder)
+    assert_like(engine, expected, most=ALONE)
+    assert engine.max_tokens == 40
 
 
 def test_the_encoder_of_an_encoder_decoder_embeds_alone(tmp_path: Path) -> None:
@@ -228,5 +276,6 @@ def test_a_plain_folder_s_settings_are_not_read_as_in_the_library(
 
 def test_what_is_left_aside_is_documented_with_its_reason() -> None:
     page = (Path(__file__).parents[1] / "docs/models.md").read_text(encoding="utf-8")
-    for field, reason in (modules.IGNORED | vector_settings.IGNORED).items():
+    listed = modules.IGNORED | transformer_settings.IGNORED | vector_settings.IGNORED
+    for field, reason in listed.items():
         assert f"| {field} | {reason} |" in page

@@ -121,6 +121,17 @@ def engines(
     return on_torch, on_openvino
 
 
+def on_torch(folder: Path, **options: Any) -> TorchEmbedder:
+    """Load a folder on torch alone, without a conversion."""
+    request = EngineRequest(
+        name="tiny", task=Task.EMBEDDING, engine="torch", folder=folder, device="cpu",
+        embedding=EmbeddingOptions(**options),
+    )  # fmt: skip
+    engine = load_torch(request)
+    assert isinstance(engine, TorchEmbedder)
+    return engine
+
+
 def both(
     folder: Path, cache: Path, options: EmbeddingOptions | None = None
 ) -> list[tuple[Embedder, float]]:

@@ -214,7 +214,7 @@ class BatchScheduler:
             if not request.is_left:
                 encoded = [
                     # Alone it would fail, and in a batch it would be answered with its padding.
-                    TextWithoutTokensError() if isinstance(e, Encoded) and not e.cost else e
+                    TextWithoutTokensError() if isinstance(e, Encoded) and e.is_empty else e
                     for e in run_isolated(self._encode(request.prompt), request.texts)
                 ]
         except BaseException:

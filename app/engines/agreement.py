@@ -16,12 +16,14 @@ from app.engines.base import (
     TextEngine,
     is_regression,
 )
+from app.engines.room import longest_prompt
 from app.engines.rows import RowsRefusedError, checked, width
 
 # Neutral texts of many lengths and tones; an adapter may bring its own beside its weights.
 CALIBRATION = Path(__file__).parents[1] / "models" / "calibration.txt"
 CALIBRATION_NAME = "calibration.txt"
 BATCH = 8
+WITH = "no prompt, and the longest where it isn't pooled"  # what texts are compared with
 # Issue "OpenVINO engine": what a user may notice is a flipped label, not a third decimal.
 LEAST = {"labels_equal": 0.99, "cosine_min": 0.999}
 MOST = {
@@ -48,15 +50,18 @@ def calibration_texts(adapter: Path | None) -> list[str]:
 
 
 def _encode(engine: TextEngine, texts: Sequence[str]) -> list[Encoded]:
-    """Tokenise; behind a prompt where the model doesn't pool it, which the graph has to do too."""
+    """Tokenise; once more behind a prompt where it isn't pooled, which the graph has to do too."""
+    items = engine.encode(texts)
     if isinstance(engine, Embedder):
-        prompts = engine.vector_rules.prompts.values()
-        return engine.encode(texts, max(prompts, key=len))
-    return engine.encode(texts)
+        behind = engine.encode(texts, longest_prompt(engine))
+        items += behind if any(item.left_out for item in behind) else []
+    return items
 
 
 def answers(engine: TextEngine, texts: Sequence[str]) -> FloatArray:
     """Return a row for each text: probabilities of a classifier, vectors of an embedder.
+
+    An embedder that doesn't pool a prompt has a second row for each, behind one.
 
     Neighbours in length share a batch, as they do in service; otherwise torch computes padding.
     """
@@ -114,9 +119,9 @@ def verdict_file(folder: Path, precision: str, texts: Sequence[str]) -> Path:
     """Return where the verdict on a converted model is kept.
 
     One for each precision: another processor that shares the folder may compute in another. One
-    for each set of texts and limits: a verdict on others says nothing.
+    for each set of texts, prompts and limits: a verdict on others says nothing.
     """
-    basis = repr((list(texts), LEAST, MOST)).encode()
+    basis = repr((list(texts), WITH, LEAST, MOST)).encode()
     return folder / f"verdict-{precision}-{hashlib.sha256(basis).hexdigest()[:8]}.json"
 
 

@@ -49,6 +49,11 @@ class Encoded:
         """Tokens that the engine has to run."""
         return len(self.token_ids)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no tokens, or none but those that aren't pooled."""
+        return self.cost <= self.left_out
+
 
 @runtime_checkable
 class TextEngine(Protocol):

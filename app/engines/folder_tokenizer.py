@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, normalizers
 from app.engines.modules import Pooling
 from app.engines.tokenizer import Padding, TextEncoder, TextRules, read_json
 from app.engines.transformer_settings import lowers_case, own_window
-from app.engines.window import runnable_window
+from app.engines.window import MOST_TRIED, runnable_window
 from app.errors import EngineError
 
 # tokenizer_config.json says 10^30 where it means "no limit".
@@ -167,14 +167,19 @@ def _lower_case(backend: Tokenizer) -> bool:
 def _said_window(folder: Path, tokenizer: Any, config: Any, *, is_embedder: bool) -> int:
     """Return how many tokens a text may have: the least of what the model's files say.
 
-    An embedder's `max_seq_length` overrules the tokeniser's own length in a folder with modules.
+    An embedder's `max_seq_length` overrules them in a folder with modules, as in the library; as
+    far as that can be tried, `runnable_window` finds out whether the model has so many positions.
+    Without modules the library doesn't read it.
     """
-    own = own_window(folder) if is_embedder else None
-    said = (
-        getattr(config, "max_position_embeddings", None),
-        own or tokenizer.model_max_length,
-        own or read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
-    )
+    said: tuple[int | None, ...]
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if is_embedder and (own := own_window(folder)):
+        said = (own, max(positions, MOST_TRIED) if positions and positions > 0 else None)
+    elif is_embedder:
+        said = (positions, tokenizer.model_max_length)
+    else:
+        settings = read_json(folder / "sentence_bert_config.json")
+        said = (positions, tokenizer.model_max_length, settings.get("max_seq_length"))
     usable = [int(n) for n in said if n and 0 < n < UNLIMITED]
     return min(usable, default=FALLBACK_MAX_TOKENS)
 

@@ -16,6 +16,13 @@ def room_behind(engine: Embedder, prompt: str) -> int:
     return engine.passage_tokens - len(engine.offsets(prompt))
 
 
+def longest_prompt(engine: Embedder) -> str:
+    """Return the longest of a model's prompts that leave room for a text; "" where it has none."""
+    prompts = engine.vector_rules.prompts.values()
+    fitting = [prompt for prompt in prompts if room_behind(engine, prompt) >= LEAST_ROOM]
+    return max(fitting, key=len, default="")
+
+
 def check_embedder(engine: Embedder, request: EngineRequest) -> None:
     """See that a loaded embedder can do what its files and its entry say, within its window.
 

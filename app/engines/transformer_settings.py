@@ -8,7 +8,7 @@ from app.engines.fields import REMOVE, unsupported
 from app.engines.tokenizer import read_json
 
 MODULES = "modules.json"
-# Where the library looks for the transformer's settings; the first that is there counts.
+# Where the library looks for the transformer's settings; the first that isn't empty counts.
 TRANSFORMER_FILES = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -23,7 +23,14 @@ NEUTRAL = {
     "transformer_task": ("feature-extraction",),
     "module_output_name": ("token_embeddings",),
     "modality_config": (TEXT_IN,),
-    "unpad_inputs": (None,),  # how the library computes it, not what
+    "unpad_inputs": (False, True),  # how the library computes it, not what
+}
+# What the files say and this service leaves aside, with the reason. docs/models.md shows the list.
+IGNORED = {
+    f"{TRANSFORMER_FILES[0]} without a modules.json, of an embedder": (
+        "sentence-transformers doesn't read it then either"
+    ),
+    f"{TRANSFORMER_FILES[0]}: unpad_inputs": "how the library computes it, not what",
 }
 
 
@@ -35,8 +42,8 @@ def has_modules(folder: Path) -> bool:
 def transformer_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     """Return the settings of a folder that has modules, and their file."""
     for name in TRANSFORMER_FILES:
-        if (folder / name).is_file():
-            return folder / name, read_json(folder / name)
+        if settings := read_json(folder / name):
+            return folder / name, settings
     return folder / TRANSFORMER_FILES[0], {}
 
 

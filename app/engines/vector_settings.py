@@ -56,7 +56,8 @@ def read_vector_rules(folder: Path, options: EmbeddingOptions, *, is_unit: bool)
         similarity=Similarity(settings.get("similarity_fn_name") or Similarity.COSINE),
         is_unit=is_unit,
         dimensions=cut or options.dimensions,
-        scales_again=cut is None,
+        # The catalogue's word, as the library's `normalize_embeddings`: cut first, scaled then.
+        scales_again=cut is None or options.dimensions is not None or options.normalize is True,
     )
 
 
