@@ -26,7 +26,7 @@ from tiny_embedders import (
     write,
 )
 
-from app.engines import modules, transformer_settings, vector_settings
+from app.engines import module_list, modules, transformer_settings, vector_settings
 from app.engines.base import EmbeddingOptions
 from app.errors import EngineError
 
@@ -188,6 +188,14 @@ def test_a_plain_folder_is_mean_pooled_and_normalised(encoder: Path, tmp_path: P
         ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length: 0 is not done"),
         ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "model_type: "),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task: "),
+        ("config_sentence_transformers.json", {"similarity_fn_name": ["cosine"]},
+         "similarity_fn_name: ['cosine'] is not done here; known are"),
+        ("config_sentence_transformers.json", {"model_type": {}}, "model_type: {} is not done"),
+        ("1_Pooling/config.json", {"pooling_mode": [["cls"]]}, "pooling_mode: ['cls'] is not done"),
+        ("1_Pooling/config.json", {"pooling_mode": []}, "pooling_mode: [] is not done here; name"),
+        ("1_Pooling/config.json", {"pooling_mode": None}, "pooling_mode: None is not done here"),
+        ("2_Dense/config.json", {"in_features": 32}, "config.json: out_features: None is not done"),
+        ("2_Dense/config.json", {"in_features": "32"}, "in_features: '32' is not done here; say"),
         ("1_Pooling/config.json", {"pooling_mode": "attention"}, "pooling_mode: 'attention'"),
         ("1_Pooling/config.json", {"embedding_dimension": 32, "heads": 2}, "config.json: heads: 2"),
         ("2_Dense/config.json", dense(activation_function="mine.Act")[1], "activation_function: "),
@@ -212,6 +220,26 @@ def test_what_is_not_done_is_refused_by_file_and_field(
         engines(folder, tmp_path / "cache")
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert "torch can't load" not in str(refused.value)
+
+
+def test_a_layer_norm_has_no_other_field(encoder: Path, tmp_path: Path) -> None:
+    norm = ("LayerNorm", {"dimension": 32})
+    folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"), norm)
+    write(folder / "2_LayerNorm" / "config.json", {"dimension": 32, "eps": 1e-3})
+    with pytest.raises(EngineError, match=r"2_LayerNorm/config.json: eps: 0.001 is not done here"):
+        on_torch(folder)
+
+
+def test_what_the_library_only_reports_or_passes_on_changes_no_vector(
+    encoder: Path, tmp_path: Path
+) -> None:
+    folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"))
+    modules = json.loads((folder / "modules.json").read_text())
+    write(folder / "modules.json", [module | {"kwargs": ["task"]} for module in modules])
+    config = pooled("mean_tokens")[1] | {"word_embedding_dimension": 99}
+    write(folder / "1_Pooling" / "config.json", config)
+    assert_like(on_torch(folder), library(folder).encode(list(TEXTS)), most=ALONE)
 
 
 def test_weights_in_a_pickle_are_not_read(encoder: Path, tmp_path: Path) -> None:
@@ -276,6 +304,7 @@ def test_a_plain_folder_s_settings_are_not_read_as_in_the_library(
 
 def test_what_is_left_aside_is_documented_with_its_reason() -> None:
     page = (Path(__file__).parents[1] / "docs/models.md").read_text(encoding="utf-8")
-    listed = modules.IGNORED | transformer_settings.IGNORED | vector_settings.IGNORED
-    for field, reason in listed.items():
+    files = (module_list, modules, transformer_settings, vector_settings)
+    left_aside = {name: why for file in files for name, why in file.IGNORED.items()}
+    for field, reason in left_aside.items():
         assert f"| {field} | {reason} |" in page

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.engines.base import EmbeddingOptions
 from app.engines.fields import REMOVE, unsupported
+from app.engines.module_list import read_list
 from app.engines.tokenizer import read_json
 from app.engines.transformer_settings import MODULES, check_transformer, has_modules
 from app.errors import EngineError
@@ -25,7 +26,7 @@ FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 MODES = frozenset(FLAGS.values())
-POOLING_FIELDS = {"embedding_dimension", "word_embedding_dimension", "include_prompt"}
+WIDTHS = {"embedding_dimension", "word_embedding_dimension"}
 DENSE_FIELDS = {"in_features", "out_features", "bias", "activation_function"}
 ACTIVATIONS = "torch.nn.modules.activation."
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -38,7 +39,9 @@ NEUTRAL_DENSE = {
 }
 # What the files say and this service leaves aside, with the reason. docs/models.md shows the list.
 IGNORED = {
-    f"{MODULES}: idx, name": "only the order counts",
+    "the Pooling's config.json: embedding_dimension, word_embedding_dimension": (
+        "the width is the model's own; the library only reports these"
+    ),
 }
 
 
@@ -131,63 +134,25 @@ def _contradiction(folder: Path, field: str, said: str) -> EngineError:
 
 
 def _read(folder: Path) -> tuple[Step, ...]:
-    listed: list[Mapping[str, Any]] = read_json(folder / MODULES)  # type: ignore[assignment]  # a list
-    kinds = [_kind(folder, module) for module in listed]
-    if kinds[:2] != ["Transformer", "Pooling"]:
-        raise EngineError(
-            f"{folder / MODULES}: begins with {', '.join(kinds[:2]) or 'nothing'}; an embedder here"
-            " begins with Transformer, Pooling"
-        )
-    if listed[0].get("path"):
-        raise EngineError(
-            f"{folder / MODULES}: path: the transformer lies in {listed[0]['path']!r}; save the"
-            " model anew with a current sentence-transformers, which puts it beside modules.json"
-        )
+    modules = read_list(folder)
     check_transformer(folder)
-    return tuple(
-        READERS[kind](folder / str(module["path"]))
-        for kind, module in zip(kinds[1:], listed[1:], strict=True)
-    )
-
-
-def module_files(folder: Path) -> list[Path]:
-    """Return the files of the modules behind the transformer, in a fixed order."""
-    if not has_modules(folder):
-        return []
-    listed: list[Mapping[str, Any]] = read_json(folder / MODULES)  # type: ignore[assignment]  # a list
-    inside = [folder / str(module.get("path") or ".") for module in listed]
-    return sorted(
-        file
-        for path in inside
-        if path != folder and path.is_dir()
-        for file in path.iterdir()
-        if file.suffix in {".json", ".safetensors"}
-    )
-
-
-def _kind(folder: Path, module: Mapping[str, Any]) -> str:
-    """Return a module's class, where it is one of the library's that is done here."""
-    path = str(module.get("type", ""))
-    package, _, kind = path.rpartition(".")
-    if not package.startswith("sentence_transformers.") or kind not in {"Transformer", *READERS}:
-        raise EngineError(
-            f"{folder / MODULES}: type: {path!r} is not done here; of sentence-transformers"
-            f" Transformer, {', '.join(READERS)} are"
-        )
-    return kind
+    return tuple(READERS[module.kind](folder / module.path) for module in modules[1:])
 
 
 def _pooling(folder: Path) -> Pooling:
     file = folder / "config.json"
     config = _required(file)
-    for field in set(config) - {"pooling_mode", *FLAGS, *POOLING_FIELDS}:
+    for field in set(config) - {"pooling_mode", *FLAGS, *WIDTHS, "include_prompt"}:
         raise unsupported(file, field, config[field], REMOVE)
-    modes = config.get("pooling_mode") or [m for flag, m in FLAGS.items() if config.get(flag)]
-    named = (modes,) if isinstance(modes, str) else tuple(modes) or ("mean",)
+    flagged = [mode for flag, mode in FLAGS.items() if config.get(flag)]
+    modes = config.get("pooling_mode", flagged or ["mean"])
+    named = [modes] if isinstance(modes, str) else modes
+    if not isinstance(named, list) or not named:
+        raise unsupported(file, "pooling_mode", modes, "name one, or a list of some")
     for mode in named:
-        if mode not in MODES:
+        if not isinstance(mode, str) or mode not in MODES:
             raise unsupported(file, "pooling_mode", mode, f"known are {', '.join(sorted(MODES))}")
-    return Pooling(modes=named, includes_prompt=bool(config.get("include_prompt", True)))
+    return Pooling(modes=tuple(named), includes_prompt=bool(config.get("include_prompt", True)))
 
 
 def _dense(folder: Path) -> Dense:
@@ -201,16 +166,19 @@ def _dense(folder: Path) -> Dense:
         raise unsupported(file, "activation_function", activation, f"use one of {ACTIVATIONS}*")
     return Dense(
         weights=_weights(folder),
-        in_features=int(config["in_features"]),
-        out_features=int(config["out_features"]),
+        in_features=_size(file, config, "in_features"),
+        out_features=_size(file, config, "out_features"),
         bias=bool(config.get("bias", True)),
         activation=activation.rpartition(".")[2],
     )
 
 
 def _layer_norm(folder: Path) -> LayerNorm:
-    dimension = int(_required(folder / "config.json")["dimension"])
-    return LayerNorm(weights=_weights(folder), dimension=dimension)
+    file = folder / "config.json"
+    config = _required(file)
+    for field in set(config) - {"dimension"}:
+        raise unsupported(file, field, config[field], REMOVE)
+    return LayerNorm(weights=_weights(folder), dimension=_size(file, config, "dimension"))
 
 
 def _normalize(folder: Path) -> Normalize:
@@ -219,6 +187,13 @@ def _normalize(folder: Path) -> Normalize:
         if value not in NEUTRAL_DENSE.get(field, ()):
             raise unsupported(file, field, value, REMOVE)
     return Normalize()
+
+
+def _size(file: Path, config: Mapping[str, Any], field: str) -> int:
+    size = config.get(field)
+    if type(size) is not int or size <= 0:
+        raise unsupported(file, field, size, "say how many there are")
+    return size
 
 
 def _required(file: Path) -> Mapping[str, Any]:

@@ -65,10 +65,10 @@ def _check(file: Path, settings: Mapping[str, Any]) -> None:
     for field in set(settings) - FIELDS:
         if settings[field] not in ({}, None):
             raise unsupported(file, field, settings[field], REMOVE)
-    if settings.get("model_type") not in {None, "SentenceTransformer"}:
+    if settings.get("model_type") not in (None, "SentenceTransformer"):
         raise unsupported(file, "model_type", settings["model_type"], "use a SentenceTransformer")
     similarity = settings.get("similarity_fn_name")
-    if similarity is not None and similarity not in set(Similarity):
+    if similarity is not None and similarity not in list(Similarity):
         known = ", ".join(Similarity)
         raise unsupported(file, "similarity_fn_name", similarity, f"known are {known}")
     cut = settings.get("truncate_dim")
