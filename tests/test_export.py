@@ -2,16 +2,19 @@
 
 import json
 from pathlib import Path, PosixPath
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from commands import run
+from tiny import TEXTS as TINY
+from tiny import alone
+from tiny_embedders import dense, embedder, library, on_torch, pooled, save_encoder, write
 
 import app.models.export as export_module
-from app.engines.base import Classifier
+from app.engines.base import Classifier, Task
 from app.errors import StartupError
-from app.models.catalog import Catalog, ModelSpec, read_catalog
+from app.models.catalog import Catalog, Limits, ModelSpec, read_catalog
 from app.models.export import export
 from app.models.loading import ModelLoader
 from app.models.sources import Sources
@@ -69,6 +72,52 @@ def test_an_exported_model_is_a_source_that_the_service_loads(tmp_path: Path) ->
     spec = ModelSpec(name="sentiment", source=f"file:{folder}", engine="torch")
     again = service_scores(Catalog([spec]), sources)
     assert np.abs(again - service_scores(packaged, sources)).max() <= 1e-6
+
+
+SETTINGS: dict[str, Any] = {
+    "prompts": {"query": "the film : ", "document": "dog "},
+    "default_prompt_name": "document",
+    "truncate_dim": 6,
+    "similarity_fn_name": "dot",
+}
+
+
+def test_an_embedder_is_exported_with_its_modules_and_settings(tmp_path: Path) -> None:
+    kind, config = pooled("cls_token", "mean_tokens")
+    modules = ((kind, config | {"include_prompt": False}), dense(8, 64))
+    source = embedder(save_encoder(tmp_path / "encoder"), tmp_path / "source", *modules)
+    write(source / "config_sentence_transformers.json", SETTINGS)
+    write(source / "sentence_roberta_config.json", {"max_seq_length": 30, "do_lower_case": True})
+    spec = ModelSpec(name="vectors", task=Task.EMBEDDING, source=f"file:{source}",
+                     limits=Limits(max_tokens=20))  # fmt: skip
+    folder, sources = tmp_path / "exported", Sources(tmp_path)
+    export(Catalog([spec]), "vectors", folder, sources=sources, threads=1)
+    original, exported = on_torch(source, limit=20), on_torch(folder)
+    texts = [*TINY, "a good film and a very long cat . " * 10]
+    for prompt in SETTINGS["prompts"].values():
+        rows = [alone(engine, texts, prompt) for engine in (original, exported)]
+        np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+    assert exported.vector_rules == original.vector_rules
+    assert exported.max_tokens == 20
+    expert = library(folder)
+    shaped = [exported.vector_rules.shaped(row) for row in alone(exported, texts, "the film : ")]
+    np.testing.assert_allclose(expert.encode_query(texts), shaped, atol=1e-4)
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_dir()} == {0o755}
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*.json")} == {0o644}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("pooling", ["cls"]), ("normalize", False), ("prompts", {"query": "q "}), ("dimensions", 8)],
+)
+def test_what_only_the_catalogue_says_of_an_embedder_can_t_be_exported(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    entry = {"name": "vectors", "task": "embedding", "source": "file:none", field: value}
+    catalog = Catalog([ModelSpec.model_validate(entry)])
+    with pytest.raises(StartupError, match=f"'vectors': {field} can't be exported"):
+        export(catalog, "vectors", tmp_path / "x", sources=Sources(tmp_path), threads=1)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:

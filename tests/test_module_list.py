@@ -40,7 +40,17 @@ def test_a_folder_without_modules_has_none(tmp_path: Path) -> None:
     assert (list(read_list(tmp_path)), module_files(tmp_path)) == ([], [])
 
 
-OUTSIDE: list[Any] = ["../other/2_Dense", "/other/2_Dense", "a/../../b", "c:\\b", "..\\b", None, 1, "a\0b", []]
+OUTSIDE: list[Any] = [
+    "../other/2_Dense",
+    "/other/2_Dense",
+    "a/../../b",
+    "c:\\b",
+    "..\\b",
+    None,
+    1,
+    "a\0b",
+    [],
+]
 
 
 @pytest.mark.parametrize("path", OUTSIDE, ids=repr)

@@ -121,11 +121,11 @@ def engines(
     return on_torch, on_openvino
 
 
-def on_torch(folder: Path, **options: Any) -> TorchEmbedder:
+def on_torch(folder: Path, *, limit: int | None = None, **options: Any) -> TorchEmbedder:
     """Load a folder on torch alone, without a conversion."""
     request = EngineRequest(
         name="tiny", task=Task.EMBEDDING, engine="torch", folder=folder, device="cpu",
-        embedding=EmbeddingOptions(**options),
+        embedding=EmbeddingOptions(**options), max_tokens=limit,
     )  # fmt: skip
     engine = load_torch(request)
     assert isinstance(engine, TorchEmbedder)

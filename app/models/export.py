@@ -1,11 +1,21 @@
-"""Writes a model of the catalogue as a folder that transformers alone can load."""
+"""Writes a model of the catalogue as a folder that its own library alone can load."""
 
+import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import TextEngine
+from app.engines.base import Embedder, TextEngine
 from app.engines.folder_tokenizer import read_tokenizer
+from app.engines.module_list import module_files
+from app.engines.transformer_settings import (
+    MODULES,
+    TRANSFORMER_FILES,
+    has_modules,
+    transformer_settings,
+)
+from app.engines.vector_settings import SETTINGS
 from app.errors import SourceError, StartupError
 from app.models.catalog import Catalog, ModelSpec
 from app.models.loading import ModelLoader
@@ -14,12 +24,15 @@ from app.models.sources import Sources
 # As any other folder and file; tempfile's and safetensors' own keep everyone else out.
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
+# What a catalogue's entry says of an embedder, and a folder of sentence-transformers can't all say.
+EMBEDDING = ("pooling", "normalize", "prompts", "dimensions")
 
 
 def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threads: int) -> None:
     """Write merged float32 safetensors, the tokenizer and the config with its labels.
 
-    The folder appears when it is complete: what is interrupted leaves nothing that looks whole.
+    An embedder's modules and settings for sentence-transformers are copied. The folder appears when
+    it is complete: what is interrupted leaves nothing that looks whole.
 
     Args:
         catalog: has the model.
@@ -29,8 +42,8 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
         threads: processor threads for the first call, which proves that the model runs.
 
     Raises:
-        StartupError: there is no such model, it has no weights that torch can load, or the folder
-            is in use or can't be written.
+        StartupError: there is no such model, it has no weights that torch can load or settings that
+            no folder can say, or the folder is in use or can't be written.
 
     """
     spec = _find(catalog, name)
@@ -38,10 +51,11 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
     loader = ModelLoader(sources, folder=catalog.folder, device="cpu", threads=threads)
     loaded = loader(spec.model_copy(update={"engine": "torch"}))
     try:
-        tokenizer = _tokenizer(catalog, spec, sources)
+        source = sources.resolve(spec.source or "", base=catalog.folder, pins=spec.pins).path
+        tokenizer = _tokenizer(source)
         assert isinstance(loaded.engine, TextEngine)  # noqa: S101  # torch has no others
         tokenizer.model_max_length = loaded.engine.max_tokens  # what this service cuts texts to
-        _write(loaded.engine, tokenizer, folder)
+        _write(loaded.engine, tokenizer, folder, source=source)
     except OSError as failure:
         raise StartupError(f"{folder}: can't be written: {failure.strerror}") from failure
     finally:
@@ -49,13 +63,18 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
 
 
 def _find(catalog: Catalog, name: str) -> ModelSpec:
-    """Return the entry, if it has weights at all."""
+    """Return the entry, if it has weights at all and a folder can say all of it."""
     spec = catalog.get(name)
     if spec is None:
         known = ", ".join(spec.name for spec in catalog.specs) or "none"
         raise StartupError(f"there is no model {name!r} in the catalogue; it has {known}")
     if spec.source is None:
         raise SourceError(f"model {name!r} has no source, so there are no weights to export")
+    if said := [field for field in EMBEDDING if getattr(spec, field) not in (None, (), {})]:
+        raise StartupError(
+            f"model {name!r}: {', '.join(said)} can't be exported: say it in the files of the"
+            " source, and remove it from the catalogue"
+        )
     return spec
 
 
@@ -75,16 +94,14 @@ def refuse_used(folder: Path) -> None:
         raise StartupError(f"{folder}: can't be read: {failure.strerror}") from failure
 
 
-def _tokenizer(catalog: Catalog, spec: ModelSpec, sources: Sources) -> Any:  # noqa: ANN401
+def _tokenizer(folder: Path) -> Any:  # noqa: ANN401
     """Return transformers' tokenizer of the model."""
     import transformers  # noqa: PLC0415 -- heavy
 
-    source = spec.source or ""
-    found = sources.resolve(source, base=catalog.folder, pins=spec.pins).path
-    return read_tokenizer(found, transformers)
+    return read_tokenizer(folder, transformers)
 
 
-def _write(engine: Any, tokenizer: Any, folder: Path) -> None:  # noqa: ANN401
+def _write(engine: Any, tokenizer: Any, folder: Path, *, source: Path) -> None:  # noqa: ANN401
     """Write beside the folder, then put it in place in one step."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -92,7 +109,19 @@ def _write(engine: Any, tokenizer: Any, folder: Path) -> None:  # noqa: ANN401
     ) as unfinished:
         engine.module.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
-        Path(unfinished).chmod(FOLDER_MODE)
-        for file in Path(unfinished).iterdir():
-            file.chmod(FILE_MODE)
+        if isinstance(engine, Embedder) and has_modules(source):
+            _write_modules(source, Path(unfinished), window=engine.max_tokens)
+        for path in (Path(unfinished), *Path(unfinished).rglob("*")):
+            path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
         Path(unfinished).replace(folder)
+
+
+def _write_modules(source: Path, folder: Path, *, window: int) -> None:
+    """Write what sentence-transformers reads beside the model; texts are cut as here."""
+    for file in (source / MODULES, source / SETTINGS, *module_files(source)):
+        if file.is_file():
+            target = folder / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+    settings = {**transformer_settings(source)[1], "max_seq_length": window}
+    (folder / TRANSFORMER_FILES[0]).write_text(json.dumps(settings, indent=2), encoding="utf-8")
