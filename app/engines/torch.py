@@ -1,4 +1,4 @@
-"""The torch engine: transformers classifiers and mean-pooled embedders, on a CPU or on CUDA."""
+"""The torch engine: transformers classifiers and embedders, on a CPU or on CUDA."""
 
 import dataclasses
 import sys
@@ -277,20 +277,17 @@ class TorchEmbedder(_TorchText):
 
     def _embed(self, batch: Sequence[Encoded]) -> FloatArray:
         arrays = self.encoder.pad(batch)
-        # Pooling needs the mask, whether the model takes it or not.
+        # Pooling needs the mask, whether the model takes it or not; and its own where prompts
+        # are left out.
         mask = self._torch.from_numpy(arrays["attention_mask"]).to(self.device)
+        own = arrays.get("pooling_mask")
+        pooled = mask if own is None else self._torch.from_numpy(own).to(self.device)
         with self._torch.inference_mode():
             hidden = self._model(**self._inputs(arrays)).last_hidden_state.float()
-            vectors = self.head(hidden, mask, self._pooled(batch, mask))
+            vectors = self.head(hidden, mask, pooled)
             if self.vector_rules.is_unit:
                 vectors = self._torch.nn.functional.normalize(vectors, dim=-1)
             return np.asarray(vectors.cpu().numpy(), dtype=np.float32)
-
-    def _pooled(self, batch: Sequence[Encoded], mask: Any) -> Any:
-        """Return the mask of the tokens that are pooled."""
-        if not self.encoder.rules.leaves_prompt_out:
-            return mask
-        return self._torch.from_numpy(self.encoder.pad(batch)["pooling_mask"]).to(self.device)
 
 
 def _label_config(request: EngineRequest) -> dict[str, Any]:
