@@ -49,7 +49,7 @@ def upgrade_database(*, as_json: Json = False) -> None:
 
 @cli.command("vectors", epilog="Example: app db vectors --json")
 def list_vectors(*, as_json: Json = False) -> None:
-    """List whose vectors are stored: each model and version, and how many documents have them."""
+    """List whose vectors are stored: each model, version and edition, and of how many documents."""
     from app.db.passages import PassageRepository
 
     async def count(database: "Database") -> None:
@@ -67,7 +67,9 @@ def list_vectors(*, as_json: Json = False) -> None:
 
 @cli.command("prune", epilog="Example: app db prune minilm@3f1c2a9d")
 def prune_vectors(
-    space: Annotated[str, typer.Argument(help="A model and version, as `app db vectors` says.")],
+    space: Annotated[
+        str, typer.Argument(help="A model, version and edition, as `app db vectors` says.")
+    ],
     *,
     as_json: Json = False,
 ) -> None:

@@ -39,7 +39,7 @@ class NewPassage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSpace:
-    """A model in one version, and how many documents have its vectors."""
+    """A model in one version and edition, and how many documents have its vectors."""
 
     space: str
     documents: int
@@ -62,7 +62,8 @@ class PassageRepository:
 
         Args:
             made: passages, and the text that they were made of.
-            space: which vectors can be compared with these: a model in one version.
+            space: which vectors can be compared with these: those of a model in one version and
+                edition.
 
         Returns:
             For each document whether it has these passages now; False where it is gone or has
@@ -86,7 +87,7 @@ class PassageRepository:
         return is_current
 
     def spaces(self) -> list[StoredSpace]:
-        """Count the vectors of each model and version; reads the whole table."""
+        """Count the vectors of each space; reads the whole table."""
         documents = func.count(TABLE.c.document_key.distinct())
         counted = select(TABLE.c.space, documents, func.count()).group_by(TABLE.c.space)
         rows = self._session.execute(counted.order_by(TABLE.c.space)).all()

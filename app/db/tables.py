@@ -189,8 +189,8 @@ class DocumentRow(Base):
 class PassageRow(Base):
     """A piece of a document's text, by its characters, and its vector.
 
-    Vectors of one `space`, a model in one version, can be compared with each other. `collection`
-    is the document's: a search reads no other table to tell whose a vector is.
+    Vectors of one `space`, a model in one version and edition, can be compared with each other.
+    `collection` is the document's: a search reads no other table to tell whose a vector is.
 
     The migration makes more than is said here: on PostgreSQL an HNSW index for vectors of the
     default embedder's length, on SQLite the table `deleted_passages` that a trigger fills and

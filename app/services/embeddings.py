@@ -1,4 +1,4 @@
-"""Embedding: from texts to unit vectors, through a leased model and its batches."""
+"""Embedding: from texts to vectors, through a leased model and its batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ class Query:
     """What is looked for, and among which documents."""
 
     vector: FloatArray  # (dimensions,), of length 1 for cosine
-    space: str  # model and version: only vectors of one space can be compared
+    space: str  # model, version and edition: only vectors of one space can be compared
     collection: int | None = None  # None: all
     filter: Filter = ()
     limit: int = 10

@@ -26,4 +26,5 @@ def read_hits(session: Session, found: Sequence[tuple[int, float]]) -> list[Hit]
         .where(PassageRow.id.in_([passage_id for passage_id, _ in found]))
     )
     rows = {row.pop("passage_id"): row for row in map(dict, session.execute(asked).mappings())}
-    return [Hit(**rows[number], score=score) for number, score in found if number in rows]
+    # A distance of 0 below 0 is -0.0, which JSON would show.
+    return [Hit(**rows[number], score=score + 0.0) for number, score in found if number in rows]

@@ -106,6 +106,15 @@ async def test_vectors_are_compared_by_the_similarity_that_the_model_declares(
     assert found == {name: pytest.approx(value, abs=1e-4) for name, value in expected.items()}
 
 
+@pytest.mark.parametrize("similarity", [Similarity.EUCLIDEAN, Similarity.MANHATTAN])
+async def test_the_distance_of_the_same_vector_is_0_without_a_sign(
+    database: Database, index: VectorIndex, similarity: Similarity
+) -> None:
+    await store(database, {"same": [0]}, collection=3)
+    (hit,) = await index.search(replace(ASKED, vector=toward(0), similarity=similarity))
+    assert str(hit.score) == "0.0"
+
+
 async def test_a_hit_has_its_document_and_the_place_of_its_best_passage(
     database: Database, index: VectorIndex
 ) -> None:
