@@ -27,8 +27,8 @@ from tiny_embedders import (
 from app.db.documents import DocumentRepository, NewDocument
 from app.db.passages import NewPassage, PassageRepository
 from app.engines.base import Embedder, EmbeddingOptions, FloatArray
-from app.engines.torch import TorchEmbedder
 from app.engines.torch import load as load_torch
+from app.engines.torch_embedder import TorchEmbedder
 from app.models.catalog import read_catalog
 from app.models.loading import ModelLoader
 from app.models.registry import Served

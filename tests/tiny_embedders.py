@@ -17,8 +17,8 @@ from app.engines.conversion import convert, folder_of
 from app.engines.openvino import OpenVinoEmbedder
 from app.engines.preparation import compile_engine
 from app.engines.processor import Processor
-from app.engines.torch import TorchEmbedder
 from app.engines.torch import load as load_torch
+from app.engines.torch_embedder import TorchEmbedder
 
 FLAGS = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens",
          "lasttoken")  # fmt: skip

@@ -20,12 +20,8 @@ from app.engines.base import Activation, EmbeddingOptions, EngineRequest, OpenVi
 from app.engines.module_list import module_files
 from app.engines.processor import openvino_library
 from app.engines.tokenizer import Padding, TextRules
-from app.engines.torch import (
-    ADAPTER_FILES,
-    MAX_REASON_CHARS,
-    TorchClassifier,
-    TorchEmbedder,
-)
+from app.engines.torch import ADAPTER_FILES, MAX_REASON_CHARS, TorchClassifier
+from app.engines.torch_embedder import TorchEmbedder
 from app.engines.vector_rules import Similarity, VectorRules
 from app.errors import EngineError
 

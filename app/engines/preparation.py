@@ -52,6 +52,7 @@ from app.engines.conversion import (
 from app.engines.openvino import OpenVinoClassifier, OpenVinoEmbedder, open_engine
 from app.engines.processor import Processor
 from app.engines.refused import file_of, raise_remembered, remember
+from app.engines.torch_embedder import TorchEmbedder
 from app.errors import EngineError, StartupError
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ WAITING, LOADING, CONVERTING, COMPARING = range(1, len(STEPS) + 1)
 STEP = "step"  # of a line of the child's, beside which libraries may print others
 
 OpenVinoText = OpenVinoClassifier | OpenVinoEmbedder
-Reference = torch.TorchClassifier | torch.TorchEmbedder
+Reference = torch.TorchClassifier | TorchEmbedder
 LoadReference = Callable[[EngineRequest], Reference]
 Prepare = Callable[[EngineRequest], None]
 

@@ -1,11 +1,9 @@
 """The torch engine: transformers classifiers and embedders, on a CPU or on CUDA."""
 
-import dataclasses
 import sys
 import textwrap
 import threading
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,14 +14,13 @@ import numpy as np
 from app.engines.base import EmbeddingOptions, Encoded, Engine, EngineRequest, FloatArray, Task
 from app.engines.folder_tokenizer import make_encoder
 from app.engines.heads import activation_of, labels_of, refuse_other_head
-from app.engines.inputs import inputs_of
-from app.engines.modules import Step, ends_in_unit_length, names_of, pooling_of, read_modules
-from app.engines.padding import MOST, PROBES, choose_padding
-from app.engines.pooling import make_head
+from app.engines.modules import Step, ends_in_unit_length, pooling_of, read_modules
 from app.engines.room import check_embedder
 from app.engines.scores import scores
-from app.engines.tokenizer import IntArray, Padding, TextEncoder, read_json
-from app.engines.vector_rules import VectorRules, edition_of
+from app.engines.tokenizer import TextEncoder, read_json
+from app.engines.torch_embedder import TorchEmbedder
+from app.engines.torch_text import TorchText
+from app.engines.vector_rules import VectorRules
 from app.engines.vector_settings import read_vector_rules
 from app.errors import EngineError, UnsafeModelError
 
@@ -143,69 +140,7 @@ def _merge_adapter(model: Any, adapter: Path) -> Any:
     return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
-class _TorchText(ABC):
-    """What the classifier and the embedder share: tokeniser, device, forward."""
-
-    kind = "torch"
-
-    def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
-        self.device = device
-        self.encoder = encoder
-        self.max_tokens = encoder.max_tokens
-        self._torch = torch
-        self._model = model.to(device)
-
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenise; a text longer than the model's window is cut and says so."""
-        return self.encoder.encode(texts)
-
-    @abstractmethod
-    def _rows(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return what the model itself says of each text, (batch, columns) float32."""
-
-    @property
-    def module(self) -> Any:
-        """The torch module with the adapter merged in, for conversion."""
-        return self._model
-
-    def close(self) -> None:
-        """Drop the weights."""
-        self._model = None
-        self._torch.cuda.empty_cache()  # does nothing where CUDA isn't used
-
-    def settle(self) -> None:
-        """Find out how texts can share a call.
-
-        Raises:
-            EngineError: the model answers a text now so, now so, or not in numbers.
-
-        """
-
-        def run(items: Sequence[Encoded], padding: Padding) -> FloatArray:
-            self.encoder.rules = dataclasses.replace(self.encoder.rules, padding=padding)
-            return self._rows(items)
-
-        most = MOST["float32" if self._model.dtype is self._torch.float32 else "half"]
-        first = self.encoder.rules.padding
-        run_first = choose_padding(run, self.encode(PROBES), most=most, first=first)
-        self.encoder.rules = dataclasses.replace(self.encoder.rules, padding=run_first)
-
-    def _each(
-        self, batch: Sequence[Encoded], run: Callable[[Sequence[Encoded]], FloatArray]
-    ) -> FloatArray:
-        """Run a batch in one call, or text by text where the model can't be given padding."""
-        if self.encoder.rules.padding is Padding.NONE:
-            return np.concatenate([run([item]) for item in batch])
-        return run(batch)
-
-    def _inputs(self, arrays: Mapping[str, IntArray]) -> dict[str, Any]:
-        """Return what `forward` takes of a padded batch, and what else it does, on the device."""
-        inputs = inputs_of(self._torch, self._model, self.encoder.rules, arrays)
-        is_tensor = self._torch.is_tensor
-        return {name: a.to(self.device) if is_tensor(a) else a for name, a in inputs.items()}
-
-
-class TorchClassifier(_TorchText):
+class TorchClassifier(TorchText):
     """A sequence classifier, whose logits become scores as in transformers' pipeline."""
 
     def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
@@ -225,69 +160,6 @@ class TorchClassifier(_TorchText):
         with self._torch.inference_mode():
             logits = self._model(**self._inputs(self.encoder.pad(batch))).logits.float()
             return np.asarray(logits.cpu().numpy(), dtype=np.float32)
-
-
-class TorchEmbedder(_TorchText):
-    """An encoder and the modules behind it, as sentence-transformers models are used.
-
-    Args:
-        encoder, torch, model, device: as of a classifier.
-        steps: what follows the model, of `read_modules`.
-        rules: the model's, of `read_vector_rules`.
-
-    """
-
-    def __init__(  # as a classifier, and the steps
-        self,
-        encoder: TextEncoder,
-        *,
-        torch: Any,
-        model: Any,
-        device: str,
-        steps: Sequence[Step],
-        rules: VectorRules,
-    ) -> None:
-        super().__init__(encoder, torch=torch, model=model, device=device)
-        self.head = make_head(torch, steps, width=int(model.config.hidden_size)).to(device)
-        self.dimensions = int(self.head.dimensions)
-        self.passage_tokens = encoder.passage_tokens
-        edition = edition_of(
-            rules,
-            width=self.dimensions,
-            steps=names_of(steps),
-            leaves_prompt_out=encoder.rules.leaves_prompt_out,
-            lowers_case=encoder.rules.lowers_case,
-        )
-        self.vector_rules = dataclasses.replace(rules, edition=edition)
-
-    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
-        """Tokenise texts with a prompt before each; too long a text is cut and says so."""
-        return self.encoder.encode(texts, prompt)
-
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Return the place of each token in a text of any length."""
-        return self.encoder.offsets(text)
-
-    def embed(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return vectors, (batch, dimensions) float32; of length 1 if the model's own are."""
-        return self._each(batch, self._embed)
-
-    def _rows(self, batch: Sequence[Encoded]) -> FloatArray:
-        return self.embed(batch)
-
-    def _embed(self, batch: Sequence[Encoded]) -> FloatArray:
-        arrays = self.encoder.pad(batch)
-        # Pooling needs the mask, whether the model takes it or not; and its own where prompts
-        # are left out.
-        mask = self._torch.from_numpy(arrays["attention_mask"]).to(self.device)
-        own = arrays.get("pooling_mask")
-        pooled = mask if own is None else self._torch.from_numpy(own).to(self.device)
-        with self._torch.inference_mode():
-            hidden = self._model(**self._inputs(arrays)).last_hidden_state.float()
-            vectors = self.head(hidden, mask, pooled)
-            if self.vector_rules.is_unit:
-                vectors = self._torch.nn.functional.normalize(vectors, dim=-1)
-            return np.asarray(vectors.cpu().numpy(), dtype=np.float32)
 
 
 def _label_config(request: EngineRequest) -> dict[str, Any]:
