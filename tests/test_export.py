@@ -106,6 +106,17 @@ def test_an_embedder_is_exported_with_its_modules_and_settings(tmp_path: Path) -
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*.json")} == {0o644}
 
 
+def test_an_embedder_with_modules_alone_is_exported_too(tmp_path: Path) -> None:
+    encoder = save_encoder(tmp_path / "encoder")
+    source = embedder(encoder, tmp_path / "source", pooled("lasttoken"), dense(8))
+    spec = ModelSpec(name="vectors", task=Task.EMBEDDING, source=f"file:{source}")
+    folder, sources = tmp_path / "exported", Sources(tmp_path)
+    export(Catalog([spec]), "vectors", folder, sources=sources, threads=1)
+    rows = [alone(on_torch(place), TINY) for place in (source, folder)]
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+    assert not (folder / "config_sentence_transformers.json").exists()
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("pooling", ["cls"]), ("normalize", False), ("prompts", {"query": "q "}), ("dimensions", 8)],
