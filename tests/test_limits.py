@@ -146,12 +146,23 @@ async def test_a_verdict_says_what_is_left_and_when_all_is_back(storage: Storage
     assert refused.reset_at_s == pytest.approx(time.time() + 60, abs=2)
 
 
+async def hits_of_one_window(limiter: Limiter) -> list[bool]:
+    """Hit three times within a window of a second; a busy machine may need another try."""
+    for _ in range(10):
+        began_s = time.monotonic()
+        found = await hits(limiter, "2/second", 3, "web")
+        if time.monotonic() - began_s < 0.9:
+            return found
+        await asyncio.sleep(1.05)
+    pytest.fail("three hits took longer than a second, ten times")
+
+
 async def test_a_window_that_is_over_begins_again(storage: Storage) -> None:
     limiter = make_limiter(storage)
-    assert await hits(limiter, "2/second", 3, "web") == [True, True, False]
+    assert await hits_of_one_window(limiter) == [True, True, False]
     verdict = await limiter.peek(parse("2/second"), "web")
     await asyncio.sleep(verdict.reset_s + 0.05)  # the window's end is what is tested
-    assert await hits(limiter, "2/second", 3, "web") == [True, True, False]
+    assert await hits_of_one_window(limiter) == [True, True, False]
 
 
 async def test_of_several_windows_the_tightest_one_speaks(storage: Storage) -> None:
