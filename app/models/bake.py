@@ -3,12 +3,11 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from app.engines import baked
 from app.engines.base import EngineRequest, OpenVinoOptions, Task
 from app.errors import StartupError
-from app.models.catalog import Catalog, ModelSpec, write_catalog
+from app.models.catalog import EMBEDDING_DEFAULTS, Catalog, ModelSpec, write_catalog
 from app.models.export import refuse_used
 from app.models.loading import FILELESS, ModelLoader
 from app.models.sources import VERSION_FILE, Sources, digest
@@ -77,13 +76,7 @@ def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec
     baked.bake(request, target)
     _note_version(spec, request, version, target)
     changed = {"source": f"file:{spec.name}", "adapter": None, "engine": "openvino", "sha256": None}
-    in_the_model: dict[str, Any] = {
-        "pooling": (),
-        "normalize": None,
-        "prompts": {},
-        "dimensions": None,
-    }
-    return spec.model_copy(update=changed | in_the_model)
+    return spec.model_copy(update=changed | EMBEDDING_DEFAULTS)  # they are in the model
 
 
 def _copy_chat(spec: ModelSpec, target: Path, loader: ModelLoader) -> str:

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from app.engines.base import Task
+from app.engines.base import EmbeddingOptions, Task
 from app.errors import CatalogError
 
 DEFAULT_MAX_CHARS = 2_000
@@ -24,6 +25,8 @@ REMOTE = "remote"  # the engine of models that another server runs
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+# The fields that an embedder's entry may have, as what says nothing.
+EMBEDDING_DEFAULTS: dict[str, Any] = asdict(EmbeddingOptions())
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
@@ -83,10 +86,15 @@ class ModelSpec(BaseModel):
     @model_validator(mode="after")
     def settings_have_their_task(self) -> Self:
         """Refuse what would do nothing, and be taken for something that does."""
-        for name in ("pooling", "normalize", "prompts", "dimensions"):
+        for name in EMBEDDING_DEFAULTS:
             if name in self.model_fields_set and self.task is not Task.EMBEDDING:
                 raise ValueError(f"{name} is for models of the task embedding")
         return self
+
+    @property
+    def embedding(self) -> EmbeddingOptions:
+        """What the entry says of an embedder."""
+        return EmbeddingOptions(**{name: getattr(self, name) for name in EMBEDDING_DEFAULTS})
 
     @property
     def pins(self) -> Mapping[str, str]:

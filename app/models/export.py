@@ -17,15 +17,13 @@ from app.engines.transformer_settings import (
 )
 from app.engines.vector_settings import SETTINGS
 from app.errors import SourceError, StartupError
-from app.models.catalog import Catalog, ModelSpec
+from app.models.catalog import EMBEDDING_DEFAULTS, Catalog, ModelSpec
 from app.models.loading import ModelLoader
 from app.models.sources import Sources
 
 # As any other folder and file; tempfile's and safetensors' own keep everyone else out.
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
-# What a catalogue's entry says of an embedder, and a folder of sentence-transformers can't all say.
-EMBEDDING = ("pooling", "normalize", "prompts", "dimensions")
 
 
 def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threads: int) -> None:
@@ -70,7 +68,8 @@ def _find(catalog: Catalog, name: str) -> ModelSpec:
         raise StartupError(f"there is no model {name!r} in the catalogue; it has {known}")
     if spec.source is None:
         raise SourceError(f"model {name!r} has no source, so there are no weights to export")
-    if said := [field for field in EMBEDDING if getattr(spec, field) not in (None, (), {})]:
+    # A folder of sentence-transformers can't say all that an entry can.
+    if said := [n for n, nothing in EMBEDDING_DEFAULTS.items() if getattr(spec, n) != nothing]:
         raise StartupError(
             f"model {name!r}: {', '.join(said)} can't be exported: say it in the files of the"
             " source, and remove it from the catalogue"

@@ -55,8 +55,9 @@ def find_files(path: Path) -> dict[str, Path]:
             folder with the name of a file; or a folder can't be read.
 
     """
-    if not stat.S_ISDIR(_mode(path)):
-        return {"": _file(path)}
+    mode = _mode(path)
+    if not stat.S_ISDIR(mode):
+        return {"": _file(path, mode)}
     return {str(file.relative_to(path)): file for file in sorted(_walk(path, frozenset()))}
 
 
@@ -94,10 +95,11 @@ def _walk(folder: Path, around: frozenset[tuple[int, int]]) -> Iterator[Path]:
     if this in around:
         return  # a link to a folder that it is in
     for path in inside:
-        if stat.S_ISDIR(_mode(path)) and path.suffix not in {*WEIGHTS, *DESCRIPTIONS}:
+        mode = _mode(path)
+        if stat.S_ISDIR(mode) and path.suffix not in {*WEIGHTS, *DESCRIPTIONS}:
             yield from _walk(path, around | {this})
         else:
-            yield _file(path)
+            yield _file(path, mode)
 
 
 def _mode(path: Path) -> int:
@@ -111,8 +113,7 @@ def _mode(path: Path) -> int:
         raise SourceError(f"{path}: can't be looked at: {failure.strerror}") from None
 
 
-def _file(path: Path) -> Path:
-    mode = _mode(path)
+def _file(path: Path, mode: int) -> Path:
     if not stat.S_ISREG(mode):
         raise SourceError(f"{path}: is {_kind(mode)}, not a file: {IN_ITS_PLACE}")
     return path

@@ -9,7 +9,6 @@ from app.engines.base import (
     ChatOptions,
     Classifier,
     Embedder,
-    EmbeddingOptions,
     Engine,
     EngineRequest,
     OnStep,
@@ -108,12 +107,7 @@ class ModelLoader:
             options=spec.fake,
             openvino=self._openvino,
             chat=self._chat(spec) if spec.task is Task.CHAT else None,
-            embedding=EmbeddingOptions(
-                pooling=spec.pooling,
-                normalize=spec.normalize,
-                prompts=dict(spec.prompts),
-                dimensions=spec.dimensions,
-            ),
+            embedding=spec.embedding,
             on_step=on_step,
         )
         return request, resolved.version

@@ -199,7 +199,7 @@ class KeyService:
         log.info("key_revoked", extra={"key_id": key_id})
 
     def is_admin_like(self, text: str) -> bool:
-        """Say whether the admin's key could be this text, which somebody may have guessed."""
+        """Say whether the admin's key could be this text, so that it may be a guess."""
         is_long = len(text) >= MIN_SECRET_CHARS
         return self._admin_hash is not None and is_long and not KEY_FORMAT.fullmatch(text)
 
@@ -216,7 +216,7 @@ class KeyService:
 
         Raises:
             KeyEndedError: it was valid once.
-            UnauthorizedError: nobody's.
+            UnauthorizedError: it is no key.
             DatabaseUnavailableError: nothing is known of it, and the database doesn't answer, or
                 with `in_turn` not in time.
 

@@ -1,6 +1,6 @@
 """Which addresses have sent too many wrong keys, and what is still tried of what they send.
 
-Behind one address may be a guesser, a forgotten client and everybody else, so an address that is
+Behind one address may be a guesser, a forgotten client and many others, so an address that is
 locked gets 429 for what is no valid key, and nothing else changes. A stored key has 256 random
 bits: to look one up is no guess worth a bound, only work, which is done in turn. ADMIN_KEY was
 chosen by a person. So of the texts that it could be, a few are compared for each address in a
@@ -110,8 +110,8 @@ class Lockout:
         """Return whose key this is.
 
         Raises:
-            UnauthorizedError: nobody's, or no longer.
-            RateLimitExceededError: nobody's, and too many of those came from this address.
+            UnauthorizedError: it is no key, or no longer valid.
+            RateLimitExceededError: it is no key, and too many of those came from this address.
             DatabaseUnavailableError: as `KeyService.verify` says; it isn't counted.
 
         """
