@@ -131,3 +131,11 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'sql' / 'test.db'}"
     url: str = request.getfixturevalue("empty_postgres_url")
     return url
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an embedder's encoder as transformers saves it; copy before a change."""
+    from tiny_embedders import save_encoder
+
+    return save_encoder(tmp_path_factory.mktemp("encoder") / "model")

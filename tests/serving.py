@@ -25,6 +25,12 @@ engine = "fake"
 required = true
 fake = { fail_on = "poison", oom_over = 4 }
 """
+FAKE_EMBEDDER = """
+[[models]]
+name = "vectors"
+task = "embedding"
+engine = "fake"
+"""
 
 
 class FatalError(Exception):

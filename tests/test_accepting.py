@@ -127,23 +127,25 @@ class Leaving(asyncio.Protocol):
         transport.close()
 
 
-@pytest.mark.parametrize("lack", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_what_the_process_or_the_machine_lacks_is_waited_for(lack: int) -> None:
-    opened = Scripted(lack, lack)
+async def accept_one(opened: Scripted) -> Accepted:
+    """Accept from a socket until one connection has arrived."""
     accepted = Accepted(opened)
     with socket.create_connection(opened.getsockname()):
         await asyncio.wait_for(accepted.arrived.wait(), 10)
     await accepted.close()
+    return accepted
+
+
+@pytest.mark.parametrize("lack", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_what_the_process_or_the_machine_lacks_is_waited_for(lack: int) -> None:
+    accepted = await accept_one(Scripted(lack, lack))
     assert accepted.shortages == 1
 
 
 @pytest.mark.parametrize("failure", [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN])
 async def test_one_connection_s_failure_is_no_shortage(failure: int) -> None:
     opened = Scripted(failure, failure)
-    accepted = Accepted(opened)
-    with socket.create_connection(opened.getsockname()):
-        await asyncio.wait_for(accepted.arrived.wait(), 10)
-    await accepted.close()
+    accepted = await accept_one(opened)
     assert accepted.shortages == 0
     assert opened.tries <= 4, "the next one was accepted at once"
 

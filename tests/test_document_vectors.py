@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from serving import make_app, running, serve_instead
+from serving import FAKE_EMBEDDER, make_app, running, serve_instead
 from sqlalchemy.orm import Session
 from tiny import TEXTS
 from tiny_embedders import (
     ALONE,
     NORMALIZE,
+    SETTINGS,
     both,
     dense,
     embedder,
     engines,
     library,
     pooled,
-    save_encoder,
     write,
 )
 
@@ -37,22 +37,9 @@ from app.services.embeddings import space_of
 from app.services.job_embedders import LoadedEmbedder
 from app.settings import PACKAGED_MODELS_FILE
 
-MODEL = """
-[[models]]
-name = "vectors"
-task = "embedding"
-engine = "fake"
-"""
-SETTINGS = "config_sentence_transformers.json"
 PROMPTS = {"query": "the film : ", "document": "a dog , ", "topic": "very "}
 SHORT = TEXTS[:4]
 QUERY = "the dog was not bad"
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an encoder as transformers saves it; copy before a change."""
-    return save_encoder(tmp_path_factory.mktemp("encoder") / "model")
 
 
 async def store(app: FastAPI, vectors: dict[str, FloatArray], space: str) -> None:
@@ -85,7 +72,7 @@ async def scores(client: AsyncClient) -> list[float]:
 
 async def embed_and_search(tmp_path: Path, engine: Embedder) -> list[float]:
     """Embed texts as a job does, store and find them."""
-    app = make_app(tmp_path, MODEL)
+    app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app) as client:
         model = serve_instead(app, engine)
         job = LoadedEmbedder("vectors", Served(model=model, version="test"))
@@ -127,7 +114,7 @@ async def test_a_passage_leaves_room_for_the_prompt(encoder: Path, tmp_path: Pat
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"))
     write(folder / SETTINGS, {"prompts": PROMPTS})
     on_torch, _ = engines(folder, tmp_path / "cache")
-    app = make_app(tmp_path, MODEL)
+    app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app):
         job = LoadedEmbedder("vectors", Served(model=serve_instead(app, on_torch), version="test"))
         text = "good film was not bad and " * 40
@@ -191,7 +178,7 @@ async def test_what_was_stored_before_there_were_editions_is_found(
     encoder: Path, tmp_path: Path
 ) -> None:
     on_torch, _ = engines(encoder, tmp_path / "cache")
-    app = make_app(tmp_path, MODEL)
+    app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app) as client:
         serve_instead(app, on_torch)
         vectors = on_torch.embed(on_torch.encode(SHORT))

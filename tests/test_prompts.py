@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from httpx2 import AsyncClient
-from serving import make_app, running, serve_instead
+from serving import FAKE_EMBEDDER, make_app, running, serve_instead
 from test_schemas import check_problem
 from tiny import TEXTS
 from tiny_embedders import (
     ALONE,
     FLAGS,
     NORMALIZE,
+    SETTINGS,
     both,
     dense,
     embedder,
@@ -28,22 +29,9 @@ from tiny_embedders import (
 from app.engines.agreement import answers
 from app.engines.base import Embedder, EmbeddingOptions
 
-MODEL = """
-[[models]]
-name = "vectors"
-task = "embedding"
-engine = "fake"
-"""
 # What a request says, and the vectors that it should get.
 Wanted = tuple[Mapping[str, Any], Any]
-SETTINGS = "config_sentence_transformers.json"
 PROMPTS = {"query": "the film : ", "passage": "a dog , ", "topic": "very long ", "none": ""}
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an encoder as transformers saves it; copy before a change."""
-    return save_encoder(tmp_path_factory.mktemp("encoder") / "model")
 
 
 async def embed(client: AsyncClient, texts: Sequence[str], **said: Any) -> Any:
@@ -56,7 +44,7 @@ async def embed(client: AsyncClient, texts: Sequence[str], **said: Any) -> Any:
 
 async def check(tmp_path: Path, engine: Embedder, wanted: Sequence[Wanted], most: float) -> None:
     """See that requests get what is expected, together and alone, in both dialects."""
-    app = make_app(tmp_path, MODEL)
+    app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app) as client:
         serve_instead(app, engine)
         for said, expected in wanted:
@@ -220,7 +208,7 @@ async def test_a_text_of_nothing_but_its_prompt_is_refused_where_that_is_not_poo
     kind, config = pooled("mean_tokens")
     folder = embedder(encoder, tmp_path / "model", (kind, config | {"include_prompt": False}))
     write(folder / SETTINGS, {"prompts": {"query": "good dog "}})
-    app = make_app(tmp_path, MODEL)
+    app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app) as client:
         serve_instead(app, on_torch(folder))
         for texts in ([" "], ["cat", " "]):
@@ -232,7 +220,7 @@ async def test_a_text_of_nothing_but_its_prompt_is_refused_where_that_is_not_poo
 async def test_what_a_model_hasn_t_is_refused_and_what_it_has_is_named(
     tmp_path: Path, path: str
 ) -> None:
-    models = MODEL + 'prompts = { query = "q: " }\n'
+    models = FAKE_EMBEDDER + 'prompts = { query = "q: " }\n'
     body = {"texts": ["x"]} if path == "/embed" else {"input": "x", "model": "vectors"}
     async with running(make_app(tmp_path, models)) as client:
 
@@ -254,7 +242,7 @@ async def test_what_a_model_hasn_t_is_refused_and_what_it_has_is_named(
 
 
 async def test_a_prompt_s_tokens_count(tmp_path: Path) -> None:
-    models = MODEL + 'prompts = { query = "four" }\nlimits = { max_tokens = 10 }\n'
+    models = FAKE_EMBEDDER + 'prompts = { query = "four" }\nlimits = { max_tokens = 10 }\n'
     async with running(make_app(tmp_path, models)) as client:
         body = {"model": "vectors", "input": ["123456", "1234567"], "input_type": "query"}
         usage = (await client.post("/v1/embeddings", json=body)).json()["usage"]
@@ -265,7 +253,7 @@ async def test_a_prompt_s_tokens_count(tmp_path: Path) -> None:
 
 
 async def test_a_prompt_without_a_name_is_not_the_default(tmp_path: Path) -> None:
-    async with running(make_app(tmp_path, MODEL)) as client:
+    async with running(make_app(tmp_path, FAKE_EMBEDDER)) as client:
         answer = await client.post("/embed", json={"texts": ["x"], "prompt_name": ""})
     check_problem(answer, 400, "unsupported_field")
 
@@ -275,7 +263,8 @@ async def test_a_prompt_that_leaves_no_room_is_refused_where_it_is_asked_for(
     tmp_path: Path, path: str
 ) -> None:
     models = (
-        MODEL + 'prompts = { long = "1234567", fits = "123456" }\nlimits = { max_tokens = 10 }\n'
+        FAKE_EMBEDDER
+        + 'prompts = { long = "1234567", fits = "123456" }\nlimits = { max_tokens = 10 }\n'
     )
     body = {"texts": ["x"]} if path == "/embed" else {"input": "x", "model": "vectors"}
     async with running(make_app(tmp_path, models)) as client:
@@ -290,7 +279,7 @@ async def test_a_prompt_that_leaves_no_room_is_refused_where_it_is_asked_for(
 async def test_a_vector_of_which_nothing_is_left_is_an_error_of_its_text(
     tmp_path: Path, left: float
 ) -> None:
-    app = make_app(tmp_path, MODEL)
+    app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app) as client:
         scheduler = app.state.runtime.registry._entries["vectors"].served.model
         embed_all = scheduler.engine.embed

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from serving import batched
-from tiny_embedders import embedder, engines, pooled, save_encoder, write
+from tiny_embedders import SETTINGS, embedder, engines, pooled, save_encoder, write
 
 from app.engines.base import EmbeddingOptions, EngineRequest, OpenVinoOptions, Task
 from app.engines.fake import FakeEmbedder, FakeOptions
@@ -21,7 +21,6 @@ from app.models.registry import Served
 from app.models.sources import Sources
 from app.services.job_embedders import LoadedEmbedder
 
-SETTINGS = "config_sentence_transformers.json"
 TEN = "good film was bad cat dog the a it not "
 
 

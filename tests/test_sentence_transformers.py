@@ -22,19 +22,12 @@ from tiny_embedders import (
     library,
     on_torch,
     pooled,
-    save_encoder,
     write,
 )
 
 from app.engines import module_list, modules, transformer_settings, vector_settings
 from app.engines.base import EmbeddingOptions
 from app.errors import EngineError
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an encoder as transformers saves it; copy before a change."""
-    return save_encoder(tmp_path_factory.mktemp("encoder") / "model")
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -24,6 +24,7 @@ FLAGS = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weig
          "lasttoken")  # fmt: skip
 ALONE = 2e-3
 BF16 = 2e-2
+SETTINGS = "config_sentence_transformers.json"
 TYPES = "sentence_transformers.models"
 NORMALIZE: tuple[str, dict[str, Any]] = ("Normalize", {})
 
