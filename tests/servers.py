@@ -84,7 +84,7 @@ class Server:
 
     def kill(self) -> None:
         """Kill it and all its children, as a crash or the kernel would."""
-        killed = family(self._pid)
+        killed = self._whole_family()
         for pid in killed:
             _signal(pid, signal.SIGKILL)
         self.stop()
@@ -95,7 +95,7 @@ class Server:
 
     def freeze(self) -> None:
         """Stop it in the middle of whatever it does: it holds its connections and is silent."""
-        self._frozen = family(self._pid)
+        self._frozen = self._whole_family()
         for pid in self._frozen:
             _signal(pid, signal.SIGSTOP)
 
@@ -113,6 +113,11 @@ class Server:
             yield
         finally:
             self.thaw()
+
+    def _whole_family(self) -> list[int]:
+        """Return it and its children; it is stopped first, or it might start another meanwhile."""
+        _signal(self._pid, signal.SIGSTOP)
+        return family(self._pid)
 
     def _start_on(self, port: int) -> bool:
         """Start it; False when another process has taken the port meanwhile."""
