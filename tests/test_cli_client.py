@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +272,18 @@ class Terminal:
         said, self._said = self._said[: found.end()], self._said[found.end() :]
         return said
 
+    def leave(self) -> int:
+        """Press Ctrl-C, again where it wasn't heard; return the exit status.
+
+        CPython's `input()` misses one that comes between its prompt and its wait for a key.
+        """
+        until = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < until:
+            self.type("\x03")
+            with suppress(subprocess.TimeoutExpired):
+                return self.process.wait(5)
+        raise AssertionError(self._said)
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
@@ -319,8 +331,7 @@ def test_an_error_does_not_end_a_conversation_and_ctrl_c_does(served: Service) -
         person.wait_for("you> ")
         person.type("one two three\n")
         person.wait_for(r"ml-api: error: The engine failed[^\n]*\n.*you> ")
-        person.type("\x03")
-        assert person.process.wait(TIMEOUT_S) == 130
+        assert person.leave() == 130
 
 
 # jobs and search
