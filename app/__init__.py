@@ -1,0 +1,1 @@
+"""ml-api: a service for machine-learning models on FastAPI."""

@@ -17,9 +17,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
-import app.parent
-from app.background import beside
-from app.observability.metrics import Metrics
+import app.core.parent
+from app.core.background import beside
+from app.core.metrics import Metrics
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Child:
 
     async def start(self) -> asyncio.subprocess.Process:
         """Start it; it dies with this process, and hears nothing of the terminal's signals."""
-        launcher = [sys.executable, "-I", "-S", str(app.parent.__file__), str(os.getpid())]
+        launcher = [sys.executable, "-I", "-S", str(app.core.parent.__file__), str(os.getpid())]
         self.started_s = time.monotonic()
         self.process = await asyncio.create_subprocess_exec(
             *launcher,

@@ -29,6 +29,7 @@ from app.api import (
 )
 from app.api.callers import parse_networks
 from app.api.problems import document_problems
+from app.core.metrics import Metrics
 from app.errors import StartupError
 from app.middleware import exceptions
 from app.middleware.body_limit import BodyLimitMiddleware
@@ -36,7 +37,6 @@ from app.middleware.disconnect import DisconnectMiddleware
 from app.middleware.head import HeadMiddleware
 from app.middleware.logging import RequestLogMiddleware
 from app.models.catalog import read_catalog
-from app.observability.metrics import Metrics
 from app.runtime.checks import check_settings
 from app.runtime.opening import open_runtime
 from app.runtime.watching import OnFatal

@@ -9,9 +9,9 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.cores import core_count
+from app.core.cores import core_count
+from app.core.setting_errors import setting_error
 from app.errors import SettingsError
-from app.setting_errors import setting_error
 
 DEFAULT_LIMIT = "100/minute"
 MIN_SECRET_CHARS = 16

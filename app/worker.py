@@ -18,6 +18,8 @@ from celery.platforms import SecurityWarning
 from celery.worker import state
 from prometheus_client import start_http_server
 
+from app.core.metrics import Metrics
+from app.core.parent import die_with_parent
 from app.embedded import SOCKET_NOTE
 from app.errors import DatabaseUnavailableError, SettingsError
 from app.jobs.acknowledgement import acknowledge_aloud
@@ -25,8 +27,6 @@ from app.jobs.bell import CeleryBell
 from app.jobs.celery import QUEUE, TASK, make_celery
 from app.jobs.policy import RetryPolicy
 from app.models.catalog import Catalog, read_catalog
-from app.observability.metrics import Metrics
-from app.parent import die_with_parent
 from app.runtime.checks import check_settings
 from app.runtime.parts import make_load, open_database
 from app.services.job_embedders import JobEmbedders

@@ -30,12 +30,12 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.core.metrics import Metrics
 from app.db.documents import DocumentRepository, NewDocument
 from app.db.passages import NewPassage, PassageRepository
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.engines.base import FloatArray
-from app.observability.metrics import Metrics
 from app.vectors.base import Hit, Query, VectorIndex
 from app.vectors.exact import ExactIndex
 from app.vectors.filters import Filter, OneOf

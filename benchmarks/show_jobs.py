@@ -269,7 +269,7 @@ import sys, time, json
 from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 from app.models.catalog import read_catalog
-from app.observability.metrics import Metrics
+from app.core.metrics import Metrics
 from app.runtime.parts import make_load
 from app.settings import load_settings
 settings = load_settings()

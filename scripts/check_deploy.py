@@ -14,7 +14,7 @@ from typing import Any
 from cfnlint.api import ManualArgs, lint
 from cfnlint.decode import decode
 
-from app.server import KEEP_ALIVE_S
+from app.server.serve import KEEP_ALIVE_S
 from scripts.deploy_commands import find_in_commands
 from scripts.deploy_tasks import (
     PLACEHOLDER,

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from app.observability.metrics import PREFIX, Metrics
+from app.core.metrics import PREFIX, Metrics
 from scripts.skips import skip
 
 Json = dict[str, Any]

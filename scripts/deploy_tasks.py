@@ -13,7 +13,7 @@ from botocore.model import ServiceModel, Shape
 from botocore.validate import ParamValidator
 from pydantic import ValidationError
 
-from app.drain import Drain
+from app.server.drain import Drain
 from app.settings import Settings
 
 Json = dict[str, Any]

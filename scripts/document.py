@@ -8,8 +8,8 @@ from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from app.core.metrics import Metrics
 from app.errors import SchemaTooNewError, ServiceError, StartupError, all_service_errors
-from app.observability.metrics import Metrics
 from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent

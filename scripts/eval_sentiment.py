@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.cores import core_count
+from app.core.cores import core_count
 from app.engines.base import Classifier, EngineRequest, Task
 from app.engines.loader import load_engine
 from app.models.sources import Sources

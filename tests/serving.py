@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
 from app.batching.scheduler import BatchPolicy, BatchScheduler
+from app.core.metrics import Metrics
 from app.errors import StartupError
 from app.main import create_app
 from app.models.registry import Served
-from app.observability.metrics import Metrics
 from app.runtime.runtime import Runtime
 from app.settings import Settings
 

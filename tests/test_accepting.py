@@ -15,11 +15,11 @@ import pytest
 from process import service
 from serving import FAKE, make_settings
 
-from app.accepting import AT_ONCE, RETRY_S, Acceptor
-from app.descriptors import is_short, limit, wanted
 from app.doctor import machine
-from app.listening import listening
-from app.server import make_server
+from app.server.accepting import AT_ONCE, RETRY_S, Acceptor
+from app.server.descriptors import is_short, limit, wanted
+from app.server.listening import listening
+from app.server.serve import make_server
 from app.settings import Settings
 
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -15,10 +15,10 @@ from kombu import Connection, Queue
 from servers import Valkey, free_port, valkey
 from serving import make_app, running
 
+from app.core.metrics import Metrics
 from app.jobs.acknowledgement import LoudMessage, acknowledge_aloud
 from app.jobs.bell import CeleryBell
 from app.jobs.celery import QUEUE, make_celery
-from app.observability.metrics import Metrics
 
 LATE_S = 10.0
 MODELS = """

@@ -15,7 +15,7 @@ from test_chat import CHAT, metric, open_stream
 from test_chat_leaving import StuckGenerator, serve_generator
 
 from app.api.dialects import NdjsonDialect
-from app.protocol import BoundedHttpProtocol
+from app.server.protocol import BoundedHttpProtocol
 
 SMALL_BUFFER = 4096
 HUGE = "x" * 10_000_000  # more than any buffer on its way

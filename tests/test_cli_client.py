@@ -23,9 +23,9 @@ from commands import run
 from process import APP, Service, environment, service
 from typer.testing import CliRunner
 
-from app import client
 from app.cli.main import EXIT_UNFINISHED, cli
-from app.client import Client, NoServiceError
+from app.console import client
+from app.console.client import Client, NoServiceError
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "cli.md"
 KEY = "an admin's key, of sixteen"

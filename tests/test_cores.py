@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cores import affinity_count, core_count, quota_cores
+from app.core.cores import affinity_count, core_count, quota_cores
 
 
 def groups(tmp_path: Path, own: str) -> tuple[Path, Path]:

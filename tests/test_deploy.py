@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from redis.asyncio import ConnectionPool, SSLConnection
 
+from app.core.logs import _Json
+from app.core.metrics import Metrics
 from app.db.engine import parse_url
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.jobs.celery import make_celery
-from app.observability.logs import _Json
-from app.observability.metrics import Metrics
 from app.services.job_keeper import JobKeeper, KeeperPolicy
 from scripts.check_deploy import (
     PARAMETERS,

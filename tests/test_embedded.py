@@ -16,9 +16,9 @@ import redis
 from servers import is_alive
 from serving import make_settings
 
-import app.parent
+import app.core.parent
+from app.core.metrics import Metrics
 from app.embedded import SOCKET_NOTE, Child, Embedded, find_valkey, worker_environment
-from app.observability.metrics import Metrics
 
 TIMEOUT_S = 20.0
 CHILD = "import subprocess, sys, time; time.sleep(60)"
@@ -160,7 +160,7 @@ on_linux = pytest.mark.skipif(
 @on_linux
 async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    launcher = [sys.executable, "-I", "-S", str(app.parent.__file__)]
+    launcher = [sys.executable, "-I", "-S", str(app.core.parent.__file__)]
     parent = f"""
 import os, subprocess, sys
 child = subprocess.Popen([*{launcher!r}, str(os.getpid()), sys.executable, "-c", {CHILD!r}])
@@ -219,7 +219,7 @@ def test_a_child_whose_parent_is_dead_already_ends_at_once() -> None:
         sys.executable,
         "-I",
         "-S",
-        str(app.parent.__file__),
+        str(app.core.parent.__file__),
         "1",
         sys.executable,
         "-c",

@@ -10,9 +10,9 @@ from databases import migrated, says
 from passages import SPACE, remove, store, toward
 from sqlalchemy import event
 
+from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, OverloadedError
-from app.observability.metrics import Metrics
 from app.vectors.base import Query
 from app.vectors.cache import CHUNK
 from app.vectors.exact import MAX_SEARCHES, ExactIndex

@@ -10,8 +10,8 @@ import pytest
 from app.batching import generations as module
 from app.batching.deadline import Deadline
 from app.batching.generations import GenerationPolicy, Generations, Place
+from app.core.metrics import Metrics
 from app.errors import DeadlineExceededError, NotReadyError, OverloadedError
-from app.observability.metrics import Metrics
 
 SOON = 0.02  # seconds; the only waiting is for deadlines to pass
 

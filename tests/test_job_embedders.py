@@ -13,12 +13,12 @@ import pytest
 from serving import batched, make_settings
 
 from app.batching.scheduler import BatchScheduler
+from app.core.metrics import Metrics
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.fake import FakeEmbedder, FakeOptions
 from app.errors import DeadlineExceededError, EngineError, InferenceFailedError, ModelNotFoundError
 from app.models.catalog import ModelSpec, read_catalog
 from app.models.registry import Served
-from app.observability.metrics import Metrics
 from app.runtime.parts import make_load
 from app.services.job_embedders import JobEmbedders, LoadedEmbedder
 

@@ -12,12 +12,12 @@ import pytest
 from databases import migrated, opened
 from jobs import NEW, add, ask, claim, run_job, set_columns, stored
 
+from app.core.metrics import Metrics
 from app.db.job_values import ItemState, JobStatus
 from app.db.jobs import JobRepository
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.jobs.policy import RetryPolicy
-from app.observability.metrics import Metrics
 from app.services.job_keeper import JobKeeper, KeeperPolicy
 from app.services.job_retention import JobRetention
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.core.metrics import Metrics
 from app.db.documents import DocumentRepository, NewDocument
 from app.db.job_values import Job, JobStatus, NewJob
 from app.db.jobs import JobRepository
@@ -21,7 +22,6 @@ from app.db.session import Database
 from app.db.tables import JobRow, PassageRow
 from app.errors import EngineError, InferenceFailedError, ModelNotFoundError
 from app.jobs.policy import RetryPolicy
-from app.observability.metrics import Metrics
 from app.services.chunks import Span
 from app.services.job_batches import BatchBounds, JobEmbedder, Row
 from app.services.job_runner import JobRunner, RunnerPolicy

@@ -12,12 +12,12 @@ from databases import migrated
 from servers import postgres
 from serving import serving
 
+from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
 from app.limits.limit import MAX_AMOUNT
 from app.limits.limiter import Limiter
 from app.limits.memory import MemoryStorage
-from app.observability.metrics import Metrics
 from app.services import keys as services_keys
 from app.services.keys import KEY_FORMAT, Caller, KeyService, Scope, WantedKey, WantedKeyError
 from app.services.ledger import Ledger

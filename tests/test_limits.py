@@ -20,13 +20,13 @@ from slowapi.errors import RateLimitExceeded
 from slowapi.middleware import SlowAPIASGIMiddleware, SlowAPIMiddleware
 from slowapi.wrappers import LimitGroup
 
+from app.core.metrics import Metrics
 from app.errors import RateLimitExceededError
 from app.limits.limit import MAX_CHARS, Verdict, parse
 from app.limits.limiter import Limiter
 from app.limits.memory import MemoryStorage
 from app.limits.redis import CONNECTIONS, open_redis
 from app.middleware.exceptions import to_service_error
-from app.observability.metrics import Metrics
 
 HUNDRED = parse("100/minute")
 SILENCE_S = 0.4  # of a Redis that is stopped

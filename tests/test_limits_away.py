@@ -11,6 +11,7 @@ import pytest
 from servers import Server, Valkey, valkey
 from test_limits import HUNDRED, hits
 
+from app.core.metrics import Metrics
 from app.errors import SettingsError
 from app.limits.circuit import Circuit
 from app.limits.limit import parse
@@ -18,7 +19,6 @@ from app.limits.limiter import LOG_EVERY_S, REST_S, Limiter
 from app.limits.memory import MemoryStorage
 from app.limits.patience import patience
 from app.limits.redis import SharedStorage, open_redis
-from app.observability.metrics import Metrics
 
 BUDGET_S = 0.05
 

@@ -4,10 +4,10 @@ from typing import cast
 
 import pytest
 
+from app.core.metrics import Metrics
 from app.errors import DatabaseUnavailableError, RateLimitExceededError
 from app.limits.limiter import Limiter
 from app.limits.memory import MemoryStorage
-from app.observability.metrics import Metrics
 from app.services import lockout
 from app.services.keys import Caller, KeyService
 from app.services.lockout import FAILURES, MAX_WRONG, WINDOW_S, Guesses, Lockout

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from serving import make_app, running, serving
 
-from app.observability.logs import configure, request_id
+from app.core.logs import configure, request_id
 
 SECRET = "a secret that must not be logged"
 

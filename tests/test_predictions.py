@@ -17,13 +17,13 @@ from servers import postgres as own_postgres
 from sqlalchemy.orm import Session
 from starlette._utils import is_async_callable
 
+from app.core.logs import request_id
+from app.core.metrics import Metrics
 from app.db.predictions import Prediction, PredictionRepository
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.engines.base import Generation, Message, Task, Usage
 from app.errors import DatabaseUnavailableError, InferenceFailedError, OverloadedError
-from app.observability.logs import request_id
-from app.observability.metrics import Metrics
 from app.services.inference import Prediction as Classification
 from app.services.prediction_records import MAX_INPUT_CHARS, InputKeeping, Origin, Recorder
 from app.services.prediction_retention import Retention, RetentionPolicy

@@ -23,6 +23,7 @@ from app.api.exports import CsvStyle, ExportResponse, NdjsonStyle, as_dict
 from app.api.noting import Note, NoteDep
 from app.api.predictions import get_predictions_scope, router
 from app.api.problems import document_problems
+from app.core.metrics import Metrics
 from app.db.predictions import COLUMNS, Prediction, PredictionRepository
 from app.db.schema import upgrade
 from app.db.session import Database
@@ -31,7 +32,6 @@ from app.errors import DatabaseUnavailableError, OverloadedError
 from app.middleware import exceptions
 from app.middleware.logging import RequestLogMiddleware
 from app.models.schemas_predictions import LoggedPrediction, PredictionPage
-from app.observability.metrics import Metrics
 from app.services.inference import Prediction as Classification
 from app.services.predictions import EXPORT_ROWS, LogPolicy, PredictionLog, PredictionsScope
 from app.services.streaming import Ended

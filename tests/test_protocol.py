@@ -14,10 +14,10 @@ import pytest
 import uvicorn
 from serving import FAKE, make_settings
 
-from app.protocol import BoundedHttpProtocol
-from app.request_head import MAX_HEADER_BYTES
-from app.server import make_server
-from app.unread import Unread
+from app.server.protocol import BoundedHttpProtocol
+from app.server.request_head import MAX_HEADER_BYTES
+from app.server.serve import make_server
+from app.server.unread import Unread
 
 LAST_GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -10,6 +10,7 @@ from threading import Barrier, Event
 
 import pytest
 
+from app.core.metrics import Metrics
 from app.engines.base import Task
 from app.errors import (
     EngineError,
@@ -22,7 +23,6 @@ from app.errors import (
 )
 from app.models.catalog import Catalog, ModelSpec
 from app.models.registry import LoadModel, ModelEntry, ModelRegistry, ModelState, Served
-from app.observability.metrics import Metrics
 
 PATIENCE_S = 30  # for what happens at once unless something is broken
 

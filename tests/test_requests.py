@@ -9,7 +9,7 @@ import pytest
 from process import Service, service
 from serving import FAKE
 
-from app.request_head import MAX_HEADERS, MAX_TARGET_BYTES
+from app.server.request_head import MAX_HEADERS, MAX_TARGET_BYTES
 
 HOST = b"Host: x\r\n"
 LAST = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

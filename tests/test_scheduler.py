@@ -12,6 +12,7 @@ from app.batching.admission import NOTHING, Work
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler, Outcome
 from app.batching.workers import MAX_RESTARTS, Workers
+from app.core.metrics import Metrics
 from app.engines.base import Encoded, FloatArray
 from app.errors import (
     DeadlineExceededError,
@@ -20,7 +21,6 @@ from app.errors import (
     OverloadedError,
     TextWithoutTokensError,
 )
-from app.observability.metrics import Metrics
 
 LATE = 30.0
 

@@ -19,11 +19,11 @@ import pytest
 from fastapi import FastAPI
 from serving import FAKE, make_settings
 
-from app.drain import CLOSE_S, HURRY_S, LAST_LINE_S, OVERDUE_S, Drain
 from app.errors import EngineError, StartupError
-from app.listening import listening
 from app.runtime.runtime import Runtime
-from app.server import Server, make_server, run, serve
+from app.server.drain import CLOSE_S, HURRY_S, LAST_LINE_S, OVERDUE_S, Drain
+from app.server.listening import listening
+from app.server.serve import Server, make_server, run, serve
 
 TIMEOUT_S = 20.0
 SLOW = FAKE.replace("fail_on", "delay_ms = 500, fail_on")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from app.cores import core_count
+from app.core.cores import core_count
+from app.core.setting_errors import WORDS, setting_error
 from app.errors import SettingsError
 from app.runtime.checks import check_settings
-from app.setting_errors import WORDS, setting_error
 from app.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from typing import Any
 from httpx2 import AsyncClient
 from prometheus_client.metrics import MetricWrapperBase
 
-from app.observability.metrics import Metrics
+from app.core.metrics import Metrics
 from app.settings import Settings
 
 FOLDER = Path(__file__).parent / "snapshots"

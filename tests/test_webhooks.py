@@ -23,11 +23,11 @@ from serving import serving
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from app.core.metrics import Metrics
 from app.db.job_values import Job, NewJob
 from app.db.jobs import JobRepository
 from app.db.session import Database
 from app.db.tables import JobRow
-from app.observability.metrics import Metrics
 from app.services.webhooks import DeliveryPolicy, WebhookSender, stored_secret
 from app.webhooks.signature import sign
 

@@ -11,9 +11,9 @@ from app.api.json_route import JsonRoute
 from app.api.noting import Account, AccountDep
 from app.api.problems import WITH_BODY, WITH_CHAT, WITH_KEY, problems
 from app.api.streams import StreamResponse
+from app.core.logs import request_id
 from app.engines.base import GenerationOptions, Message
 from app.models.schemas_chat import ChatRequest, ChatResponse
-from app.observability.logs import request_id
 from app.services.keys import Scope
 from app.services.streaming import Conversation
 

@@ -9,6 +9,7 @@ from app.api.deps import RuntimeDep
 from app.api.json_route import JsonRoute
 from app.api.problems import WITH_BODY, WITH_KEY, problems
 from app.api.scopes import CollectionDep
+from app.core.logs import request_id
 from app.errors import DatabaseUnavailableError, DocumentNotFoundError, InvalidRequestError
 from app.models.schemas_documents import (
     DocumentId,
@@ -18,7 +19,6 @@ from app.models.schemas_documents import (
     DocumentsRequest,
     StoredDocuments,
 )
-from app.observability.logs import request_id
 from app.services.keys import Scope
 
 router = APIRouter(

@@ -18,6 +18,7 @@ from app.api.jobs import JobId
 from app.api.json_route import JsonRoute
 from app.api.problems import WITH_KEY, problems
 from app.api.scopes import CollectionDep
+from app.core.logs import request_id
 from app.db.job_values import Job
 from app.errors import (
     DatabaseUnavailableError,
@@ -29,7 +30,6 @@ from app.errors import (
 )
 from app.models.error_bodies import problem
 from app.models.schemas_jobs import JobInfo
-from app.observability.logs import request_id
 from app.runtime.runtime import Runtime
 from app.services.keys import Scope
 from app.services.scopes import CollectionScope

@@ -12,6 +12,7 @@ from app.api.deps import RuntimeDep
 from app.api.json_route import JsonRoute
 from app.api.problems import WITH_BODY, WITH_KEY, problems
 from app.api.scopes import CollectionDep
+from app.core.logs import request_id
 from app.db.job_values import Job
 from app.errors import (
     DatabaseUnavailableError,
@@ -34,7 +35,6 @@ from app.models.schemas_jobs import (
     JobList,
     JobsQuery,
 )
-from app.observability.logs import request_id
 from app.services.jobs import WantedJob
 from app.services.keys import Scope
 

@@ -9,6 +9,7 @@ from app.api.auth import CallerDep, Guard
 from app.api.exports import STYLES, CsvStyle, ExportResponse, NdjsonStyle, as_dict
 from app.api.json_route import JsonRoute
 from app.api.problems import WITH_KEY, problems
+from app.core.logs import request_id
 from app.db.predictions import Filters, Position, Prediction
 from app.errors import DatabaseUnavailableError, InvalidRequestError
 from app.models.schemas_predictions import (
@@ -17,7 +18,6 @@ from app.models.schemas_predictions import (
     PredictionFilters,
     PredictionPage,
 )
-from app.observability.logs import request_id
 from app.services.keys import Scope
 from app.services.predictions import PredictionLog, PredictionsScope
 

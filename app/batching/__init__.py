@@ -1,0 +1,1 @@
+"""When an engine runs, and for whom: queue, scheduler, admission, isolation, generations."""

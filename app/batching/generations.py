@@ -12,9 +12,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from app.batching.deadline import Deadline
+from app.core.metrics import GenerationMetrics, Metrics
 from app.engines.base import ChatEngine
 from app.errors import DeadlineExceededError, NotReadyError, OverloadedError
-from app.observability.metrics import GenerationMetrics, Metrics
 
 if TYPE_CHECKING:  # it imports LangChain, which only chat needs
     from app.engines.chain import ChatChain

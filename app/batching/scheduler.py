@@ -15,6 +15,8 @@ from app.batching.deadline import Deadline
 from app.batching.isolation import is_out_of_memory, run_isolated
 from app.batching.queue import Batch, BatchQueue, Ticket
 from app.batching.workers import Workers
+from app.core.logs import is_private
+from app.core.metrics import Metrics, ModelMetrics
 from app.engines.base import Classifier, Embedder, Encoded, FloatArray
 from app.engines.rows import checked
 from app.errors import (
@@ -24,8 +26,6 @@ from app.errors import (
     OverloadedError,
     TextWithoutTokensError,
 )
-from app.observability.logs import is_private
-from app.observability.metrics import Metrics, ModelMetrics
 
 log = logging.getLogger(__name__)
 

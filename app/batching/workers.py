@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Generic, TypeVar
 
-from app.observability.logs import is_private
+from app.core.logs import is_private
 
 Job = TypeVar("Job")
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import (
+from app.console.options import (
     DEFAULT_URL,
     Json,
     Key,
@@ -23,7 +23,7 @@ from app.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from app.client import Client
+    from app.console.client import Client
 
 BATCH = 256  # texts that /predict-batch takes
 MAX_BATCH_BYTES = 400_000  # well under the service's default bound of a body
@@ -85,7 +85,7 @@ def _predict_lines(
     A blank line has the error of an empty text, and isn't counted as one that failed: files have
     them.
     """
-    from app.client import EXIT_INPUT
+    from app.console.client import EXIT_INPUT
 
     failed = cut = 0
     for batch in _batches(line.strip() for line in lines):
@@ -163,7 +163,7 @@ def _converse(conversation: "_Conversation") -> None:
     """Ask what a person types; an error ends its answer, not the conversation."""
     import readline  # noqa: F401  # input() edits lines with it
 
-    from app.client import ClientError
+    from app.console.client import ClientError
 
     while True:
         try:

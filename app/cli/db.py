@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import (
+from app.console.options import (
     Json,
     database_sentence,
     keep_log_quiet,

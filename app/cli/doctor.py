@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import Json, keep_log_quiet, show_json
+from app.console.options import Json, keep_log_quiet, show_json
 from app.errors import SettingsError
 
 if TYPE_CHECKING:

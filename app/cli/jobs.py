@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli.options import (
+from app.console.options import (
     DEFAULT_URL,
     Json,
     Key,
@@ -21,7 +21,7 @@ from app.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from app.client import Client
+    from app.console.client import Client
 
 cli = typer.Typer(no_args_is_help=True, help="Follow jobs, and check their webhooks.")
 
@@ -41,7 +41,7 @@ def watch_job(
     key: Key = None,
 ) -> None:
     """Follow a job to its end, with its rate and the time left."""
-    from app.client import EXIT_JOB_FAILED
+    from app.console.client import EXIT_JOB_FAILED
 
     with connected(url, key) as client:
         changes = _follow(client, job_id)
@@ -57,7 +57,7 @@ def watch_job(
 
 def _follow(client: "Client", job_id: str) -> Iterator[dict[str, Any]]:
     """Give the job at each change until it is finished; a connection that breaks is renewed."""
-    from app.client import EXIT_BUSY, EXIT_NO_SERVICE, ClientError
+    from app.console.client import EXIT_BUSY, EXIT_NO_SERVICE, ClientError
 
     path = f"/jobs/{quote(job_id, safe='', errors='replace')}/events"
     attempts = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from app.cli.options import Json, show, show_json, with_database
+from app.console.options import Json, show, show_json, with_database
 from app.errors import SettingsError
 
 if TYPE_CHECKING:

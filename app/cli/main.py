@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from app.cli import client, db, doctor, jobs, keys
-from app.cli.options import Json, Key, fail, show_json, tell
+from app.console.options import Json, Key, fail, show_json, tell
 from app.errors import StartupError
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -47,8 +47,8 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port, 0 for a free one; default: PORT.")] = None,
 ) -> None:
     """Start the service."""
-    from app.observability.logs import configure
-    from app.server import serve as run_server
+    from app.core.logs import configure
+    from app.server.serve import serve as run_server
     from app.settings import load_settings
 
     given = {
@@ -67,7 +67,7 @@ def worker(
     nice: Annotated[int, typer.Option(min=0, max=19, help="Yield to others by so much.")] = 0,
 ) -> None:
     """Start a worker, which runs jobs; any number, anywhere that reaches SQL and REDIS_URL."""
-    from app.observability.logs import configure
+    from app.core.logs import configure
     from app.settings import load_settings
     from app.worker import Worker, find_broker, require_support
 
@@ -156,7 +156,7 @@ def bench(  # noqa: PLR0913  # each is an option
     as_json: Json = False,
 ) -> None:
     """Measure a running service: closed loops, then twice as much as it can do."""
-    from app.client import ClientError, key_headers
+    from app.console.client import ClientError, key_headers
     from app.loadtest.bench import DEADLINE_HEADER, DEADLINE_S, as_dict, measure, rows
     from app.loadtest.connection import make_target
     from app.loadtest.texts import read_texts

@@ -1,0 +1,1 @@
+"""SQL: connections, the only commit, tables and their migrations."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
-from app.descriptors import limit, wanted
 from app.doctor.finding import Finding, bad, doubtful, good
+from app.server.descriptors import limit, wanted
 from app.settings import Settings
 
 GIB = 2**30

@@ -9,8 +9,8 @@ from typing import Protocol
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from app.core.metrics import Metrics
 from app.jobs.celery import QUEUE, TASK, make_celery
-from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from limits import RateLimitItem
 from limits.aio.storage import Storage
 from redis.exceptions import RedisError
 
+from app.core.metrics import Metrics
 from app.limits.circuit import Circuit
 from app.limits.limit import Limit, Verdict
 from app.limits.patience import patience
 from app.limits.redis import CONNECTIONS
-from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The client behind `app bench`."""

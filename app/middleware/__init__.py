@@ -1,0 +1,1 @@
+"""What every request passes: body limits, disconnects, errors, its line in the log."""

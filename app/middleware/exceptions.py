@@ -12,6 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core.logs import request_id
+from app.core.metrics import Metrics
 from app.errors import (
     BadRequestError,
     InternalError,
@@ -30,8 +32,6 @@ from app.models.error_bodies import (
     openai_status,
     problem,
 )
-from app.observability.logs import request_id
-from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core.logs import request_id
 from app.middleware.exceptions import CLIENT_LEFT
-from app.observability.logs import request_id
 
 log = logging.getLogger(__name__)
 

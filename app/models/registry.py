@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Protocol
 
+from app.core.metrics import Metrics
 from app.engines.base import Task
 from app.errors import (
     EngineError,
@@ -20,7 +21,6 @@ from app.errors import (
     StartupError,
 )
 from app.models.catalog import Catalog, ModelSpec
-from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

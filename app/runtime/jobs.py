@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import httpcore2
 
+from app.core.metrics import Metrics
 from app.db.session import Database
 from app.embedded import Embedded, find_valkey
 from app.jobs.bell import Bell, CeleryBell
 from app.jobs.policy import RetryPolicy
-from app.observability.metrics import Metrics
 from app.services.job_keeper import JobKeeper, KeeperPolicy
 from app.services.job_retention import JobRetention
 from app.services.webhooks import WebhookSender

@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from limits.aio.storage import Storage
 
-from app.background import beside
+from app.core.background import beside
+from app.core.metrics import Metrics
 from app.db.session import Database
 from app.limits.limit import parse
 from app.limits.limiter import Limiter
@@ -16,7 +17,6 @@ from app.limits.redis import open_redis
 from app.models.catalog import Catalog
 from app.models.registry import ModelRegistry
 from app.models.steps import LoadSteps
-from app.observability.metrics import Metrics
 from app.runtime.jobs import SECONDS_A_DAY, open_broker, open_keeper, open_webhooks
 from app.runtime.parts import make_load, open_database
 from app.runtime.runtime import Network, Runtime

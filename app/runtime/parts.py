@@ -6,6 +6,7 @@ from functools import partial
 
 from app.batching.generations import GenerationPolicy, Generations
 from app.batching.scheduler import BatchPolicy, BatchScheduler
+from app.core.metrics import Metrics
 from app.db.session import Database
 from app.engines.base import ChatEngine, OpenVinoOptions
 from app.models.catalog import Catalog, ModelSpec
@@ -13,7 +14,6 @@ from app.models.loading import Loaded, ModelLoader
 from app.models.registry import LoadModel, Served
 from app.models.sources import Sources
 from app.models.steps import LoadSteps
-from app.observability.metrics import Metrics
 from app.settings import Settings, read_secret
 
 # Texts in a call: a CPU gains nothing beyond 8, a GPU does; see docs/decisions/0005-batching.md.

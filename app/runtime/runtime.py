@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
+from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DATABASE_ADVICE, NotReadyError, UnhealthyError
 from app.limits.limit import Limit
@@ -12,7 +13,6 @@ from app.limits.limiter import Limiter
 from app.models.registry import ModelRegistry, ModelState
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
-from app.observability.metrics import Metrics
 from app.runtime.awaiting import awaited, progress
 from app.runtime.jobs import Broker
 from app.services.documents import DocumentService

@@ -2,8 +2,8 @@
 
 from contextlib import AsyncExitStack
 
+from app.core.metrics import Metrics
 from app.db.session import Database
-from app.observability.metrics import Metrics
 from app.vectors.base import VectorIndex
 from app.vectors.exact import ExactIndex
 from app.vectors.pgvector import PgVectorIndex

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from app.background import beside
+from app.core.background import beside
+from app.core.metrics import Metrics
 from app.db.job_leases import JobLeases
 from app.db.job_values import FINAL, Job, JobStatus, Waiting
 from app.db.jobs import JobRepository
@@ -15,7 +16,6 @@ from app.db.session import Database
 from app.errors import DatabaseUnavailableError
 from app.jobs.bell import Bell
 from app.jobs.policy import RetryPolicy
-from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from app.background import beside, regularly
+from app.core.background import beside, regularly
 from app.db.jobs import JobRepository
 from app.db.session import Database
 

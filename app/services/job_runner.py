@@ -12,13 +12,13 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
+from app.core.logs import request_id
+from app.core.metrics import Metrics
 from app.db.job_leases import JobLeases
 from app.db.job_values import Job
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, ServiceError, StartupError
 from app.jobs.policy import LeaseLostError, RetryPolicy
-from app.observability.logs import request_id
-from app.observability.metrics import Metrics
 from app.services.job_batches import Batch, BatchBounds, JobBatches, JobEmbedder, Row
 
 log = logging.getLogger(__name__)

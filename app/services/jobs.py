@@ -9,6 +9,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
+from app.core.metrics import Metrics
 from app.db.documents import DocumentRepository, NewDocument
 from app.db.job_values import Job, JobStatus, NewJob
 from app.db.jobs import JobRepository
@@ -25,7 +26,6 @@ from app.errors import (
 )
 from app.jobs.bell import Bell
 from app.models.registry import ModelRegistry
-from app.observability.metrics import Metrics
 from app.services.documents import add_documents
 from app.services.scopes import CollectionScope
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from app.core.logs import request_id
 from app.db.predictions import Prediction
 from app.engines.base import Generation, Message, Task
 from app.errors import ServiceError
-from app.observability.logs import request_id
 from app.services.inference import Prediction as Classification
 
 InputKeeping = Literal["none", "hash", "text"]

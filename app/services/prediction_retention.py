@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from app.background import beside, regularly
+from app.core.background import beside, regularly
+from app.core.metrics import Metrics
 from app.db.retention import trim
 from app.db.session import Database
-from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

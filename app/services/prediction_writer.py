@@ -14,11 +14,11 @@ from typing import Literal, get_args
 
 from sqlalchemy.orm import Session
 
+from app.core.metrics import Metrics
 from app.db.failures import StatementError
 from app.db.predictions import Prediction, PredictionRepository
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
-from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

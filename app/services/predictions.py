@@ -8,12 +8,12 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
+from app.core.metrics import Metrics
 from app.db.export import export
 from app.db.predictions import Filters, Position, Prediction, PredictionRepository
 from app.db.session import Database
 from app.engines.base import Task
 from app.errors import ServiceError
-from app.observability.metrics import Metrics
 from app.services.prediction_records import InputKeeping, Origin, Recorder
 from app.services.prediction_retention import Retention, RetentionPolicy
 from app.services.prediction_writer import PredictionWriter, WriterPolicy

@@ -3,10 +3,10 @@
 import logging
 
 from app.batching.scheduler import Row
+from app.core.metrics import Metrics
 from app.engines.base import FloatArray
 from app.engines.rows import RowsRefusedError
 from app.errors import InferenceFailedError, ServiceError
-from app.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

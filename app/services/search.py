@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from time import perf_counter
 
 from app.batching.deadline import Deadline
+from app.core.metrics import Metrics
 from app.engines.vector_rules import QUERY
 from app.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
-from app.observability.metrics import Metrics
 from app.services.embeddings import Embeddings, EmbeddingService, Wanted
 from app.services.scopes import CollectionScope
 from app.vectors.base import Hit, Query, VectorIndex

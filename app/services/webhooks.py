@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 import httpx2
 from sqlalchemy.orm import Session
 
+from app.core.metrics import Metrics
 from app.db import clock
 from app.db.job_values import Job
 from app.db.secrets import SecretRepository
 from app.db.session import Database
 from app.db.webhooks import Attempt, WebhookRepository, WebhookStatus
 from app.models.schemas_jobs import JobInfo
-from app.observability.metrics import Metrics
 from app.webhooks.client import TOTAL_S, Answer, Outcome, WebhookClient
 from app.webhooks.signature import HEADER, sign
 

@@ -9,10 +9,10 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.core.metrics import Metrics
 from app.db.session import Database
 from app.db.tables import DocumentRow, PassageRow
 from app.errors import OverloadedError
-from app.observability.metrics import Metrics
 from app.vectors.base import Hit, Query
 from app.vectors.cache import PassageCache
 from app.vectors.filters import conditions

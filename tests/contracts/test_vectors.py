@@ -13,11 +13,11 @@ from databases import migrated
 from passages import NOW, SPACE, remove, store, toward
 from sqlalchemy.orm import Session
 
+from app.core.metrics import Metrics
 from app.db.documents import DocumentRepository, NewDocument
 from app.db.session import Database
 from app.engines.base import FloatArray
 from app.engines.vector_rules import Similarity
-from app.observability.metrics import Metrics
 from app.runtime.search import open_index
 from app.vectors.base import Hit, Query, VectorIndex
 from app.vectors.filters import Filter, OneOf, Range

@@ -1,0 +1,1 @@
+"""Migrations, one chain for all tables."""

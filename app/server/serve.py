@@ -14,14 +14,14 @@ from typing import cast
 
 import uvicorn
 
-from app.accepting import Acceptor
-from app.descriptors import limit, wanted
-from app.drain import LAST_LINE_S, Drain, LastAnswers
 from app.errors import NotReadyError, StartupError
-from app.listening import listening
 from app.main import create_app
-from app.protocol import BoundedHttpProtocol
 from app.runtime.runtime import Runtime
+from app.server.accepting import Acceptor
+from app.server.descriptors import limit, wanted
+from app.server.drain import LAST_LINE_S, Drain, LastAnswers
+from app.server.listening import listening
+from app.server.protocol import BoundedHttpProtocol
 from app.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -3,10 +3,10 @@
 import logging
 from http import HTTPStatus
 
+from app.core.logs import request_id
 from app.errors import ServiceError
 from app.middleware.exceptions import error_response
 from app.middleware.logging import new_id
-from app.observability.logs import request_id
 
 log = logging.getLogger(__name__)
 

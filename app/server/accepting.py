@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from app.descriptors import is_short, limit
+from app.server.descriptors import is_short, limit
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import typer
 from app.errors import DatabaseUnavailableError, ServiceError, StartupError
 
 if TYPE_CHECKING:
-    from app.client import Client
+    from app.console.client import Client
     from app.db.session import Database
     from app.settings import Settings
 
@@ -39,7 +39,7 @@ STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2
 @contextmanager
 def connected(url: str, key: str | None) -> "Iterator[Client]":
     """Give a client; what goes wrong ends the command with a sentence and its exit status."""
-    from app.client import Client, ClientError
+    from app.console.client import Client, ClientError
 
     try:
         with Client(url, key) as client:
@@ -50,7 +50,7 @@ def connected(url: str, key: str | None) -> "Iterator[Client]":
 
 def standard_input() -> TextIO:
     """Return the standard input, which whoever started the command may have closed."""
-    from app.client import EXIT_USAGE
+    from app.console.client import EXIT_USAGE
 
     if sys.stdin is None:
         fail("standard input is closed: give a text", EXIT_USAGE)

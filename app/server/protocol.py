@@ -13,9 +13,9 @@ from app.errors import (
     HeadersTooLargeError,
     ServiceError,
 )
-from app.refusal import refusal
-from app.request_head import MAX_HEADER_BYTES, RequestHead
-from app.unread import UNREAD_S, Unread
+from app.server.refusal import refusal
+from app.server.request_head import MAX_HEADER_BYTES, RequestHead
+from app.server.unread import UNREAD_S, Unread
 
 # A connection that is opened and then says nothing, or says it a byte at a time.
 HEADER_TIMEOUT_S = 20

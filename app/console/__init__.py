@@ -1,0 +1,1 @@
+"""What all commands share: options, printed output, the client of a running service."""

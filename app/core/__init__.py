@@ -1,0 +1,1 @@
+"""What every layer may use: logs, metrics, background tasks, cores, the parent process."""

@@ -1,0 +1,1 @@
+"""How connections are accepted, bounded, drained and closed: uvicorn around the app."""
