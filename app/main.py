@@ -16,21 +16,20 @@ from app.api import (
     chat,
     documents,
     embeddings,
-    health,
     job_events,
     jobs,
     keys,
-    models,
     openai,
     pages,
     predict,
     predictions,
     search,
 )
-from app.api.callers import parse_networks
-from app.api.problems import document_problems
 from app.core.metrics import Metrics
 from app.errors import StartupError
+from app.http import docs, health, models
+from app.http.addresses import parse_networks
+from app.http.problems import document_problems
 from app.middleware import exceptions
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.disconnect import DisconnectMiddleware
@@ -77,6 +76,7 @@ FEATURES = (
     predictions,
     health,
     pages,
+    docs,
 )
 
 
@@ -148,6 +148,7 @@ def create_app(settings: Settings | None = None, *, on_fatal: OnFatal = stop_ser
     )
     for feature in FEATURES:
         app.include_router(feature.router)
+    docs.mount_static(app)
     pages.mount_static(app)
     exceptions.install(app, metrics=metrics)
     document_problems(app, needs_key=settings.needs_key, max_chars=catalog.max_chars)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.api.callers import caller_address, limited_address, parse_networks
 from app.errors import SettingsError
+from app.http.addresses import caller_address, limited_address, parse_networks
 
 PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1 2001:db8:ffff::/48")
 

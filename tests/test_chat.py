@@ -13,12 +13,12 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from serving import make_app, running, serving
 
-from app.api.dialects import NdjsonDialect
-from app.api.streams import StreamResponse
 from app.batching.deadline import Deadline
 from app.engines.base import ChatEngine, GenerationOptions, Message
 from app.engines.chain import ChatChain
 from app.errors import ModelNotFoundError
+from app.http.dialects import NdjsonDialect
+from app.http.streams import StreamResponse
 from app.services.streaming import ChatService, Conversation, Ended
 
 CHAT = """

@@ -14,7 +14,7 @@ from serving import make_app, running
 from test_chat import CHAT, metric, open_stream
 from test_chat_leaving import StuckGenerator, serve_generator
 
-from app.api.dialects import NdjsonDialect
+from app.http.dialects import NdjsonDialect
 from app.server.protocol import BoundedHttpProtocol
 
 SMALL_BUFFER = 4096

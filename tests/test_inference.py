@@ -12,10 +12,10 @@ import pytest
 from httpx2 import AsyncClient
 from serving import batched, make_app, running, serve_instead, serving
 
-from app.api.deps import get_registry
 from app.core.metrics import Metrics
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.loader import load_engine
+from app.http.deps import get_registry
 from app.models.catalog import Catalog, ModelSpec
 from app.models.registry import ModelRegistry, Served
 

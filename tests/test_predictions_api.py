@@ -22,13 +22,13 @@ from starlette.middleware import Middleware
 from app.api.exports import CsvStyle, ExportResponse, NdjsonStyle, as_dict
 from app.api.noting import Note, NoteDep
 from app.api.predictions import get_predictions_scope, router
-from app.api.problems import document_problems
 from app.core.metrics import Metrics
 from app.db.predictions import COLUMNS, Prediction, PredictionRepository
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.engines.base import Generation, Message, Task
 from app.errors import DatabaseUnavailableError, OverloadedError
+from app.http.problems import document_problems
 from app.middleware import exceptions
 from app.middleware.logging import RequestLogMiddleware
 from app.models.schemas_predictions import LoggedPrediction, PredictionPage

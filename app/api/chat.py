@@ -4,18 +4,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from app.api.auth import Guard
-from app.api.deps import ChatDeadlineDep, ChatDep
-from app.api.dialects import NdjsonDialect, SseDialect, usage_of
-from app.api.json_route import JsonRoute
 from app.api.noting import Account, AccountDep
-from app.api.problems import WITH_BODY, WITH_CHAT, WITH_KEY, problems
-from app.api.streams import StreamResponse
 from app.core.logs import request_id
 from app.engines.base import GenerationOptions, Message
+from app.http.deps import ChatDeadlineDep, RegistryDep, RuntimeDep
+from app.http.dialects import NdjsonDialect, SseDialect, usage_of
+from app.http.guard import Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, problems
+from app.http.streams import StreamResponse
 from app.models.schemas_chat import ChatRequest, ChatResponse
 from app.services.keys import Scope
-from app.services.streaming import Conversation
+from app.services.streaming import ChatService, Conversation
 
 router = APIRouter(tags=["chat"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.CHAT))])
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_CHAT)
@@ -35,6 +35,14 @@ STREAMED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+
+
+async def get_chat(registry: RegistryDep, runtime: RuntimeDep) -> ChatService:
+    """Return the chat service over the registry in force."""
+    return ChatService(registry, buffer_tokens=runtime.settings.stream_buffer_tokens)
+
+
+ChatDep = Annotated[ChatService, Depends(get_chat)]
 
 
 async def _conversation(asked: ChatRequest, account: Account) -> Conversation:

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from app.api.auth import Guard
-from app.api.deps import RuntimeDep
-from app.api.json_route import JsonRoute
-from app.api.problems import WITH_BODY, WITH_KEY, problems
 from app.api.scopes import CollectionDep
 from app.core.logs import request_id
 from app.errors import DatabaseUnavailableError, DocumentNotFoundError, InvalidRequestError
+from app.http.deps import RuntimeDep
+from app.http.guard import Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, problems
 from app.models.schemas_documents import (
     DocumentId,
     DocumentInfo,

@@ -7,15 +7,15 @@ import numpy as np
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
-from app.api.auth import CallerDep, Guard
-from app.api.deps import DeadlineDep, EmbeddingsDep, RuntimeDep
-from app.api.json_route import JsonRoute
 from app.api.noting import NoteDep
-from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.engines.base import FloatArray, Task
 from app.errors import UnsupportedFieldError
+from app.http.deps import DeadlineDep, RegistryDep, RuntimeDep
+from app.http.guard import CallerDep, Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.models.schemas_embeddings import EmbeddingFields, EmbedRequest, EmbedResponse
-from app.services.embeddings import Embeddings, Wanted
+from app.services.embeddings import Embeddings, EmbeddingService, Wanted
 from app.services.keys import Scope
 
 router = APIRouter(
@@ -23,6 +23,14 @@ router = APIRouter(
 )
 # Seven decimals of a number under 1 are more than a float32 holds, and half as long as its repr.
 DECIMALS = 7
+
+
+async def get_embeddings(registry: RegistryDep, runtime: RuntimeDep) -> EmbeddingService:
+    """Return the embedding service over the registry in force."""
+    return EmbeddingService(registry, runtime.rows)
+
+
+EmbeddingsDep = Annotated[EmbeddingService, Depends(get_embeddings)]
 
 
 class AccountedEmbedding:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.cells import disarm
 from app.db.predictions import COLUMNS, TEXTS, Prediction
 from app.errors import DatabaseUnavailableError, NotReadyError, ServiceError
-from app.models.error_bodies import problem
+from app.http.error_bodies import problem
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,7 @@ from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
-from app.api.auth import Guard
-from app.api.deps import RuntimeDep
 from app.api.jobs import JobId
-from app.api.json_route import JsonRoute
-from app.api.problems import WITH_KEY, problems
 from app.api.scopes import CollectionDep
 from app.core.logs import request_id
 from app.db.job_values import Job
@@ -28,7 +24,11 @@ from app.errors import (
     OverloadedError,
     ServiceError,
 )
-from app.models.error_bodies import problem
+from app.http.deps import RuntimeDep
+from app.http.error_bodies import problem
+from app.http.guard import Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_KEY, problems
 from app.models.schemas_jobs import JobInfo
 from app.runtime.runtime import Runtime
 from app.services.keys import Scope

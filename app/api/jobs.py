@@ -7,10 +7,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
-from app.api.auth import CallerDep, Guard
-from app.api.deps import RuntimeDep
-from app.api.json_route import JsonRoute
-from app.api.problems import WITH_BODY, WITH_KEY, problems
 from app.api.scopes import CollectionDep
 from app.core.logs import request_id
 from app.db.job_values import Job
@@ -27,6 +23,10 @@ from app.errors import (
     RateLimitExceededError,
     TooManyJobsError,
 )
+from app.http.deps import RuntimeDep
+from app.http.guard import CallerDep, Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, problems
 from app.models.schemas_jobs import (
     ID_PATTERN,
     AcceptedJob,

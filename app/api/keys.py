@@ -5,11 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from app.api.auth import Guard
-from app.api.deps import RuntimeDep
-from app.api.json_route import JsonRoute
-from app.api.problems import WITH_BODY, WITH_KEY, problems
 from app.errors import DatabaseUnavailableError, InvalidRequestError, KeyNotFoundError
+from app.http.deps import RuntimeDep
+from app.http.guard import Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, problems
 from app.models.schemas_keys import MAX_PAGE, KeyInfo, KeyList, KeyRequest, NewKey
 from app.services.keys import Scope, WantedKey, WantedKeyError
 

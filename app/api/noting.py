@@ -8,11 +8,11 @@ from typing import Annotated
 
 from fastapi import BackgroundTasks, Depends, Request
 
-from app.api.auth import CallerDep
-from app.api.deps import RuntimeDep
 from app.api.predictions import PredictionsDep, ScopeDep
 from app.db.predictions import Prediction
 from app.engines.base import Message, Task
+from app.http.deps import RuntimeDep
+from app.http.guard import CallerDep
 from app.services.prediction_records import Origin
 from app.services.predictions import PredictionLog
 from app.services.streaming import Ended, OnEnd

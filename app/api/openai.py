@@ -8,18 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic_core import to_json
 
-from app.api.auth import Guard, get_caller
-from app.api.deps import (
-    ChatDeadlineDep,
-    ChatDep,
-    RegistryDep,
-)
-from app.api.dialects import OpenAiDialect, openai_usage
+from app.api.chat import ChatDep
 from app.api.embeddings import EmbedDep, plain, wanted_by
-from app.api.json_route import JsonRoute
 from app.api.noting import Account, AccountDep
-from app.api.problems import WITH_BODY, WITH_CHAT, WITH_KEY, WITH_MODEL, openai_problems
-from app.api.streams import StreamResponse
 from app.engines.base import FloatArray, GenerationOptions, Message, Task
 from app.errors import (
     ModelNotFoundError,
@@ -27,6 +18,12 @@ from app.errors import (
     ModelUnavailableError,
     UnsupportedFieldError,
 )
+from app.http.deps import ChatDeadlineDep, RegistryDep
+from app.http.dialects import OpenAiDialect, openai_usage
+from app.http.guard import Guard, get_caller
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, WITH_MODEL, openai_problems
+from app.http.streams import StreamResponse
 from app.models.registry import ModelEntry, ModelRegistry, ModelState
 from app.models.schemas_openai import (
     EmbeddingsRequest,

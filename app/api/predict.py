@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
-from app.api.auth import Guard
-from app.api.deps import DeadlineDep, InferenceDep
-from app.api.json_route import JsonRoute
 from app.api.noting import Note, NoteDep
-from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.engines.base import Task
 from app.errors import InvalidRequestError, ModelNameConflictError, ServiceError
+from app.http.deps import DeadlineDep, RegistryDep, RuntimeDep
+from app.http.guard import Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.models.schemas import (
     MAX_NAME_CHARS,
     REGRESSION,
@@ -23,7 +23,7 @@ from app.models.schemas import (
     TextError,
     TextResult,
 )
-from app.services.inference import Prediction
+from app.services.inference import InferenceService, Prediction
 from app.services.keys import Scope
 
 router = APIRouter(
@@ -31,6 +31,14 @@ router = APIRouter(
 )
 TOO_LONG = "string_too_long"  # as Pydantic calls it
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
+
+
+async def get_inference(registry: RegistryDep, runtime: RuntimeDep) -> InferenceService:
+    """Return the classification service over the registry in force."""
+    return InferenceService(registry, runtime.rows, log_inputs=runtime.settings.log_inputs)
+
+
+InferenceDep = Annotated[InferenceService, Depends(get_inference)]
 
 
 def _answer(asked: PredictRequest, made: Prediction) -> PredictResponse:

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic_core import to_json
 
-from app.api.auth import CallerDep, Guard
 from app.api.exports import STYLES, CsvStyle, ExportResponse, NdjsonStyle, as_dict
-from app.api.json_route import JsonRoute
-from app.api.problems import WITH_KEY, problems
 from app.core.logs import request_id
 from app.db.predictions import Filters, Position, Prediction
 from app.errors import DatabaseUnavailableError, InvalidRequestError
+from app.http.guard import CallerDep, Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_KEY, problems
 from app.models.schemas_predictions import (
     ExportQuery,
     PageQuery,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from app.api.auth import CallerDep
+from app.http.guard import CallerDep
 from app.services.scopes import CollectionScope
 
 

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
-from app.api.auth import CallerDep, Guard
-from app.api.deps import DeadlineDep, EmbeddingsDep, RuntimeDep
-from app.api.json_route import JsonRoute
-from app.api.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
+from app.api.embeddings import EmbeddingsDep
 from app.api.scopes import CollectionDep
 from app.errors import DatabaseUnavailableError
+from app.http.deps import DeadlineDep, RuntimeDep
+from app.http.guard import CallerDep, Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.models.schemas_search import SearchRequest, SearchResponse
 from app.services.keys import Scope
 from app.services.search import SearchService

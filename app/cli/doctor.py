@@ -42,9 +42,9 @@ def doctor(*, load_timeout: LoadTimeout = LOAD_TIMEOUT_S, as_json: Json = False)
 
 
 def _look(load_timeout_s: float) -> "Iterator[Finding]":
-    from app.api.callers import parse_networks
     from app.doctor import machine, parts, settings
     from app.doctor.finding import bad
+    from app.http.addresses import parse_networks
     from app.runtime.checks import check_settings
     from app.settings import load_settings
 

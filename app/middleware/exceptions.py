@@ -25,7 +25,7 @@ from app.errors import (
     ServiceError,
     UnsupportedFieldError,
 )
-from app.models.error_bodies import (
+from app.http.error_bodies import (
     field_path,
     is_openai,
     openai_error,

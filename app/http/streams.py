@@ -7,10 +7,10 @@ from contextlib import suppress
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.dialects import Dialect
 from app.batching.deadline import Deadline
 from app.engines.base import Generation
 from app.errors import InternalError, NotReadyError, ReaderTooSlowError, ServiceError
+from app.http.dialects import Dialect
 from app.services.streaming import ChatService, Conversation, Stream
 
 log = logging.getLogger(__name__)

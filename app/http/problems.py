@@ -33,8 +33,8 @@ from app.errors import (
     UpstreamUnauthorizedError,
     UpstreamUnreachableError,
 )
+from app.http.error_bodies import is_openai, openai_error, openai_status
 from app.models.catalog import DEFAULT_MAX_CHARS
-from app.models.error_bodies import is_openai, openai_error, openai_status
 from app.models.schemas import PredictRequest, Problem
 from app.models.schemas_openai import OpenAiError
 

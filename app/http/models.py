@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Depends
 
-from app.api.auth import get_caller
-from app.api.deps import RegistryDep
-from app.api.problems import WITH_KEY, problems
 from app.engines.base import Task
+from app.http.deps import RegistryDep
+from app.http.guard import get_caller
+from app.http.problems import WITH_KEY, problems
 from app.models.registry import ModelEntry
 from app.models.schemas import ModelInfo, ModelList
 

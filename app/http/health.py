@@ -6,10 +6,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app.api.auth import Bearer, KeyHeader, get_caller
-from app.api.deps import RuntimeDep
-from app.api.problems import WITH_KEY, problems
 from app.errors import ForbiddenError, NotReadyError, UnhealthyError
+from app.http.deps import RuntimeDep
+from app.http.guard import Bearer, KeyHeader, get_caller
+from app.http.problems import WITH_KEY, problems
 from app.models.schemas import Health, Readiness
 from app.services.keys import Scope
 

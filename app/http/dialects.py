@@ -7,7 +7,7 @@ from pydantic_core import to_json
 
 from app.engines.base import Generation
 from app.errors import ServiceError
-from app.models.error_bodies import openai_error, problem
+from app.http.error_bodies import openai_error, problem
 from app.models.schemas_chat import ChatUsage
 from app.models.schemas_openai_chat import CompletionUsage, PromptTokensDetails
 

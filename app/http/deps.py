@@ -7,9 +7,6 @@ from fastapi import Depends, Header, Request
 from app.batching.deadline import Deadline
 from app.models.registry import ModelRegistry
 from app.runtime.runtime import Runtime
-from app.services.embeddings import EmbeddingService
-from app.services.inference import InferenceService
-from app.services.streaming import ChatService
 
 MAX_TIMEOUT_MS = 3_600_000
 
@@ -29,26 +26,6 @@ async def get_registry(runtime: RuntimeDep) -> ModelRegistry:
 
 
 RegistryDep = Annotated[ModelRegistry, Depends(get_registry)]
-
-
-async def get_inference(registry: RegistryDep, runtime: RuntimeDep) -> InferenceService:
-    """Return the classification service over the registry in force."""
-    return InferenceService(registry, runtime.rows, log_inputs=runtime.settings.log_inputs)
-
-
-async def get_embeddings(registry: RegistryDep, runtime: RuntimeDep) -> EmbeddingService:
-    """Return the embedding service over the registry in force."""
-    return EmbeddingService(registry, runtime.rows)
-
-
-async def get_chat(registry: RegistryDep, runtime: RuntimeDep) -> ChatService:
-    """Return the chat service over the registry in force."""
-    return ChatService(registry, buffer_tokens=runtime.settings.stream_buffer_tokens)
-
-
-ChatDep = Annotated[ChatService, Depends(get_chat)]
-EmbeddingsDep = Annotated[EmbeddingService, Depends(get_embeddings)]
-InferenceDep = Annotated[InferenceService, Depends(get_inference)]
 
 
 WishedTimeout = Annotated[

@@ -7,8 +7,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
-from app.api.auth import Guard
 from app.errors import InvalidRequestError, MalformedJsonError, UnsupportedMediaTypeError
+from app.http.guard import Guard
 
 MAX_FIELDS = 64
 

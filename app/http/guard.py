@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from app.api.callers import caller_address, limited_address
-from app.api.deps import get_runtime
 from app.errors import ForbiddenError, UnauthorizedError
+from app.http.addresses import caller_address, limited_address
+from app.http.deps import get_runtime
 from app.runtime.runtime import Runtime
 from app.services.keys import Caller, Scope
 

@@ -1,0 +1,1 @@
+"""What routes share: dependencies, the caller, strict JSON, error bodies, streamed responses."""
