@@ -12,19 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from app.api import (
-    chat,
-    documents,
-    embeddings,
-    job_events,
-    jobs,
-    keys,
-    openai,
-    pages,
-    predict,
-    predictions,
-    search,
-)
+from app.api import documents, job_events, jobs, keys, openai, pages, predictions, search
 from app.core.metrics import Metrics
 from app.errors import StartupError
 from app.http import docs, health, models
@@ -40,6 +28,9 @@ from app.runtime.checks import check_settings
 from app.runtime.opening import open_runtime
 from app.runtime.watching import OnFatal
 from app.settings import Settings, load_settings
+from app.tasks.chat import routes as chat
+from app.tasks.classification import routes as predict
+from app.tasks.embedding import routes as embeddings
 
 DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."
 # What a page may send along; keys are no cookies, so no credentials.

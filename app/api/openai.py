@@ -8,8 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic_core import to_json
 
-from app.api.chat import ChatDep
-from app.api.embeddings import EmbedDep, plain, wanted_by
 from app.api.noting import Account, AccountDep
 from app.engines.base import FloatArray, GenerationOptions, Message, Task
 from app.errors import (
@@ -40,6 +38,8 @@ from app.models.schemas_openai_chat import (
 )
 from app.services.keys import Scope
 from app.services.streaming import Conversation
+from app.tasks.chat.routes import ChatDep
+from app.tasks.embedding.routes import EmbedDep, plain, wanted_by
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 # What a client of OpenAI's can use; a classifier isn't.

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
-from app.api.embeddings import EmbeddingsDep
 from app.api.scopes import CollectionDep
 from app.errors import DatabaseUnavailableError
 from app.http.deps import DeadlineDep, RuntimeDep
@@ -16,6 +15,7 @@ from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.models.schemas_search import SearchRequest, SearchResponse
 from app.services.keys import Scope
 from app.services.search import SearchService
+from app.tasks.embedding.routes import EmbeddingsDep
 from app.vectors.base import Hit
 from app.vectors.filters import Filter, OneOf, Range
 

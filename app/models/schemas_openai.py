@@ -7,7 +7,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from app.errors import UnsupportedFieldError
 from app.models.schemas import Request, Response, example
-from app.models.schemas_embeddings import EmbeddingFields
+from app.tasks.embedding.schemas import EmbeddingFields
 
 
 class Only:

@@ -6,7 +6,8 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from app.errors import UnsupportedFieldError
 from app.models.schemas import Response, example, whole_number
-from app.models.schemas_chat import (
+from app.models.schemas_openai import Ignored, Only, OpenAiRequest, listed
+from app.tasks.chat.schemas import (
     MAX_MESSAGES,
     MAX_STOPS,
     ChatUsage,
@@ -14,7 +15,6 @@ from app.models.schemas_chat import (
     StopText,
     Temperature,
 )
-from app.models.schemas_openai import Ignored, Only, OpenAiRequest, listed
 
 MESSAGES = [
     {"role": "system", "content": "You are a helpful assistant."},

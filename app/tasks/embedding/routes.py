@@ -14,9 +14,9 @@ from app.http.deps import DeadlineDep, RegistryDep, RuntimeDep
 from app.http.guard import CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
-from app.models.schemas_embeddings import EmbeddingFields, EmbedRequest, EmbedResponse
 from app.services.embeddings import Embeddings, EmbeddingService, Wanted
 from app.services.keys import Scope
+from app.tasks.embedding.schemas import EmbeddingFields, EmbedRequest, EmbedResponse
 
 router = APIRouter(
     tags=["embed"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.EMBED))]

@@ -13,9 +13,9 @@ from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, problems
 from app.http.streams import StreamResponse
-from app.models.schemas_chat import ChatRequest, ChatResponse
 from app.services.keys import Scope
 from app.services.streaming import ChatService, Conversation
+from app.tasks.chat.schemas import ChatRequest, ChatResponse
 
 router = APIRouter(tags=["chat"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.CHAT))])
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_CHAT)

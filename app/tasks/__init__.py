@@ -1,0 +1,1 @@
+"""What models do: a folder for each task, with its routes and schemas."""

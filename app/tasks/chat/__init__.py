@@ -1,0 +1,1 @@
+"""Chat: `/chat` and `/chat/stream`, whole answers and streams of tokens."""

@@ -1,0 +1,1 @@
+"""Text classification: `/predict`, `/predict/{model_name}` and `/predict-batch`."""

@@ -1,0 +1,1 @@
+"""Embedding: `/embed`, from texts to vectors."""
