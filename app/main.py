@@ -16,7 +16,6 @@ from app.api import documents, job_events, jobs, keys, openai, pages, prediction
 from app.core.metrics import Metrics
 from app.errors import StartupError
 from app.http import docs, health, models
-from app.http.addresses import parse_networks
 from app.http.problems import document_problems
 from app.middleware import exceptions
 from app.middleware.body_limit import BodyLimitMiddleware
@@ -27,6 +26,7 @@ from app.models.catalog import read_catalog
 from app.runtime.checks import check_settings
 from app.runtime.opening import open_runtime
 from app.runtime.watching import OnFatal
+from app.services.addresses import parse_networks
 from app.settings import Settings, load_settings
 from app.tasks.chat import routes as chat
 from app.tasks.classification import routes as predict

@@ -14,6 +14,7 @@ from process import APP, environment, service
 from pydantic import ValidationError
 from serving import FAKE, FatalError, make_settings, serving
 
+from app.core.callers import Caller
 from app.core.metrics import Metrics
 from app.engines.base import Generation, Message, Usage
 from app.errors import (
@@ -27,7 +28,6 @@ from app.limits.limit import parse
 from app.limits.limiter import Limiter
 from app.limits.memory import MemoryStorage
 from app.runtime import watching
-from app.services.keys import Caller
 from app.services.ledger import Ledger
 from app.services.streaming import Ended
 

@@ -12,6 +12,7 @@ from databases import migrated
 from servers import postgres
 from serving import serving
 
+from app.core.callers import Caller, Scope
 from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
@@ -19,7 +20,7 @@ from app.limits.limit import MAX_AMOUNT
 from app.limits.limiter import Limiter
 from app.limits.memory import MemoryStorage
 from app.services import keys as services_keys
-from app.services.keys import KEY_FORMAT, Caller, KeyService, Scope, WantedKey, WantedKeyError
+from app.services.keys import KEY_FORMAT, KeyService, WantedKey, WantedKeyError
 from app.services.ledger import Ledger
 
 ADMIN = "an-admin-key-of-the-fleet"
@@ -60,7 +61,7 @@ async def test_a_key_is_recognised_and_its_text_is_stored_nowhere(database_url: 
         (stored,) = await keys.list(before_id=None, limit=10)
     assert caller.key_id == key.id
     assert caller.scopes == {Scope.PREDICT, Scope.CHAT}
-    assert str(caller.limit) == "600 per 1 minute"
+    assert caller.limit == "600/minute"
     assert caller.tokens_per_day == 7
     assert caller.may(Scope.CHAT)
     assert not caller.may(Scope.EMBED)

@@ -4,12 +4,13 @@ from typing import cast
 
 import pytest
 
+from app.core.callers import Caller
 from app.core.metrics import Metrics
 from app.errors import DatabaseUnavailableError, RateLimitExceededError
 from app.limits.limiter import Limiter
 from app.limits.memory import MemoryStorage
 from app.services import lockout
-from app.services.keys import Caller, KeyService
+from app.services.keys import KeyService
 from app.services.lockout import FAILURES, MAX_WRONG, WINDOW_S, Guesses, Lockout
 
 

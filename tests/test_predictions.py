@@ -15,28 +15,26 @@ from databases import migrated, opened
 from servers import free_port
 from servers import postgres as own_postgres
 from sqlalchemy.orm import Session
-from starlette._utils import is_async_callable
 
 from app.core.logs import request_id
 from app.core.metrics import Metrics
 from app.db.predictions import Prediction, PredictionRepository
 from app.db.schema import upgrade
 from app.db.session import Database
-from app.engines.base import Generation, Message, Task, Usage
-from app.errors import DatabaseUnavailableError, InferenceFailedError, OverloadedError
-from app.services.inference import Prediction as Classification
-from app.services.prediction_records import MAX_INPUT_CHARS, InputKeeping, Origin, Recorder
+from app.engines.base import Task
+from app.errors import DatabaseUnavailableError
+from app.services.prediction_log import PredictionLogEntry
+from app.services.prediction_records import MAX_INPUT_CHARS, InputKeeping, Recorder
 from app.services.prediction_retention import Retention, RetentionPolicy
 from app.services.prediction_writer import WriterPolicy, backoff_s
 from app.services.predictions import LogPolicy, PredictionLog
 
 START = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-ONE = Prediction(
-    time=START, id=1, request_id="r", task="chat", model="m", status=200, latency_ms=1.5
+ROW = Prediction(
+    time=START, id=1, request_id="1", task="chat", model="m", status=200, latency_ms=1.5
 )
-ORIGIN = Origin(key_id=7, model="sentiment", version="v1", latency_s=0.0125)
-MADE = Classification(
-    model="sentiment", version="v1", scores=(("POSITIVE", 0.9), ("NEGATIVE", 0.1))
+ONE = PredictionLogEntry(
+    time=START, request_id="1", task=Task.CHAT, input="", key_id=7, model="m", latency_s=0.0125
 )
 QUICK = WriterPolicy(flush_s=0.01, retry_s=0.01, max_retry_s=0.05)
 TIMEOUT_S = 20
@@ -60,17 +58,24 @@ def make_log(database: Database, metrics: Metrics | None = None, **given: Any) -
     return PredictionLog(database, policy=LogPolicy(writer=writer), metrics=metrics or Metrics())
 
 
+def entries(count: int) -> list[PredictionLogEntry]:
+    """Return entries with the numbers from 1 on."""
+    moments = [START + timedelta(seconds=n) for n in range(count)]
+    return [replace(ONE, time=at, request_id=str(n)) for n, at in enumerate(moments, start=1)]
+
+
 def rows(count: int) -> list[Prediction]:
-    return [replace(ONE, time=START + timedelta(seconds=n), id=n + 1) for n in range(count)]
+    moments = [START + timedelta(seconds=n) for n in range(count)]
+    return [replace(ROW, time=at, id=n, request_id=str(n)) for n, at in enumerate(moments, start=1)]
 
 
-def put(log: PredictionLog, predictions: list[Prediction]) -> None:
-    for prediction in predictions:
-        log.put(prediction)
+def put(log: PredictionLog, given: list[PredictionLogEntry]) -> None:
+    for entry in given:
+        log.put(entry)
 
 
 def stored_ids(session: Session) -> list[int]:
-    return sorted(found.id for found in PredictionRepository(session).page(limit=1000))
+    return sorted(int(found.request_id) for found in PredictionRepository(session).page(limit=1000))
 
 
 async def ids(database: Database) -> list[int]:
@@ -103,7 +108,7 @@ async def test_rows_are_written_in_batches_and_all_of_them_at_the_end(database: 
     metrics = Metrics()
     log = make_log(database, metrics, batch=10)
     async with log.running():
-        put(log, rows(25))
+        put(log, entries(25))
         assert log.waiting == 25
         assert value(metrics, "waiting") == 25
     assert await ids(database) == list(range(1, 26))
@@ -117,21 +122,21 @@ async def test_one_row_is_written_without_waiting_for_others(sqlite: Database) -
     async with log.running():
         log.put(ONE)
         await stored(sqlite, 1)
-        put(log, rows(2)[1:])
+        put(log, entries(2)[1:])
         await stored(sqlite, 2)
 
 
 async def test_a_whole_batch_does_not_wait_at_all(sqlite: Database) -> None:
     log = make_log(sqlite, batch=4, flush_s=TIMEOUT_S * 2)
     async with log.running():
-        put(log, rows(4))
+        put(log, entries(4))
         await stored(sqlite, 4)
 
 
 async def test_a_full_log_drops_the_newest_and_counts(sqlite: Database) -> None:
     metrics = Metrics()
     log = make_log(sqlite, metrics, bound=3)
-    put(log, rows(5))
+    put(log, entries(5))
     assert lost(metrics, "full") == 2
     async with log.running():
         pass
@@ -143,7 +148,7 @@ async def test_losses_are_logged_once_and_summed_up_at_the_end(
 ) -> None:
     log = make_log(sqlite, bound=3)
     async with log.running():
-        put(log, rows(50))
+        put(log, entries(50))
     told = [r for r in caplog.records if r.message == "predictions_dropped"]
     assert [vars(r)["count"] for r in told] == [1, 46]
 
@@ -156,19 +161,11 @@ async def test_a_log_that_is_off_takes_nothing(sqlite: Database) -> None:
     assert await ids(sqlite) == []
 
 
-async def test_a_background_task_runs_on_the_loop_and_takes_many(sqlite: Database) -> None:
-    log = make_log(sqlite)
-    assert is_async_callable(log.keep)
-    async with log.running():
-        await log.keep(*rows(3))
-    assert await ids(sqlite) == [1, 2, 3]
-
-
 async def test_the_defaults_write_a_flood(sqlite: Database) -> None:
     metrics = Metrics()
     log = PredictionLog(sqlite, policy=LogPolicy(), metrics=metrics)
     async with log.running():
-        put(log, rows(900))
+        put(log, entries(900))
     assert value(metrics, "rows_total") == 900
     assert lost(metrics, "full") == lost(metrics, "shutdown") == 0
 
@@ -178,7 +175,7 @@ async def test_a_row_that_the_database_refuses_fails_alone(
 ) -> None:
     metrics = Metrics()
     log = make_log(database, metrics)
-    poisoned = rows(9)
+    poisoned = entries(9)
     for place in (3, 8):
         poisoned[place] = replace(poisoned[place], status=OUT_OF_RANGE, input="secret words")
     async with log.running():
@@ -212,7 +209,7 @@ async def test_a_batch_whose_commit_was_not_heard_of_is_stored_and_counted_once(
     await asyncio.to_thread(upgrade, database)
     log = make_log(database, metrics, batch=4)
     async with log.running():
-        put(log, rows(6))
+        put(log, entries(6))
     assert await ids(database) == [1, 2, 3, 4, 5, 6]
     assert value(metrics, "rows_total") == 6
     await database.close()
@@ -231,7 +228,7 @@ async def test_rows_wait_for_a_database_that_comes_back() -> None:
             log = make_log(database, metrics, bound=5)
             postgres.server.stop()
             async with log.running():
-                put(log, rows(8))
+                put(log, entries(8))
                 async with asyncio.timeout(TIMEOUT_S):
                     assert [await outcomes.get(), await outcomes.get()] == ["unreachable"] * 2
                 assert (log.waiting, lost(metrics, "full")) == (5, 3)
@@ -255,7 +252,7 @@ async def test_a_frozen_database_loses_nothing_and_doubles_nothing() -> None:
             log = make_log(database)
             async with log.running():
                 with postgres.server.frozen():
-                    put(log, rows(6))
+                    put(log, entries(6))
                     async with asyncio.timeout(TIMEOUT_S):
                         assert await outcomes.get() in {"timeout", "unreachable"}
                 async with asyncio.timeout(TIMEOUT_S):
@@ -277,7 +274,7 @@ async def test_a_database_too_slow_for_a_batch_gets_smaller_ones(sqlite: Databas
     database = Slow(sqlite._url.render_as_string())
     log = make_log(database, batch=8)
     async with log.running():
-        put(log, rows(10))
+        put(log, entries(10))
     assert await ids(database) == list(range(1, 11))
     assert sizes[:5] == [8, 4, 2, 4, 2]
     await database.close()
@@ -288,7 +285,7 @@ async def test_the_end_waits_no_longer_than_its_budget_and_counts_what_is_lost()
     async with opened(away()) as database:
         log = make_log(database, metrics, drain_s=0.2, max_retry_s=TIMEOUT_S)
         async with log.running():
-            put(log, rows(4))
+            put(log, entries(4))
             started = time.monotonic()
         assert time.monotonic() - started < 5
         assert (lost(metrics, "shutdown"), log.waiting) == (4, 0)
@@ -347,7 +344,7 @@ async def test_retention_runs_beside_the_writer_again_and_again(sqlite: Database
     log = PredictionLog(sqlite, policy=policy, metrics=metrics)
     async with log.running(), asyncio.timeout(TIMEOUT_S):
         for count in (3, 6):
-            put(log, rows(count)[-3:])
+            put(log, entries(count)[-3:])
             while value(metrics, "deleted_total") != count - 1:
                 await ids(sqlite)
     assert await ids(sqlite) == [6]
@@ -375,16 +372,29 @@ async def test_retention_that_fails_is_logged_once(caplog: pytest.LogCaptureFixt
 # What a row says
 
 
-def test_a_classification_says_who_what_and_how_long() -> None:
-    token = request_id.set("abc")
-    row = Recorder("hash").classified(MADE, text="Grüße", origin=ORIGIN)
-    request_id.reset(token)
-    assert (row.request_id, row.key_id, row.task) == ("abc", 7, "text-classification")
-    assert (row.model, row.version, row.status, row.latency_ms) == ("sentiment", "v1", 200, 12.5)
-    assert (row.label, row.score, row.error) == ("POSITIVE", 0.9, None)
+def test_a_row_says_who_what_and_how_long() -> None:
+    row = Recorder("hash")(
+        replace(
+            ONE, task=Task.CLASSIFICATION, input="Grüße", version="v1", label="POSITIVE", score=0.9
+        )
+    )
+    assert (row.time, row.request_id, row.key_id) == (START, "1", 7)
+    assert (row.task, row.model, row.version, row.status) == ("text-classification", "m", "v1", 200)
+    assert (row.label, row.score, row.error, row.latency_ms) == ("POSITIVE", 0.9, None, 12.5)
     assert row.input_hash == hashlib.sha256("Grüße".encode()).hexdigest()
     assert row.input is None
-    assert abs(datetime.now(UTC) - row.time) < timedelta(seconds=TIMEOUT_S)
+
+
+def test_an_entry_is_of_the_current_request_and_of_now() -> None:
+    token = request_id.set("abc")
+    entry = PredictionLogEntry(task=Task.CHAT, input="", key_id=None, model="m", latency_s=1)
+    request_id.reset(token)
+    assert entry.request_id == "abc"
+    assert abs(datetime.now(UTC) - entry.time) < timedelta(seconds=TIMEOUT_S)
+
+
+def test_rows_have_ids_of_their_own() -> None:
+    assert Recorder("none")(ONE).id != Recorder("none")(ONE).id
 
 
 @pytest.mark.parametrize(
@@ -394,54 +404,12 @@ def test_a_classification_says_who_what_and_how_long() -> None:
 def test_an_input_is_kept_as_it_is_set(
     keeps: InputKeeping, *, has_hash: bool, kept: str | None
 ) -> None:
-    row = Recorder(keeps).classified(MADE, text="x" * 5000, origin=ORIGIN)
+    row = Recorder(keeps)(replace(ONE, input="x" * 5000))
     assert ((row.input_hash is not None), row.input) == (has_hash, kept)
 
 
-def test_a_batch_has_a_row_for_each_text_and_its_own_error() -> None:
-    good, bad = Recorder("none").classified_batch(
-        [MADE, InferenceFailedError()], texts=["a", "b"], origin=ORIGIN
-    )
-    assert (good.status, good.label) == (200, "POSITIVE")
-    assert (bad.status, bad.error, bad.label) == (500, "inference_failed", None)
-    assert good.id != bad.id
-
-
-def test_vectors_have_one_row_a_request() -> None:
-    row = Recorder("text").embedded(texts=["a", "b"], tokens=8, origin=ORIGIN)
-    assert (row.task, row.input, row.prompt_tokens, row.status) == ("embedding", "a\nb", 8, 200)
-
-
-CHAT = [Message(role="system", content="Be kind."), Message(role="user", content="Hello")]
-
-
-def test_a_chat_says_its_tokens_and_how_it_ended() -> None:
-    end = Generation(
-        text="Hi", finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=2)
-    )
-    row = Recorder("text").chatted(end, messages=CHAT, ttft_s=0.02, origin=ORIGIN)
-    assert (row.task, row.input, row.status, row.finish_reason) == ("chat", "Hello", 200, "stop")
+def test_tokens_and_times_of_a_chat_are_in_its_row() -> None:
+    entry = replace(ONE, prompt_tokens=9, completion_tokens=2, ttft_s=0.02, finish_reason="stop")
+    row = Recorder("text")(entry)
     assert (row.prompt_tokens, row.completion_tokens, row.ttft_ms) == (9, 2, 20)
-
-
-def test_a_chat_that_failed_says_why() -> None:
-    row = Recorder("hash").chatted(OverloadedError(), messages=CHAT, ttft_s=None, origin=ORIGIN)
-    assert (row.status, row.error, row.ttft_ms) == (503, "overloaded", None)
-
-
-def test_a_chat_whose_client_left_says_so() -> None:
-    row = Recorder("hash").chatted(None, messages=CHAT, ttft_s=0.5, origin=ORIGIN)
-    assert (row.status, row.error, row.ttft_ms) == (499, "client_left", 500)
-
-
-async def test_an_error_leaves_a_row_and_goes_on(sqlite: Database) -> None:
-    log = make_log(sqlite)
-    with (
-        pytest.raises(OverloadedError),
-        log.failures(Task.CHAT, ["Hello"], key_id=7, model=None, started_s=time.monotonic()),
-    ):
-        raise OverloadedError
-    async with log.running():
-        pass
-    (row,) = await sqlite.read(lambda session: PredictionRepository(session).page(limit=9))
-    assert (row.task, row.status, row.error, row.key_id) == ("chat", 503, "overloaded", 7)
+    assert row.finish_reason == "stop"

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,21 +21,24 @@ from sqlalchemy.orm import Session
 from starlette.middleware import Middleware
 
 from app.api.exports import CsvStyle, ExportResponse, NdjsonStyle, as_dict
-from app.api.noting import Note, NoteDep
 from app.api.predictions import get_predictions_scope, router
+from app.core.callers import Caller
 from app.core.metrics import Metrics
 from app.db.predictions import COLUMNS, Prediction, PredictionRepository
 from app.db.schema import upgrade
 from app.db.session import Database
-from app.engines.base import Generation, Message, Task
+from app.engines.base import Generation, Message, Task, Usage
 from app.errors import DatabaseUnavailableError, OverloadedError
+from app.http.answer_log import AnswerLog, AnswerLogDep
+from app.http.guard import get_caller
 from app.http.problems import document_problems
 from app.middleware import exceptions
 from app.middleware.logging import RequestLogMiddleware
 from app.models.schemas_predictions import LoggedPrediction, PredictionPage
-from app.services.inference import Prediction as Classification
+from app.services.access import OpenAccess
 from app.services.predictions import EXPORT_ROWS, LogPolicy, PredictionLog, PredictionsScope
 from app.services.streaming import Ended
+from app.tasks.chat.accounting import entry_of
 
 START = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 ONE = Prediction(
@@ -52,6 +56,7 @@ ONE = Prediction(
     input_hash="ab" * 32,
 )
 TIMEOUT_S = 20
+KEY_ID = 7
 
 
 def make_app(database: Database, scope: PredictionsScope | None = None) -> FastAPI:
@@ -61,10 +66,11 @@ def make_app(database: Database, scope: PredictionsScope | None = None) -> FastA
     exceptions.install(app, metrics=metrics)
     document_problems(app)
     log = PredictionLog(database, policy=LogPolicy(), metrics=metrics)
-    settings = SimpleNamespace(needs_key=False, limits="off")
-    app.state.runtime = SimpleNamespace(predictions=log, settings=settings)
+    access = OpenAccess()
+    app.state.runtime = SimpleNamespace(predictions=log, entries=log, access=access)
     seen = scope or PredictionsScope(key_id=None, sees_all=True)
     app.dependency_overrides[get_predictions_scope] = lambda: seen
+    app.dependency_overrides[get_caller] = lambda: Caller(key_id=KEY_ID)
     return app
 
 
@@ -410,16 +416,15 @@ async def test_a_route_leaves_a_row_after_its_answer_and_for_its_error(database:
     log: PredictionLog = app.state.runtime.predictions
 
     @app.get("/works")
-    async def works(note: NoteDep) -> int:
-        with note.failures(Task.CLASSIFICATION, "good", model=None):
-            made = Classification(model="sentiment", version="v1", scores=(("POSITIVE", 0.9),))
-        origin = note.origin(made.model, version="v1")
-        note.keep(note.record.classified(made, text="good", origin=origin))
+    async def works(answer_log: AnswerLogDep) -> int:
+        with answer_log.failures(Task.CLASSIFICATION, "good", model=None):
+            columns = {"version": "v1", "label": "POSITIVE"}
+        answer_log.keep(answer_log.entry(Task.CLASSIFICATION, "good", model="sentiment", **columns))
         return log.waiting
 
     @app.get("/fails")
-    async def fails(note: NoteDep) -> None:
-        with note.failures(Task.CLASSIFICATION, "bad", model="sentiment"):
+    async def fails(answer_log: AnswerLogDep) -> None:
+        with answer_log.failures(Task.CLASSIFICATION, "bad", model="sentiment"):
             raise OverloadedError
 
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
@@ -430,22 +435,30 @@ async def test_a_route_leaves_a_row_after_its_answer_and_for_its_error(database:
         failed, made = (await listed(client))["predictions"]
     assert (failed["status"], failed["error"], failed["model"]) == (503, "overloaded", "sentiment")
     assert (made["label"], made["version"], made["request_id"]) == ("POSITIVE", "v1", "first")
-    assert made["key_id"] == failed["key_id"] == 7
+    assert made["key_id"] == failed["key_id"] == KEY_ID
     assert 0 < made["latency_ms"] < 60_000
 
 
 async def test_a_chat_leaves_a_row_at_its_end(database: Database) -> None:
-    app = make_app(database)
-    log: PredictionLog = app.state.runtime.predictions
-    note = Note(log, BackgroundTasks(), key_id=7, started_s=0)
-    told: list[Ended] = []
-    end = Generation(text="Hi", finish_reason="stop", usage=None)
+    log = PredictionLog(database, policy=LogPolicy(), metrics=Metrics())
+    answer_log = AnswerLog(log, BackgroundTasks(), key_id=7, started_s=0)
+    messages = [Message(role="system", content="Be kind."), Message(role="user", content="Hello")]
+    usage = Usage(prompt_tokens=9, completion_tokens=2)
+    end = Generation(text="Hi", finish_reason="stop", usage=usage)
     ended = Ended(model="smollm2", version="1", end=end, tokens=1, seconds=0.25, first_token_s=0.1)
-    note.chat([Message(role="user", content="Hello")], then=told.append)(ended)
+    failed = replace(ended, end=OverloadedError(), version=None, first_token_s=None)
+    left = replace(ended, end=None)
+    for one in (ended, failed, left):
+        log.put(entry_of(one, messages, log=answer_log))
     async with log.running():
         pass
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        (row,) = (await listed(client))["predictions"]
+    async with client_of(database) as client:
+        found = (await listed(client))["predictions"]
+    by_status = {row["status"]: row for row in found}
+    row = by_status[200]
     assert (row["task"], row["model"], row["finish_reason"]) == ("chat", "smollm2", "stop")
     assert (row["latency_ms"], row["ttft_ms"], row["key_id"]) == (250, 100, 7)
-    assert told == [ended]
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (9, 2)
+    assert row["input_hash"] == sha256(b"Hello").hexdigest()
+    assert (by_status[503]["error"], by_status[503]["ttft_ms"]) == ("overloaded", None)
+    assert (by_status[499]["error"], by_status[499]["ttft_ms"]) == ("client_left", 100)

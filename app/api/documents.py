@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from app.api.scopes import CollectionDep
+from app.core.callers import Scope
 from app.core.logs import request_id
 from app.errors import DatabaseUnavailableError, DocumentNotFoundError, InvalidRequestError
 from app.http.deps import RuntimeDep
@@ -19,7 +20,6 @@ from app.models.schemas_documents import (
     DocumentsRequest,
     StoredDocuments,
 )
-from app.services.keys import Scope
 
 router = APIRouter(
     prefix="/documents",

@@ -14,6 +14,7 @@ from starlette.types import Send
 
 from app.api.jobs import JobId
 from app.api.scopes import CollectionDep
+from app.core.callers import Scope
 from app.core.logs import request_id
 from app.db.job_values import Job
 from app.errors import (
@@ -31,7 +32,6 @@ from app.http.json_route import JsonRoute
 from app.http.problems import WITH_KEY, problems
 from app.models.schemas_jobs import JobInfo
 from app.runtime.runtime import Runtime
-from app.services.keys import Scope
 from app.services.scopes import CollectionScope
 
 log = logging.getLogger(__name__)

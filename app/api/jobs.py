@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
 from app.api.scopes import CollectionDep
+from app.core.callers import Scope
 from app.core.logs import request_id
 from app.db.job_values import Job
 from app.errors import (
@@ -24,7 +25,7 @@ from app.errors import (
     TooManyJobsError,
 )
 from app.http.deps import RuntimeDep
-from app.http.guard import CallerDep, Guard
+from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, problems
 from app.models.schemas_jobs import (
@@ -36,7 +37,6 @@ from app.models.schemas_jobs import (
     JobsQuery,
 )
 from app.services.jobs import WantedJob
-from app.services.keys import Scope
 
 router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.JOBS))])
 STORED = (*WITH_KEY, DatabaseUnavailableError, InvalidRequestError)
@@ -62,11 +62,13 @@ IdempotencyKey = Annotated[
 class AccountedSubmission:
     """Submits a job for a route, and charges the caller for a new one."""
 
-    def __init__(self, caller: CallerDep, scope: CollectionDep, runtime: RuntimeDep) -> None:
+    def __init__(
+        self, caller: CallerDep, scope: CollectionDep, access: AccessDep, runtime: RuntimeDep
+    ) -> None:
         self._caller = caller
         self._scope = scope
         self._jobs = runtime.jobs
-        self._ledger = runtime.ledger
+        self._access = access
 
     async def __call__(self, asked: EmbedBatchRequest, *, idempotency_key: str | None) -> Job:
         """Submit; raises as `JobService.submit` does.
@@ -104,7 +106,7 @@ class AccountedSubmission:
 
     async def _submit(self, wanted: WantedJob) -> Job:
         try:
-            async with self._ledger.spending(self._caller, wanted.total) as charge:
+            async with self._access.spending(self._caller, wanted.total) as charge:
                 job, is_new = await self._store(wanted)
                 await charge.settle(job.total if is_new else 0)
         except RateLimitExceededError:

@@ -5,13 +5,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
+from app.core.callers import Scope
 from app.errors import DatabaseUnavailableError, InvalidRequestError, KeyNotFoundError
 from app.http.deps import RuntimeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, problems
 from app.models.schemas_keys import MAX_PAGE, KeyInfo, KeyList, KeyRequest, NewKey
-from app.services.keys import Scope, WantedKey, WantedKeyError
+from app.services.keys import WantedKey, WantedKeyError
 
 router = APIRouter(
     prefix="/keys", tags=["keys"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.ADMIN))]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic_core import to_json
 
-from app.api.noting import Account, AccountDep
+from app.core.callers import Scope
 from app.engines.base import FloatArray, GenerationOptions, Message, Task
 from app.errors import (
     ModelNotFoundError,
@@ -36,8 +36,8 @@ from app.models.schemas_openai_chat import (
     Choice,
     ResponseFormat,
 )
-from app.services.keys import Scope
 from app.services.streaming import Conversation
+from app.tasks.chat.accounting import Account, AccountDep
 from app.tasks.chat.routes import ChatDep
 from app.tasks.embedding.routes import EmbedDep, plain, wanted_by
 

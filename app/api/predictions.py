@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic_core import to_json
 
 from app.api.exports import STYLES, CsvStyle, ExportResponse, NdjsonStyle, as_dict
+from app.core.callers import Scope
 from app.core.logs import request_id
 from app.db.predictions import Filters, Position, Prediction
 from app.errors import DatabaseUnavailableError, InvalidRequestError
@@ -18,7 +19,6 @@ from app.models.schemas_predictions import (
     PredictionFilters,
     PredictionPage,
 )
-from app.services.keys import Scope
 from app.services.predictions import PredictionLog, PredictionsScope
 
 router = APIRouter(

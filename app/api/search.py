@@ -7,13 +7,13 @@ from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
 from app.api.scopes import CollectionDep
+from app.core.callers import Scope
 from app.errors import DatabaseUnavailableError
 from app.http.deps import DeadlineDep, RuntimeDep
-from app.http.guard import CallerDep, Guard
+from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.models.schemas_search import SearchRequest, SearchResponse
-from app.services.keys import Scope
 from app.services.search import SearchService
 from app.tasks.embedding.routes import EmbeddingsDep
 from app.vectors.base import Hit
@@ -46,13 +46,13 @@ async def search(
     scope: CollectionDep,
     deadline: DeadlineDep,
     caller: CallerDep,
-    runtime: RuntimeDep,
+    access: AccessDep,
 ) -> Response:
     """Find the documents with the passages that are nearest to the query, the best first.
 
     A document is found once it was embedded; its results say which passage is the nearest.
     """
-    async with runtime.ledger.spending(caller, 1):  # the query is embedded
+    async with access.spending(caller, 1):  # the query is embedded
         hits = await searches.search(
             asked.query,
             top_k=asked.top_k,

@@ -9,7 +9,7 @@ from app.console.options import Json, keep_log_quiet, show_json
 from app.errors import SettingsError
 
 if TYPE_CHECKING:
-    from app.doctor.finding import Finding
+    from app.core.finding import Finding
 
 EXIT_FAILED = 1
 LOAD_TIMEOUT_S = 60.0
@@ -42,10 +42,10 @@ def doctor(*, load_timeout: LoadTimeout = LOAD_TIMEOUT_S, as_json: Json = False)
 
 
 def _look(load_timeout_s: float) -> "Iterator[Finding]":
+    from app.core.finding import bad
     from app.doctor import machine, parts, settings
-    from app.doctor.finding import bad
-    from app.http.addresses import parse_networks
     from app.runtime.checks import check_settings
+    from app.services.addresses import parse_networks
     from app.settings import load_settings
 
     try:

@@ -11,8 +11,9 @@ from app.console.options import Json, show, show_json, with_database
 from app.errors import SettingsError
 
 if TYPE_CHECKING:
+    from app.core.callers import Scope
     from app.db.keys import ApiKey
-    from app.services.keys import KeyService, Scope
+from app.services.keys import KeyService
 
 cli = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 Answer = TypeVar("Answer")
@@ -106,7 +107,7 @@ def _with_keys(
 
 
 def _read_scopes(given: str) -> "list[Scope]":
-    from app.services.keys import Scope
+    from app.core.callers import Scope
 
     names = [part.strip() for part in given.split(",")]
     unknown = sorted(set(names) - set(Scope))

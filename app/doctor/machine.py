@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
-from app.doctor.finding import Finding, bad, doubtful, good
+from app.core.finding import Finding, bad, doubtful, good
 from app.server.descriptors import limit, wanted
 from app.settings import Settings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from app.doctor.finding import Finding, bad, doubtful, good
+from app.core.finding import Finding, bad, doubtful, good
 from app.settings import ENV_FILE, Settings
 
 HIDDEN = "(set)"

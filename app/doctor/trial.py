@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from app.doctor.finding import Finding, bad, doubtful, good
+from app.core.finding import Finding, bad, doubtful, good
 from app.engines.baked import is_baked
 from app.engines.base import EngineRequest, Task
 from app.engines.conversion import folder_of, options_of

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from app.core.callers import Scope
 from app.errors import ForbiddenError, NotReadyError, UnhealthyError
 from app.http.deps import RuntimeDep
-from app.http.guard import Bearer, KeyHeader, get_caller
+from app.http.guard import AccessDep, Bearer, KeyHeader, get_caller
 from app.http.problems import WITH_KEY, problems
 from app.models.schemas import Health, Readiness
-from app.services.keys import Scope
 
 router = APIRouter(tags=["operations"])
 PLAIN_TEXT: dict[int | str, dict[str, Any]] = {
@@ -20,10 +20,10 @@ PLAIN_TEXT: dict[int | str, dict[str, Any]] = {
 
 
 async def allow_metrics(
-    request: Request, runtime: RuntimeDep, authorization: Bearer, key_header: KeyHeader
+    request: Request, access: AccessDep, authorization: Bearer, key_header: KeyHeader
 ) -> None:
     """Ask for a key only where the settings say so: scrapers mostly have none."""
-    if runtime.settings.metrics_need_key:
+    if access.metrics_need_key:
         caller = await get_caller(request, authorization, key_header)
         if not caller.may(Scope.METRICS):
             raise ForbiddenError

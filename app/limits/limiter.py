@@ -16,10 +16,10 @@ from limits.aio.storage import Storage
 from redis.exceptions import RedisError
 
 from app.core.metrics import Metrics
+from app.core.redis_url import CONNECTIONS
 from app.limits.circuit import Circuit
 from app.limits.limit import Limit, Verdict
 from app.limits.patience import patience
-from app.limits.redis import CONNECTIONS
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,10 @@ from contextlib import asynccontextmanager
 
 from limits.aio.storage import RedisStorage
 from redis.asyncio import ConnectionPool
-from redis.exceptions import RedisError
 
-from app.errors import SettingsError
+from app.core.redis_url import make_pool
 
 KEY_PREFIX = "mlapi:limits"
-# Commands at once; on loopback one takes less than a millisecond.
-CONNECTIONS = 32
-# As Celery writes it, and as `limits` does.
-UNIX_SCHEMES = ("redis+socket://", "redis+unix://", "unix://")
 REMEMBERED = 10_000
 
 
@@ -74,43 +69,8 @@ async def open_redis(url: str) -> AsyncIterator[SharedStorage]:
         SettingsError: the address can't be read; the message doesn't repeat it.
 
     """
-    pool = _make_pool(url)
+    pool = make_pool(url)  # the limiter bounds the time: see app/limits/patience.py
     try:
         yield SharedStorage(pool)
     finally:
         await pool.disconnect()
-
-
-def check_url(url: str) -> None:
-    """See that an address can be read; nothing is connected.
-
-    Raises:
-        SettingsError: it can't; the message doesn't repeat it.
-
-    """
-    _make_pool(url)
-
-
-def client_url(url: str) -> str:
-    """Return an address as the client spells it, however others do."""
-    for scheme in UNIX_SCHEMES:
-        if url.startswith(scheme):
-            # Celery writes the number of the database as `virtual_host`.
-            path = url.removeprefix(scheme).replace("virtual_host=", "db=")
-            return f"unix://{path}"
-    return url
-
-
-def _make_pool(url: str) -> ConnectionPool:
-    try:
-        return ConnectionPool.from_url(
-            client_url(url),
-            max_connections=CONNECTIONS,
-            # Time is the limiter's: see app/limits/patience.py.
-            socket_timeout=None,
-            socket_connect_timeout=None,
-        )
-    except (ValueError, RedisError):
-        raise SettingsError(
-            "REDIS_URL: not an address of a Redis server, such as redis://host:6379/0"
-        ) from None

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from app.core.redis_url import make_pool
 from app.db.engine import parse_url
 from app.errors import SettingsError
 from app.limits.limit import parse
-from app.limits.redis import check_url
 from app.settings import Settings
 
 
@@ -18,7 +18,7 @@ def check_settings(settings: Settings) -> None:
     """
     checks: list[Callable[[], object]] = [lambda: parse_url(settings.sql_url)]
     if (url := settings.redis_url) is not None:
-        checks.append(lambda: check_url(url.get_secret_value()))
+        checks.append(lambda: make_pool(url.get_secret_value()))
     if (limit := settings.default_limit) is not None:
         checks.append(lambda: _check_limit(limit))
     refused = [said for check in checks if (said := _refusal(check))]

@@ -19,9 +19,11 @@ from app.models.registry import ModelRegistry
 from app.models.steps import LoadSteps
 from app.runtime.jobs import SECONDS_A_DAY, open_broker, open_keeper, open_webhooks
 from app.runtime.parts import make_load, open_database
-from app.runtime.runtime import Network, Runtime
+from app.runtime.runtime import Runtime
 from app.runtime.search import open_index
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
+from app.services.access_control import AccessControl, AccessPolicy
+from app.services.addresses import Network
 from app.services.documents import DocumentService
 from app.services.job_watch import JobWatch
 from app.services.jobs import JobService
@@ -85,6 +87,20 @@ async def open_runtime(
             max_open=settings.jobs_per_key,
         )
         keys = _open_keys(settings, database)
+        predictions = await _open_predictions(stack, settings, database, metrics)
+        access = AccessControl(
+            keys=keys,
+            lockout=Lockout(keys, Limiter(MemoryStorage(), metrics=metrics)),
+            limiter=limiter,
+            ledger=ledger,
+            policy=AccessPolicy(
+                needs_key=settings.needs_key,
+                metrics_need_key=settings.metrics_need_key,
+                is_limited=settings.limits != "off",
+                default_limit=parse(settings.limit) if settings.limit else None,
+                trusted_proxies=trusted_proxies,
+            ),
+        )
         runtime = Runtime(
             settings=settings,
             metrics=metrics,
@@ -92,19 +108,17 @@ async def open_runtime(
             steps=steps,
             rows=RowReader(metrics, log_inputs=settings.log_inputs),
             database=database,
+            access=access,
+            entries=predictions,
             keys=keys,
-            limiter=limiter,
             ledger=ledger,
-            predictions=await _open_predictions(stack, settings, database, metrics),
+            predictions=predictions,
             documents=DocumentService(database),
             index=open_index(stack, database, metrics=metrics),
             broker=broker,
             jobs=jobs,
             job_watch=JobWatch(jobs.get),
             loaded=loaded,
-            lockout=Lockout(keys, Limiter(MemoryStorage(), metrics=metrics)),
-            default_limit=parse(settings.limit) if settings.limit else None,
-            trusted_proxies=trusted_proxies,
         )
         for background in (
             load_models(runtime, on_fatal),

@@ -1,32 +1,27 @@
 """What lives as long as the process, and whether it is well."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
 
 from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DATABASE_ADVICE, NotReadyError, UnhealthyError
-from app.limits.limit import Limit
-from app.limits.limiter import Limiter
 from app.models.registry import ModelRegistry, ModelState
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
 from app.runtime.awaiting import awaited, progress
 from app.runtime.jobs import Broker
+from app.services.access import Access
 from app.services.documents import DocumentService
 from app.services.job_watch import JobWatch
 from app.services.jobs import JobService
 from app.services.keys import KeyService
 from app.services.ledger import Ledger
-from app.services.lockout import Lockout
+from app.services.prediction_log import EntryLog
 from app.services.predictions import PredictionLog
 from app.services.rows import RowReader
 from app.settings import Settings
 from app.vectors.base import VectorIndex
-
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,8 +34,9 @@ class Runtime:
     steps: LoadSteps  # of models that load
     rows: RowReader
     database: Database
+    access: Access
+    entries: EntryLog
     keys: KeyService
-    limiter: Limiter
     ledger: Ledger
     predictions: PredictionLog
     documents: DocumentService
@@ -49,9 +45,6 @@ class Runtime:
     jobs: JobService
     job_watch: JobWatch
     loaded: asyncio.Event  # the models are
-    lockout: Lockout
-    default_limit: Limit | None
-    trusted_proxies: Sequence[Network]
     database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0

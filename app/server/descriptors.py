@@ -3,7 +3,7 @@
 import os
 import resource
 
-from app.limits.redis import CONNECTIONS as REDIS_CONNECTIONS
+from app.core.redis_url import CONNECTIONS as REDIS_CONNECTIONS
 from app.settings import Settings
 
 # Left to files and to connections that go out, when connections that come in have the rest.

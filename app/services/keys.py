@@ -11,11 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import partial
 
 from sqlalchemy.orm import Session
 
+from app.core.callers import Caller, Scope
 from app.db.keys import ApiKey, KeyRepository, NewApiKey
 from app.db.session import Database
 from app.errors import (
@@ -24,7 +24,7 @@ from app.errors import (
     KeyNotFoundError,
     UnauthorizedError,
 )
-from app.limits.limit import MAX_AMOUNT, Limit, parse
+from app.limits.limit import MAX_AMOUNT, parse
 from app.models.schemas_keys import CONTROL_CHARACTERS, MAX_NAME_CHARS
 from app.settings import MIN_SECRET_CHARS
 
@@ -42,36 +42,6 @@ NO_HASH = "0" * 64
 MAX_REMEMBERED = 10_000
 # A look at one row takes a millisecond: a database that needs so much longer doesn't answer.
 PATIENCE_S = 0.25
-
-
-class Scope(StrEnum):
-    """What a key may do."""
-
-    PREDICT = "predict"
-    EMBED = "embed"
-    CHAT = "chat"
-    DOCUMENTS = "documents"
-    JOBS = "jobs"
-    METRICS = "metrics"
-    ADMIN = "admin"  # all of them, and the keys
-
-
-EVERYTHING = frozenset(Scope)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who asks. Without a key under AUTH=off: everybody is the same caller, and may do all."""
-
-    name: str | None = None  # None: without a key
-    key_id: int | None = None  # None: without a stored key
-    scopes: frozenset[Scope] = EVERYTHING
-    limit: Limit | None = None  # None: the default one
-    tokens_per_day: int | None = None
-
-    def may(self, scope: Scope) -> bool:
-        """Say whether a scope is granted."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +204,7 @@ class KeyService:
             name=key.name,
             key_id=key.id,
             scopes=frozenset(map(Scope, key.scopes)),
-            limit=parse(key.limit) if key.limit else None,
+            limit=key.limit,
             tokens_per_day=key.tokens_per_day,
         )
 

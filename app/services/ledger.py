@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from app.core.callers import Caller
 from app.engines.base import Generation, Message
 from app.errors import DeadlineExceededError, ServiceError
 from app.limits.limit import MAX_AMOUNT, Limit, Verdict, parse
 from app.limits.limiter import Limiter
-from app.services.keys import Caller
 from app.services.streaming import Ended
 
 QUOTA = "tokens"

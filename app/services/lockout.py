@@ -14,10 +14,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from app.core.callers import Caller
 from app.errors import KeyEndedError, UnauthorizedError
 from app.limits.limit import Verdict, parse
 from app.limits.limiter import Limiter
-from app.services.keys import Caller, KeyService
+from app.services.keys import KeyService
 
 # A person mistypes a few times in a minute, a guesser doesn't stop there.
 MAX_WRONG, WINDOW_S = 20, 60.0

@@ -1,8 +1,7 @@
 """The prediction log as the rest of the service sees it: put a row, read a page, export."""
 
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -12,9 +11,8 @@ from app.core.metrics import Metrics
 from app.db.export import export
 from app.db.predictions import Filters, Position, Prediction, PredictionRepository
 from app.db.session import Database
-from app.engines.base import Task
-from app.errors import ServiceError
-from app.services.prediction_records import InputKeeping, Origin, Recorder
+from app.services.prediction_log import PredictionLogEntry
+from app.services.prediction_records import InputKeeping, Recorder
 from app.services.prediction_retention import Retention, RetentionPolicy
 from app.services.prediction_writer import PredictionWriter, WriterPolicy
 
@@ -85,52 +83,13 @@ class PredictionLog:
         """Rows that are not written yet."""
         return self._writer.waiting
 
-    def put(self, prediction: Prediction) -> None:
-        """Take a row, to be written soon; when full, drop and count it.
+    def put(self, entry: PredictionLogEntry) -> None:
+        """Take an entry, to be written soon; when full, drop and count it.
 
         Never waits, never raises. Belongs on the event loop.
         """
         if self._is_on:
-            self._writer.put(prediction)
-
-    async def keep(self, *predictions: Prediction) -> None:
-        """Take rows, as `put`, from a background task.
-
-        Starlette sends background tasks that are plain functions to a thread.
-        """
-        for prediction in predictions:
-            self.put(prediction)
-
-    @contextmanager
-    def failures(
-        self,
-        task: Task,
-        texts: Sequence[str],
-        *,
-        key_id: int | None,
-        model: str | None,
-        started_s: float,
-    ) -> Iterator[None]:
-        """Put a row for each text when an error leaves the block, which is raised on.
-
-        FastAPI runs background tasks only after answers that its routes return.
-
-        Args:
-            task: what was asked.
-            texts: the inputs that get a row each.
-            key_id: the caller's key.
-            model: the name that was asked for, if any.
-            started_s: when the request came, as `time.monotonic` counts.
-
-        """
-        try:
-            yield
-        except ServiceError as error:
-            latency_s = time.monotonic() - started_s
-            origin = Origin(key_id=key_id, model=model or "", latency_s=latency_s)
-            for text in texts:
-                self.put(self.record.failed(error, task=task, text=text, origin=origin))
-            raise
+            self._writer.put(self.record(entry))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

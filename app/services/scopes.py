@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from app.services.keys import Caller, Scope
+from app.core.callers import Caller, Scope
 
 # Of callers without a stored key: everybody under AUTH=off, and whoever has ADMIN_KEY.
 NOBODYS = 0

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from app.api.noting import Account, AccountDep
+from app.core.callers import Scope
 from app.core.logs import request_id
 from app.engines.base import GenerationOptions, Message
 from app.http.deps import ChatDeadlineDep, RegistryDep, RuntimeDep
@@ -13,8 +13,8 @@ from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, problems
 from app.http.streams import StreamResponse
-from app.services.keys import Scope
 from app.services.streaming import ChatService, Conversation
+from app.tasks.chat.accounting import Account, AccountDep
 from app.tasks.chat.schemas import ChatRequest, ChatResponse
 
 router = APIRouter(tags=["chat"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.CHAT))])

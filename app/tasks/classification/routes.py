@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
-from app.api.noting import Note, NoteDep
+from app.core.callers import Scope
 from app.engines.base import Task
 from app.errors import InvalidRequestError, ModelNameConflictError, ServiceError
+from app.http.answer_log import AnswerLog, AnswerLogDep
 from app.http.deps import DeadlineDep, RegistryDep, RuntimeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
@@ -24,7 +25,7 @@ from app.models.schemas import (
     TextResult,
 )
 from app.services.inference import InferenceService, Prediction
-from app.services.keys import Scope
+from app.services.prediction_log import PredictionLogEntry
 
 router = APIRouter(
     tags=["predict"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
@@ -58,13 +59,13 @@ def _answer(asked: PredictRequest, made: Prediction) -> PredictResponse:
     "/predict", summary="Classify one text", responses=RESPONSES, response_model_exclude_none=True
 )
 async def predict(
-    asked: PredictRequest, inference: InferenceDep, deadline: DeadlineDep, note: NoteDep
+    asked: PredictRequest, inference: InferenceDep, deadline: DeadlineDep, log: AnswerLogDep
 ) -> PredictResponse:
     """Classify one text with the default model, or with the one that the body names."""
     _check_length(asked.text, inference.max_chars(asked.model_name))
-    with note.failures(Task.CLASSIFICATION, asked.text, model=asked.model_name):
+    with log.failures(Task.CLASSIFICATION, asked.text, model=asked.model_name):
         made = await inference.predict(asked.text, model_name=asked.model_name, deadline=deadline)
-    _keep(note, made, asked.text)
+    log.keep(_entry(log, made, asked.text, model=made.model, version=made.version))
     return _answer(asked, made)
 
 
@@ -79,15 +80,15 @@ async def predict_with(
     asked: PredictRequest,
     inference: InferenceDep,
     deadline: DeadlineDep,
-    note: NoteDep,
+    log: AnswerLogDep,
 ) -> PredictResponse:
     """Classify one text with the model that the path names."""
     if asked.model_name not in {None, model_name}:
         raise ModelNameConflictError
     _check_length(asked.text, inference.max_chars(model_name))
-    with note.failures(Task.CLASSIFICATION, asked.text, model=model_name):
+    with log.failures(Task.CLASSIFICATION, asked.text, model=model_name):
         made = await inference.predict(asked.text, model_name=model_name, deadline=deadline)
-    _keep(note, made, asked.text)
+    log.keep(_entry(log, made, asked.text, model=made.model, version=made.version))
     return _answer(asked, made)
 
 
@@ -98,15 +99,19 @@ async def predict_with(
     response_model_exclude_none=True,
 )
 async def predict_batch(
-    asked: PredictBatchRequest, inference: InferenceDep, deadline: DeadlineDep, note: NoteDep
+    asked: PredictBatchRequest, inference: InferenceDep, deadline: DeadlineDep, log: AnswerLogDep
 ) -> PredictBatchResponse:
     """Classify up to 256 texts; one that can't be done gets its own error and fails no other."""
-    with note.failures(Task.CLASSIFICATION, *asked.texts, model=asked.model_name):
+    with log.failures(Task.CLASSIFICATION, *asked.texts, model=asked.model_name):
         made = await inference.predict_batch(
             asked.texts, model_name=asked.model_name, deadline=deadline
         )
-    origin = note.origin(made.model, version=made.version)
-    note.keep(*note.record.classified_batch(made.results, texts=asked.texts, origin=origin))
+    log.keep(
+        *(
+            _entry(log, result, text, model=made.model, version=made.version)
+            for result, text in zip(made.results, asked.texts, strict=True)
+        )
+    )
     return PredictBatchResponse(
         model=made.model,
         results=[_result(r) for r in made.results],
@@ -126,10 +131,15 @@ def _check_length(text: str, max_chars: int | None) -> None:
         raise InvalidRequestError([{"loc": ["body", "text"], "msg": said, "type": TOO_LONG}])
 
 
-def _keep(note: Note, made: Prediction, text: str) -> None:
-    """Have the answer logged once it is sent."""
-    origin = note.origin(made.model, version=made.version)
-    note.keep(note.record.classified(made, text=text, origin=origin))
+def _entry(
+    log: AnswerLog, made: Prediction | ServiceError, text: str, *, model: str, version: str
+) -> PredictionLogEntry:
+    """Return the log's entry of one text: its label, or its error."""
+    if isinstance(made, ServiceError):
+        return log.failure(made, Task.CLASSIFICATION, text, model=model, version=version)
+    return log.entry(
+        Task.CLASSIFICATION, text, model=model, version=version, label=made.label, score=made.score
+    )
 
 
 def _result(made: Prediction | ServiceError) -> TextResult | FailedText:

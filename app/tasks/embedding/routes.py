@@ -7,15 +7,15 @@ import numpy as np
 from fastapi import APIRouter, Depends, Response
 from pydantic_core import to_json
 
-from app.api.noting import NoteDep
+from app.core.callers import Scope
 from app.engines.base import FloatArray, Task
 from app.errors import UnsupportedFieldError
+from app.http.answer_log import AnswerLogDep
 from app.http.deps import DeadlineDep, RegistryDep, RuntimeDep
-from app.http.guard import CallerDep, Guard
+from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.services.embeddings import Embeddings, EmbeddingService, Wanted
-from app.services.keys import Scope
 from app.tasks.embedding.schemas import EmbeddingFields, EmbedRequest, EmbedResponse
 
 router = APIRouter(
@@ -41,27 +41,34 @@ class AccountedEmbedding:
         embeddings: EmbeddingsDep,
         deadline: DeadlineDep,
         caller: CallerDep,
-        runtime: RuntimeDep,
-        note: NoteDep,
+        access: AccessDep,
+        log: AnswerLogDep,
     ) -> None:
         self._embeddings = embeddings
         self._deadline = deadline
         self._caller = caller
-        self._ledger = runtime.ledger
-        self._note = note
+        self._access = access
+        self._log = log
 
     async def __call__(
         self, texts: Sequence[str], *, model_name: str | None, wanted: Wanted
     ) -> Embeddings:
         """Embed; raises as `EmbeddingService.embed` does."""
-        note = self._note
-        async with self._ledger.spending(self._caller, len(texts)):
-            with note.failures(Task.EMBEDDING, "\n".join(texts), model=model_name):
+        log, joined = self._log, "\n".join(texts)
+        async with self._access.spending(self._caller, len(texts)):
+            with log.failures(Task.EMBEDDING, joined, model=model_name):
                 made = await self._embeddings.embed(
                     texts, model_name=model_name, deadline=self._deadline, wanted=wanted
                 )
-        origin = note.origin(made.model, version=made.version)
-        note.keep(note.record.embedded(texts=texts, tokens=made.tokens, origin=origin))
+        log.keep(
+            log.entry(
+                Task.EMBEDDING,
+                joined,
+                model=made.model,
+                version=made.version,
+                prompt_tokens=made.tokens,
+            )
+        )
         return made
 
 

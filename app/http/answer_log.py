@@ -1,0 +1,105 @@
+"""What a route tells the prediction log about its request."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import BackgroundTasks, Depends, Request
+
+from app.engines.base import Task
+from app.errors import ServiceError
+from app.http.deps import RuntimeDep
+from app.http.guard import CallerDep
+from app.services.prediction_log import EntryLog, PredictionLogEntry
+
+
+class AnswerLog:
+    """Makes the log's entries of one request.
+
+    Args:
+        log: takes them.
+        background: tasks that run after the answer is sent.
+        key_id: the caller's key.
+        started_s: when the request came, as `time.monotonic` counts.
+
+    """
+
+    def __init__(
+        self, log: EntryLog, background: BackgroundTasks, *, key_id: int | None, started_s: float
+    ) -> None:
+        self._log = log
+        self._background = background
+        self._key_id = key_id
+        self._started_s = started_s
+
+    def entry(
+        self,
+        task: Task,
+        text: str,
+        *,
+        model: str,
+        **columns: Any,  # noqa: ANN401  # those of the entry
+    ) -> PredictionLogEntry:
+        """Return the entry of an answer; it has taken until now, unless `latency_s` says else."""
+        columns.setdefault("latency_s", time.monotonic() - self._started_s)
+        return PredictionLogEntry(
+            task=task, input=text, key_id=self._key_id, model=model, **columns
+        )
+
+    def failure(
+        self,
+        error: ServiceError,
+        task: Task,
+        text: str,
+        *,
+        model: str,
+        **columns: Any,  # noqa: ANN401  # those of the entry
+    ) -> PredictionLogEntry:
+        """Return the entry of a request that was answered with an error."""
+        return self.entry(task, text, model=model, status=error.status, error=error.code, **columns)
+
+    @contextmanager
+    def failures(self, task: Task, *texts: str, model: str | None) -> Iterator[None]:
+        """Log an entry for each text when an error leaves the block, which is raised on.
+
+        FastAPI runs background tasks only after answers that its routes return.
+
+        Args:
+            task: what was asked.
+            texts: the inputs that get an entry each.
+            model: the name that was asked for, if any.
+
+        """
+        try:
+            yield
+        except ServiceError as error:
+            latency_s = time.monotonic() - self._started_s
+            for text in texts:
+                self.put(self.failure(error, task, text, model=model or "", latency_s=latency_s))
+            raise
+
+    def put(self, entry: PredictionLogEntry) -> None:
+        """Log an entry now: responses of our own, such as streams, run no background tasks."""
+        self._log.put(entry)
+
+    def keep(self, *entries: PredictionLogEntry) -> None:
+        """Log entries once the answer is sent."""
+        self._background.add_task(self._put_all, *entries)
+
+    async def _put_all(self, *entries: PredictionLogEntry) -> None:
+        """Log entries; not a plain function, which Starlette would send to a thread."""
+        for entry in entries:
+            self._log.put(entry)
+
+
+async def get_answer_log(
+    request: Request, background: BackgroundTasks, runtime: RuntimeDep, caller: CallerDep
+) -> AnswerLog:
+    """Begin the entries of a request."""
+    return AnswerLog(
+        runtime.entries, background, key_id=caller.key_id, started_s=request.state.received_s
+    )
+
+
+AnswerLogDep = Annotated[AnswerLog, Depends(get_answer_log)]

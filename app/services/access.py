@@ -1,0 +1,114 @@
+"""What the rest of the service asks about callers: who they are, whether they may go on.
+
+The feature `access` answers with keys, limits and quotas. Without it all callers are the same.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+from app.core.callers import Caller
+from app.engines.base import Message
+from app.services.streaming import Ended, OnEnd
+
+Connection = Mapping[str, Any]  # an ASGI scope
+
+
+class Charge(Protocol):
+    """Tokens that were taken from a caller's quota before the work began."""
+
+    async def settle(self, tokens: int) -> None:
+        """Correct it to what the work has cost; call it once."""
+
+
+class Access(Protocol):
+    """Identifies callers, limits them, and charges their quotas."""
+
+    @property
+    def metrics_need_key(self) -> bool:
+        """Whether `/metrics` is for keys with the scope `metrics` only."""
+
+    async def identify(self, key: str | None, connection: Connection) -> Caller:
+        """Return the caller.
+
+        Raises:
+            UnauthorizedError: no key where one is needed, or one that isn't valid.
+            RateLimitExceededError: too many of those from this address.
+            DatabaseUnavailableError: the key isn't known yet, and SQL doesn't answer.
+
+        """
+
+    async def admit(
+        self, caller: Caller, connection: Connection, *, group: str, spends_tokens: bool
+    ) -> Mapping[str, str]:
+        """Count a request against the caller's limit; return headers for its answer.
+
+        Args:
+            caller: from `identify`.
+            connection: where the request came in.
+            group: of routes that are counted together.
+            spends_tokens: whether the answer costs tokens of the caller's quota.
+
+        Raises:
+            RateLimitExceededError: the limit is reached, or nothing is left of the quota.
+
+        """
+
+    def spending(self, caller: Caller, tokens: int) -> AbstractAsyncContextManager[Charge]:
+        """Charge tokens for the block before it runs; for embedding a text is a token.
+
+        A block that fails costs nothing; one whose caller leaves does.
+
+        Raises:
+            RateLimitExceededError: nothing was left of the quota before.
+
+        """
+
+    async def begin(self, caller: Caller, messages: Sequence[Message]) -> OnEnd:
+        """Charge an estimate of a prompt; return what has to be told how the generation ended.
+
+        Raises:
+            RateLimitExceededError: nothing was left of the quota before.
+
+        """
+
+
+class FreeCharge:
+    """Costs nothing."""
+
+    async def settle(self, tokens: int) -> None:
+        """Do nothing."""
+
+
+class OpenAccess:
+    """Lets everyone do everything, uncounted: what a service has without the feature `access`."""
+
+    metrics_need_key = False
+
+    async def identify(self, key: str | None, connection: Connection) -> Caller:  # noqa: ARG002
+        """Return the same caller for everyone; some clients send a key where none is needed."""
+        return Caller()
+
+    async def admit(
+        self,
+        caller: Caller,  # noqa: ARG002
+        connection: Connection,  # noqa: ARG002
+        *,
+        group: str,  # noqa: ARG002
+        spends_tokens: bool,  # noqa: ARG002
+    ) -> Mapping[str, str]:
+        """Let the request pass."""
+        return {}
+
+    @asynccontextmanager
+    async def spending(self, caller: Caller, tokens: int) -> AsyncIterator[Charge]:  # noqa: ARG002
+        """Charge nothing."""
+        yield FreeCharge()
+
+    async def begin(self, caller: Caller, messages: Sequence[Message]) -> OnEnd:  # noqa: ARG002
+        """Charge nothing."""
+        return _ignore
+
+
+def _ignore(ended: Ended) -> None:
+    """Keep no account of it."""

@@ -1,0 +1,60 @@
+"""Charges the caller of a generation, and logs how it ended."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends
+
+from app.engines.base import Message, Task
+from app.errors import ServiceError
+from app.http.answer_log import AnswerLog, AnswerLogDep
+from app.http.guard import AccessDep, CallerDep
+from app.services.prediction_log import PredictionLogEntry
+from app.services.streaming import Ended, OnEnd
+
+# nginx's number for "the client closed the connection", as in the request log.
+CLIENT_LEFT = 499
+
+# Takes the messages of a conversation; charges their caller, and returns whom to tell of its end.
+Account = Callable[[Sequence[Message]], Awaitable[OnEnd]]
+
+
+def entry_of(ended: Ended, messages: Sequence[Message], *, log: AnswerLog) -> PredictionLogEntry:
+    """Return the log's entry of a generation; its input is the last message."""
+    columns: dict[str, Any] = {
+        "model": ended.model,
+        "version": ended.version,
+        "latency_s": ended.seconds,
+        "ttft_s": ended.first_token_s,
+    }
+    text, end = messages[-1].content, ended.end
+    if end is None:
+        return log.entry(Task.CHAT, text, status=CLIENT_LEFT, error="client_left", **columns)
+    if isinstance(end, ServiceError):
+        return log.failure(end, Task.CHAT, text, **columns)
+    return log.entry(
+        Task.CHAT,
+        text,
+        finish_reason=end.finish_reason,
+        prompt_tokens=end.usage.prompt_tokens if end.usage else None,
+        completion_tokens=end.usage.completion_tokens if end.usage else None,
+        **columns,
+    )
+
+
+async def get_account(access: AccessDep, caller: CallerDep, log: AnswerLogDep) -> Account:
+    """Return what charges the caller of a generation, and logs it."""
+
+    async def account(messages: Sequence[Message]) -> OnEnd:
+        settle = await access.begin(caller, messages)
+
+        def on_end(ended: Ended) -> None:
+            log.put(entry_of(ended, messages, log=log))
+            settle(ended)
+
+        return on_end
+
+    return account
+
+
+AccountDep = Annotated[Account, Depends(get_account)]
