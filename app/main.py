@@ -12,9 +12,17 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from app.api import documents, job_events, jobs, keys, openai, pages, predictions, search
 from app.core.metrics import Metrics
 from app.errors import StartupError
+from app.features.access import routes as keys
+from app.features.access.addresses import parse_networks
+from app.features.documents import routes as documents
+from app.features.documents import search_routes as search
+from app.features.jobs import events as job_events
+from app.features.jobs import routes as jobs
+from app.features.openai import routes as openai
+from app.features.page import routes as pages
+from app.features.prediction_log import routes as predictions
 from app.http import docs, health, models
 from app.http.problems import document_problems
 from app.middleware import exceptions
@@ -26,7 +34,6 @@ from app.models.catalog import read_catalog
 from app.runtime.checks import check_settings
 from app.runtime.opening import open_runtime
 from app.runtime.watching import OnFatal
-from app.services.addresses import parse_networks
 from app.settings import Settings, load_settings
 from app.tasks.chat import routes as chat
 from app.tasks.classification import routes as predict

@@ -31,15 +31,15 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.core.metrics import Metrics
-from app.db.documents import DocumentRepository, NewDocument
-from app.db.passages import NewPassage, PassageRepository
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.engines.base import FloatArray
-from app.vectors.base import Hit, Query, VectorIndex
-from app.vectors.exact import ExactIndex
-from app.vectors.filters import Filter, OneOf
-from app.vectors.pgvector import PgVectorIndex
+from app.features.documents.passages import NewPassage, PassageRepository
+from app.features.documents.repository import DocumentRepository, NewDocument
+from app.features.documents.vectors.base import Hit, Query, VectorIndex
+from app.features.documents.vectors.exact import ExactIndex
+from app.features.documents.vectors.filters import Filter, OneOf
+from app.features.documents.vectors.pgvector import PgVectorIndex
 from benchmarks.run import WORK
 from benchmarks.snippets import embed, read_snippets
 from scripts.sentiment_data import FILES

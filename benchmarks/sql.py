@@ -21,11 +21,16 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.db.export import export
-from app.db.predictions import Filters, Position, Prediction, PredictionRepository
-from app.db.retention import trim
 from app.db.schema import downgrade, upgrade
 from app.db.session import Database
+from app.features.prediction_log.reading import export
+from app.features.prediction_log.repository import (
+    Filters,
+    Position,
+    Prediction,
+    PredictionRepository,
+)
+from app.features.prediction_log.trimming import trim
 
 ROWS = 500_000
 TIMES = 15

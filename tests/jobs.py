@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
-from app.db.job_leases import JobLeases
-from app.db.job_values import ItemOutcome, ItemState, Job, JobStatus, NewJob
-from app.db.jobs import JobRepository
 from app.db.session import Database
 from app.db.tables import DocumentRow, JobRow
-from app.jobs.policy import LeaseLostError
+from app.features.jobs.leases import JobLeases
+from app.features.jobs.policy import LeaseLostError
+from app.features.jobs.repository import JobRepository
+from app.features.jobs.values import ItemOutcome, ItemState, Job, JobStatus, NewJob
 
 AT = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 NEW = NewJob(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from app.db.documents import DocumentRepository, NewDocument
-from app.db.passages import NewPassage, PassageRepository
 from app.db.session import Database
 from app.engines.base import FloatArray
+from app.features.documents.passages import NewPassage, PassageRepository
+from app.features.documents.repository import DocumentRepository, NewDocument
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 SPACE = "minilm@1"

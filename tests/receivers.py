@@ -9,8 +9,8 @@ from ipaddress import ip_address
 
 import httpcore2
 
-from app.webhooks.addresses import Address, AllowedHosts
-from app.webhooks.client import CheckedNetwork, Resolver, WebhookClient
+from app.features.jobs.webhooks.addresses import Address, AllowedHosts
+from app.features.jobs.webhooks.client import CheckedNetwork, Resolver, WebhookClient
 
 Behave = Callable[[asyncio.StreamWriter], Awaitable[None]]
 

@@ -24,11 +24,11 @@ from app.errors import (
     OverloadedError,
     ServiceError,
 )
-from app.limits.limit import parse
-from app.limits.limiter import Limiter
-from app.limits.memory import MemoryStorage
+from app.features.access.ledger import Ledger
+from app.features.access.limits.limit import parse
+from app.features.access.limits.limiter import Limiter
+from app.features.access.limits.memory import MemoryStorage
 from app.runtime import watching
-from app.services.ledger import Ledger
 from app.services.streaming import Ended
 
 ADMIN = "an-admin-key-of-the-fleet"

@@ -16,9 +16,9 @@ from servers import Valkey, free_port, valkey
 from serving import make_app, running
 
 from app.core.metrics import Metrics
-from app.jobs.acknowledgement import LoudMessage, acknowledge_aloud
-from app.jobs.bell import CeleryBell
-from app.jobs.celery import QUEUE, make_celery
+from app.features.jobs.acknowledgement import LoudMessage, acknowledge_aloud
+from app.features.jobs.bell import CeleryBell
+from app.features.jobs.celery import QUEUE, make_celery
 
 LATE_S = 10.0
 MODELS = """

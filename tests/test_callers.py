@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.errors import SettingsError
-from app.services.addresses import caller_address, limited_address, parse_networks
+from app.features.access.addresses import caller_address, limited_address, parse_networks
 
 PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1 2001:db8:ffff::/48")
 

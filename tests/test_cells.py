@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.api.cells import disarm
+from app.features.prediction_log.cells import disarm
 
 FORMULAS = [
     "=1+1",

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.engines.tokenizer import TextEncoder, TextRules
-from app.services.chunks import Offsets, Span, spans
+from app.features.documents.chunks import Offsets, Span, spans
 
 WORDS = re.compile(r"\S+")
 # What texts are made of: words, sentences, lines, scripts without blanks, marks, odd blanks.

@@ -13,9 +13,9 @@ from servers import Postgres, free_port
 from servers import postgres as own_postgres
 from sqlalchemy.orm import Session
 
-from app.db.predictions import Prediction, PredictionRepository
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
+from app.features.prediction_log.repository import Prediction, PredictionRepository
 
 # PostgreSQL that is down
 

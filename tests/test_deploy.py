@@ -17,8 +17,8 @@ from app.core.metrics import Metrics
 from app.db.engine import parse_url
 from app.db.schema import upgrade
 from app.db.session import Database
-from app.jobs.celery import make_celery
-from app.services.job_keeper import JobKeeper, KeeperPolicy
+from app.features.jobs.celery import make_celery
+from app.features.jobs.keeper import JobKeeper, KeeperPolicy
 from scripts.check_deploy import (
     PARAMETERS,
     README,

@@ -24,17 +24,17 @@ from tiny_embedders import (
     write,
 )
 
-from app.db.documents import DocumentRepository, NewDocument
-from app.db.passages import NewPassage, PassageRepository
 from app.engines.base import Embedder, EmbeddingOptions, FloatArray
 from app.engines.torch import load as load_torch
 from app.engines.torch_embedder import TorchEmbedder
+from app.features.documents.passages import NewPassage, PassageRepository
+from app.features.documents.repository import DocumentRepository, NewDocument
+from app.features.jobs.embedders import LoadedEmbedder
 from app.models.catalog import read_catalog
 from app.models.loading import ModelLoader
 from app.models.registry import Served
 from app.models.sources import Sources
 from app.services.embeddings import space_of
-from app.services.job_embedders import LoadedEmbedder
 from app.settings import PACKAGED_MODELS_FILE
 
 PROMPTS = {"query": "the film : ", "document": "a dog , ", "topic": "very "}

@@ -15,10 +15,10 @@ from httpx2 import AsyncClient, Response
 from serving import FAKE, make_app, running, serving
 from sqlalchemy.orm import Session
 
-from app.db.documents import DocumentRepository
-from app.db.passages import NewPassage, PassageRepository
 from app.db.schema import upgrade
-from app.models.schemas_documents import DocumentInfo, DocumentList
+from app.features.documents.passages import NewPassage, PassageRepository
+from app.features.documents.repository import DocumentRepository
+from app.features.documents.schemas import DocumentInfo, DocumentList
 from app.runtime.runtime import Runtime
 
 ADMIN = "an-admin-key-of-the-fleet"

@@ -18,7 +18,7 @@ from serving import make_settings
 
 import app.core.parent
 from app.core.metrics import Metrics
-from app.embedded import SOCKET_NOTE, Child, Embedded, find_valkey, worker_environment
+from app.features.jobs.embedded import SOCKET_NOTE, Child, Embedded, find_valkey, worker_environment
 
 TIMEOUT_S = 20.0
 CHILD = "import subprocess, sys, time; time.sleep(60)"

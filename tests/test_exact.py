@@ -13,10 +13,10 @@ from sqlalchemy import event
 from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, OverloadedError
-from app.vectors.base import Query
-from app.vectors.cache import CHUNK
-from app.vectors.exact import MAX_SEARCHES, ExactIndex
-from app.vectors.matrix import MIN_ROWS, Matrix, Passages
+from app.features.documents.vectors.base import Query
+from app.features.documents.vectors.cache import CHUNK
+from app.features.documents.vectors.exact import MAX_SEARCHES, ExactIndex
+from app.features.documents.vectors.matrix import MIN_ROWS, Matrix, Passages
 
 QUERY = Query(vector=toward(0), space=SPACE, limit=3)
 BYTES = 384 * 4 + 3 * 8  # of a passage

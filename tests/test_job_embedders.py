@@ -17,10 +17,10 @@ from app.core.metrics import Metrics
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.fake import FakeEmbedder, FakeOptions
 from app.errors import DeadlineExceededError, EngineError, InferenceFailedError, ModelNotFoundError
+from app.features.jobs.embedders import JobEmbedders, LoadedEmbedder
 from app.models.catalog import ModelSpec, read_catalog
 from app.models.registry import Served
 from app.runtime.parts import make_load
-from app.services.job_embedders import JobEmbedders, LoadedEmbedder
 
 LATE_S = 30.0
 MODELS = """

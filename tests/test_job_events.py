@@ -17,12 +17,12 @@ from sqlalchemy.orm import Session
 from test_chat_sockets import listening
 from test_jobs import Serving, serving_jobs
 
-from app.api.job_events import JobEventsResponse
-from app.db.job_values import ItemState, Job, JobStatus
-from app.db.jobs import JobRepository
 from app.errors import DatabaseUnavailableError, OverloadedError
-from app.services.job_watch import JobWatch
-from app.services.scopes import CollectionScope
+from app.features.documents.collections import CollectionScope
+from app.features.jobs.events import JobEventsResponse
+from app.features.jobs.repository import JobRepository
+from app.features.jobs.values import ItemState, Job, JobStatus
+from app.features.jobs.watch import JobWatch
 
 DONE = ItemState.DONE
 EVERYBODY = CollectionScope(collection=0, sees_all=True)

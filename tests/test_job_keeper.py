@@ -13,13 +13,13 @@ from databases import migrated, opened
 from jobs import NEW, add, ask, claim, run_job, set_columns, stored
 
 from app.core.metrics import Metrics
-from app.db.job_values import ItemState, JobStatus
-from app.db.jobs import JobRepository
 from app.db.schema import upgrade
 from app.db.session import Database
-from app.jobs.policy import RetryPolicy
-from app.services.job_keeper import JobKeeper, KeeperPolicy
-from app.services.job_retention import JobRetention
+from app.features.jobs.keeper import JobKeeper, KeeperPolicy
+from app.features.jobs.policy import RetryPolicy
+from app.features.jobs.repository import JobRepository
+from app.features.jobs.retention import JobRetention
+from app.features.jobs.values import ItemState, JobStatus
 
 DONE, FAILED = ItemState.DONE, ItemState.FAILED
 RETRY = RetryPolicy(attempts=2, base_s=1.5, jitter=0)

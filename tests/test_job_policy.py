@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from jobs import JOB
 
-from app.jobs.policy import RetryPolicy
+from app.features.jobs.policy import RetryPolicy
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 

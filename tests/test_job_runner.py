@@ -14,17 +14,17 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.core.metrics import Metrics
-from app.db.documents import DocumentRepository, NewDocument
-from app.db.job_values import Job, JobStatus, NewJob
-from app.db.jobs import JobRepository
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.db.tables import JobRow, PassageRow
 from app.errors import EngineError, InferenceFailedError, ModelNotFoundError
-from app.jobs.policy import RetryPolicy
-from app.services.chunks import Span
-from app.services.job_batches import BatchBounds, JobEmbedder, Row
-from app.services.job_runner import JobRunner, RunnerPolicy
+from app.features.documents.chunks import Span
+from app.features.documents.repository import DocumentRepository, NewDocument
+from app.features.jobs.batches import BatchBounds, JobEmbedder, Row
+from app.features.jobs.policy import RetryPolicy
+from app.features.jobs.repository import JobRepository
+from app.features.jobs.runner import JobRunner, RunnerPolicy
+from app.features.jobs.values import Job, JobStatus, NewJob
 
 TIMEOUT_S = 10.0
 NOBODY = "somebody else"

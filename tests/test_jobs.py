@@ -15,12 +15,12 @@ from httpx2 import AsyncClient
 from jobs import ask, claim, run_job, stored
 from serving import FAKE, make_app, running
 
-from app.db.documents import DocumentRepository
-from app.db.job_values import Item, ItemState, Job
-from app.jobs.bell import Bell
-from app.models.schemas_jobs import MAX_DOC_IDS, JobInfo
+from app.features.documents.repository import DocumentRepository
+from app.features.jobs.bell import Bell
+from app.features.jobs.schemas import MAX_DOC_IDS, JobInfo
+from app.features.jobs.service import JobService
+from app.features.jobs.values import Item, ItemState, Job
 from app.runtime.runtime import Runtime
-from app.services.jobs import JobService
 
 ADMIN = "an-admin-key-of-the-fleet"
 DONE, FAILED = ItemState.DONE, ItemState.FAILED

@@ -16,12 +16,12 @@ from app.core.callers import Caller, Scope
 from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
-from app.limits.limit import MAX_AMOUNT
-from app.limits.limiter import Limiter
-from app.limits.memory import MemoryStorage
-from app.services import keys as services_keys
-from app.services.keys import KEY_FORMAT, KeyService, WantedKey, WantedKeyError
-from app.services.ledger import Ledger
+from app.features.access import keys as services_keys
+from app.features.access.keys import KEY_FORMAT, KeyService, WantedKey, WantedKeyError
+from app.features.access.ledger import Ledger
+from app.features.access.limits.limit import MAX_AMOUNT
+from app.features.access.limits.limiter import Limiter
+from app.features.access.limits.memory import MemoryStorage
 
 ADMIN = "an-admin-key-of-the-fleet"
 
@@ -333,7 +333,7 @@ async def test_a_database_that_hangs_holds_a_known_key_up_for_a_moment_only() ->
 
 
 async def test_made_up_prefixes_dont_push_known_keys_out(tmp_path: Any) -> None:
-    from app.services import keys as module
+    from app.features.access import keys as module
 
     async with service(f"sqlite:///{tmp_path / 'k.db'}") as keys:
         _, text = await keys.create(wanted())

@@ -23,10 +23,10 @@ from slowapi.wrappers import LimitGroup
 from app.core.metrics import Metrics
 from app.core.redis_url import CONNECTIONS
 from app.errors import RateLimitExceededError
-from app.limits.limit import MAX_CHARS, Verdict, parse
-from app.limits.limiter import Limiter
-from app.limits.memory import MemoryStorage
-from app.limits.redis import open_redis
+from app.features.access.limits.limit import MAX_CHARS, Verdict, parse
+from app.features.access.limits.limiter import Limiter
+from app.features.access.limits.memory import MemoryStorage
+from app.features.access.limits.redis import open_redis
 from app.middleware.exceptions import to_service_error
 
 HUNDRED = parse("100/minute")

@@ -13,12 +13,12 @@ from test_limits import HUNDRED, hits
 
 from app.core.metrics import Metrics
 from app.errors import SettingsError
-from app.limits.circuit import Circuit
-from app.limits.limit import parse
-from app.limits.limiter import LOG_EVERY_S, REST_S, Limiter
-from app.limits.memory import MemoryStorage
-from app.limits.patience import patience
-from app.limits.redis import SharedStorage, open_redis
+from app.features.access.limits.circuit import Circuit
+from app.features.access.limits.limit import parse
+from app.features.access.limits.limiter import LOG_EVERY_S, REST_S, Limiter
+from app.features.access.limits.memory import MemoryStorage
+from app.features.access.limits.patience import patience
+from app.features.access.limits.redis import SharedStorage, open_redis
 
 BUDGET_S = 0.05
 

@@ -7,11 +7,11 @@ import pytest
 from app.core.callers import Caller
 from app.core.metrics import Metrics
 from app.errors import DatabaseUnavailableError, RateLimitExceededError
-from app.limits.limiter import Limiter
-from app.limits.memory import MemoryStorage
-from app.services import lockout
-from app.services.keys import KeyService
-from app.services.lockout import FAILURES, MAX_WRONG, WINDOW_S, Guesses, Lockout
+from app.features.access import lockout
+from app.features.access.keys import KeyService
+from app.features.access.limits.limiter import Limiter
+from app.features.access.limits.memory import MemoryStorage
+from app.features.access.lockout import FAILURES, MAX_WRONG, WINDOW_S, Guesses, Lockout
 
 
 class Clock:

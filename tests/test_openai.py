@@ -14,7 +14,7 @@ from httpx2 import Response
 from serving import make_app, running, serving
 
 from app.engines.base import GenerationOptions, Message
-from app.models.schemas_openai_chat import ChatCompletionRequest
+from app.features.openai.chat_schemas import ChatCompletionRequest
 from app.services.streaming import OnEnd
 
 MODELS = """
@@ -264,7 +264,7 @@ async def test_a_header_that_is_wrong_is_named_without_its_place(tmp_path: Path)
 
 
 async def test_a_schema_reaches_the_engine_as_the_client_wrote_it() -> None:
-    from app.api.openai import _conversation
+    from app.features.openai.routes import _conversation
 
     async def account(_: Sequence[Message]) -> OnEnd:
         return lambda _: None

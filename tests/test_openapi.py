@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 from process import APP, service
 from serving import FAKE, serving
 
-from app.models.schemas_openai import OpenAiError
+from app.features.openai.schemas import OpenAiError
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 NOT_JSON = {

@@ -12,9 +12,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
-from app.vectors import pgvector
-from app.vectors.base import Query
-from app.vectors.filters import OneOf
+from app.features.documents.vectors import pgvector
+from app.features.documents.vectors.base import Query
+from app.features.documents.vectors.filters import OneOf
 
 QUERY = Query(vector=toward(0), space=SPACE)
 INDEX = "ix_passages_hnsw_384"

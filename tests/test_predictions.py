@@ -18,16 +18,16 @@ from sqlalchemy.orm import Session
 
 from app.core.logs import request_id
 from app.core.metrics import Metrics
-from app.db.predictions import Prediction, PredictionRepository
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.engines.base import Task
 from app.errors import DatabaseUnavailableError
+from app.features.prediction_log.records import MAX_INPUT_CHARS, InputKeeping, Recorder
+from app.features.prediction_log.repository import Prediction, PredictionRepository
+from app.features.prediction_log.retention import Retention, RetentionPolicy
+from app.features.prediction_log.service import LogPolicy, PredictionLog
+from app.features.prediction_log.writer import WriterPolicy, backoff_s
 from app.services.prediction_log import PredictionLogEntry
-from app.services.prediction_records import MAX_INPUT_CHARS, InputKeeping, Recorder
-from app.services.prediction_retention import Retention, RetentionPolicy
-from app.services.prediction_writer import WriterPolicy, backoff_s
-from app.services.predictions import LogPolicy, PredictionLog
 
 START = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 ROW = Prediction(

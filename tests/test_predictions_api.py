@@ -20,23 +20,28 @@ from servers import free_port
 from sqlalchemy.orm import Session
 from starlette.middleware import Middleware
 
-from app.api.exports import CsvStyle, ExportResponse, NdjsonStyle, as_dict
-from app.api.predictions import get_predictions_scope, router
 from app.core.callers import Caller
 from app.core.metrics import Metrics
-from app.db.predictions import COLUMNS, Prediction, PredictionRepository
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.engines.base import Generation, Message, Task, Usage
 from app.errors import DatabaseUnavailableError, OverloadedError
+from app.features.prediction_log.exports import CsvStyle, ExportResponse, NdjsonStyle, as_dict
+from app.features.prediction_log.repository import COLUMNS, Prediction, PredictionRepository
+from app.features.prediction_log.routes import get_predictions_scope, router
+from app.features.prediction_log.schemas import LoggedPrediction, PredictionPage
+from app.features.prediction_log.service import (
+    EXPORT_ROWS,
+    LogPolicy,
+    PredictionLog,
+    PredictionsScope,
+)
 from app.http.answer_log import AnswerLog, AnswerLogDep
 from app.http.guard import get_caller
 from app.http.problems import document_problems
 from app.middleware import exceptions
 from app.middleware.logging import RequestLogMiddleware
-from app.models.schemas_predictions import LoggedPrediction, PredictionPage
 from app.services.access import OpenAccess
-from app.services.predictions import EXPORT_ROWS, LogPolicy, PredictionLog, PredictionsScope
 from app.services.streaming import Ended
 from app.tasks.chat.accounting import entry_of
 

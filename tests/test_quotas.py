@@ -13,8 +13,8 @@ from httpx2 import AsyncClient, Response
 from servers import valkey
 from test_jobs import ADMIN, MODELS, Serving, bearer, make_key, serving_jobs
 
-from app.db.jobs import JobRepository
 from app.errors import TooManyJobsError
+from app.features.jobs.repository import JobRepository
 
 AT_ONCE = 40
 QUOTA = 10

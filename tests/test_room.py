@@ -15,11 +15,11 @@ from app.engines.rows import RowsRefusedError
 from app.engines.torch import load as load_torch
 from app.engines.vector_rules import Similarity, VectorRules
 from app.errors import EngineError
+from app.features.jobs.embedders import LoadedEmbedder
 from app.models.catalog import Limits, ModelSpec
 from app.models.loading import ModelLoader
 from app.models.registry import Served
 from app.models.sources import Sources
-from app.services.job_embedders import LoadedEmbedder
 
 TEN = "good film was bad cat dog the a it not "
 

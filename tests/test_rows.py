@@ -16,10 +16,10 @@ from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.fake import DIMENSIONS, FakeClassifier, FakeEmbedder, FakeOptions
 from app.engines.rows import RowsRefusedError, checked
 from app.errors import EngineError
+from app.features.jobs.embedders import LoadedEmbedder
 from app.models.loading import warm
 from app.models.registry import Served
 from app.runtime.runtime import Runtime
-from app.services.job_embedders import LoadedEmbedder
 
 APP = Path(__file__).parent.parent / "app"
 EMBEDDER = """

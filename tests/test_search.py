@@ -14,12 +14,12 @@ from serving import make_app, running
 from sqlalchemy.orm import Session
 from test_schemas import check_problem
 
-from app.db.documents import DocumentRepository, NewDocument
-from app.db.passages import NewPassage, PassageRepository
 from app.engines.base import Task
 from app.errors import OverloadedError
+from app.features.documents.passages import NewPassage, PassageRepository
+from app.features.documents.repository import DocumentRepository, NewDocument
+from app.features.documents.vectors.base import Hit, Query
 from app.runtime.runtime import Runtime
-from app.vectors.base import Hit, Query
 
 EMBEDDER = """
 [[models]]

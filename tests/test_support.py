@@ -17,9 +17,9 @@ from app.db.session import Database
 from app.db.support import Support
 from app.db.tables import SCHEMA_REVISION
 from app.errors import SchemaTooNewError
+from app.features.jobs.worker import require_support
 from app.runtime import watching
 from app.runtime.runtime import Runtime
-from app.worker import require_support
 
 NEXT, AFTER = "9001", "9002"
 MIGRATION = '''

@@ -5,8 +5,8 @@ from ipaddress import ip_address
 import pytest
 
 from app.errors import SettingsError
+from app.features.jobs.webhooks.addresses import AllowedHosts, is_public
 from app.settings import load_settings
-from app.webhooks.addresses import AllowedHosts, is_public
 
 REFUSED = {
     "this host": ["0.0.0.0", "0.1.2.3", "::"],

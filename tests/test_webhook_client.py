@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from receivers import Behave, Dial, client, receiving, resolver
 
-from app.webhooks.addresses import Address
-from app.webhooks.client import MAX_ANSWER_BYTES, Answer, Outcome, system_resolver
+from app.features.jobs.webhooks.addresses import Address
+from app.features.jobs.webhooks.client import MAX_ANSWER_BYTES, Answer, Outcome, system_resolver
 
 BODY = b'{"id":"job_1"}'
 OPENSSL = shutil.which("openssl")

@@ -24,12 +24,12 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.core.metrics import Metrics
-from app.db.job_values import Job, NewJob
-from app.db.jobs import JobRepository
 from app.db.session import Database
 from app.db.tables import JobRow
-from app.services.webhooks import DeliveryPolicy, WebhookSender, stored_secret
-from app.webhooks.signature import sign
+from app.features.jobs.repository import JobRepository
+from app.features.jobs.values import Job, NewJob
+from app.features.jobs.webhooks.sender import DeliveryPolicy, WebhookSender, stored_secret
+from app.features.jobs.webhooks.signature import sign
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "webhooks.md"
 NODE = shutil.which("node")
@@ -306,7 +306,8 @@ async def test_the_log_has_the_ids_and_the_host_and_nothing_secret(
         await attempt(sender)
         clock.now += HOUR
         await attempt(sender)
-    failed, delivered = (vars(r) for r in caplog.records if r.name == "app.services.webhooks")
+    name = "app.features.jobs.webhooks.sender"
+    failed, delivered = (vars(r) for r in caplog.records if r.name == name)
     shared = {"job": "job_1", "request_id": "r-1", "host": "127.0.0.1"}
     assert failed.items() >= (shared | {"msg": "webhook_failed", "answer": "500"}).items()
     assert failed["is_final"] is False

@@ -12,9 +12,9 @@ from servers import Postgres, Valkey, free_port
 from serving import make_settings
 from workers import EMBEDDER, TIMEOUT_S, below, finish, job, submit, worker
 
-from app.embedded import SOCKET_NOTE
 from app.errors import SettingsError
-from app.worker import find_broker
+from app.features.jobs.embedded import SOCKET_NOTE
+from app.features.jobs.worker import find_broker
 
 
 def test_a_worker_elsewhere_needs_sql_and_redis_alone(

@@ -50,7 +50,7 @@ def upgrade_database(*, as_json: Json = False) -> None:
 @cli.command("vectors", epilog="Example: app db vectors --json")
 def list_vectors(*, as_json: Json = False) -> None:
     """List whose vectors are stored: each model, version and edition, and of how many documents."""
-    from app.db.passages import PassageRepository
+    from app.features.documents.passages import PassageRepository
 
     async def count(database: "Database") -> None:
         found = await database.read(
@@ -74,7 +74,7 @@ def prune_vectors(
     as_json: Json = False,
 ) -> None:
     """Delete the vectors of a model that is no longer used; documents stay."""
-    from app.db.passages import PassageRepository
+    from app.features.documents.passages import PassageRepository
 
     def delete(session: "Session", after: int) -> "Sequence[int]":
         return PassageRepository(session).delete_space(space, after=after, limit=DELETED_AT_ONCE)

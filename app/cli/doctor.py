@@ -44,8 +44,8 @@ def doctor(*, load_timeout: LoadTimeout = LOAD_TIMEOUT_S, as_json: Json = False)
 def _look(load_timeout_s: float) -> "Iterator[Finding]":
     from app.core.finding import bad
     from app.doctor import machine, parts, settings
+    from app.features.access.addresses import parse_networks
     from app.runtime.checks import check_settings
-    from app.services.addresses import parse_networks
     from app.settings import load_settings
 
     try:

@@ -11,9 +11,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.cli import client, db, doctor, jobs, keys
+from app.cli import client, db, doctor
 from app.console.options import Json, Key, fail, show_json, tell
 from app.errors import StartupError
+from app.features.access import commands as keys
+from app.features.jobs import commands as jobs
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the catalogue.")
@@ -68,8 +70,8 @@ def worker(
 ) -> None:
     """Start a worker, which runs jobs; any number, anywhere that reaches SQL and REDIS_URL."""
     from app.core.logs import configure
+    from app.features.jobs.worker import Worker, find_broker, require_support
     from app.settings import load_settings
-    from app.worker import Worker, find_broker, require_support
 
     settings = load_settings()
     configure(

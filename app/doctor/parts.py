@@ -13,8 +13,8 @@ from app.core.redis_url import client_url
 from app.db.engine import parse_url
 from app.db.session import Database
 from app.doctor.trial import try_model
-from app.embedded import find_valkey
 from app.errors import DATABASE_ADVICE, DatabaseUnavailableError, StartupError
+from app.features.jobs.embedded import find_valkey
 from app.models.catalog import ModelSpec, read_catalog
 from app.models.loading import FILELESS
 from app.settings import Settings

@@ -33,10 +33,10 @@ from app.errors import (
     UpstreamUnauthorizedError,
     UpstreamUnreachableError,
 )
+from app.features.openai.schemas import OpenAiError
 from app.http.error_bodies import is_openai, openai_error, openai_status
 from app.models.catalog import DEFAULT_MAX_CHARS
 from app.models.schemas import PredictRequest, Problem
-from app.models.schemas_openai import OpenAiError
 
 Responses = dict[int | str, dict[str, Any]]
 Kinds = Sequence[type[ServiceError]]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from app.core.redis_url import make_pool
 from app.db.engine import parse_url
 from app.errors import SettingsError
-from app.limits.limit import parse
+from app.features.access.limits.limit import parse
 from app.settings import Settings
 
 

@@ -10,29 +10,29 @@ from limits.aio.storage import Storage
 from app.core.background import beside
 from app.core.metrics import Metrics
 from app.db.session import Database
-from app.limits.limit import parse
-from app.limits.limiter import Limiter
-from app.limits.memory import MemoryStorage
-from app.limits.redis import open_redis
+from app.features.access.addresses import Network
+from app.features.access.control import AccessControl, AccessPolicy
+from app.features.access.keys import KeyService
+from app.features.access.ledger import Ledger
+from app.features.access.limits.limit import parse
+from app.features.access.limits.limiter import Limiter
+from app.features.access.limits.memory import MemoryStorage
+from app.features.access.limits.redis import open_redis
+from app.features.access.lockout import Lockout
+from app.features.documents.service import DocumentService
+from app.features.documents.vectors.opening import open_index
+from app.features.jobs.opening import SECONDS_A_DAY, open_broker, open_keeper, open_webhooks
+from app.features.jobs.service import JobService
+from app.features.jobs.watch import JobWatch
+from app.features.prediction_log.retention import RetentionPolicy
+from app.features.prediction_log.service import LogPolicy, PredictionLog
+from app.features.prediction_log.writer import WriterPolicy
 from app.models.catalog import Catalog
 from app.models.registry import ModelRegistry
 from app.models.steps import LoadSteps
-from app.runtime.jobs import SECONDS_A_DAY, open_broker, open_keeper, open_webhooks
 from app.runtime.parts import make_load, open_database
 from app.runtime.runtime import Runtime
-from app.runtime.search import open_index
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
-from app.services.access_control import AccessControl, AccessPolicy
-from app.services.addresses import Network
-from app.services.documents import DocumentService
-from app.services.job_watch import JobWatch
-from app.services.jobs import JobService
-from app.services.keys import KeyService
-from app.services.ledger import Ledger
-from app.services.lockout import Lockout
-from app.services.prediction_retention import RetentionPolicy
-from app.services.prediction_writer import WriterPolicy
-from app.services.predictions import LogPolicy, PredictionLog
 from app.services.rows import RowReader
 from app.settings import Settings
 

@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DATABASE_ADVICE, NotReadyError, UnhealthyError
+from app.features.access.keys import KeyService
+from app.features.access.ledger import Ledger
+from app.features.documents.service import DocumentService
+from app.features.documents.vectors.base import VectorIndex
+from app.features.jobs.opening import Broker
+from app.features.jobs.service import JobService
+from app.features.jobs.watch import JobWatch
+from app.features.prediction_log.service import PredictionLog
 from app.models.registry import ModelRegistry, ModelState
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
 from app.runtime.awaiting import awaited, progress
-from app.runtime.jobs import Broker
 from app.services.access import Access
-from app.services.documents import DocumentService
-from app.services.job_watch import JobWatch
-from app.services.jobs import JobService
-from app.services.keys import KeyService
-from app.services.ledger import Ledger
 from app.services.prediction_log import EntryLog
-from app.services.predictions import PredictionLog
 from app.services.rows import RowReader
 from app.settings import Settings
-from app.vectors.base import VectorIndex
 
 
 @dataclass(slots=True, kw_only=True)

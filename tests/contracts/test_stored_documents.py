@@ -12,13 +12,13 @@ from databases import migrated, says
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db import copy
-from app.db.copy import copy_into
-from app.db.documents import Document, DocumentRepository, NewDocument, Source
 from app.db.failures import StatementError
-from app.db.passages import NewPassage, PassageRepository, _rows
 from app.db.session import Database
 from app.db.tables import PassageRow
+from app.features.documents import copy
+from app.features.documents.copy import copy_into
+from app.features.documents.passages import NewPassage, PassageRepository, _rows
+from app.features.documents.repository import Document, DocumentRepository, NewDocument, Source
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

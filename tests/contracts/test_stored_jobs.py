@@ -11,11 +11,11 @@ from databases import migrated
 from jobs import JOB, NEW, add, add_document, ask, claim, record, run_job, set_columns, stored
 
 from app.db.clock import now
-from app.db.job_leases import JobLeases
-from app.db.job_values import Item, ItemState, Job, JobStatus
-from app.db.jobs import JobRepository
 from app.db.session import Database
-from app.jobs.policy import LeaseLostError, RetryPolicy
+from app.features.jobs.leases import JobLeases
+from app.features.jobs.policy import LeaseLostError, RetryPolicy
+from app.features.jobs.repository import JobRepository
+from app.features.jobs.values import Item, ItemState, Job, JobStatus
 
 WAITING, DONE, SKIPPED, FAILED = ItemState
 POLICY = RetryPolicy(attempts=2, base_s=5, jitter=0)

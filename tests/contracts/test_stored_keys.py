@@ -9,8 +9,8 @@ import pytest
 from databases import migrated
 
 from app.db.failures import ConflictError, StatementError
-from app.db.keys import ApiKey, KeyRepository, NewApiKey
 from app.db.session import Database
+from app.features.access.repository import ApiKey, KeyRepository, NewApiKey
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 KEY = NewApiKey(

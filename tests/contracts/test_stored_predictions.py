@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 from databases import migrated
 
-from app.db.export import export
-from app.db.predictions import Filters, Position, Prediction, PredictionRepository
-from app.db.retention import trim
 from app.db.session import Database
+from app.features.prediction_log.reading import export
+from app.features.prediction_log.repository import (
+    Filters,
+    Position,
+    Prediction,
+    PredictionRepository,
+)
+from app.features.prediction_log.trimming import trim
 
 START = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 ONE = Prediction(

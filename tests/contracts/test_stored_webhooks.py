@@ -9,12 +9,12 @@ from databases import migrated
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from app.db.job_values import Job, NewJob
-from app.db.jobs import JobRepository
-from app.db.secrets import SecretRepository
 from app.db.session import Database
 from app.db.tables import JobRow
-from app.db.webhooks import Attempt, WebhookRepository, WebhookStatus
+from app.features.jobs.repository import JobRepository
+from app.features.jobs.values import Job, NewJob
+from app.features.jobs.webhooks.repository import Attempt, WebhookRepository, WebhookStatus
+from app.features.jobs.webhooks.secrets import SecretRepository
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 UNTIL = NOW + timedelta(seconds=30)

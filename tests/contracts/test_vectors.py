@@ -14,13 +14,13 @@ from passages import NOW, SPACE, remove, store, toward
 from sqlalchemy.orm import Session
 
 from app.core.metrics import Metrics
-from app.db.documents import DocumentRepository, NewDocument
 from app.db.session import Database
 from app.engines.base import FloatArray
 from app.engines.vector_rules import Similarity
-from app.runtime.search import open_index
-from app.vectors.base import Hit, Query, VectorIndex
-from app.vectors.filters import Filter, OneOf, Range
+from app.features.documents.repository import DocumentRepository, NewDocument
+from app.features.documents.vectors.base import Hit, Query, VectorIndex
+from app.features.documents.vectors.filters import Filter, OneOf, Range
+from app.features.documents.vectors.opening import open_index
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "hnsw"])

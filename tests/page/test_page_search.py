@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, expect
 from process import Service, service
 from visit import HOSTILE, PHONE
 
-from app.models.schemas_documents import MAX_ID_CHARS, MAX_TEXT_CHARS
+from app.features.documents.schemas import MAX_ID_CHARS, MAX_TEXT_CHARS
 
 MODELS = """
 [[models]]

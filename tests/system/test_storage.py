@@ -22,10 +22,10 @@ from servers import postgres as own_postgres
 from servers import valkey as own_valkey
 from serving import FAKE
 
+from app.features.access.keys import PATIENCE_S
 from app.loadtest.closed_loop import closed_loop
 from app.loadtest.connection import Target, make_target
 from app.loadtest.report import OK, Answer, Report
-from app.services.keys import PATIENCE_S
 
 pytestmark = pytest.mark.system
 

@@ -1,0 +1,1 @@
+"""Rate limits: how they are written, where requests are counted."""

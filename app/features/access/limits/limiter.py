@@ -1,0 +1,204 @@
+"""Who may go on: hits, charges and looks at counters that may be away.
+
+When the storage fails or is slow, requests pass: limits protect the service from its callers, and
+must not be what takes it down. `limiter_unavailable_total` counts what passed so.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from limits import RateLimitItem
+from limits.aio.storage import Storage
+from redis.exceptions import RedisError
+
+from app.core.metrics import Metrics
+from app.core.redis_url import CONNECTIONS
+from app.features.access.limits.circuit import Circuit
+from app.features.access.limits.limit import Limit, Verdict
+from app.features.access.limits.patience import patience
+
+log = logging.getLogger(__name__)
+
+# Takes a window, its counter's name and a cost; returns the count, and when the window ends.
+Question = Callable[[RateLimitItem, str, int], Awaitable[tuple[int, float]]]
+
+# Long enough that a dead server costs one request in many, short enough that nobody gains much.
+REST_S = 1.0
+LOG_EVERY_S = 60.0
+
+
+class Limiter:
+    """Counts against limits in windows that begin with a caller's first hit.
+
+    Args:
+        storage: where counters are; all processes that share it share the limits.
+        metrics: where calls that passed uncounted are counted.
+        budget_s: how long the storage may be silent before a call passes uncounted.
+        clock: seconds, for the pauses between tries and log lines.
+        wall_clock: seconds since 1970, as the storage has it.
+
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        metrics: Metrics,
+        budget_s: float = 0.05,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._storage = storage
+        self._unavailable = metrics.limiter_unavailable
+        self._budget_s = budget_s
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._circuit = Circuit(rest_s=REST_S)
+        # The wait for a connection is our own crowd, not the server's silence: it stands outside
+        # the budget, or a burst would pass the limit that is there for bursts.
+        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._logged_at_s = -math.inf
+
+    async def hit(self, limit: Limit, *identifiers: str, cost: int = 1) -> Verdict:
+        """Count a request and say whether it may go on.
+
+        A refused request counts too, which changes nothing for a `cost` of 1. Of several windows,
+        those after the first that refuses aren't counted.
+
+        Args:
+            limit: as `parse` made it.
+            identifiers: who and for what, such as a key's id and a group of routes.
+            cost: how much is counted, at least 1.
+
+        """
+        verdict: Verdict | None = None
+        for item in limit.items:
+            count = await self._ask(self._count, item, _key(item, identifiers), cost)
+            verdict = _tighter(verdict, self._verdict(item, count, allowed_at=item.amount))
+            if not verdict.is_allowed:
+                break
+        return _certain(verdict)
+
+    async def peek(self, limit: Limit, *identifiers: str) -> Verdict:
+        """Say whether anything is left, without counting."""
+        return await self._left(self._look, limit, identifiers, 0)
+
+    async def spend(self, limit: Limit, *identifiers: str, cost: int) -> Verdict:
+        """Count a cost that is known before, and say whether anything was left before it.
+
+        It may pass the bound. A cost that is refused is counted too: `give_back` takes it off.
+
+        Args:
+            limit: as `parse` made it.
+            identifiers: as for `peek`.
+            cost: how much is counted, at least 1.
+
+        """
+        return await self._left(self._count, limit, identifiers, cost)
+
+    async def give_back(self, limit: Limit, *identifiers: str, cost: int, spent: Verdict) -> None:
+        """Take off what `spend` counted, as its verdict says; nothing if that window is over."""
+        if spent.is_counted and self._wall_clock() < spent.reset_at_s:
+            await self._charge(limit, identifiers, -cost)
+
+    async def charge(self, limit: Limit, *identifiers: str, cost: int) -> None:
+        """Count what was used, after it was; it may pass the bound, which the next `peek` sees.
+
+        Args:
+            limit: as `parse` made it.
+            identifiers: as for `peek`.
+            cost: how much was used; nothing is counted for 0.
+
+        """
+        if cost > 0:
+            await self._charge(limit, identifiers, cost)
+
+    async def _left(
+        self, question: Question, limit: Limit, identifiers: tuple[str, ...], cost: int
+    ) -> Verdict:
+        """Say whether anything was left of every window before a cost."""
+        verdict: Verdict | None = None
+        for item in limit.items:
+            count = await self._ask(question, item, _key(item, identifiers), cost)
+            allowed_at = item.amount - 1 + cost
+            verdict = _tighter(verdict, self._verdict(item, count, allowed_at=allowed_at))
+        return _certain(verdict)
+
+    async def _charge(self, limit: Limit, identifiers: tuple[str, ...], cost: int) -> None:
+        for item in limit.items:
+            await self._ask(self._count, item, _key(item, identifiers), cost)
+
+    async def _count(self, item: RateLimitItem, key: str, cost: int) -> tuple[int, float]:
+        count = await self._storage.incr(key, item.get_expiry(), cost)
+        return count, await self._storage.get_expiry(key)
+
+    async def _look(self, _: RateLimitItem, key: str, __: int) -> tuple[int, float]:
+        return await self._storage.get(key), await self._storage.get_expiry(key)
+
+    async def _ask(
+        self,
+        question: Question,
+        item: RateLimitItem,
+        key: str,
+        cost: int,
+    ) -> tuple[int, float] | None:
+        """Ask the storage; None when it is away or slow."""
+        async with self._places:
+            if not self._circuit.may_try(self._clock()):
+                self._unavailable.inc()
+                return None
+            try:
+                async with patience(self._budget_s):
+                    answer = await question(item, key, cost)
+            except (RedisError, OSError, TimeoutError) as failure:
+                self._fail_open(failure)
+                return None
+            self._circuit.succeeded()
+            return answer
+
+    def _fail_open(self, failure: Exception) -> None:
+        now_s = self._clock()
+        self._circuit.failed(now_s)
+        self._unavailable.inc()
+        if now_s >= self._logged_at_s + LOG_EVERY_S:
+            self._logged_at_s = now_s
+            # Messages of clients name addresses, and those of proxies more than that.
+            log.warning("limiter_unavailable", extra={"error": type(failure).__name__})
+
+    def _verdict(
+        self, item: RateLimitItem, answer: tuple[int, float] | None, *, allowed_at: int
+    ) -> Verdict:
+        now_s = self._wall_clock()
+        count, ends_at_s = answer or (0, now_s)
+        return Verdict(
+            is_allowed=count <= allowed_at,
+            is_counted=answer is not None,
+            limit=item.amount,
+            remaining=max(0, item.amount - count),
+            reset_s=max(0.0, ends_at_s - now_s),
+            reset_at_s=ends_at_s,
+        )
+
+
+def _key(item: RateLimitItem, identifiers: tuple[str, ...]) -> str:
+    """Return the counter's name; the library joins with `/`, so no identifier may hold one."""
+    return item.key_for(*(quote(part, safe=":.") for part in identifiers))
+
+
+def _tighter(first: Verdict | None, second: Verdict) -> Verdict:
+    """Return the verdict that the caller meets sooner: a refusal, or less that is left."""
+    if first is None or not second.is_allowed or not first.is_counted:
+        return second
+    if not first.is_allowed:
+        return first
+    is_second_tighter = second.is_counted and second.remaining < first.remaining
+    return second if is_second_tighter else first
+
+
+def _certain(verdict: Verdict | None) -> Verdict:
+    assert verdict is not None, "a limit has at least one window"  # noqa: S101  # `parse` sees to it
+    return verdict

@@ -1,0 +1,77 @@
+"""`/keys`: making, listing and revoking API keys."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from app.core.callers import Scope
+from app.errors import DatabaseUnavailableError, InvalidRequestError, KeyNotFoundError
+from app.features.access.keys import WantedKey, WantedKeyError
+from app.features.access.schemas import MAX_PAGE, KeyInfo, KeyList, KeyRequest, NewKey
+from app.http.deps import RuntimeDep
+from app.http.guard import Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, problems
+
+router = APIRouter(
+    prefix="/keys", tags=["keys"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.ADMIN))]
+)
+STORED = (*WITH_KEY, DatabaseUnavailableError)
+MAX_ID = 2**53 - 1
+
+
+def _scopes(asked: KeyRequest) -> list[Scope]:
+    """Return the scopes; an unknown one is named by its place, not repeated."""
+    known = set(Scope)
+    for index, scope in enumerate(asked.scopes):
+        if scope not in known:
+            allowed = ", ".join(sorted(known))
+            said = {"loc": ["body", "scopes", index], "msg": f"one of {allowed}", "type": "enum"}
+            raise InvalidRequestError([said])
+    return [Scope(scope) for scope in asked.scopes]
+
+
+@router.post("", status_code=201, summary="Make a key", responses=problems(*WITH_BODY, *STORED))
+async def create_key(asked: KeyRequest, runtime: RuntimeDep, response: Response) -> NewKey:
+    """Make a key; its text is in this answer, and nowhere else, ever."""
+    wanted = WantedKey(
+        name=asked.name,
+        scopes=_scopes(asked),
+        limit=asked.limit,
+        tokens_per_day=asked.tokens_per_day,
+        lifetime=timedelta(days=asked.expires_days) if asked.expires_days else None,
+    )
+    try:
+        key, text = await runtime.keys.create(wanted)
+    except WantedKeyError as bad:
+        said = {"loc": ["body", bad.field], "msg": str(bad), "type": "value_error"}
+        raise InvalidRequestError([said]) from None
+    response.headers["Cache-Control"] = "no-store"
+    return NewKey(**KeyInfo.of(key).model_dump(), key=text)
+
+
+@router.get("", summary="List keys", responses=problems(*STORED, InvalidRequestError))
+async def list_keys(
+    runtime: RuntimeDep,
+    before_id: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+) -> KeyList:
+    """List keys without their secrets, newest first."""
+    keys = await runtime.keys.list(before_id=before_id, limit=limit)
+    more = keys[-1].id if len(keys) == limit else None
+    return KeyList(keys=[KeyInfo.of(key) for key in keys], next=more)
+
+
+@router.delete(
+    "/{key_id}",
+    status_code=204,
+    summary="Revoke a key",
+    responses=problems(*STORED, KeyNotFoundError, InvalidRequestError),
+)
+async def revoke_key(
+    key_id: Annotated[int, Path(ge=1, le=MAX_ID)], runtime: RuntimeDep
+) -> Response:
+    """Revoke a key: it stays in the list, and is valid nowhere within seconds."""
+    await runtime.keys.revoke(key_id)
+    return Response(status_code=204)

@@ -1,0 +1,1 @@
+"""Documents and semantic search: stored texts, their passages and vectors."""

@@ -1,0 +1,93 @@
+"""Search: a query in words, embedded by the model that the documents were embedded by."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from app.batching.deadline import Deadline
+from app.core.metrics import Metrics
+from app.engines.vector_rules import QUERY
+from app.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
+from app.features.documents.collections import CollectionScope
+from app.features.documents.vectors.base import Hit, Query, VectorIndex
+from app.features.documents.vectors.filters import Filter
+from app.services.embeddings import Embeddings, EmbeddingService, Wanted
+
+
+class SearchService:
+    """Answers `/search`.
+
+    Args:
+        embeddings: embeds the queries.
+        index: finds what is near to them.
+        metrics: where time and refusals are counted.
+
+    """
+
+    def __init__(
+        self, embeddings: EmbeddingService, index: VectorIndex, *, metrics: Metrics
+    ) -> None:
+        self._embeddings = embeddings
+        self._index = index
+        self._metrics = metrics
+
+    async def search(  # what a caller may ask for
+        self,
+        query: str,
+        *,
+        top_k: int,
+        filter: Filter,  # noqa: A002  # its name on the wire
+        model_name: str | None,
+        scope: CollectionScope,
+        deadline: Deadline,
+    ) -> list[Hit]:
+        """Return the best passage of each document that the caller sees, the best first.
+
+        Raises:
+            DatabaseUnavailableError: it doesn't answer.
+            OverloadedError, DeadlineExceededError: too much is asked for, or too late.
+            InferenceFailedError: the engine can't do the query.
+            ModelNotFoundError, ModelNotReadyError, ModelUnavailableError, NotReadyError: as
+                `EmbeddingService.embed`.
+
+        """
+        made = await self._embed(query, model_name, deadline)
+        asked = Query(
+            vector=made.rules.comparable(made.vectors[0]),
+            similarity=made.rules.similarity,
+            space=made.space,
+            collection=scope.seen,
+            filter=filter,
+            limit=top_k,
+        )
+        with self._timed("find"):
+            try:
+                async with asyncio.timeout(deadline.remaining_s):
+                    return await self._index.search(asked)
+            except OverloadedError:
+                self._metrics.refused.labels(made.model, "overloaded").inc()
+                raise
+            except TimeoutError:
+                self._metrics.refused.labels(made.model, "deadline").inc()
+                raise DeadlineExceededError from None
+
+    async def _embed(self, query: str, model_name: str | None, deadline: Deadline) -> Embeddings:
+        with self._timed("embed"):
+            try:
+                return await self._embeddings.embed(
+                    [query],
+                    model_name=model_name,
+                    deadline=deadline,
+                    wanted=Wanted(prompt_name=QUERY),
+                )
+            except InferenceFailedError:
+                raise InferenceFailedError from None  # it would name a place in a list of texts
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self._metrics.search_seconds.labels(part).observe(perf_counter() - started)

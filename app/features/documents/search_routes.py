@@ -1,0 +1,91 @@
+"""`/search`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+from pydantic_core import to_json
+
+from app.core.callers import Scope
+from app.errors import DatabaseUnavailableError
+from app.features.documents.deps import CollectionDep
+from app.features.documents.search import SearchService
+from app.features.documents.search_schemas import SearchRequest, SearchResponse
+from app.features.documents.vectors.base import Hit
+from app.features.documents.vectors.filters import Filter, OneOf, Range
+from app.http.deps import DeadlineDep, RuntimeDep
+from app.http.guard import AccessDep, CallerDep, Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
+from app.tasks.embedding.routes import EmbeddingsDep
+
+router = APIRouter(
+    tags=["search"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.DOCUMENTS))]
+)
+# A float32 has no more, near to 1.
+DECIMALS = 6
+
+
+async def get_search(embeddings: EmbeddingsDep, runtime: RuntimeDep) -> SearchService:
+    """Return the search service over the embedders in force."""
+    return SearchService(embeddings, runtime.index, metrics=runtime.metrics)
+
+
+SearchDep = Annotated[SearchService, Depends(get_search)]
+
+
+@router.post(
+    "/search",
+    summary="Search documents",
+    responses=problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, DatabaseUnavailableError),
+    response_model=SearchResponse,
+)
+async def search(
+    asked: SearchRequest,
+    searches: SearchDep,
+    scope: CollectionDep,
+    deadline: DeadlineDep,
+    caller: CallerDep,
+    access: AccessDep,
+) -> Response:
+    """Find the documents with the passages that are nearest to the query, the best first.
+
+    A document is found once it was embedded; its results say which passage is the nearest.
+    """
+    async with access.spending(caller, 1):  # the query is embedded
+        hits = await searches.search(
+            asked.query,
+            top_k=asked.top_k,
+            filter=_filter(asked.filter),
+            model_name=asked.model_name,
+            scope=scope,
+            deadline=deadline,
+        )
+    answer = {"results": [_shown(hit) for hit in hits]}
+    # Up to a hundred long texts: validating what was just read would take longer than reading it.
+    return Response(
+        to_json(answer), media_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+def _filter(asked: Mapping[str, Any]) -> Filter:
+    """Return what the schema let through as conditions."""
+    conditions: list[OneOf | Range] = []
+    for name, said in asked.items():
+        if not isinstance(said, dict):
+            conditions.append(OneOf(name, (said,)))
+        elif "in" in said:
+            conditions.append(OneOf(name, tuple(said["in"])))
+        else:
+            conditions.append(Range(name, said))
+    return conditions
+
+
+def _shown(hit: Hit) -> dict[str, Any]:
+    return {
+        "id": hit.id,
+        "score": round(hit.score, DECIMALS),
+        "text": hit.text,
+        "metadata": hit.metadata,
+        "passage": {"text": hit.text[hit.start : hit.end], "start": hit.start, "end": hit.end},
+    }

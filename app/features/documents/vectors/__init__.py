@@ -1,0 +1,1 @@
+"""Indexes of vectors: exact search in memory, or pgvector."""

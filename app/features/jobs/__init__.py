@@ -1,0 +1,1 @@
+"""Jobs that survive restarts: embed many documents in workers, with progress and webhooks."""

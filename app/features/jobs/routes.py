@@ -1,0 +1,215 @@
+"""`/embed-batch` and `/jobs`."""
+
+import asyncio
+import hashlib
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+
+from app.core.callers import Scope
+from app.core.logs import request_id
+from app.errors import (
+    DatabaseUnavailableError,
+    DocumentNotFoundError,
+    ForbiddenError,
+    IdempotencyConflictError,
+    InvalidRequestError,
+    JobNotFoundError,
+    JobStateError,
+    JobsUnavailableError,
+    ModelNotFoundError,
+    RateLimitExceededError,
+    TooManyJobsError,
+)
+from app.features.documents.deps import CollectionDep
+from app.features.jobs.schemas import (
+    ID_PATTERN,
+    AcceptedJob,
+    EmbedBatchRequest,
+    JobInfo,
+    JobList,
+    JobsQuery,
+)
+from app.features.jobs.service import WantedJob
+from app.features.jobs.values import Job
+from app.http.deps import RuntimeDep
+from app.http.guard import AccessDep, CallerDep, Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, problems
+
+router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.JOBS))])
+STORED = (*WITH_KEY, DatabaseUnavailableError, InvalidRequestError)
+ONE = (*STORED, JobNotFoundError)
+# Held, or the loop might forget them; each ends with its transaction's timeout.
+UNFINISHED: set[asyncio.Task[Job]] = set()
+# Those that are paid for and being stored, by collection and idempotency key; of several, the last.
+STORING: dict[tuple[int, str | None], asyncio.Task[Job] | None] = {}
+NO_STORE = {"Cache-Control": "no-store"}
+JobId = Annotated[str, Path(pattern=ID_PATTERN)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="The same request with the same key is the same job, however often it comes.",
+    ),
+]
+
+
+class AccountedSubmission:
+    """Submits a job for a route, and charges the caller for a new one."""
+
+    def __init__(
+        self, caller: CallerDep, scope: CollectionDep, access: AccessDep, runtime: RuntimeDep
+    ) -> None:
+        self._caller = caller
+        self._scope = scope
+        self._jobs = runtime.jobs
+        self._access = access
+
+    async def __call__(self, asked: EmbedBatchRequest, *, idempotency_key: str | None) -> Job:
+        """Submit; raises as `JobService.submit` does.
+
+        Raises:
+            ForbiddenError: it brings documents, and the key may not store any.
+            RateLimitExceededError: nothing is left of the caller's day, and the job is new.
+
+        """
+        if asked.documents is not None and not self._caller.may(Scope.DOCUMENTS):
+            raise ForbiddenError(f"The key has no scope {Scope.DOCUMENTS.value!r}.")
+        # A body can have a hundred thousand ids: reading them again would hold up everybody.
+        request_hash = await asyncio.to_thread(_hash, asked)
+        if idempotency_key is not None:
+            # A call that is made again costs nothing, so it mustn't fail for want of anything.
+            known = await self._jobs.find_submitted(
+                idempotency_key, request_hash=request_hash, scope=self._scope
+            )
+            if known is not None:
+                return known
+        wanted = WantedJob(
+            doc_ids=asked.doc_ids or (),
+            documents=[document.new() for document in asked.documents or ()],
+            model=asked.model_name,
+            idempotency_key=idempotency_key,
+            webhook_url=asked.webhook_url,
+            request_id=request_id.get(),
+            request_hash=request_hash,
+        )
+        # A client that leaves doesn't leave a job half submitted: stored, but not told to a worker.
+        task = asyncio.create_task(self._submit(wanted))
+        UNFINISHED.add(task)
+        task.add_done_callback(UNFINISHED.discard)
+        return await asyncio.shield(task)
+
+    async def _submit(self, wanted: WantedJob) -> Job:
+        try:
+            async with self._access.spending(self._caller, wanted.total) as charge:
+                job, is_new = await self._store(wanted)
+                await charge.settle(job.total if is_new else 0)
+        except RateLimitExceededError:
+            if known := await self._find_stored(wanted):
+                return known
+            raise
+        return job
+
+    async def _store(self, wanted: WantedJob) -> tuple[Job, bool]:
+        key, me = (self._scope.collection, wanted.idempotency_key), asyncio.current_task()
+        STORING[key] = me
+        try:
+            return await self._jobs.submit(wanted, scope=self._scope)
+        finally:
+            if STORING.get(key) is me:
+                del STORING[key]
+
+    async def _find_stored(self, wanted: WantedJob) -> Job | None:
+        """Return the job of a call at the same time that was made with the same key."""
+        if wanted.idempotency_key is None:
+            return None
+        if other := STORING.get((self._scope.collection, wanted.idempotency_key)):
+            await asyncio.wait({other})
+        return await self._jobs.find_submitted(
+            wanted.idempotency_key, request_hash=wanted.request_hash, scope=self._scope
+        )
+
+
+SubmitDep = Annotated[AccountedSubmission, Depends()]
+
+
+def _hash(asked: EmbedBatchRequest) -> str:
+    """Return what two bodies that mean the same have in common."""
+    return hashlib.sha256(json.dumps(asked.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+@router.post(
+    "/embed-batch",
+    status_code=202,
+    summary="Make documents searchable",
+    responses=problems(
+        *WITH_BODY,
+        *STORED,
+        DocumentNotFoundError,
+        ModelNotFoundError,
+        IdempotencyConflictError,
+        JobsUnavailableError,
+        TooManyJobsError,
+    ),
+)
+async def embed_batch(
+    asked: EmbedBatchRequest,
+    submit: SubmitDep,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> AcceptedJob:
+    """Submit a job that embeds documents; it goes on when this process ends, or the worker."""
+    job = await submit(asked, idempotency_key=idempotency_key)
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return AcceptedJob(job_id=job.id, status=job.status)
+
+
+@router.get("/jobs", summary="List jobs", responses=problems(*STORED))
+async def list_jobs(
+    asked: Annotated[JobsQuery, Query()],
+    runtime: RuntimeDep,
+    scope: CollectionDep,
+    response: Response,
+) -> JobList:
+    """List the caller's jobs, newest first; an admin's list has everyone's."""
+    page = await runtime.jobs.page(
+        scope=scope,
+        status=asked.status,
+        before_key=int(asked.cursor) if asked.cursor else None,
+        limit=asked.limit,
+    )
+    response.headers.update(NO_STORE)
+    return JobList(
+        jobs=[JobInfo.of(job) for job in page.jobs], next=str(page.next) if page.next else None
+    )
+
+
+@router.get("/jobs/{job_id}", summary="Get a job", responses=problems(*ONE))
+async def get_job(
+    job_id: JobId, runtime: RuntimeDep, scope: CollectionDep, response: Response
+) -> JobInfo:
+    """Return a job as it is now."""
+    response.headers.update(NO_STORE)
+    return JobInfo.of(await runtime.jobs.get(job_id, scope=scope))
+
+
+@router.delete("/jobs/{job_id}", summary="Cancel a job", responses=problems(*ONE, JobStateError))
+async def cancel_job(job_id: JobId, runtime: RuntimeDep, scope: CollectionDep) -> JobInfo:
+    """End a job that isn't finished, after the batch that is running; what is done stays."""
+    return JobInfo.of(await runtime.jobs.cancel(job_id, scope=scope))
+
+
+@router.post(
+    "/jobs/{job_id}/retry",
+    status_code=202,
+    summary="Retry a failed job",
+    responses=problems(*ONE, JobStateError, JobsUnavailableError, TooManyJobsError),
+)
+async def retry_job(job_id: JobId, runtime: RuntimeDep, scope: CollectionDep) -> JobInfo:
+    """Queue a failed job again: what is done stays, what failed is tried once more."""
+    return JobInfo.of(await runtime.jobs.retry(job_id, scope=scope))

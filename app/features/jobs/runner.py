@@ -1,0 +1,222 @@
+"""Running jobs: takes one at a time, embeds its documents in batches, commits after each."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from app.core.logs import request_id
+from app.core.metrics import Metrics
+from app.db.session import Database
+from app.errors import DatabaseUnavailableError, ServiceError, StartupError
+from app.features.jobs.batches import Batch, BatchBounds, JobBatches, JobEmbedder, Row
+from app.features.jobs.leases import JobLeases
+from app.features.jobs.policy import LeaseLostError, RetryPolicy
+from app.features.jobs.values import Job
+
+log = logging.getLogger(__name__)
+
+# Embedded side by side: the engine has the next batch while one is committed.
+BATCHES_AT_ONCE = 2
+HEARTBEATS = 3  # in the time of a lease
+
+# Returns the model of that name, loaded if need be. Raises StartupError or ServiceError.
+FindEmbedder = Callable[[str], Awaitable[JobEmbedder]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerPolicy:
+    """The bounds of a worker's work.
+
+    Args:
+        lease_s: seconds of silence after which the job is somebody else's.
+        slice_s: seconds after which the job goes back to the queue, behind others.
+        batch: how much is in one commit.
+        retry: what becomes of attempts that failed.
+
+    """
+
+    lease_s: float = 8.0
+    slice_s: float = 15.0
+    batch: BatchBounds = field(default_factory=BatchBounds)
+    retry: RetryPolicy
+
+
+class JobRunner:
+    """Runs what the `jobs` table says is due; one for a worker.
+
+    Args:
+        database: where jobs, documents and passages are.
+        find: gives the model of a job.
+        policy: the bounds.
+        metrics: where documents count.
+        is_stopping: asked between batches; a job then goes back to the queue.
+
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        find: FindEmbedder,
+        policy: RunnerPolicy,
+        metrics: Metrics,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._database = database
+        self._find = find
+        self._policy = policy
+        self._metrics = metrics
+        self._is_stopping = is_stopping
+
+    async def run_next(self) -> bool:
+        """Run the job that is due for one slice of time; False when none was due.
+
+        Raises:
+            DatabaseUnavailableError: there is no telling whether one is.
+
+        """
+        lease = secrets.token_hex(8)
+        job = await self._database.run(partial(_claim, lease=lease, lease_s=self._policy.lease_s))
+        if job is None:
+            return False
+        token = request_id.set(job.request_id)
+        try:
+            await self._attempt(job, lease)
+        finally:
+            request_id.reset(token)
+        return True
+
+    async def _attempt(self, job: Job, lease: str) -> None:
+        """Work on a job; whatever goes wrong is noted in its row, if that can be reached."""
+        log.info("job_attempt", extra={"job": job.id, "attempt": job.attempts, "done": job.done})
+        try:
+            async with self._heartbeat(job, lease):
+                is_done = await self._work(job, lease)
+            end = _finish if is_done else _release
+            await self._database.run(partial(end, key=job.key, lease=lease))
+            self._count("finished" if is_done else "released")
+        except asyncio.CancelledError:
+            # The worker ends now: others needn't wait until the lease expires.
+            with suppress(DatabaseUnavailableError):
+                await self._database.run(partial(_release, key=job.key, lease=lease))
+                self._count("released")
+            raise
+        except LeaseLostError:
+            log.info("job_let_go", extra={"job": job.id})
+            self._count("let_go")
+        except DatabaseUnavailableError:
+            # Its lease expires, and it is queued again.
+            log.warning("job_interrupted", extra={"job": job.id, "reason": "database"})
+        except (ServiceError, StartupError) as failure:
+            code = failure.code if isinstance(failure, ServiceError) else failure.reason
+            await self._fail(job, lease, code, str(failure))
+        except Exception as failure:
+            # The boundary of an attempt: the row says that it failed, the log says why.
+            log.exception("job_crashed", extra={"job": job.id})
+            await self._fail(job, lease, "internal_error", type(failure).__name__)
+
+    async def _fail(self, job: Job, lease: str, code: str, detail: str) -> None:
+        log.warning("job_attempt_failed", extra={"job": job.id, "code": code})
+        note = partial(
+            _fail_attempt,
+            key=job.key,
+            lease=lease,
+            code=code,
+            detail=detail,
+            policy=self._policy.retry,
+        )
+        with suppress(DatabaseUnavailableError):  # its lease expires
+            await self._database.run(note)
+            self._count("failed")
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.job_attempts.labels(outcome).inc()
+
+    @asynccontextmanager
+    async def _heartbeat(self, job: Job, lease: str) -> AsyncIterator[None]:
+        """Keep the lease during the block; LeaseLostError interrupts the block when it is lost."""
+        lost = False
+        owner = asyncio.current_task()
+
+        async def beat() -> None:
+            nonlocal lost
+            pause_s = self._policy.lease_s / HEARTBEATS
+            extend = partial(_extend, key=job.key, lease=lease, lease_s=self._policy.lease_s)
+            while True:
+                await asyncio.sleep(pause_s)
+                with suppress(DatabaseUnavailableError):  # the next commit will tell
+                    if not await self._database.run(extend):
+                        break
+            lost = True
+            if owner is not None:
+                owner.cancel()
+
+        task = asyncio.create_task(beat())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if lost and owner is not None and owner.uncancel() == 0:
+                raise LeaseLostError from None
+            raise
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _work(self, job: Job, lease: str) -> bool:
+        """Embed what waits, batch after batch; True when nothing does any more."""
+        embedder = await self._find(job.model)
+        batches = JobBatches(self._database, job, lease=lease, bounds=self._policy.batch)
+        until_s = time.monotonic() + self._policy.slice_s
+        pending: deque[tuple[Batch, asyncio.Task[list[Row]]]] = deque()
+        try:
+            while True:
+                is_over = self._is_stopping() or time.monotonic() > until_s
+                while not is_over and len(pending) < BATCHES_AT_ONCE:
+                    batch = await batches.next(embedder)
+                    if batch is None:
+                        break
+                    pending.append((batch, asyncio.create_task(embedder.embed(batch.texts()))))
+                if pending:
+                    batch, task = pending.popleft()
+                    outcomes = await batches.commit(batch, await task, space=embedder.space)
+                    for outcome in outcomes:
+                        self._metrics.job_items.labels(outcome.state.name.lower()).inc()
+                elif is_over:
+                    return False
+                elif not batches.start_again():
+                    return True
+        finally:
+            for _, task in pending:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in pending), return_exceptions=True)
+
+
+def _claim(session: Session, *, lease: str, lease_s: float) -> Job | None:
+    return JobLeases(session).claim(lease=lease, lease_s=lease_s)
+
+
+def _extend(session: Session, *, key: int, lease: str, lease_s: float) -> bool:
+    return JobLeases(session).extend(key, lease=lease, lease_s=lease_s)
+
+
+def _release(session: Session, *, key: int, lease: str) -> None:
+    JobLeases(session).release(key, lease=lease)
+
+
+def _finish(session: Session, *, key: int, lease: str) -> None:
+    JobLeases(session).finish(key, lease=lease)
+
+
+def _fail_attempt(
+    session: Session, *, key: int, lease: str, code: str, detail: str, policy: RetryPolicy
+) -> None:
+    JobLeases(session).fail_attempt(key, lease=lease, code=code, detail=detail, policy=policy)

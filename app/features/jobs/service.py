@@ -1,0 +1,314 @@
+"""Jobs as their owners see them: submitted, looked at, cancelled, tried again."""
+
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from app.core.metrics import Metrics
+from app.db.session import Database
+from app.engines.base import Task
+from app.errors import (
+    DocumentNotFoundError,
+    IdempotencyConflictError,
+    JobNotFoundError,
+    JobStateError,
+    JobsUnavailableError,
+    ModelNotFoundError,
+    TooManyJobsError,
+)
+from app.features.documents.collections import CollectionScope
+from app.features.documents.repository import DocumentRepository, NewDocument
+from app.features.documents.service import add_documents
+from app.features.jobs.bell import Bell
+from app.features.jobs.repository import JobRepository
+from app.features.jobs.values import Job, JobStatus, NewJob
+from app.models.registry import ModelRegistry
+
+log = logging.getLogger(__name__)
+
+KIND = "embed"
+ID_BYTES = 18  # 24 characters; nobody guesses one
+# A hundred thousand documents take seconds; a client that has left takes its call with it.
+SUBMIT_TIMEOUT_S = 30.0
+MISSING_NAMED = 5
+TOO_MANY_RETRY_S = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedJob:
+    """What is to be embedded: documents that are stored, by their owner's ids, or new ones.
+
+    `request_hash` tells one body from another under the same idempotency key.
+    """
+
+    doc_ids: Sequence[str] = ()
+    documents: Sequence[NewDocument] = ()
+    model: str | None = None  # None: the default embedder
+    idempotency_key: str | None = None
+    webhook_url: str | None = None
+    request_id: str
+    request_hash: str
+
+    @property
+    def total(self) -> int:
+        """How many documents it has; one that comes twice is done once."""
+        return len(set(self.doc_ids) | {document.id for document in self.documents})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Jobs, newest first, and the key that the next page begins after; None at the end."""
+
+    jobs: list[Job]
+    next: int | None
+
+
+class JobService:
+    """Takes jobs.
+
+    Args:
+        database: where they are.
+        bell: rung when there is one more; None: nobody would hear of it.
+        registry: which embedders there are; they need not be loaded here.
+        metrics: where refusals count.
+        max_open: unfinished jobs that a caller may have.
+
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        bell: Bell | None,
+        registry: ModelRegistry,
+        metrics: Metrics,
+        max_open: int,
+    ) -> None:
+        self._database = database
+        self._bell = bell
+        self._registry = registry
+        self._refused = metrics.jobs_refused
+        self._max_open = max_open
+
+    async def find_submitted(
+        self, idempotency_key: str, *, request_hash: str, scope: CollectionScope
+    ) -> Job | None:
+        """Return the job of an earlier call with the same key; None when there was none.
+
+        Raises:
+            IdempotencyConflictError: that call was another one.
+
+        """
+        find = partial(
+            _known, idempotency_key=idempotency_key, request_hash=request_hash, scope=scope
+        )
+        return await self._database.read(find)
+
+    async def submit(self, wanted: WantedJob, *, scope: CollectionScope) -> tuple[Job, bool]:
+        """Store a job, with its documents where it brings any, and tell a worker.
+
+        Returns:
+            The job, and whether it is new: with an idempotency key that was used before for the
+            same request, it is the job from then.
+
+        Raises:
+            JobsUnavailableError: there is no way to tell a worker.
+            ModelNotFoundError: no embedder has that name.
+            DocumentNotFoundError: names the first that aren't there; nothing was stored.
+            IdempotencyConflictError: the key was used for another request.
+            TooManyJobsError: the caller has too many; nothing was stored.
+            DatabaseUnavailableError: whether it was stored isn't known.
+
+        """
+        bell = self._find_bell()
+        new = NewJob(
+            id=f"job_{secrets.token_urlsafe(ID_BYTES)}",
+            kind=KIND,
+            collection=scope.collection,
+            request_id=wanted.request_id,
+            model=self._find_model(wanted.model),
+            idempotency_key=wanted.idempotency_key,
+            request_hash=wanted.request_hash,
+            webhook_url=wanted.webhook_url,
+        )
+        work = partial(_submit, new=new, wanted=wanted, scope=scope, max_open=self._max_open)
+        with self._counted():
+            job, is_new = await self._database.run(work, timeout_s=SUBMIT_TIMEOUT_S)
+        if is_new:
+            log.info("job_submitted", extra={"job": job.id, "documents": job.total})
+            await bell.ring()
+        return job, is_new
+
+    async def get(self, job_id: str, *, scope: CollectionScope) -> Job:
+        """Return a job.
+
+        Raises:
+            JobNotFoundError: there is none with this id that the caller may see.
+
+        """
+        job = await self._database.read(
+            lambda session: JobRepository(session).by_id(job_id, collection=scope.seen)
+        )
+        if job is None:
+            raise JobNotFoundError
+        return job
+
+    async def page(
+        self,
+        *,
+        scope: CollectionScope,
+        status: JobStatus | None,
+        before_key: int | None,
+        limit: int,
+    ) -> JobPage:
+        """Return up to `limit` jobs that the caller may see, those after a place."""
+        found = await self._database.read(
+            lambda session: JobRepository(session).page(
+                collection=scope.seen, status=status, before_key=before_key, limit=limit + 1
+            )
+        )
+        shown = found[:limit]
+        return JobPage(jobs=shown, next=shown[-1].key if len(found) > limit else None)
+
+    async def cancel(self, job_id: str, *, scope: CollectionScope) -> Job:
+        """End a job; what is done stays.
+
+        Raises:
+            JobNotFoundError: as `get`.
+            JobStateError: it is finished.
+
+        """
+        job = await self._database.run(partial(_cancel, job_id=job_id, scope=scope))
+        log.info("job_cancelled", extra={"job": job.id})
+        return job
+
+    async def retry(self, job_id: str, *, scope: CollectionScope) -> Job:
+        """Queue a failed job again.
+
+        Raises:
+            JobNotFoundError: as `get`.
+            JobStateError: it hasn't failed.
+            JobsUnavailableError: there is no way to tell a worker.
+            TooManyJobsError: its owner has too many.
+
+        """
+        bell = self._find_bell()
+        work = partial(_retry, job_id=job_id, scope=scope, max_open=self._max_open)
+        with self._counted():
+            job = await self._database.run(work)
+        log.info("job_retried", extra={"job": job.id})
+        await bell.ring()
+        return job
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except TooManyJobsError:
+            self._refused.inc()
+            raise
+
+    def _find_bell(self) -> Bell:
+        if self._bell is None:
+            raise JobsUnavailableError
+        return self._bell
+
+    def _find_model(self, name: str | None) -> str:
+        for entry in self._registry.entries:
+            is_meant = entry.is_default if name is None else entry.spec.name == name
+            if is_meant and entry.spec.task is Task.EMBEDDING:
+                return entry.spec.name
+        raise ModelNotFoundError
+
+
+def _submit(
+    session: Session, *, new: NewJob, wanted: WantedJob, scope: CollectionScope, max_open: int
+) -> tuple[Job, bool]:
+    jobs = JobRepository(session)
+    # First, so that of two calls with one key the later stores no documents.
+    job = jobs.add(new)
+    if job is None:
+        known = _known(
+            session,
+            idempotency_key=new.idempotency_key or "",
+            request_hash=new.request_hash,
+            scope=scope,
+        )
+        if known is None:
+            raise IdempotencyConflictError
+        return known, False
+    _see_room(jobs, new.collection, max_open)  # before a hundred thousand documents are stored
+    filled = jobs.fill(job, _documents(session, wanted, scope))
+    _see_room(jobs, new.collection, max_open, is_last=True)
+    return filled, True
+
+
+def _known(
+    session: Session, *, idempotency_key: str, request_hash: str, scope: CollectionScope
+) -> Job | None:
+    known = JobRepository(session).by_idempotency_key(scope.collection, idempotency_key)
+    if known is not None and known.request_hash != request_hash:
+        raise IdempotencyConflictError
+    return known
+
+
+def _see_room(
+    jobs: JobRepository, collection: int, max_open: int, *, is_last: bool = False
+) -> None:
+    """See that a collection, the job that was just added included, has no more than it may.
+
+    As the last thing before the commit it is certain, and others wait for no more than the commit.
+    """
+    if is_last:
+        jobs.take_turn(collection)
+    if jobs.count_open(collection) > max_open:
+        raise TooManyJobsError(retry_after_s=TOO_MANY_RETRY_S)
+
+
+def _documents(session: Session, wanted: WantedJob, scope: CollectionScope) -> list[int]:
+    """Return the keys of a job's documents, in order; store those that it brings."""
+    if wanted.documents:
+        return add_documents(
+            session,
+            documents=wanted.documents,
+            collection=scope.collection,
+            request_id=wanted.request_id,
+        )
+    keys = DocumentRepository(session).keys_of(
+        wanted.doc_ids, collection=scope.collection, sees_all=scope.sees_all
+    )
+    missing = [name for name in dict.fromkeys(wanted.doc_ids) if name not in keys]
+    if missing:
+        named = ", ".join(map(repr, missing[:MISSING_NAMED]))
+        raise DocumentNotFoundError(f"{len(missing)} documents are not there, such as {named}.")
+    return [keys[name] for name in wanted.doc_ids]
+
+
+def _find(session: Session, job_id: str, scope: CollectionScope) -> Job:
+    job = JobRepository(session).by_id(job_id, collection=scope.seen)
+    if job is None:
+        raise JobNotFoundError
+    return job
+
+
+def _cancel(session: Session, *, job_id: str, scope: CollectionScope) -> Job:
+    job = _find(session, job_id, scope)
+    cancelled = JobRepository(session).cancel(job.key)
+    if cancelled is None:
+        raise JobStateError(f"The job is {_find(session, job_id, scope).status} already.")
+    return cancelled
+
+
+def _retry(session: Session, *, job_id: str, scope: CollectionScope, max_open: int) -> Job:
+    job = _find(session, job_id, scope)
+    jobs = JobRepository(session)
+    queued = jobs.retry(job.key)
+    if queued is None:
+        raise JobStateError(f"The job is {job.status}; only a failed one can be retried.")
+    _see_room(jobs, job.collection, max_open, is_last=True)
+    return queued

@@ -1,0 +1,1 @@
+"""Webhooks: which addresses they may reach, how they are signed, sent and retried."""

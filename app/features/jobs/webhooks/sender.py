@@ -1,0 +1,235 @@
+"""Tells the owners of finished jobs: each webhook until it is delivered, for a day at most."""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import httpx2
+from sqlalchemy.orm import Session
+
+from app.core.metrics import Metrics
+from app.db import clock
+from app.db.session import Database
+from app.features.jobs.schemas import JobInfo
+from app.features.jobs.values import Job
+from app.features.jobs.webhooks.client import TOTAL_S, Answer, Outcome, WebhookClient
+from app.features.jobs.webhooks.repository import Attempt, WebhookRepository, WebhookStatus
+from app.features.jobs.webhooks.secrets import SecretRepository
+from app.features.jobs.webhooks.signature import HEADER, sign
+
+log = logging.getLogger(__name__)
+
+SECRET_NAME = "webhooks"  # noqa: S105  # of the row, not the secret
+SECRET_BYTES = 32  # as many as SHA-256 gives; RFC 2104 asks for no fewer
+POLL_S = 2.0  # the time that a webhook may lie there before somebody looks
+PLACES = 16  # deliveries at once; receivers that keep silent hold one for 10 s each
+MARGIN_S = 20.0  # beyond the bound of an attempt, for the database to record it
+FINISH_S = 2.0  # what attempts under way have at the end; the others are made again
+Clock = Callable[[Session], datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryPolicy:
+    """When a webhook that wasn't delivered is due again.
+
+    Each pause is as long as the time since the job finished, so pauses double.
+
+    Args:
+        shortest_s: the first pause.
+        longest_s: no pause is longer.
+        give_up_s: after so long the webhook has failed.
+        jitter: share by which a pause varies, so that what failed together isn't sent together.
+
+    """
+
+    shortest_s: float = 5.0
+    longest_s: float = 3_600.0
+    give_up_s: float = 86_400.0
+    jitter: float = 0.2
+
+    def next(self, finished_at: datetime, now: datetime, *, chance: float) -> datetime | None:
+        """Return when the next attempt is due; None: there is none. `chance` is in [0, 1)."""
+        since_s = (now - finished_at).total_seconds()
+        pause_s = min(max(since_s, self.shortest_s), self.longest_s)
+        pause_s *= 1 + self.jitter * (2 * chance - 1)
+        if since_s + pause_s > self.give_up_s:
+            return None
+        return now + timedelta(seconds=pause_s)
+
+
+class WebhookSender:
+    """Delivers webhooks as long as the process lives; several processes share the work.
+
+    Each is delivered at least once: one that is killed between the receiver's answer and its
+    record is delivered again.
+
+    Args:
+        database: where jobs and their webhooks are.
+        client: posts.
+        secret: what is signed with; None: made once and kept in the database.
+        metrics: where attempts are counted.
+        policy: when what failed is tried again.
+        now: the clock, of a transaction.
+
+    """
+
+    def __init__(  # its collaborators, and two values for tests
+        self,
+        database: Database,
+        *,
+        client: WebhookClient,
+        secret: str | None,
+        metrics: Metrics,
+        policy: DeliveryPolicy | None = None,
+        now: Clock = clock.now,
+    ) -> None:
+        self._database = database
+        self._client = client
+        self._secret = secret
+        self._count = metrics.webhooks
+        # Alerts see an increase only of a series that was there before.
+        for outcome in Outcome:
+            self._count.labels(outcome)
+        self._policy = policy or DeliveryPolicy()
+        self._now = now
+        self._is_failing = False
+
+    @asynccontextmanager
+    async def running(
+        self, *, after: Callable[[], Awaitable[object]] | None = None
+    ) -> AsyncIterator[None]:
+        """Deliver during the block; attempts under way at its end may finish, for a moment.
+
+        Args:
+            after: awaited first; nobody looks for webhooks before.
+
+        """
+        active: set[asyncio.Task[None]] = set()
+        task = asyncio.create_task(self._run(active, after))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            if active:
+                _, late = await asyncio.wait(active, timeout=FINISH_S)
+                for delivery in late:
+                    delivery.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
+
+    async def claim(self, limit: int = PLACES) -> Sequence[Job]:
+        """Take the webhooks that are due; none while the database is away."""
+        try:
+            if not await self._database.read(self._is_due):
+                claimed: Sequence[Job] = []
+            else:
+                # Without it there is nothing to claim for.
+                self._secret = self._secret or await stored_secret(self._database)
+                claimed = await self._database.run(lambda session: self._claim(session, limit))
+        except Exception as failure:  # noqa: BLE001  # the next time may do better, and must come
+            if not self._is_failing:
+                log.warning("webhooks_waiting", extra={"error": type(failure).__name__})
+            self._is_failing = True
+            return []
+        self._is_failing = False
+        return claimed
+
+    async def deliver(self, job: Job) -> None:
+        """Make one attempt at a claimed webhook, and record it."""
+        try:
+            answer = await self._post(job)
+            self._count.labels(answer.outcome).inc()
+            attempt = await self._database.run(lambda session: self._record(session, job, answer))
+        except Exception as failure:  # noqa: BLE001  # its claim ends, and it is delivered again
+            extra = _about(job) | {"error": type(failure).__name__}
+            log.warning("webhook_not_recorded", extra=extra)
+            return
+        if attempt is not None:
+            _tell(job, attempt)
+
+    async def _run(
+        self, active: set[asyncio.Task[None]], after: Callable[[], Awaitable[object]] | None
+    ) -> None:
+        if after is not None:
+            await after()
+        while True:
+            claimed = await self.claim(PLACES - len(active)) if len(active) < PLACES else ()
+            active.update(asyncio.create_task(self.deliver(job)) for job in claimed)
+            if not active:
+                await asyncio.sleep(POLL_S)
+                continue
+            first = asyncio.FIRST_COMPLETED
+            done, _ = await asyncio.wait(active, timeout=POLL_S, return_when=first)
+            active.difference_update(done)
+
+    async def _post(self, job: Job) -> Answer:
+        if job.webhook_url is None or self._secret is None:
+            raise ValueError("no webhook was claimed")
+        body = JobInfo.of(job).model_dump_json().encode()
+        headers = {
+            HEADER: sign(self._secret, body, at_s=int(time.time())),
+            "X-Webhook-Id": f"{job.id}.{job.webhook_attempts}",
+            "X-Request-ID": job.request_id,
+        }
+        return await self._client.post(job.webhook_url, body, headers)
+
+    def _is_due(self, session: Session) -> bool:
+        return WebhookRepository(session).is_due(self._now(session))
+
+    def _claim(self, session: Session, limit: int) -> Sequence[Job]:
+        now = self._now(session)
+        until = now + timedelta(seconds=TOTAL_S + MARGIN_S)
+        return WebhookRepository(session).claim(now, until=until, limit=limit)
+
+    def _record(self, session: Session, job: Job, answer: Answer) -> Attempt | None:
+        """Record an attempt; None when it isn't ours to record any more."""
+        attempt = self._judge(job, answer, self._now(session))
+        return attempt if WebhookRepository(session).record(job, attempt) else None
+
+    def _judge(self, job: Job, answer: Answer, now: datetime) -> Attempt:
+        if answer.outcome is Outcome.DELIVERED:
+            status = WebhookStatus.DELIVERED
+            return Attempt(status=status, answer=answer.said, delivered_at=now)
+        due_at = None
+        if answer.outcome is not Outcome.REFUSED:
+            due_at = self._policy.next(job.finished_at or now, now, chance=random.random())  # noqa: S311  # no secret
+        status = WebhookStatus.PENDING if due_at else WebhookStatus.FAILED
+        return Attempt(status=status, answer=answer.said, due_at=due_at)
+
+
+async def stored_secret(database: Database) -> str:
+    """Return what webhooks are signed with where no setting says it; the first call makes it.
+
+    Raises:
+        DatabaseUnavailableError: it doesn't answer.
+
+    """
+    found = await database.read(lambda session: SecretRepository(session).get(SECRET_NAME))
+    if found is not None:
+        return found
+    made = secrets.token_urlsafe(SECRET_BYTES)
+    return await database.run(lambda session: SecretRepository(session).keep(SECRET_NAME, made))
+
+
+def _tell(job: Job, attempt: Attempt) -> None:
+    extra = _about(job) | {"answer": attempt.answer, "attempt": job.webhook_attempts}
+    if attempt.status is WebhookStatus.DELIVERED:
+        log.info("webhook_delivered", extra=extra)
+    else:
+        log.warning("webhook_failed", extra=extra | {"is_final": attempt.due_at is None})
+
+
+def _about(job: Job) -> dict[str, str | None]:
+    """Return whose webhook it is; of its URL only the host, since the rest may be secret."""
+    try:
+        host = httpx2.URL(job.webhook_url or "").raw_host.decode("ascii")
+    except httpx2.InvalidURL:
+        host = ""
+    return {"job": job.id, "request_id": job.request_id, "host": host}

@@ -1,0 +1,258 @@
+"""The worker process: Celery takes the bell's messages, a child of it runs the jobs."""
+
+import asyncio
+import logging
+import mmap
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, signals
+from celery.exceptions import CPendingDeprecationWarning
+from celery.platforms import SecurityWarning
+from celery.worker import state
+from prometheus_client import start_http_server
+
+from app.core.metrics import Metrics
+from app.core.parent import die_with_parent
+from app.errors import DatabaseUnavailableError, SettingsError
+from app.features.jobs.acknowledgement import acknowledge_aloud
+from app.features.jobs.bell import CeleryBell
+from app.features.jobs.celery import QUEUE, TASK, make_celery
+from app.features.jobs.embedded import SOCKET_NOTE
+from app.features.jobs.embedders import JobEmbedders
+from app.features.jobs.policy import RetryPolicy
+from app.features.jobs.runner import JobRunner, RunnerPolicy
+from app.models.catalog import Catalog, read_catalog
+from app.runtime.checks import check_settings
+from app.runtime.parts import make_load, open_database
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A flag that another process sets tells nobody.
+HURRY_POLL_S = 0.1
+# From the hurry on: to put the job back, and for Celery to end. Then the process is overdue.
+HURRY_S = 10.0
+EXIT_OK = 0
+EXIT_BROKEN = 70  # EX_SOFTWARE of sysexits.h
+COUNTER_BYTES = 8
+WORKING, STOPPING, HURRYING = range(3)  # after the batch; now
+
+
+class Shop:
+    """What lives as long as the child that runs jobs; made when the first message comes.
+
+    Celery's parent imports and opens none of it: a fork of threads or of CUDA doesn't work.
+
+    Args:
+        settings: as read by the command.
+        catalog: the models there are.
+        metrics: the child's.
+        redis_url: the broker's.
+        phase: set by the parent.
+
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        *,
+        metrics: Metrics,
+        redis_url: str,
+        phase: mmap.mmap,
+    ) -> None:
+        self._loop = asyncio.Runner()
+        self._bell = CeleryBell(redis_url, metrics=metrics)
+        self._tokenisers = ThreadPoolExecutor(settings.thread_count, thread_name_prefix="tokenise")
+        load = make_load(settings, catalog, tokenisers=self._tokenisers, metrics=metrics)
+        self._embedders = JobEmbedders(catalog, load=load)
+        self._runner = JobRunner(
+            open_database(settings, metrics),
+            find=self._embedders.find,
+            policy=RunnerPolicy(
+                lease_s=settings.job_lease_s, retry=RetryPolicy(attempts=settings.job_attempts)
+            ),
+            metrics=metrics,
+            is_stopping=lambda: phase[0] >= STOPPING,
+        )
+        self._phase = phase
+
+    def work(self) -> None:
+        """Run one slice of the job that is due, and ring for the next.
+
+        Where an engine is broken the process ends: its parent makes another, and the message is
+        delivered again.
+        """
+        if self._phase[0] >= STOPPING:
+            return
+        try:
+            had_work = self._loop.run(self._run_next())
+        except asyncio.CancelledError:
+            had_work = True
+        except DatabaseUnavailableError as failure:
+            log.warning("worker_without_database", extra={"reason": failure.reason})
+            return
+        if self._embedders.are_broken:
+            log.critical("worker_broken")
+            os._exit(EXIT_BROKEN)
+        if had_work:
+            self._bell.ring_now()
+
+    async def _run_next(self) -> bool:
+        """Run one slice, which is cancelled when there is a hurry."""
+        work = asyncio.create_task(self._runner.run_next())
+        while not work.done() and self._phase[0] < HURRYING:
+            await asyncio.wait({work}, timeout=HURRY_POLL_S)
+        work.cancel()
+        return await work
+
+
+class Worker:
+    """One `app worker`: Celery's parent process, which starts the child again when it dies.
+
+    Args:
+        settings: as read by the command.
+        redis_url: the broker's.
+
+    """
+
+    def __init__(self, settings: Settings, *, redis_url: str) -> None:
+        self._settings = settings
+        check_settings(settings)
+        self._catalog = read_catalog(settings.models_file)
+        self._redis_url = redis_url
+        # Memory that the child sees too. Without locks: a child that is killed would keep them.
+        self._phase = mmap.mmap(-1, 1)
+        self._children = mmap.mmap(-1, COUNTER_BYTES)  # how many there were before
+        self._timer: threading.Timer | None = None
+        self._shop: Shop | None = None
+        self._metrics: Metrics | None = None
+        self._pid = os.getpid()
+
+    def run(self) -> int:
+        """Work until a signal comes; return the exit status."""
+        # It warns of root because of pickled messages; ours have no content at all.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
+        # It advises to cancel a task whose broker went away: jobs don't care, so far as they see.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+        acknowledge_aloud()
+        celery = make_celery(self._redis_url)
+        celery.task(name=TASK, ignore_result=True)(self._work)
+        signals.setup_logging.connect(_leave_logging_alone)
+        signals.worker_process_init.connect(self._on_child)
+        worker: Any = self._celery_worker(celery)
+        worker.start()
+        return int(worker.exitcode or EXIT_OK)
+
+    def _celery_worker(self, celery: Celery) -> Any:  # noqa: ANN401  # Celery is untyped
+        worker: Any = celery.Worker(
+            pool="prefork",
+            concurrency=1,
+            queues=[QUEUE],
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            optimization="fair",
+            quiet=True,
+        )
+        # To Celery's own handlers Ctrl-C is a failure, and a second SIGTERM nothing.
+        worker.install_platform_tweaks = self._take_signals
+        return worker
+
+    def _work(self) -> None:
+        if self._shop is None:
+            self._shop = Shop(
+                self._settings,
+                self._catalog,
+                metrics=self._metrics or Metrics(),
+                redis_url=self._redis_url,
+                phase=self._phase,
+            )
+        self._shop.work()
+
+    def _on_child(self, **_: object) -> None:
+        """Run in the child, before its first message."""
+        die_with_parent(self._pid)
+        self._metrics = Metrics()
+        before = int.from_bytes(self._children[:], "little")
+        self._metrics.worker_restarts.inc(before)
+        self._children[:] = (before + 1).to_bytes(COUNTER_BYTES, "little")
+        if self._settings.worker_metrics_port is not None:
+            self._serve_metrics(self._metrics, self._settings.worker_metrics_port)
+
+    def _serve_metrics(self, metrics: Metrics, port: int) -> None:
+        try:
+            start_http_server(port, self._settings.host, registry=metrics.registry)
+        except OSError as failure:
+            log.warning("worker_metrics_not_served", extra={"port": port, "error": str(failure)})
+
+    def _take_signals(self, _worker: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, *_: object) -> None:
+        """Let the job go back to the queue after its batch; at the second signal now."""
+        state.should_stop = EXIT_OK  # what Celery's own handler sets
+        if self._phase[0] == WORKING:
+            self._phase[0] = STOPPING
+            self._later(self._settings.shutdown_budget_s, self._hurry)
+        elif self._phase[0] == STOPPING:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        self._phase[0] = HURRYING
+        # The child ends with this process, and its lease expires.
+        self._later(HURRY_S, lambda: os._exit(EXIT_OK))
+
+    def _later(self, seconds: float, then: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, then)
+        self._timer.daemon = True
+        self._timer.start()
+
+
+def require_support(settings: Settings) -> None:
+    """See that this program may use the tables; a database that is away is asked with each job.
+
+    Raises:
+        SchemaTooNewError: they are a newer program's.
+
+    """
+
+    async def require() -> None:
+        database = open_database(settings, Metrics())
+        try:
+            await database.require_support()
+        except DatabaseUnavailableError as failure:
+            log.warning("worker_without_database", extra={"reason": failure.reason})
+        finally:
+            await database.close()
+
+    asyncio.run(require())
+
+
+def find_broker(settings: Settings) -> str:
+    """Return REDIS_URL, or the address of the Valkey that a service on this machine started.
+
+    Raises:
+        SettingsError: there is neither.
+
+    """
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    note = settings.data_dir / SOCKET_NOTE
+    if note.is_file() and (socket := Path(note.read_text(encoding="utf-8"))).is_socket():
+        return f"unix://{socket}"
+    raise SettingsError("REDIS_URL is not set, and no service runs that has started a Valkey")
+
+
+def _leave_logging_alone(**_: object) -> None:
+    """Keep Celery from configuring logging: the command did."""

@@ -1,0 +1,47 @@
+"""The page at `/`, from files on this machine: it works without internet."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.staticfiles import StaticFiles
+
+from app.http.docs import SAFE
+
+router = APIRouter(include_in_schema=False)
+PAGE_STATIC = "/static/page"
+WEB = Path(__file__).parent / "web"
+# The page shows what users and models wrote: no script but its own files, nothing from elsewhere,
+# and no text that becomes HTML (trusted types: its scripts can't set innerHTML at all).
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+# Browsers keep the files and ask by ETag whether they are still right: after an upgrade they are
+# not, and old scripts would meet a new page.
+PAGE_HEADERS = SAFE | {"Cache-Control": "no-cache", "Content-Security-Policy": PAGE_POLICY}
+
+
+class PageFiles(StaticFiles):
+    """The files of the page; answers 304 to a browser that has them."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401  # as inherited
+        """Answer with a file, or that it hasn't changed."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(PAGE_HEADERS)
+        return response
+
+
+page_files = PageFiles(directory=WEB)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def page(request: Request) -> Response:
+    """Show the page on which everything can be tried."""
+    return await page_files.get_response("index.html", request.scope)
+
+
+def mount_static(app: FastAPI) -> None:
+    """Serve the page's files."""
+    app.mount(PAGE_STATIC, page_files, name="page")

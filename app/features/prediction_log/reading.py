@@ -1,0 +1,45 @@
+"""Reading the whole prediction log, of any size, in constant memory."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from app.db.session import Database
+from app.features.prediction_log.repository import (
+    NO_FILTERS,
+    Filters,
+    Position,
+    Prediction,
+    PredictionRepository,
+)
+
+EXPORT_ROWS = 1000
+
+
+async def export(
+    database: Database, filters: Filters = NO_FILTERS, *, rows: int = EXPORT_ROWS
+) -> AsyncIterator[list[Prediction]]:
+    """Give all predictions in chunks, newest first.
+
+    Each chunk is a transaction of its own: a slow reader holds no connection, no thread and no
+    snapshot. What is written meanwhile is newer than what is still to be read.
+
+    Raises:
+        DatabaseUnavailableError: also in the middle.
+
+    """
+    after = None
+    while True:
+        chunk = await database.read(partial(_page, filters=filters, after=after, limit=rows))
+        if chunk:
+            yield chunk
+        if len(chunk) < rows:
+            return
+        after = Position.of(chunk[-1])
+
+
+def _page(
+    session: Session, *, filters: Filters, after: Position | None, limit: int
+) -> list[Prediction]:
+    return PredictionRepository(session).page(filters, after=after, limit=limit)

@@ -1,0 +1,132 @@
+"""`/predictions` and `/predictions/export`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic_core import to_json
+
+from app.core.callers import Scope
+from app.core.logs import request_id
+from app.errors import DatabaseUnavailableError, InvalidRequestError
+from app.features.prediction_log.exports import (
+    STYLES,
+    CsvStyle,
+    ExportResponse,
+    NdjsonStyle,
+    as_dict,
+)
+from app.features.prediction_log.repository import Filters, Position, Prediction
+from app.features.prediction_log.schemas import (
+    ExportQuery,
+    PageQuery,
+    PredictionFilters,
+    PredictionPage,
+)
+from app.features.prediction_log.service import PredictionLog, PredictionsScope
+from app.http.guard import CallerDep, Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_KEY, problems
+
+router = APIRouter(
+    tags=["predictions"],
+    route_class=JsonRoute,
+    dependencies=[Depends(Guard(group="predictions"))],
+)
+RESPONSES = problems(*WITH_KEY, InvalidRequestError, DatabaseUnavailableError)
+EXPORTED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "All predictions that match, newest first. When the database goes away in"
+        ' the middle, the last line of NDJSON is `{"error": …}`, a problem; CSV breaks off.',
+        "content": {
+            NdjsonStyle.media_type: {"schema": {"type": "string"}},
+            CsvStyle.media_type: {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+async def get_predictions(request: Request) -> PredictionLog:
+    """Return the log that the lifespan opened."""
+    predictions: PredictionLog = request.app.state.runtime.predictions
+    return predictions
+
+
+async def get_predictions_scope(caller: CallerDep) -> PredictionsScope:
+    """Return whose predictions the caller may see: its own, or as an admin all."""
+    return PredictionsScope(key_id=caller.key_id, sees_all=caller.may(Scope.ADMIN))
+
+
+PredictionsDep = Annotated[PredictionLog, Depends(get_predictions)]
+ScopeDep = Annotated[PredictionsScope, Depends(get_predictions_scope)]
+
+
+def _filters(asked: PredictionFilters) -> Filters:
+    return Filters(
+        model=asked.model,
+        label=asked.label,
+        request_id=asked.request_id,
+        since=asked.since,
+        until=asked.until,
+    )
+
+
+def _position(cursor: str | None) -> Position | None:
+    """Read a cursor.
+
+    Raises:
+        InvalidRequestError: it looks like one, but stands for no place.
+
+    """
+    try:
+        return None if cursor is None else Position.parse(cursor)
+    except ValueError:
+        wrong = {"loc": ["query", "cursor"], "msg": "Not a cursor", "type": "value_error"}
+        raise InvalidRequestError([wrong]) from None
+
+
+@router.get(
+    "/predictions",
+    summary="List predictions",
+    responses=RESPONSES,
+    response_model=PredictionPage,
+)
+async def list_predictions(
+    asked: Annotated[PageQuery, Query()], predictions: PredictionsDep, scope: ScopeDep
+) -> Response:
+    """List the caller's predictions, newest first; an admin's list has everyone's."""
+    page = await predictions.page(
+        _filters(asked), scope=scope, after=_position(asked.cursor), limit=asked.limit
+    )
+    answer = {
+        "predictions": [as_dict(prediction) for prediction in page.predictions],
+        "next": str(page.next) if page.next else None,
+    }
+    # Up to a thousand rows: validating what was just read would take longer than reading it.
+    return Response(
+        to_json(answer), media_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+@router.get(
+    "/predictions/export",
+    summary="Export predictions",
+    responses=RESPONSES | EXPORTED,
+    response_class=Response,
+)
+async def export_predictions(
+    asked: Annotated[ExportQuery, Query()],
+    predictions: PredictionsDep,
+    scope: ScopeDep,
+    request: Request,
+) -> ExportResponse:
+    """Export the caller's predictions, of any number; an admin's export has everyone's."""
+    chunks = predictions.export(_filters(asked), scope=scope)
+    nothing: list[Prediction] = []
+    first = await anext(chunks, nothing)
+    return ExportResponse(
+        first,
+        chunks,
+        style=STYLES[asked.format](),
+        path=request.url.path,
+        request_id=request_id.get(),
+    )

@@ -1,0 +1,145 @@
+"""The prediction log as the rest of the service sees it: put a row, read a page, export."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from app.core.metrics import Metrics
+from app.db.session import Database
+from app.features.prediction_log.reading import export
+from app.features.prediction_log.records import InputKeeping, Recorder
+from app.features.prediction_log.repository import (
+    Filters,
+    Position,
+    Prediction,
+    PredictionRepository,
+)
+from app.features.prediction_log.retention import Retention, RetentionPolicy
+from app.features.prediction_log.writer import PredictionWriter, WriterPolicy
+from app.services.prediction_log import PredictionLogEntry
+
+# About 200 KB; reading them takes a few milliseconds.
+EXPORT_ROWS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionsScope:
+    """Whose predictions a caller may see: its own key's, or all. No key and not all: none."""
+
+    key_id: int | None
+    sees_all: bool
+
+    def narrow(self, filters: Filters) -> Filters | None:
+        """Return the filters with the caller's key among them; None when nothing can match."""
+        if self.sees_all:
+            return filters
+        # In Filters no key means every key.
+        return None if self.key_id is None else replace(filters, key_id=self.key_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Predictions, newest first, and where the next page begins; None after the last one."""
+
+    predictions: list[Prediction]
+    next: Position | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPolicy:
+    """What is logged, within which bounds, for how long.
+
+    Args:
+        is_on: whether answers are logged; what is there can be read, and ages, in either case.
+        input: what is kept of inputs.
+        writer: bounds of writing.
+        retention: what is deleted.
+
+    """
+
+    is_on: bool = True
+    input: InputKeeping = "hash"
+    writer: WriterPolicy = field(default_factory=WriterPolicy)
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
+
+
+class PredictionLog:
+    """The log of every answer.
+
+    Args:
+        database: where it is stored.
+        policy: what is kept.
+        metrics: where it counts.
+
+    """
+
+    def __init__(self, database: Database, *, policy: LogPolicy, metrics: Metrics) -> None:
+        self.record = Recorder(policy.input)
+        self._database = database
+        self._is_on = policy.is_on
+        self._writer = PredictionWriter(database, policy=policy.writer, metrics=metrics)
+        self._retention = Retention(database, policy=policy.retention, metrics=metrics)
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return self._writer.waiting
+
+    def put(self, entry: PredictionLogEntry) -> None:
+        """Take an entry, to be written soon; when full, drop and count it.
+
+        Never waits, never raises. Belongs on the event loop.
+        """
+        if self._is_on:
+            self._writer.put(self.record(entry))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write and delete during the block; after it write what waits, within its budget."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._writer.running())
+            await stack.enter_async_context(self._retention.running())
+            yield
+
+    async def page(
+        self, filters: Filters, *, scope: PredictionsScope, after: Position | None, limit: int
+    ) -> Page:
+        """Return up to `limit` predictions that the caller may see, after a place in the log.
+
+        Raises:
+            DatabaseUnavailableError: it doesn't answer.
+
+        """
+        narrowed = scope.narrow(filters)
+        if narrowed is None:
+            return Page(predictions=[], next=None)
+        # One more tells whether there is a next page.
+        work = partial(_page, filters=narrowed, after=after, limit=limit + 1)
+        found = await self._database.read(work)
+        shown = found[:limit]
+        is_more = len(found) > limit
+        return Page(predictions=shown, next=Position.of(shown[-1]) if is_more else None)
+
+    async def export(
+        self, filters: Filters, *, scope: PredictionsScope, rows: int = EXPORT_ROWS
+    ) -> AsyncIterator[list[Prediction]]:
+        """Give all predictions that the caller may see, newest first, `rows` at a time.
+
+        Raises:
+            DatabaseUnavailableError: also in the middle.
+
+        """
+        narrowed = scope.narrow(filters)
+        if narrowed is None:
+            return
+        async for chunk in export(self._database, narrowed, rows=rows):
+            yield chunk
+
+
+def _page(
+    session: Session, *, filters: Filters, after: Position | None, limit: int
+) -> list[Prediction]:
+    return PredictionRepository(session).page(filters, after=after, limit=limit)

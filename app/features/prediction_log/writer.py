@@ -1,0 +1,216 @@
+"""Writes predictions in batches, behind the callers' backs, and counts those that are lost."""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Literal, get_args
+
+from sqlalchemy.orm import Session
+
+from app.core.metrics import Metrics
+from app.db.failures import StatementError
+from app.db.session import Database
+from app.errors import DatabaseUnavailableError
+from app.features.prediction_log.repository import Prediction, PredictionRepository
+
+log = logging.getLogger(__name__)
+
+Loss = Literal["full", "shutdown", "refused"]
+RETRY_JITTER = 0.2  # replicas that lost one database don't come back to it at the same moment
+MAX_DOUBLINGS = 16  # a database may be away for days, and floats end somewhere
+LOSS_LOG_S = 60.0  # losses come in floods
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterPolicy:
+    """The bounds of the writer.
+
+    Args:
+        bound: rows that may wait, those that are being written included.
+        batch: rows in one transaction.
+        flush_s: how long the first row of a batch waits for others.
+        retry_s: first pause after the database didn't answer; doubled each time.
+        max_retry_s: longest pause.
+        drain_s: time to write what waits when the process ends.
+
+    """
+
+    bound: int = 20_000
+    batch: int = 500
+    flush_s: float = 0.5
+    retry_s: float = 0.2
+    max_retry_s: float = 5.0
+    drain_s: float = 5.0
+
+
+class PredictionWriter:
+    """Takes rows at once and writes them later; its methods belong on the event loop.
+
+    Args:
+        database: where the rows go.
+        policy: the bounds.
+        metrics: where rows and losses are counted.
+
+    """
+
+    def __init__(self, database: Database, *, policy: WriterPolicy, metrics: Metrics) -> None:
+        self._database = database
+        self._policy = policy
+        self._rows: deque[Prediction] = deque()  # a row leaves it once it is written or lost
+        self._has_some = asyncio.Event()
+        self._has_batch = asyncio.Event()
+        self._is_closing = asyncio.Event()
+        self._is_closed = False
+        self._written = metrics.prediction_log_rows
+        self._seconds = metrics.prediction_log_seconds
+        self._lost = {
+            reason: metrics.prediction_log_dropped.labels(reason) for reason in get_args(Loss)
+        }
+        self._untold = 0
+        self._told_at_s = -LOSS_LOG_S
+        metrics.prediction_log_waiting.set_function(lambda: len(self._rows))
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return len(self._rows)
+
+    def put(self, row: Prediction) -> None:
+        """Take a row, or drop and count it; never waits, never raises."""
+        if self._is_closed:
+            self._lose(1, "shutdown")
+        elif len(self._rows) >= self._policy.bound:
+            self._lose(1, "full")
+        else:
+            self._rows.append(row)
+            self._has_some.set()
+            if len(self._rows) >= self._policy.batch:
+                self._has_batch.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write during the block; after it write what waits, and count what is lost."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            for event in (self._is_closing, self._has_some, self._has_batch):
+                event.set()
+            try:
+                await asyncio.wait({task}, timeout=self._policy.drain_s)
+            finally:
+                task.cancel()
+                self._is_closed = True
+                self._lose(len(self._rows), "shutdown")
+                self._rows.clear()
+                self._tell("shutdown")
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _run(self) -> None:
+        """Write batches until the end, and then until nothing waits."""
+        failures, size = 0, self._policy.batch
+        while self._rows or not self._is_closing.is_set():
+            await self._gather()
+            try:
+                await self._store(list(islice(self._rows, size)))
+                failures, size = 0, min(self._policy.batch, size * 2)
+            except DatabaseUnavailableError as failure:
+                # The same rows come first the next time. If they were stored after all, and only
+                # the answer was lost, their ids keep them from being stored twice.
+                failures = 1 if self._is_closing.is_set() else failures + 1
+                if failure.reason == "timeout":
+                    size = max(1, size // 2)  # or a slow database would never take one batch
+                await self._pause(failures)
+
+    async def _gather(self) -> None:
+        """Wait for a first row, and then for a whole batch, but not for long."""
+        await self._has_some.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._policy.flush_s):
+                await self._has_batch.wait()
+
+    async def _store(self, rows: Sequence[Prediction]) -> None:
+        """Write the rows that come first, in one transaction.
+
+        Raises:
+            DatabaseUnavailableError: those that are not written yet still wait.
+
+        """
+        if not rows:
+            return
+        started_s = time.monotonic()
+        try:
+            await self._database.run(partial(_insert, rows=rows))
+        except DatabaseUnavailableError:
+            raise
+        except Exception as failure:  # noqa: BLE001  # a row that can't be stored must not end the log
+            await self._split(rows, failure)
+            return
+        self._seconds.observe(time.monotonic() - started_s)
+        self._written.inc(len(rows))
+        self._forget(len(rows))
+
+    async def _split(self, rows: Sequence[Prediction], failure: Exception) -> None:
+        """Find the rows that the database refuses for themselves, and write the others."""
+        if len(rows) == 1:
+            self._forget(1)
+            # Messages of others than our own errors may quote the row.
+            said = str(failure) if isinstance(failure, StatementError) else ""
+            self._lose(1, "refused", error=said or type(failure).__name__)
+            return
+        half = len(rows) // 2
+        await self._store(rows[:half])
+        await self._store(rows[half:])
+
+    async def _pause(self, failures: int) -> None:
+        """Give the database time; the end of the process ends the first such wait."""
+        pause_s = backoff_s(self._policy, failures)
+        if self._is_closing.is_set():
+            await asyncio.sleep(pause_s)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._is_closing.wait()
+
+    def _forget(self, count: int) -> None:
+        for _ in range(count):
+            self._rows.popleft()
+        if self._is_closing.is_set():
+            return  # nothing is waited for any more
+        if not self._rows:
+            self._has_some.clear()
+        if len(self._rows) < self._policy.batch:
+            self._has_batch.clear()
+
+    def _lose(self, count: int, reason: Loss, **said: str) -> None:
+        """Count rows that will never be written; tell of them once a minute."""
+        self._lost[reason].inc(count)
+        self._untold += count
+        if time.monotonic() - self._told_at_s >= LOSS_LOG_S:
+            self._tell(reason, **said)
+
+    def _tell(self, reason: Loss, **said: str) -> None:
+        if self._untold:
+            extra = {"count": self._untold, "waiting": len(self._rows)}
+            log.warning("predictions_dropped", extra={"reason": reason, **extra, **said})
+            self._untold = 0
+            self._told_at_s = time.monotonic()
+
+
+def backoff_s(policy: WriterPolicy, failures: int) -> float:
+    """Return the pause after so many failures in a row."""
+    longest_s = policy.retry_s * float(2 ** min(failures - 1, MAX_DOUBLINGS))
+    jitter = 1 - RETRY_JITTER * random.random()  # noqa: S311  # no secret
+    return min(policy.max_retry_s, longest_s) * jitter
+
+
+def _insert(session: Session, *, rows: Sequence[Prediction]) -> None:
+    PredictionRepository(session).insert_many(rows)
