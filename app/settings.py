@@ -3,26 +3,29 @@
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.cores import core_count
 from app.core.setting_errors import setting_error
 from app.errors import SettingsError
 
-DEFAULT_LIMIT = "100/minute"
 MIN_SECRET_CHARS = 16
 Positive = Annotated[int, Field(gt=0)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
 ENV_FILE = ".env"
+S = TypeVar("S", bound="Settings")
 PACKAGED_MODELS_FILE = Path(__file__).parent / "models" / "models.toml"
 
 
 class Settings(BaseSettings):
-    """What can be set; the description of each field is its documentation."""
+    """What can be set in every service; features add their own by inheriting from this class.
+
+    The description of each field is its documentation.
+    """
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE, extra="ignore", frozen=True, env_ignore_empty=True
@@ -60,6 +63,11 @@ class Settings(BaseSettings):
     )
     queue_tokens: Positive = Field(
         262_144, description="Tokens that may wait for one model; more get 503 `overloaded`."
+    )
+    features: str = Field(
+        "all",
+        description="Features that are on, with commas between them; `all`, or `none` for tasks, "
+        "health, metrics and docs alone.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`json`, `console`, or `auto`: console on a terminal, else json."
@@ -102,93 +110,10 @@ class Settings(BaseSettings):
         description="Redis or Valkey: the broker of jobs, and where replicas share their limits; "
         "default: the service starts a Valkey and a worker of its own, and counts in memory.",
     )
-    jobs: Literal["on", "off"] = Field(
-        "on", description="Whether jobs are taken; `off` starts no Valkey and no worker either."
-    )
-    max_documents_bytes: Positive = Field(
-        16_777_216,
-        description="Largest body of `/documents` and `/embed-batch`, in bytes; larger gets 413.",
-    )
-    job_lease_s: Positive = Field(
-        8, description="Seconds after which the job of a worker that fell silent is given away."
-    )
-    job_attempts: Positive = Field(
-        5, description="Attempts in a row that may get nothing done before a job has failed."
-    )
-    jobs_per_key: Positive = Field(
-        1_000,
-        description="Jobs of one key that may be unfinished, or of all callers without one; more "
-        "get 429 `too_many_jobs`.",
-    )
-    job_retention_days: Days = Field(
-        30, description="Days after which finished jobs are deleted; 0: never."
-    )
-    webhook_secret: SecretStr | None = Field(
-        None,
-        min_length=MIN_SECRET_CHARS,
-        description="What webhooks are signed with; default: made once and kept in SQL, "
-        "`app jobs secret` prints it.",
-    )
-    webhook_allow_hosts: str = Field(
-        "",
-        description="Hosts that webhooks may reach on any address, with commas between them; "
-        "others must have a public one.",
-    )
-    worker_metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Port of the worker's `/metrics` on HOST; default: none."
-    )
-    prediction_log: Literal["on", "off"] = Field("on", description="Whether answers are logged.")
-    prediction_input: Literal["none", "hash", "text"] = Field(
-        "hash", description="What the log keeps of inputs: nothing, their SHA-256, or the text too."
-    )
-    prediction_log_bound: Positive = Field(
-        20_000, description="Rows that may wait for the database; newer ones are dropped, counted."
-    )
-    prediction_retention_days: Days = Field(
-        90, description="Days after which logged answers are deleted; 0: never."
-    )
-    prediction_retention_rows: int = Field(
-        1_000_000, ge=0, description="Logged answers that are kept at most; the oldest go. 0: all."
-    )
-    auth: Literal["auto", "off", "required"] = Field(
-        "auto",
-        description="Whether callers need a key; `auto`: unless HOST is a loopback address.",
-    )
-    auth_off_anywhere: bool = Field(
-        default=False, description="Allow `AUTH=off` on an address that others can reach."
-    )
-    admin_key: SecretStr | None = Field(
-        None,
-        min_length=MIN_SECRET_CHARS,
-        description="A secret that always is an admin's key: the first key of a fleet.",
-    )
-    auth_cache_s: Positive = Field(
-        5, description="Seconds after which a revoked key is refused everywhere."
-    )
-    auth_stale_s: Positive = Field(
-        300, description="Seconds for which a known key is believed while SQL doesn't answer."
-    )
-    limits: Literal["on", "off"] = Field("on", description="Whether callers are limited at all.")
-    default_limit: str | None = Field(
-        None,
-        description="Limit of callers without one of their own, such as `100/minute` or "
-        "`10/second; 600/hour`; default: `100/minute` where a key is needed, else none.",
-    )
-    limiter_budget_ms: Positive = Field(
-        50, description="Milliseconds that Redis may be silent before a request passes uncounted."
-    )
-    trusted_proxies: str = Field(
-        "",
-        description="Addresses and networks of proxies whose `X-Forwarded-For` is believed, with "
-        "commas between them.",
-    )
     cors_origins: str = Field(
         "",
         description="Origins whose pages may call the service from a browser, with commas between "
         "them; default: none.",
-    )
-    metrics_need_key: bool = Field(
-        default=False, description="Whether `/metrics` needs a key with the scope `metrics`."
     )
     drain_delay_s: int = Field(
         0,
@@ -212,24 +137,6 @@ class Settings(BaseSettings):
         """Understand `~`, as a shell would have."""
         return path.expanduser() if path else path
 
-    @field_validator("webhook_allow_hosts")
-    @classmethod
-    def hosts_are_plain(cls, hosts: str) -> str:
-        """Refuse URLs: no host would ever match them."""
-        if any(character in hosts for character in "/@*"):
-            raise ValueError("must be names of hosts, such as hooks.internal, 10.0.0.5:8080")
-        return hosts
-
-    @model_validator(mode="after")
-    def is_safe(self) -> Self:
-        """Don't serve everybody by accident."""
-        if self.auth == "off" and not self.is_loopback and not self.auth_off_anywhere:
-            raise ValueError(
-                "AUTH=off would let everyone in who reaches HOST; set AUTH_OFF_ANYWHERE=true if"
-                " that is meant"
-            )
-        return self
-
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
@@ -237,18 +144,6 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether callers need a key."""
-        return self.auth == "required" or (self.auth == "auto" and not self.is_loopback)
-
-    @property
-    def limit(self) -> str | None:
-        """The limit of callers without one of their own; None: they have none."""
-        if self.limits == "off":
-            return None
-        return self.default_limit or (DEFAULT_LIMIT if self.needs_key else None)
 
     @property
     def sql_url(self) -> str:
@@ -280,15 +175,19 @@ def read_secret(variable: str) -> str | None:
     return os.environ.get(variable) or dotenv_values(ENV_FILE).get(variable) or None
 
 
-def load_settings(**overrides: object) -> Settings:
+def load_settings(kind: type[S], **overrides: object) -> S:
     """Read the settings.
+
+    Args:
+        kind: which there are; `app.main` knows those of all features.
+        overrides: values that go before those of the environment.
 
     Raises:
         SettingsError: naming each variable with a bad value, without the value.
 
     """
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # validated by Pydantic
+        return kind(**overrides)  # type: ignore[arg-type]  # validated by Pydantic
     except UnicodeDecodeError:
         raise SettingsError(".env: is not UTF-8") from None
     except ValidationError as invalid:

@@ -30,10 +30,10 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.core.metrics import Metrics
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.engines.base import FloatArray
+from app.features.documents.metrics import SearchMetrics
 from app.features.documents.passages import NewPassage, PassageRepository
 from app.features.documents.repository import DocumentRepository, NewDocument
 from app.features.documents.vectors.base import Hit, Query, VectorIndex
@@ -176,7 +176,7 @@ async def exact_speed(
     database: Database, queries: FloatArray
 ) -> tuple[dict[str, Any], dict[int, list[list[Hit]]]]:
     """Measure the exact index; return its figures, and what it finds by share of the filter."""
-    metrics = Metrics()
+    metrics = SearchMetrics()
     index = ExactIndex(database, metrics=metrics)
     before = resident_mb()
     _, (first_s,) = await ask(index, queries[:1])
@@ -239,7 +239,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def size_mb(metrics: Metrics) -> float:
+def size_mb(metrics: SearchMetrics) -> float:
     """Return what the gauge says."""
     return (metrics.registry.get_sample_value("mlapi_search_index_bytes") or 0) / 1e6
 
@@ -320,7 +320,7 @@ async def relevance() -> dict[str, Any]:
         database = Database(f"sqlite:///{folder}/search.db", timeout_s=60)
         await asyncio.to_thread(upgrade, database)
         await fill(database, snippets, vectors)
-        index = ExactIndex(database, metrics=Metrics())
+        index = ExactIndex(database, metrics=SearchMetrics())
         hits, _ = await ask(index, query_vectors(), limit=NEAR)
         await index.close()
         await database.close()

@@ -271,7 +271,7 @@ from concurrent.futures import ThreadPoolExecutor
 from app.models.catalog import read_catalog
 from app.core.metrics import Metrics
 from app.runtime.parts import make_load
-from app.settings import load_settings
+from app.main import load_settings
 settings = load_settings()
 catalog = read_catalog(settings.models_file)
 load = make_load(settings, catalog, tokenisers=ThreadPoolExecutor(1), metrics=Metrics())

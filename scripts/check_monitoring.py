@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from app.core.metrics import PREFIX, Metrics
+from app.core.metrics import PREFIX
+from app.main import installed
 from scripts.skips import skip
 
 Json = dict[str, Any]
@@ -83,7 +84,7 @@ def known_series() -> set[str]:
         for names, kind in DOCUMENTED.findall(documented)
         for name in names.split(", ")
     ]
-    for family in Metrics().registry.collect():
+    for family in installed().metrics()[0].registry.collect():
         if not family.name.startswith(PREFIX):
             name = family.name + "_total" * (family.type == "counter")
             kinds.append((name, family.type))
@@ -132,7 +133,7 @@ def find_in_dashboard(dashboard: Json) -> Iterator[str]:
     yield from find_unknown("dashboard", used)
     recorded = json.dumps([r["expr"] for r in read_rules("recording.yml") if r["record"] in used])
     shown = set(SERIES.findall(used + recorded))
-    for family in Metrics().registry.collect():
+    for family in installed().metrics()[0].registry.collect():
         ours = family.name.startswith(PREFIX)
         if ours and not any(name.startswith(family.name) for name in shown):
             yield f"the dashboard doesn't show {family.name}"

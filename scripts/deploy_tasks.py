@@ -13,8 +13,8 @@ from botocore.model import ServiceModel, Shape
 from botocore.validate import ParamValidator
 from pydantic import ValidationError
 
+from app.main import settings_type
 from app.server.drain import Drain
-from app.settings import Settings
 
 Json = dict[str, Any]
 
@@ -43,7 +43,7 @@ NEEDED_SECRETS = {
 PROBES = {"api": "/health", "gpu": "/health", "worker": "/metrics"}
 # The Dockerfile declares them as volumes: Fargate makes others root's.
 WRITABLE = {"/data", "/tmp"}  # noqa: S108  # the container's
-SETTINGS = {name.upper(): field.annotation for name, field in Settings.model_fields.items()}
+SETTINGS = {name.upper(): field.annotation for name, field in settings_type().model_fields.items()}
 SECRETS = {name for name, annotation in SETTINGS.items() if "SecretStr" in str(annotation)}
 # What a catalogue's `api_key_env` may name, and what the hub reads.
 OTHER_SECRET = re.compile(r"[A-Z0-9_]+_(KEY|TOKEN)")
@@ -68,7 +68,7 @@ class Task:
         return {entry["name"]: entry["value"] for entry in self.container.get("environment", [])}
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> Any:  # noqa: ANN401  # those of all features
         """What the service makes of the environment.
 
         Raises:
@@ -76,7 +76,7 @@ class Task:
 
         """
         known = {k.lower(): v for k, v in self.environment.items() if v != UNKNOWN}
-        return Settings(_env_file=None, **known)  # type: ignore[arg-type]  # Pydantic validates
+        return settings_type()(_env_file=None, **known)  # type: ignore[arg-type]  # Pydantic validates
 
     @property
     def drain_s(self) -> float:

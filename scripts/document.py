@@ -8,9 +8,8 @@ from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from app.core.metrics import Metrics
 from app.errors import SchemaTooNewError, ServiceError, StartupError, all_service_errors
-from app.settings import Settings
+from app.main import installed, settings_type
 
 ROOT = Path(__file__).parent.parent
 BEGIN = "<!-- made by `make docs` from the code; edit the code instead -->"
@@ -44,7 +43,7 @@ def default(name: str, value: Any) -> str:  # noqa: ANN401  # a setting's defaul
 def settings_table() -> str:
     """Return every setting with default and meaning."""
     rows: list[tuple[str, ...]] = []
-    for name, field in Settings.model_fields.items():
+    for name, field in settings_type().model_fields.items():
         shown = default(name, field.default)
         rows.append((f"`{name.upper()}`", f"`{shown}`" if shown else "", field.description or ""))
     return table(("setting", "default", "meaning"), rows)
@@ -53,7 +52,7 @@ def settings_table() -> str:
 def env_example() -> str:
     """Return .env.example: what compose wants, and every setting, commented out, at its default."""
     lines = [ENV_HEAD]
-    for name, field in Settings.model_fields.items():
+    for name, field in settings_type().model_fields.items():
         lines += ["", f"# {field.description}", f"#{name.upper()}={default(name, field.default)}"]
     return "\n".join(lines) + "\n"
 
@@ -78,7 +77,7 @@ def reasons_table() -> str:
 def metrics_table() -> str:
     """Return every metric that metrics.py declares."""
     rows: list[tuple[str, ...]] = []
-    for metric in vars(Metrics()).values():
+    for metric in (m for group in installed().metrics() for m in vars(group).values()):
         if isinstance(metric, MetricWrapperBase):
             told = next(iter(metric.describe()))
             name = f"{told.name}{'_total' if told.type == 'counter' else ''}"

@@ -11,10 +11,11 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
-from app.db.tables import DocumentRow, JobRow
+from app.features.documents.tables import DocumentRow
 from app.features.jobs.leases import JobLeases
 from app.features.jobs.policy import LeaseLostError
 from app.features.jobs.repository import JobRepository
+from app.features.jobs.tables import JobRow
 from app.features.jobs.values import ItemOutcome, ItemState, Job, JobStatus, NewJob
 
 AT = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)

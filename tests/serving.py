@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from httpx2 import ASGITransport, AsyncClient
 from app.batching.scheduler import BatchPolicy, BatchScheduler
 from app.core.metrics import Metrics
 from app.errors import StartupError
-from app.main import create_app
+from app.features.jobs.feature import Jobs
+from app.features.jobs.opening import open_jobs
+from app.features.jobs.settings import JobsSettings
+from app.main import create_app, installed, settings_type
 from app.models.registry import Served
+from app.runtime.composition import Installed
 from app.runtime.runtime import Runtime
-from app.settings import Settings
 
 FAKE = """
 [[models]]
@@ -44,21 +48,37 @@ def fail(app: FastAPI, failure: StartupError) -> None:
     app.state.runtime.stored.set()
 
 
-def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Settings:
+# Of all features.
+AllSettings: Any = settings_type()
+
+
+class JobsWithoutWorkers(Jobs):
+    """Jobs that nobody runs: a Valkey and a worker take a second to start."""
+
+    def open(self, runtime: Runtime, settings: JobsSettings) -> AbstractAsyncContextManager[None]:
+        return open_jobs(runtime, settings, find=lambda: None)
+
+
+def without_workers() -> Installed:
+    """Return what is installed, with jobs that nobody runs."""
+    features = [JobsWithoutWorkers() if f.name == "jobs" else f for f in installed().features]
+    return replace(installed(), features=tuple(features))
+
+
+def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Any:
     models_file = tmp_path / "models.toml"
     models_file.write_text(models, encoding="utf-8")
-    given: dict[str, Any] = {
-        "data_dir": tmp_path / "data",
-        "jobs": "off",
-    }  # a Valkey and a worker take a second
-    return Settings(_env_file=None, models_file=models_file, **(given | settings))
+    given: dict[str, Any] = {"data_dir": tmp_path / "data"}
+    return AllSettings(_env_file=None, models_file=models_file, **(given | settings))
 
 
 def make_app(tmp_path: Path, models: str = FAKE, **settings: Any) -> FastAPI:
+    """Make an app; it starts workers only where the test gives `jobs`."""
     settings_read = make_settings(tmp_path, models, **settings)
     if settings_read.database_url is None and not settings_read.data_dir.exists():
         place_tables(Path(settings_read.sql_url.removeprefix("sqlite:///")))
-    app = create_app(settings_read, on_fatal=lambda failure: fail(app, failure))
+    parts = installed() if "jobs" in settings else without_workers()
+    app = create_app(settings_read, on_fatal=lambda failure: fail(app, failure), parts=parts)
     return app
 
 

@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 from process import service
-from serving import FAKE, make_settings
+from serving import FAKE, AllSettings, make_settings
 
 from app.doctor import machine
 from app.server.accepting import AT_ONCE, RETRY_S, Acceptor
 from app.server.descriptors import is_short, limit, wanted
 from app.server.listening import listening
 from app.server.serve import make_server
-from app.settings import Settings
 
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -208,9 +207,9 @@ def test_the_lowest_free_number_tells_how_much_is_left() -> None:
 
 
 def test_doctor_says_when_the_limit_is_too_low(tmp_path: Path) -> None:
-    settings = Settings(_env_file=None)
+    settings = AllSettings(_env_file=None)
     with_redis: Any = {"redis_url": "redis://h"}
-    assert wanted(settings) < wanted(Settings(_env_file=None, **with_redis))
+    assert wanted(settings) < wanted(AllSettings(_env_file=None, **with_redis))
     found = {each.place: each for each in machine.look(make_settings(tmp_path))}["open files"]
     assert (found.level, found.said) == ("ok", f"{limit()} at once")
     with less_than_the_reserve():

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from serving import FAKE, FatalError, make_settings, serving
 
 from app.core.callers import Caller
-from app.core.metrics import Metrics
 from app.engines.base import Generation, Message, Usage
 from app.errors import (
     ContextLengthExceededError,
@@ -28,6 +27,8 @@ from app.features.access.ledger import Ledger
 from app.features.access.limits.limit import parse
 from app.features.access.limits.limiter import Limiter
 from app.features.access.limits.memory import MemoryStorage
+from app.features.access.metrics import AccessMetrics
+from app.features.access.opening import AccessPart
 from app.runtime import watching
 from app.services.streaming import Ended
 
@@ -259,7 +260,7 @@ async def test_the_admin_may_ask_for_much_at_once(tmp_path: Path) -> None:
 async def test_a_quota_of_tokens_is_charged_by_what_was_used(tmp_path: Path) -> None:
     async with guarded(tmp_path) as client:
         mine = bearer((await make_key(client, scopes=["chat", "embed"], tokens_per_day=7))["key"])
-        ledger = client._transport.app.state.runtime.ledger  # type: ignore[attr-defined]  # as below
+        ledger = client._transport.app.state.runtime.part(AccessPart).ledger  # type: ignore[attr-defined]  # as below
         statuses = []
         for path in ("/chat", "/chat/stream", "/chat"):
             asked = {"query": "one two"}  # two tokens in, two out
@@ -301,7 +302,7 @@ async def test_of_calls_at_once_those_pass_that_find_something_left(tmp_path: Pa
 async def test_an_embedding_that_fails_costs_nothing(tmp_path: Path) -> None:
     async with guarded(tmp_path) as client:
         mine = bearer((await make_key(client, scopes=["embed"], tokens_per_day=1))["key"])
-        ledger = client._transport.app.state.runtime.ledger  # type: ignore[attr-defined]  # as below
+        ledger = client._transport.app.state.runtime.part(AccessPart).ledger  # type: ignore[attr-defined]  # as below
         statuses = []
         for model in ("nobody", "vectors", "vectors"):
             asked = {"texts": ["x"], "model_name": model}
@@ -350,7 +351,7 @@ def ended(end: Generation | ServiceError | None, *, tokens: int = 0, began: bool
     ],
 )
 async def test_whoever_leaves_a_chat_pays_for_its_prompt(end: Ended, cost: int) -> None:
-    limiter = Limiter(MemoryStorage(), metrics=Metrics())
+    limiter = Limiter(MemoryStorage(), metrics=AccessMetrics())
     ledger = Ledger(limiter)
     caller = Caller(key_id=1, tokens_per_day=1000)
     messages = [Message(role="user", content="word" * 100)]
@@ -437,7 +438,7 @@ async def test_a_preflight_of_the_database_shows_in_ready(tmp_path: Path) -> Non
     url = "postgresql://user:secret@127.0.0.1:1/none"
     async with serving(tmp_path, MODELS, database_url=url, database_timeout_ms=200) as client:
         runtime = client._transport.app.state.runtime  # type: ignore[attr-defined]  # ASGITransport
-        runtime.database_problem = await runtime.database.check()
+        runtime.database_problem = await runtime.require_database().check()
         ready = await client.get("/ready")
         predicted = await client.post("/predict", json={"text": "x"})
         keys = await client.get("/keys")

@@ -15,10 +15,10 @@ from kombu import Connection, Queue
 from servers import Valkey, free_port, valkey
 from serving import make_app, running
 
-from app.core.metrics import Metrics
 from app.features.jobs.acknowledgement import LoudMessage, acknowledge_aloud
 from app.features.jobs.bell import CeleryBell
 from app.features.jobs.celery import QUEUE, make_celery
+from app.features.jobs.metrics import JobMetrics
 
 LATE_S = 10.0
 MODELS = """
@@ -44,7 +44,7 @@ def client(broker: Valkey) -> Iterator[redis.Redis]:
         yield client
 
 
-def failures(metrics: Metrics) -> float | None:
+def failures(metrics: JobMetrics) -> float | None:
     return metrics.registry.get_sample_value("mlapi_bell_failures_total")
 
 
@@ -59,7 +59,7 @@ async def heard(client: redis.Redis, count: int) -> None:
 
 
 async def test_a_ring_is_a_message_without_content(broker: Valkey, client: redis.Redis) -> None:
-    bell = CeleryBell(broker.url, metrics=Metrics())
+    bell = CeleryBell(broker.url, metrics=JobMetrics())
     await bell.ring()
     await heard(client, 1)
     bell.close()
@@ -72,7 +72,7 @@ async def test_a_ring_is_a_message_without_content(broker: Valkey, client: redis
 
 
 async def test_rings_before_one_is_sent_are_one(broker: Valkey, client: redis.Redis) -> None:
-    bell = CeleryBell(broker.url, metrics=Metrics())
+    bell = CeleryBell(broker.url, metrics=JobMetrics())
     bell.ring_now()  # connected once, a ring takes a moment
     for _ in range(100):
         await bell.ring()  # without a turn for anybody else in between
@@ -84,7 +84,7 @@ async def test_rings_before_one_is_sent_are_one(broker: Valkey, client: redis.Re
 
 
 async def test_messages_that_nobody_takes_are_bounded(broker: Valkey, client: redis.Redis) -> None:
-    bell = CeleryBell(broker.url, metrics=Metrics(), max_messages=3)
+    bell = CeleryBell(broker.url, metrics=JobMetrics(), max_messages=3)
     for _ in range(5):
         bell.ring_now()
     bell.close()
@@ -94,7 +94,7 @@ async def test_messages_that_nobody_takes_are_bounded(broker: Valkey, client: re
 def test_a_broker_that_is_away_is_counted_and_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    metrics = Metrics()
+    metrics = JobMetrics()
     bell = CeleryBell(f"redis://:secret@127.0.0.1:{free_port()}/0", metrics=metrics)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -111,7 +111,7 @@ def test_a_broker_that_is_away_is_counted_and_told_of_once(
 def test_a_broker_that_comes_back_hears_it_again() -> None:
     with valkey() as mine:
         assert mine.server is not None
-        bell = CeleryBell(mine.url, metrics=Metrics())
+        bell = CeleryBell(mine.url, metrics=JobMetrics())
         mine.server.kill()
         bell.ring_now()
         assert not bell.is_heard
@@ -155,7 +155,7 @@ async def test_a_bell_that_is_closed_keeps_nobody_waiting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # is connected to, and never answers
         bell = CeleryBell(
             f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
-            metrics=Metrics(),
+            metrics=JobMetrics(),
         )
         await bell.ring()
         async with asyncio.timeout(1):
@@ -167,7 +167,7 @@ def test_an_acknowledgement_that_nobody_hears_is_an_error() -> None:
     acknowledge_aloud()
     with valkey() as mine:
         assert mine.server is not None
-        CeleryBell(mine.url, metrics=Metrics()).ring_now()
+        CeleryBell(mine.url, metrics=JobMetrics()).ring_now()
         with Connection(mine.url, transport_options={"socket_timeout": 1}) as connection:
             message = Queue(QUEUE, channel=connection.default_channel).get()
             assert isinstance(message, LoudMessage)

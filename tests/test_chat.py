@@ -17,9 +17,9 @@ from app.batching.deadline import Deadline
 from app.engines.base import ChatEngine, GenerationOptions, Message
 from app.engines.chain import ChatChain
 from app.errors import ModelNotFoundError
-from app.http.dialects import NdjsonDialect
-from app.http.streams import StreamResponse
 from app.services.streaming import ChatService, Conversation, Ended
+from app.tasks.chat.dialects import NdjsonDialect
+from app.tasks.chat.streams import StreamResponse
 
 CHAT = """
 [[models]]

@@ -14,8 +14,8 @@ from serving import make_app, running
 from test_chat import CHAT, metric, open_stream
 from test_chat_leaving import StuckGenerator, serve_generator
 
-from app.http.dialects import NdjsonDialect
 from app.server.protocol import BoundedHttpProtocol
+from app.tasks.chat.dialects import NdjsonDialect
 
 SMALL_BUFFER = 4096
 HUGE = "x" * 10_000_000  # more than any buffer on its way

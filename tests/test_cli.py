@@ -12,10 +12,10 @@ import process
 import pytest
 from commands import run
 from process import APP, environment
+from serving import AllSettings
 
 from app.errors import EngineError
 from app.main import create_app, stop_server
-from app.settings import Settings
 
 SECRET = "hunter2"
 REQUIRED = """
@@ -187,4 +187,4 @@ def test_create_app_reads_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("MAX_BODY_BYTES", "1000")
     app = create_app()
     assert app.title == "ml-api"
-    assert Settings().max_body_bytes == 1000
+    assert AllSettings().max_body_bytes == 1000

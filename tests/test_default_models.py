@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from converted import CONVERTED
 from httpx2 import AsyncClient
-from serving import fail, running
+from serving import AllSettings, fail, running
 
 from app.main import create_app
-from app.settings import Settings
 
 CLEAR = {
     "A wonderful film, moving and beautifully played.": "POSITIVE",
@@ -29,7 +28,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
     # Converted models are kept where `make serve` keeps them: that is done once, not for each run.
-    settings = Settings(
+    settings = AllSettings(
         _env_file=None, data_dir=tmp_path_factory.mktemp("data"), model_cache_dir=CONVERTED
     )
     app = create_app(settings, on_fatal=lambda failure: fail(app, failure))

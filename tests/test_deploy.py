@@ -13,12 +13,12 @@ import pytest
 from redis.asyncio import ConnectionPool, SSLConnection
 
 from app.core.logs import _Json
-from app.core.metrics import Metrics
 from app.db.engine import parse_url
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.features.jobs.celery import make_celery
 from app.features.jobs.keeper import JobKeeper, KeeperPolicy
+from app.features.jobs.metrics import JobMetrics
 from scripts.check_deploy import (
     PARAMETERS,
     README,
@@ -367,7 +367,7 @@ async def test_workers_are_scaled_by_a_line_that_the_service_writes(
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     await asyncio.to_thread(upgrade, database)
     policy = KeeperPolicy(tell_every_s=0)
-    keeper = JobKeeper(database, bell=None, metrics=Metrics(), policy=policy)
+    keeper = JobKeeper(database, bell=None, metrics=JobMetrics(), policy=policy)
     with caplog.at_level("INFO"):
         await keeper.look()
     await database.close()

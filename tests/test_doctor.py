@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from commands import run
 from servers import Postgres, Valkey, free_port
+from serving import AllSettings
 
 from app.doctor import machine, parts
-from app.doctor import settings as settings_check
-from app.settings import Settings
+from app.features.access.findings import findings
 
 REMOTE = """
 [[models]]
@@ -186,9 +186,9 @@ def test_a_setting_that_cant_be_used_is_the_only_finding(tmp_path: Path, names: 
 
 
 def test_a_service_that_is_open_to_others_fails() -> None:
-    open_to_all = Settings(_env_file=None, host="0.0.0.0", auth="off", auth_off_anywhere=True)
-    closed = Settings(_env_file=None, host="0.0.0.0")
-    levels = [list(settings_check.look(s, environment={}))[-1].level for s in (open_to_all, closed)]
+    open_to_all = AllSettings(_env_file=None, host="0.0.0.0", auth="off", auth_off_anywhere=True)
+    closed = AllSettings(_env_file=None, host="0.0.0.0")
+    levels = [list(findings(s))[-1].level for s in (open_to_all, closed)]
     assert levels == ["fail", "warn"]
 
 

@@ -57,7 +57,7 @@ async def store(app: FastAPI, vectors: dict[str, FloatArray], space: str) -> Non
             assert key == source.key
         PassageRepository(session).replace_many(made, space)
 
-    await app.state.runtime.database.run(work)
+    await app.state.runtime.require_database().run(work)
 
 
 async def scores(client: AsyncClient) -> list[float]:

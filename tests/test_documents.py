@@ -109,7 +109,7 @@ async def test_a_new_text_makes_a_document_unsearchable_and_the_same_does_not(
 
         await add(client, {"id": "a", "text": "first"})
         first = (await client.get("/documents/a")).json()
-        assert await runtime.database.run(embed) == [True]
+        assert await runtime.require_database().run(embed) == [True]
         assert await seen() == ("first", {}, True)
         await add(client, {"id": "a", "text": "first", "metadata": {"n": 1}})
         assert await seen() == ("first", {"n": 1}, True)
@@ -250,7 +250,10 @@ async def test_the_request_id_of_the_call_is_stored(tmp_path: Path) -> None:
     async with running(app) as client:
         await add(client, {"text": "x"}, headers={"X-Request-ID": "my-request"})
         runtime: Runtime = app.state.runtime
-        assert await runtime.database.read(says("SELECT request_id FROM documents")) == "my-request"
+        assert (
+            await runtime.require_database().read(says("SELECT request_id FROM documents"))
+            == "my-request"
+        )
 
 
 async def test_a_key_sees_its_own_documents_and_an_admin_all(

@@ -17,8 +17,8 @@ from servers import is_alive
 from serving import make_settings
 
 import app.core.parent
-from app.core.metrics import Metrics
 from app.features.jobs.embedded import SOCKET_NOTE, Child, Embedded, find_valkey, worker_environment
+from app.features.jobs.metrics import JobMetrics
 
 TIMEOUT_S = 20.0
 CHILD = "import subprocess, sys, time; time.sleep(60)"
@@ -33,7 +33,7 @@ async def embedded(tmp_path: Path, **settings: Any) -> AsyncIterator[Embedded]:
     made = Embedded(
         make_settings(tmp_path, jobs="on", **settings),
         valkey=valkey,
-        metrics=Metrics(),
+        metrics=JobMetrics(),
         after=never.wait,
     )
     async with made.running():

@@ -10,9 +10,9 @@ from databases import migrated, says
 from passages import SPACE, remove, store, toward
 from sqlalchemy import event
 
-from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, OverloadedError
+from app.features.documents.metrics import SearchMetrics
 from app.features.documents.vectors.base import Query
 from app.features.documents.vectors.cache import CHUNK
 from app.features.documents.vectors.exact import MAX_SEARCHES, ExactIndex
@@ -35,12 +35,12 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
+def metrics() -> SearchMetrics:
+    return SearchMetrics()
 
 
 @pytest.fixture
-async def index(database: Database, metrics: Metrics) -> AsyncIterator[ExactIndex]:
+async def index(database: Database, metrics: SearchMetrics) -> AsyncIterator[ExactIndex]:
     index = ExactIndex(database, metrics=metrics)
     yield index
     await index.close()
@@ -87,7 +87,7 @@ async def test_what_is_stored_in_another_space_is_not_read_again_and_again(
 
 
 async def test_more_than_one_read_takes_are_all_found(
-    database: Database, index: ExactIndex, metrics: Metrics
+    database: Database, index: ExactIndex, metrics: SearchMetrics
 ) -> None:
     count = CHUNK + 10
     await store(database, {f"d{n}": [90 - n * 0.001] for n in range(count)})
@@ -97,7 +97,7 @@ async def test_more_than_one_read_takes_are_all_found(
 
 
 async def test_memory_of_deleted_passages_is_given_back(
-    database: Database, index: ExactIndex, metrics: Metrics
+    database: Database, index: ExactIndex, metrics: SearchMetrics
 ) -> None:
     await store(database, {f"d{n}": [n] for n in range(8)})
     await found(index)
@@ -111,7 +111,7 @@ async def test_deletions_are_forgotten_and_whoever_is_behind_reads_everything_ag
     database: Database, index: ExactIndex
 ) -> None:
     await store(database, {"a": [1], "b": [2], "c": [3]})
-    behind = ExactIndex(database, metrics=Metrics())
+    behind = ExactIndex(database, metrics=SearchMetrics())
     assert await found(behind) == await found(index) == ["a", "b", "c"]
     await remove(database, "b")
     assert await found(index) == ["a", "c"]

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 from linters import missing, tool
+from serving import AllSettings
 
+from app.main import load_settings
 from app.models.catalog import read_catalog
-from app.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -26,7 +27,7 @@ SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY")
 OPTIONAL = {
     *("GRAFANA_PASSWORD", "HF_TOKEN", "METRICS_NEED_KEY", "OPENAI_API_KEY", "WEBHOOK_SECRET"),
 }
-SETTINGS = {name.upper() for name in Settings.model_fields}
+SETTINGS = {name.upper() for name in AllSettings.model_fields}
 OURS = ("api", "worker", "migrate")
 IMAGE_GUIDE = (ROOT / "docs/image.md").read_text(encoding="utf-8")
 
@@ -292,7 +293,7 @@ def test_no_health_check_asks_a_proxy(services: dict[str, Any]) -> None:
 
 
 def test_nobody_is_killed_before_the_end_of_the_drain(services: dict[str, Any]) -> None:
-    fields = Settings.model_fields
+    fields = AllSettings.model_fields
     drain_s = fields["drain_delay_s"].default + fields["shutdown_budget_s"].default + 15
     for name in OURS:
         assert int(services[name]["stop_grace_period"].removesuffix("s")) >= drain_s

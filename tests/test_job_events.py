@@ -20,6 +20,7 @@ from test_jobs import Serving, serving_jobs
 from app.errors import DatabaseUnavailableError, OverloadedError
 from app.features.documents.collections import CollectionScope
 from app.features.jobs.events import JobEventsResponse
+from app.features.jobs.opening import JobsPart
 from app.features.jobs.repository import JobRepository
 from app.features.jobs.values import ItemState, Job, JobStatus
 from app.features.jobs.watch import JobWatch
@@ -59,7 +60,8 @@ class Events:
 async def open_service(tmp_path: Path, **watch: Any) -> AsyncIterator[tuple[Serving, AsyncClient]]:
     """Serve on a socket, with one job of two documents."""
     async with serving_jobs(tmp_path) as service, listening(service.app) as (_, port):
-        service.runtime.job_watch = JobWatch(service.runtime.jobs.get, **({"poll_s": 0.01} | watch))
+        part = service.runtime.part(JobsPart)
+        part.watch = JobWatch(part.jobs.get, **({"poll_s": 0.01} | watch))
         await service.store("a", "b")
         await service.submit("a", "b")
         async with AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
@@ -67,7 +69,7 @@ async def open_service(tmp_path: Path, **watch: Any) -> AsyncIterator[tuple[Serv
 
 
 async def only_job(service: Serving) -> Any:
-    (job,) = await ask(service.runtime.database, "page", collection=None, limit=10)
+    (job,) = await ask(service.runtime.require_database(), "page", collection=None, limit=10)
     return job
 
 
@@ -80,10 +82,11 @@ async def test_every_change_is_an_event_and_the_final_status_the_last(
         listening(service.app) as (_, port),
         AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
-        service.runtime.job_watch = JobWatch(service.runtime.jobs.get, poll_s=0.01)
+        part = service.runtime.part(JobsPart)
+        part.watch = JobWatch(part.jobs.get, poll_s=0.01)
         await service.store("a", "b")
         job_id = (await service.submit("a", "b"))["job_id"]
-        database = service.runtime.database
+        database = service.runtime.require_database()
         async with client.stream("GET", f"/jobs/{job_id}/events") as response:
             assert response.status_code == 200
             assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -103,7 +106,7 @@ async def test_every_change_is_an_event_and_the_final_status_the_last(
             assert last == await service.job(job_id)
             assert last["status"] == "succeeded"
             assert await events.next() is None
-        assert service.runtime.job_watch.watchers == 0
+        assert service.runtime.part(JobsPart).watch.watchers == 0
 
 
 async def test_a_finished_job_is_one_event_and_nothing_for_whoever_has_seen_it(
@@ -136,7 +139,7 @@ async def test_head_of_a_job_that_goes_on_ends_after_its_headers(tmp_path: Path)
             headers.pop(varying, None)
         assert headers.items() <= dict(head.headers).items()
         async with asyncio.timeout(TIMEOUT_S):
-            while service.runtime.job_watch.watchers:
+            while service.runtime.part(JobsPart).watch.watchers:
                 await asyncio.sleep(0)
 
 
@@ -146,9 +149,9 @@ async def test_a_client_that_leaves_ends_the_watching(tmp_path: Path) -> None:
         async with client.stream("GET", f"/jobs/{job.id}/events") as response:
             events = Events(response)
             await events.job()
-            assert service.runtime.job_watch.watchers == 1
+            assert service.runtime.part(JobsPart).watch.watchers == 1
         async with asyncio.timeout(TIMEOUT_S):
-            while service.runtime.job_watch.watchers:
+            while service.runtime.part(JobsPart).watch.watchers:
                 await asyncio.sleep(0.01)
 
 
@@ -159,9 +162,9 @@ async def test_a_client_that_is_cut_off_ends_the_watching(tmp_path: Path) -> Non
         writer.write(f"GET /jobs/{job.id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         async with asyncio.timeout(TIMEOUT_S):
             await reader.readuntil(b"event: job")
-            assert service.runtime.job_watch.watchers == 1
+            assert service.runtime.part(JobsPart).watch.watchers == 1
             writer.transport.abort()
-            while service.runtime.job_watch.watchers:
+            while service.runtime.part(JobsPart).watch.watchers:
                 await asyncio.sleep(0.01)
 
 
@@ -175,7 +178,7 @@ async def test_one_watcher_too_many_is_503_until_another_leaves(tmp_path: Path) 
             refused = await client.get(path)
             assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
             assert int(refused.headers["Retry-After"]) > 0
-            assert service.runtime.job_watch.watchers == 1
+            assert service.runtime.part(JobsPart).watch.watchers == 1
             await service.client.delete(f"/jobs/{job.id}")
             assert (await events.job())["status"] == "cancelled"
             assert await events.next() is None
@@ -206,7 +209,11 @@ async def test_silence_is_broken_by_heartbeats(tmp_path: Path) -> None:
     async with open_service(tmp_path) as (service, _):
         job = await only_job(service)
         response = JobEventsResponse(
-            service.runtime, job.id, scope=EVERYBODY, seen=None, path="/", heartbeat_s=0.02
+            service.runtime,
+            service.runtime.part(JobsPart).watch.watch(job.id, scope=EVERYBODY),
+            seen=None,
+            path="/",
+            heartbeat_s=0.02,
         )
         async with (
             listening(response) as (_, port),
@@ -217,7 +224,7 @@ async def test_silence_is_broken_by_heartbeats(tmp_path: Path) -> None:
             assert (await events.job())["status"] == "queued"
             for _ in range(3):
                 assert await events.next() == {"": ""}
-            await ask(service.runtime.database, "cancel", job.key)
+            await ask(service.runtime.require_database(), "cancel", job.key)
             while (event := await events.next()) == {"": ""}:
                 pass
             assert event is not None
@@ -256,7 +263,7 @@ async def test_a_job_that_is_deleted_in_the_middle_ends_the_stream(tmp_path: Pat
         async with client.stream("GET", f"/jobs/{job.id}/events") as response:
             events = Events(response)
             await events.job()
-            await service.runtime.database.run(delete)
+            await service.runtime.require_database().run(delete)
             await ended_by(events, "job_not_found")
 
 
@@ -308,5 +315,5 @@ async def test_a_database_that_stays_away_ends_the_stream_with_a_problem(tmp_pat
         async with client.stream("GET", f"/jobs/{job.id}/events") as response:
             events = Events(response)
             await events.job()
-            await service.runtime.database.close()
+            await service.runtime.require_database().close()
             await ended_by(events, "database_unavailable")

@@ -12,10 +12,10 @@ import pytest
 from databases import migrated, opened
 from jobs import NEW, add, ask, claim, run_job, set_columns, stored
 
-from app.core.metrics import Metrics
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.features.jobs.keeper import JobKeeper, KeeperPolicy
+from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.repository import JobRepository
 from app.features.jobs.retention import JobRetention
@@ -51,7 +51,7 @@ class Kept:
 
     def __init__(self, database: Database, **policy: Any) -> None:
         self.bell = CountingBell()
-        self.metrics = Metrics()
+        self.metrics = JobMetrics()
         self.clock = Clock()
         self.keeper = JobKeeper(
             database,

@@ -13,17 +13,18 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app.core.metrics import Metrics
 from app.db.schema import upgrade
 from app.db.session import Database
-from app.db.tables import JobRow, PassageRow
 from app.errors import EngineError, InferenceFailedError, ModelNotFoundError
 from app.features.documents.chunks import Span
 from app.features.documents.repository import DocumentRepository, NewDocument
+from app.features.documents.tables import PassageRow
 from app.features.jobs.batches import BatchBounds, JobEmbedder, Row
+from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.repository import JobRepository
 from app.features.jobs.runner import JobRunner, RunnerPolicy
+from app.features.jobs.tables import JobRow
 from app.features.jobs.values import Job, JobStatus, NewJob
 
 TIMEOUT_S = 10.0
@@ -60,7 +61,7 @@ class Bench:
     """A database with a job on it."""
 
     database: Database
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: JobMetrics = field(default_factory=JobMetrics)
 
     async def store(self, *texts: str, collection: int = 0) -> list[int]:
         documents = [NewDocument(id=f"d{i}", text=text) for i, text in enumerate(texts)]
@@ -123,11 +124,11 @@ async def bench(url: str) -> AsyncIterator[Bench]:
         await database.close()
 
 
-def counted(metrics: Metrics, state: str) -> float:
+def counted(metrics: JobMetrics, state: str) -> float:
     return metrics.registry.get_sample_value("mlapi_job_items_total", {"state": state}) or 0
 
 
-def attempts(metrics: Metrics, outcome: str) -> float:
+def attempts(metrics: JobMetrics, outcome: str) -> float:
     labels = {"outcome": outcome}
     return metrics.registry.get_sample_value("mlapi_job_attempts_total", labels) or 0
 

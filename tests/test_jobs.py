@@ -17,8 +17,8 @@ from serving import FAKE, make_app, running
 
 from app.features.documents.repository import DocumentRepository
 from app.features.jobs.bell import Bell
+from app.features.jobs.opening import JobsPart
 from app.features.jobs.schemas import MAX_DOC_IDS, JobInfo
-from app.features.jobs.service import JobService
 from app.features.jobs.values import Item, ItemState, Job
 from app.runtime.runtime import Runtime
 
@@ -87,7 +87,7 @@ class Serving:
 
     async def texts_of(self, job_id: str) -> list[str]:
         """The texts that a worker would embed."""
-        database = self.runtime.database
+        database = self.runtime.require_database()
         job: Job = await stored(database, job_id)
         items: list[Item] = await ask(database, "items", job.key, limit=1_000)
         keys = [item.document_key for item in items]
@@ -95,15 +95,9 @@ class Serving:
         return [sources[key].text for key in keys]
 
 
-def job_service(runtime: Runtime, bell: Bell | None) -> JobService:
-    """The runtime's, with another bell."""
-    return JobService(
-        runtime.database,
-        bell=bell,
-        registry=runtime.registry,
-        metrics=runtime.metrics,
-        max_open=runtime.settings.jobs_per_key,
-    )
+def ring(runtime: Runtime, bell: Bell | None) -> None:
+    """Give the service another bell."""
+    runtime.part(JobsPart).jobs._bell = bell
 
 
 @asynccontextmanager
@@ -114,7 +108,7 @@ async def serving_jobs(
     async with running(app) as client:
         bell = CountingBell()
         runtime: Runtime = app.state.runtime
-        runtime.jobs = job_service(runtime, bell)
+        ring(runtime, bell)
         yield Serving(app, client, bell)
 
 
@@ -202,7 +196,7 @@ async def test_documents_can_come_with_the_job(service: Serving) -> None:
 async def test_progress_and_result_are_shown(service: Serving) -> None:
     await service.store("a", "b", "c")
     job_id = (await service.submit("a", "b", "c"))["job_id"]
-    database = service.runtime.database
+    database = service.runtime.require_database()
     job = await claim(database)
     assert job is not None
     running_job = await service.job(job_id)
@@ -304,8 +298,8 @@ async def test_without_a_bell_no_job_is_taken_and_none_is_lost(tmp_path: Path) -
     async with serving_jobs(tmp_path) as service:
         await service.store("a")
         job_id = (await service.submit("a"))["job_id"]
-        await run_job(service.runtime.database, FAILED)
-        service.runtime.jobs = job_service(service.runtime, None)
+        await run_job(service.runtime.require_database(), FAILED)
+        ring(service.runtime, None)
         said = await service.submit("a", status=503)
         assert said["code"] == "jobs_unavailable"
         again = await service.client.post(f"/jobs/{job_id}/retry")
@@ -323,7 +317,7 @@ KEY = {"Idempotency-Key": "order-7"}
 async def test_the_same_call_with_the_same_key_is_the_same_job(service: Serving) -> None:
     body: dict[str, Any] = {"documents": [{"id": "a", "text": "x", "metadata": {"n": 1, "m": [2]}}]}
     first = await service.submit(**body, headers=KEY)
-    await claim(service.runtime.database)
+    await claim(service.runtime.require_database())
     body = {"documents": [{"metadata": {"m": [2], "n": 1}, "text": "x", "id": "a"}]}
     second = await service.submit(**body, headers=KEY)
     assert second == {"job_id": first["job_id"], "status": "running"}
@@ -440,7 +434,7 @@ async def test_a_caller_has_so_many_unfinished_jobs_and_no_more(tmp_path: Path) 
         for headers in (mine, yours):
             await service.store("a", headers=headers)
         first = await service.submit("a", headers=mine | KEY)
-        await run_job(service.runtime.database, FAILED)
+        await run_job(service.runtime.require_database(), FAILED)
         for _ in range(2):
             last = await service.submit("a", headers=mine)
         answer = await service.client.post(
@@ -499,12 +493,12 @@ async def test_a_list_that_cannot_be_asked_for_is_422(
 async def test_an_open_job_is_cancelled_and_a_finished_one_is_not(service: Serving) -> None:
     await service.store("a", "b")
     job_id = (await service.submit("a", "b"))["job_id"]
-    job = await claim(service.runtime.database)
+    job = await claim(service.runtime.require_database())
     assert job is not None
     answer = await service.client.delete(f"/jobs/{job_id}")
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
     assert answer.json()["finished_at"] is not None
-    assert not await ask(service.runtime.database, "finish", job.key, lease="mine")
+    assert not await ask(service.runtime.require_database(), "finish", job.key, lease="mine")
     again = await service.client.delete(f"/jobs/{job_id}")
     assert (again.status_code, again.json()["code"]) == (409, "job_state")
     assert again.json()["detail"] == "The job is cancelled already."
@@ -516,7 +510,7 @@ async def test_a_failed_job_can_be_retried_and_no_other(service: Serving) -> Non
     early = await service.client.post(f"/jobs/{job_id}/retry")
     assert (early.status_code, early.json()["code"]) == (409, "job_state")
     assert early.json()["detail"] == "The job is queued; only a failed one can be retried."
-    await run_job(service.runtime.database, DONE, FAILED)
+    await run_job(service.runtime.require_database(), DONE, FAILED)
     answer = await service.client.post(f"/jobs/{job_id}/retry")
     assert answer.status_code == 202
     assert (answer.json()["status"], answer.json()["error"]) == ("queued", None)
@@ -544,7 +538,7 @@ async def test_a_job_that_is_not_there_cannot_be_cancelled(tmp_path: Path) -> No
 async def test_a_database_that_is_away_is_said_so(tmp_path: Path) -> None:
     async with serving_jobs(tmp_path) as service:
         await service.store("a")
-        await service.runtime.database.close()
+        await service.runtime.require_database().close()
         said = await service.submit("a", status=503)
         assert said["code"] == "database_unavailable"
         for path in ("/jobs", "/jobs/job_x", "/jobs/job_x/events"):

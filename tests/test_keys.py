@@ -13,7 +13,6 @@ from servers import postgres
 from serving import serving
 
 from app.core.callers import Caller, Scope
-from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
 from app.features.access import keys as services_keys
@@ -22,6 +21,7 @@ from app.features.access.ledger import Ledger
 from app.features.access.limits.limit import MAX_AMOUNT
 from app.features.access.limits.limiter import Limiter
 from app.features.access.limits.memory import MemoryStorage
+from app.features.access.metrics import AccessMetrics
 
 ADMIN = "an-admin-key-of-the-fleet"
 
@@ -166,7 +166,7 @@ async def test_a_key_takes_the_longest_name_and_the_largest_quota(database_url: 
         key, text = await keys.create(wanted(name=name, tokens_per_day=MAX_AMOUNT))
         caller = await keys.verify(text)
         assert (key.name, caller.tokens_per_day) == (name, MAX_AMOUNT)
-        await Ledger(Limiter(MemoryStorage(), metrics=Metrics())).check(caller)
+        await Ledger(Limiter(MemoryStorage(), metrics=AccessMetrics())).check(caller)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ async def test_a_text_that_is_too_long_is_refused_while_its_model_loads_and_leav
     app = make_app(tmp_path, slow)
     async with running(app, wait=False) as client:
         refused = await ask(client, "/predict", text="x" * 2001)
-        assert app.state.runtime.predictions.waiting == 0
+        assert app.state.runtime.entries.waiting == 0
     check_problem(refused, 422, "invalid_request")
 
 

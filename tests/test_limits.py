@@ -20,13 +20,13 @@ from slowapi.errors import RateLimitExceeded
 from slowapi.middleware import SlowAPIASGIMiddleware, SlowAPIMiddleware
 from slowapi.wrappers import LimitGroup
 
-from app.core.metrics import Metrics
 from app.core.redis_url import CONNECTIONS
 from app.errors import RateLimitExceededError
 from app.features.access.limits.limit import MAX_CHARS, Verdict, parse
 from app.features.access.limits.limiter import Limiter
 from app.features.access.limits.memory import MemoryStorage
 from app.features.access.limits.redis import open_redis
+from app.features.access.metrics import AccessMetrics
 from app.middleware.exceptions import to_service_error
 
 HUNDRED = parse("100/minute")
@@ -71,7 +71,7 @@ async def lag() -> AsyncIterator[list[float]]:
 
 
 def make_limiter(storage: Storage, **settings: Any) -> Limiter:
-    return Limiter(storage, metrics=Metrics(), **settings)
+    return Limiter(storage, metrics=AccessMetrics(), **settings)
 
 
 async def hits(limiter: Limiter, text: str, number: int, *identifiers: str) -> list[bool]:

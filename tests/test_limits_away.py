@@ -11,7 +11,6 @@ import pytest
 from servers import Server, Valkey, valkey
 from test_limits import HUNDRED, hits
 
-from app.core.metrics import Metrics
 from app.errors import SettingsError
 from app.features.access.limits.circuit import Circuit
 from app.features.access.limits.limit import parse
@@ -19,6 +18,7 @@ from app.features.access.limits.limiter import LOG_EVERY_S, REST_S, Limiter
 from app.features.access.limits.memory import MemoryStorage
 from app.features.access.limits.patience import patience
 from app.features.access.limits.redis import SharedStorage, open_redis
+from app.features.access.metrics import AccessMetrics
 
 BUDGET_S = 0.05
 
@@ -39,7 +39,7 @@ class Bench:
 
     limiter: Limiter
     storage: SharedStorage
-    metrics: Metrics
+    metrics: AccessMetrics
     clock: Clock = field(default_factory=Clock)
 
     @property
@@ -62,7 +62,7 @@ def server(shared: Valkey) -> Server:
 @asynccontextmanager
 async def bench(url: str) -> AsyncIterator[Bench]:
     async with open_redis(url) as storage:
-        metrics, clock = Metrics(), Clock()
+        metrics, clock = AccessMetrics(), Clock()
         limiter = Limiter(storage, metrics=metrics, budget_s=BUDGET_S, clock=clock)
         yield Bench(limiter, storage, metrics, clock)
 
@@ -235,7 +235,7 @@ def test_a_circuit_lets_one_through_each_rest_until_that_one_succeeds() -> None:
 
 async def test_a_flood_of_callers_does_not_grow_the_memory_without_end() -> None:
     storage = MemoryStorage(max_keys=100)
-    limiter = Limiter(storage, metrics=Metrics())
+    limiter = Limiter(storage, metrics=AccessMetrics())
     await limiter.charge(parse("10/day"), "tokens", "key", cost=10)
     for number in range(1_000):
         assert (await limiter.hit(HUNDRED, f"flood-{number}")).is_allowed
@@ -249,7 +249,7 @@ async def test_a_flood_of_callers_does_not_grow_the_memory_without_end() -> None
 async def test_what_is_over_is_forgotten_without_being_asked_for() -> None:
     clock = Clock()
     storage = MemoryStorage(clock=clock)
-    limiter = Limiter(storage, metrics=Metrics(), wall_clock=clock)
+    limiter = Limiter(storage, metrics=AccessMetrics(), wall_clock=clock)
     assert await hits(limiter, "1/minute", 2, "web") == [True, False]
     for number in range(500):
         await limiter.hit(HUNDRED, f"flood-{number}")

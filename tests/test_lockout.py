@@ -5,13 +5,13 @@ from typing import cast
 import pytest
 
 from app.core.callers import Caller
-from app.core.metrics import Metrics
 from app.errors import DatabaseUnavailableError, RateLimitExceededError
 from app.features.access import lockout
 from app.features.access.keys import KeyService
 from app.features.access.limits.limiter import Limiter
 from app.features.access.limits.memory import MemoryStorage
 from app.features.access.lockout import FAILURES, MAX_WRONG, WINDOW_S, Guesses, Lockout
+from app.features.access.metrics import AccessMetrics
 
 
 class Clock:
@@ -90,7 +90,7 @@ class Silent:
 
 
 async def test_a_key_that_couldn_t_be_looked_up_is_not_counted_as_wrong() -> None:
-    counts = Limiter(MemoryStorage(), metrics=Metrics())
+    counts = Limiter(MemoryStorage(), metrics=AccessMetrics())
     lockout = Lockout(cast("KeyService", Silent()), counts)
     for _ in range(MAX_WRONG + 1):
         with pytest.raises(DatabaseUnavailableError):

@@ -14,8 +14,8 @@ from httpx2 import Response
 from serving import make_app, running, serving
 
 from app.engines.base import GenerationOptions, Message
-from app.features.openai.chat_schemas import ChatCompletionRequest
 from app.services.streaming import OnEnd
+from app.tasks.chat.openai_schemas import ChatCompletionRequest
 
 MODELS = """
 [[models]]
@@ -264,7 +264,7 @@ async def test_a_header_that_is_wrong_is_named_without_its_place(tmp_path: Path)
 
 
 async def test_a_schema_reaches_the_engine_as_the_client_wrote_it() -> None:
-    from app.features.openai.routes import _conversation
+    from app.tasks.chat.openai_routes import _conversation
 
     async def account(_: Sequence[Message]) -> OnEnd:
         return lambda _: None

@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 from process import APP, service
 from serving import FAKE, serving
 
-from app.features.openai.schemas import OpenAiError
+from app.http.openai_schemas import OpenAiError
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 NOT_JSON = {

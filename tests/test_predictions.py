@@ -17,11 +17,11 @@ from servers import postgres as own_postgres
 from sqlalchemy.orm import Session
 
 from app.core.logs import request_id
-from app.core.metrics import Metrics
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.engines.base import Task
 from app.errors import DatabaseUnavailableError
+from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.records import MAX_INPUT_CHARS, InputKeeping, Recorder
 from app.features.prediction_log.repository import Prediction, PredictionRepository
 from app.features.prediction_log.retention import Retention, RetentionPolicy
@@ -53,9 +53,13 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
         yield database
 
 
-def make_log(database: Database, metrics: Metrics | None = None, **given: Any) -> PredictionLog:
+def make_log(
+    database: Database, metrics: PredictionLogMetrics | None = None, **given: Any
+) -> PredictionLog:
     writer = replace(QUICK, **given)
-    return PredictionLog(database, policy=LogPolicy(writer=writer), metrics=metrics or Metrics())
+    return PredictionLog(
+        database, policy=LogPolicy(writer=writer), metrics=metrics or PredictionLogMetrics()
+    )
 
 
 def entries(count: int) -> list[PredictionLogEntry]:
@@ -89,11 +93,11 @@ async def stored(database: Database, count: int) -> None:
             pass
 
 
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+def value(metrics: PredictionLogMetrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"mlapi_prediction_log_{name}", labels)
 
 
-def lost(metrics: Metrics, reason: str) -> float | None:
+def lost(metrics: PredictionLogMetrics, reason: str) -> float | None:
     return value(metrics, "dropped_total", reason=reason)
 
 
@@ -105,7 +109,7 @@ def away() -> str:
 
 
 async def test_rows_are_written_in_batches_and_all_of_them_at_the_end(database: Database) -> None:
-    metrics = Metrics()
+    metrics = PredictionLogMetrics()
     log = make_log(database, metrics, batch=10)
     async with log.running():
         put(log, entries(25))
@@ -134,7 +138,7 @@ async def test_a_whole_batch_does_not_wait_at_all(sqlite: Database) -> None:
 
 
 async def test_a_full_log_drops_the_newest_and_counts(sqlite: Database) -> None:
-    metrics = Metrics()
+    metrics = PredictionLogMetrics()
     log = make_log(sqlite, metrics, bound=3)
     put(log, entries(5))
     assert lost(metrics, "full") == 2
@@ -153,16 +157,8 @@ async def test_losses_are_logged_once_and_summed_up_at_the_end(
     assert [vars(r)["count"] for r in told] == [1, 46]
 
 
-async def test_a_log_that_is_off_takes_nothing(sqlite: Database) -> None:
-    log = PredictionLog(sqlite, policy=LogPolicy(is_on=False), metrics=Metrics())
-    async with log.running():
-        log.put(ONE)
-        assert log.waiting == 0
-    assert await ids(sqlite) == []
-
-
 async def test_the_defaults_write_a_flood(sqlite: Database) -> None:
-    metrics = Metrics()
+    metrics = PredictionLogMetrics()
     log = PredictionLog(sqlite, policy=LogPolicy(), metrics=metrics)
     async with log.running():
         put(log, entries(900))
@@ -173,7 +169,7 @@ async def test_the_defaults_write_a_flood(sqlite: Database) -> None:
 async def test_a_row_that_the_database_refuses_fails_alone(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    metrics = Metrics()
+    metrics = PredictionLogMetrics()
     log = make_log(database, metrics)
     poisoned = entries(9)
     for place in (3, 8):
@@ -204,7 +200,7 @@ class LosesAnswers(Database):
 async def test_a_batch_whose_commit_was_not_heard_of_is_stored_and_counted_once(
     database_url: str,
 ) -> None:
-    metrics = Metrics()
+    metrics = PredictionLogMetrics()
     database = LosesAnswers(database_url)
     await asyncio.to_thread(upgrade, database)
     log = make_log(database, metrics, batch=4)
@@ -221,7 +217,7 @@ async def test_rows_wait_for_a_database_that_comes_back() -> None:
     def observe(outcome: str, _seconds: float) -> None:
         outcomes.put_nowait(outcome)
 
-    metrics = Metrics()
+    metrics = PredictionLogMetrics()
     with own_postgres() as postgres:
         assert postgres.server is not None
         async with migrated(postgres.url, observe=observe, timeout_s=1) as database:
@@ -281,7 +277,7 @@ async def test_a_database_too_slow_for_a_batch_gets_smaller_ones(sqlite: Databas
 
 
 async def test_the_end_waits_no_longer_than_its_budget_and_counts_what_is_lost() -> None:
-    metrics = Metrics()
+    metrics = PredictionLogMetrics()
     async with opened(away()) as database:
         log = make_log(database, metrics, drain_s=0.2, max_retry_s=TIMEOUT_S)
         async with log.running():
@@ -323,7 +319,7 @@ def test_pauses_grow_to_a_bound_and_differ() -> None:
 
 
 async def test_old_rows_and_those_beyond_a_number_are_deleted(database: Database) -> None:
-    metrics = Metrics()
+    metrics = PredictionLogMetrics()
     await database.run(lambda session: PredictionRepository(session).insert_many(rows(10)))
 
     def now() -> datetime:
@@ -340,7 +336,7 @@ async def test_old_rows_and_those_beyond_a_number_are_deleted(database: Database
 
 async def test_retention_runs_beside_the_writer_again_and_again(sqlite: Database) -> None:
     policy = LogPolicy(writer=QUICK, retention=RetentionPolicy(rows=1, every_s=0.01))
-    metrics = Metrics()
+    metrics = PredictionLogMetrics()
     log = PredictionLog(sqlite, policy=policy, metrics=metrics)
     async with log.running(), asyncio.timeout(TIMEOUT_S):
         for count in (3, 6):
@@ -354,7 +350,7 @@ async def test_an_age_beyond_the_calendar_ends_no_retention(
     sqlite: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = RetentionPolicy(age_s=10**12)
-    await Retention(sqlite, policy=policy, metrics=Metrics()).apply()
+    await Retention(sqlite, policy=policy, metrics=PredictionLogMetrics()).apply()
     assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == [
         "retention_failed"
     ]
@@ -362,7 +358,9 @@ async def test_an_age_beyond_the_calendar_ends_no_retention(
 
 async def test_retention_that_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async with opened(away()) as database:
-        retention = Retention(database, policy=RetentionPolicy(rows=1), metrics=Metrics())
+        retention = Retention(
+            database, policy=RetentionPolicy(rows=1), metrics=PredictionLogMetrics()
+        )
         await retention.apply()
         await retention.apply()
     told = [r for r in caplog.records if r.message == "retention_failed"]

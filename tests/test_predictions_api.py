@@ -27,6 +27,7 @@ from app.db.session import Database
 from app.engines.base import Generation, Message, Task, Usage
 from app.errors import DatabaseUnavailableError, OverloadedError
 from app.features.prediction_log.exports import CsvStyle, ExportResponse, NdjsonStyle, as_dict
+from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.repository import COLUMNS, Prediction, PredictionRepository
 from app.features.prediction_log.routes import get_predictions_scope, router
 from app.features.prediction_log.schemas import LoggedPrediction, PredictionPage
@@ -70,9 +71,11 @@ def make_app(database: Database, scope: PredictionsScope | None = None) -> FastA
     app.include_router(router)
     exceptions.install(app, metrics=metrics)
     document_problems(app)
-    log = PredictionLog(database, policy=LogPolicy(), metrics=metrics)
+    log = PredictionLog(database, policy=LogPolicy(), metrics=PredictionLogMetrics())
     access = OpenAccess()
-    app.state.runtime = SimpleNamespace(predictions=log, entries=log, access=access)
+    app.state.runtime = SimpleNamespace(
+        part={PredictionLog: log}.__getitem__, entries=log, access=access
+    )
     seen = scope or PredictionsScope(key_id=None, sees_all=True)
     app.dependency_overrides[get_predictions_scope] = lambda: seen
     app.dependency_overrides[get_caller] = lambda: Caller(key_id=KEY_ID)
@@ -418,7 +421,7 @@ async def test_the_document_knows_every_filter(database: Database) -> None:
 
 async def test_a_route_leaves_a_row_after_its_answer_and_for_its_error(database: Database) -> None:
     app = make_app(database, PredictionsScope(key_id=7, sees_all=False))
-    log: PredictionLog = app.state.runtime.predictions
+    log: PredictionLog = app.state.runtime.entries
 
     @app.get("/works")
     async def works(answer_log: AnswerLogDep) -> int:
@@ -445,7 +448,7 @@ async def test_a_route_leaves_a_row_after_its_answer_and_for_its_error(database:
 
 
 async def test_a_chat_leaves_a_row_at_its_end(database: Database) -> None:
-    log = PredictionLog(database, policy=LogPolicy(), metrics=Metrics())
+    log = PredictionLog(database, policy=LogPolicy(), metrics=PredictionLogMetrics())
     answer_log = AnswerLog(log, BackgroundTasks(), key_id=7, started_s=0)
     messages = [Message(role="system", content="Be kind."), Message(role="user", content="Hello")]
     usage = Usage(prompt_tokens=9, completion_tokens=2)

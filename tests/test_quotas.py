@@ -14,6 +14,7 @@ from servers import valkey
 from test_jobs import ADMIN, MODELS, Serving, bearer, make_key, serving_jobs
 
 from app.errors import TooManyJobsError
+from app.features.access.opening import AccessPart
 from app.features.jobs.repository import JobRepository
 
 AT_ONCE = 40
@@ -49,7 +50,7 @@ async def metered(tmp_path: Path, **settings: Any) -> AsyncIterator[Serving]:
 
 async def left_of(service: Serving, headers: dict[str, str]) -> int:
     """Embed one text after the other until the day is used up; return how many there were."""
-    await service.runtime.ledger.settle()
+    await service.runtime.part(AccessPart).ledger.settle()
     asked, given = {"texts": ["x"]}, 0
     while (await service.client.post("/embed", json=asked, headers=headers)).status_code == 200:
         given += 1
@@ -150,7 +151,7 @@ async def test_of_jobs_at_once_a_key_has_no_more_unfinished_than_it_may(
         assert statuses(answers) == {202: 3, 429: AT_ONCE - 3}
         refused = [answer.json()["code"] for answer in answers if answer.status_code == 429]
         assert set(refused) == {TooManyJobsError.code}
-        counted = await service.runtime.database.read(
+        counted = await service.runtime.require_database().read(
             lambda session: JobRepository(session).count_open(1)
         )
         assert counted == 3

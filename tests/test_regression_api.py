@@ -9,8 +9,8 @@ import pytest
 from serving import make_app, running, serve_instead
 from test_inference import post
 
-from app.cli.client import _show_prediction
 from app.engines.base import Activation, Encoded, FloatArray
+from app.tasks.classification.commands import _show_prediction
 
 NUMBERS = (4.4563, -12.5)
 

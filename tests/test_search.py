@@ -16,6 +16,7 @@ from test_schemas import check_problem
 
 from app.engines.base import Task
 from app.errors import OverloadedError
+from app.features.documents.opening import DocumentsPart
 from app.features.documents.passages import NewPassage, PassageRepository
 from app.features.documents.repository import DocumentRepository, NewDocument
 from app.features.documents.vectors.base import Hit, Query
@@ -86,7 +87,7 @@ async def store(
             made.append((sources[key], passages))
         PassageRepository(session).replace_many(made, space)
 
-    await runtime.database.run(work)
+    await runtime.require_database().run(work)
 
 
 def open_app(tmp_path: Path, **settings: Any) -> FastAPI:
@@ -286,7 +287,7 @@ class SilentIndex:
 async def test_a_search_that_takes_too_long_is_504(tmp_path: Path) -> None:
     app = open_app(tmp_path)
     async with running(app) as client:
-        app.state.runtime.index = SilentIndex()
+        app.state.runtime.part(DocumentsPart).index = SilentIndex()
         headers = {"X-Request-Timeout-Ms": "1000"}
         answer = await client.post("/search", json={"query": "x"}, headers=headers)
         check_problem(answer, 504, "deadline_exceeded")
@@ -297,7 +298,7 @@ async def test_a_search_that_takes_too_long_is_504(tmp_path: Path) -> None:
 async def test_too_many_searches_are_503_with_retry_after(tmp_path: Path) -> None:
     app = open_app(tmp_path)
     async with running(app) as client:
-        app.state.runtime.index = SilentIndex(is_full=True)
+        app.state.runtime.part(DocumentsPart).index = SilentIndex(is_full=True)
         answer = await client.post("/search", json={"query": "x"})
         check_problem(answer, 503, "overloaded")
         refused = (await client.get("/metrics")).text
@@ -308,7 +309,7 @@ async def test_too_many_searches_are_503_with_retry_after(tmp_path: Path) -> Non
 async def test_without_its_database_a_search_is_503(tmp_path: Path) -> None:
     app = open_app(tmp_path)
     async with running(app) as client:
-        await app.state.runtime.database.close()
+        await app.state.runtime.require_database().close()
         answer = await client.post("/search", json={"query": "x"})
     check_problem(answer, 503, "database_unavailable")
 

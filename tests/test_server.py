@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from serving import FAKE, make_settings
 
 from app.errors import EngineError, StartupError
+from app.features.prediction_log.service import PredictionLog
 from app.runtime.runtime import Runtime
 from app.server.drain import CLOSE_S, HURRY_S, LAST_LINE_S, OVERDUE_S, Drain
 from app.server.listening import listening
@@ -336,7 +337,7 @@ async def test_a_stream_whose_time_is_over_ends_with_a_typed_last_line(
         httpx2.AsyncClient(base_url=url) as client,
         client.stream("POST", path, json=body, headers=headers) as answer,
     ):
-        runtime_of(server).predictions.put = rows.append  # type: ignore[method-assign, assignment]  # as a log
+        runtime_of(server).entries.put = rows.append  # type: ignore[method-assign, assignment]  # as a log
         pieces = answer.aiter_text()
         text = await anext(pieces)
         signal.raise_signal(signal.SIGTERM)
@@ -370,7 +371,7 @@ async def test_an_export_whose_time_is_over_says_so_in_its_last_line(tmp_path: P
         started(tmp_path, budget_s=0.1) as (server, url),
         httpx2.AsyncClient(base_url=url) as client,
     ):
-        runtime_of(server).predictions.export = export  # type: ignore[method-assign]  # endless
+        runtime_of(server).part(PredictionLog).export = export  # type: ignore[method-assign]  # endless
         asked = asyncio.create_task(client.get("/predictions/export"))
         await until_asked(server)
         signal.raise_signal(signal.SIGTERM)

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from serving import AllSettings
 
 from app.core.cores import core_count
 from app.core.setting_errors import WORDS, setting_error
 from app.errors import SettingsError
-from app.runtime.checks import check_settings
-from app.settings import Settings, load_settings
+from app.main import installed, load_settings
+from app.runtime.composition import check, choose
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_defaults_suit_make_serve() -> None:
-    settings = Settings(_env_file=None)
+    settings = AllSettings(_env_file=None)
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert settings.models_dir == Path("data/models")
     assert 1 <= settings.thread_count <= min(core_count(), 8)
@@ -74,16 +75,21 @@ def test_what_is_wrong_with_two_settings_together_names_both() -> None:
         load_settings(_env_file=None, auth="off", host="0.0.0.0")
 
 
+def check_settings(settings: Any) -> None:
+    """Do what a start does with settings before it opens anything."""
+    check(choose(installed(), settings), settings)
+
+
 WRONG = ("", "x", "-1", "1.5", "nan", "9" * 30, "9" * 5000, "[1]", "h/@*", "\udcff")
 
 
 def test_every_kind_of_error_that_a_setting_can_have_has_words_of_its_own() -> None:
     kinds = set()
-    for name in Settings.model_fields:
+    for name in AllSettings.model_fields:
         for value in WRONG:
             given: dict[str, Any] = {name: value}
             try:
-                Settings(_env_file=None, **given)
+                AllSettings(_env_file=None, **given)
             except ValidationError as invalid:
                 kinds |= {error["type"] for error in invalid.errors()}
     assert {"too_short", "literal_error", "int_parsing", "bool_parsing"} <= kinds <= set(WORDS)
@@ -106,11 +112,11 @@ def test_addresses_and_limits_that_cant_be_read_are_refused_all_at_once() -> Non
     names = ("database_url", "redis_url", "default_limit")
     given: dict[str, Any] = dict.fromkeys(names, "hunter2://h")
     with pytest.raises(SettingsError) as refused:
-        check_settings(Settings(_env_file=None, **given))
+        check_settings(AllSettings(_env_file=None, **given))
     assert all(f"{name.upper()}: " in str(refused.value) for name in names)
     assert "hunter2" not in str(refused.value)
     fine: dict[str, Any] = {"redis_url": "unix:///run/v.sock", "default_limit": "1/second"}
-    check_settings(Settings(_env_file=None, **fine))
+    check_settings(AllSettings(_env_file=None, **fine))
 
 
 def test_home_is_understood_and_a_file_that_is_not_text_is_refused(
@@ -140,7 +146,7 @@ def test_every_route_is_in_the_readme() -> None:
     from app.main import create_app
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in create_app(Settings(_env_file=None)).openapi()["paths"]:
+    for path in create_app(AllSettings(_env_file=None)).openapi()["paths"]:
         assert path in readme, path
 
 

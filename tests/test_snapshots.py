@@ -11,9 +11,9 @@ from typing import Any
 
 from httpx2 import AsyncClient
 from prometheus_client.metrics import MetricWrapperBase
+from serving import AllSettings
 
-from app.core.metrics import Metrics
-from app.settings import Settings
+from app.main import installed
 
 FOLDER = Path(__file__).parent / "snapshots"
 
@@ -36,7 +36,8 @@ async def test_the_openapi_document_is_the_one_of_the_snapshot(client: AsyncClie
 def test_metrics_have_the_names_types_and_labels_of_the_snapshot() -> None:
     found = {
         metric._name: {"type": metric._type, "labels": list(metric._labelnames)}
-        for metric in vars(Metrics()).values()
+        for group in installed().metrics()
+        for metric in vars(group).values()
         if isinstance(metric, MetricWrapperBase)
     }
     hold("metrics.json", found)
@@ -45,7 +46,7 @@ def test_metrics_have_the_names_types_and_labels_of_the_snapshot() -> None:
 def test_settings_have_the_names_and_defaults_of_the_snapshot() -> None:
     found = {
         name.upper(): {"type": str(field.annotation), "default": str(field.default)}
-        for name, field in Settings.model_fields.items()
+        for name, field in AllSettings.model_fields.items()
         if name != "models_file"  # whose default is a path of this machine
     }
     hold("settings.json", found)

@@ -6,7 +6,7 @@ import pytest
 
 from app.errors import SettingsError
 from app.features.jobs.webhooks.addresses import AllowedHosts, is_public
-from app.settings import load_settings
+from app.main import load_settings
 
 REFUSED = {
     "this host": ["0.0.0.0", "0.1.2.3", "::"],

@@ -23,10 +23,10 @@ from serving import serving
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from app.core.metrics import Metrics
 from app.db.session import Database
-from app.db.tables import JobRow
+from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.repository import JobRepository
+from app.features.jobs.tables import JobRow
 from app.features.jobs.values import Job, NewJob
 from app.features.jobs.webhooks.sender import DeliveryPolicy, WebhookSender, stored_secret
 from app.features.jobs.webhooks.signature import sign
@@ -58,7 +58,7 @@ def make_sender(database: Database, **given: Any) -> WebhookSender:
     defaults: dict[str, Any] = {
         "client": client(),
         "secret": SECRET,
-        "metrics": Metrics(),
+        "metrics": JobMetrics(),
         "policy": DeliveryPolicy(jitter=0),
         "now": FakeClock(),
     }
@@ -108,7 +108,7 @@ async def stored(database: Database, job_id: str = "job_1") -> Job:
     return found
 
 
-def attempts(metrics: Metrics, outcome: str) -> float:
+def attempts(metrics: JobMetrics, outcome: str) -> float:
     return metrics.registry.get_sample_value("mlapi_webhooks_total", {"outcome": outcome}) or 0
 
 
@@ -135,7 +135,7 @@ async def test_a_finished_job_is_posted_as_get_jobs_shows_it_and_signed(
 
 
 async def test_a_delivery_shows_in_the_job_and_is_not_made_again(database: Database) -> None:
-    metrics, clock = Metrics(), FakeClock()
+    metrics, clock = JobMetrics(), FakeClock()
     sender = make_sender(database, metrics=metrics, now=clock)
     async with receiving(202) as receiver:
         await finish(database, receiver.url)
@@ -149,7 +149,7 @@ async def test_a_delivery_shows_in_the_job_and_is_not_made_again(database: Datab
 
 
 async def test_what_fails_is_tried_again_with_pauses_that_double(database: Database) -> None:
-    metrics, clock = Metrics(), FakeClock()
+    metrics, clock = JobMetrics(), FakeClock()
     sender = make_sender(database, metrics=metrics, now=clock)
     async with receiving(500, 302, 404, 503) as receiver:
         await finish(database, receiver.url)
@@ -170,7 +170,7 @@ async def test_what_fails_is_tried_again_with_pauses_that_double(database: Datab
 
 
 async def test_a_day_after_the_job_finished_the_webhook_has_failed(database: Database) -> None:
-    metrics, clock = Metrics(), FakeClock()
+    metrics, clock = JobMetrics(), FakeClock()
     sender = make_sender(database, metrics=metrics, now=clock)
     async with receiving() as receiver:
         pass  # nobody listens there any more
@@ -189,7 +189,7 @@ async def test_a_day_after_the_job_finished_the_webhook_has_failed(database: Dat
 
 
 async def test_a_target_that_is_refused_is_not_tried_again(database: Database) -> None:
-    metrics, clock = Metrics(), FakeClock()
+    metrics, clock = JobMetrics(), FakeClock()
     async with receiving() as receiver:
         nobody = client(allow="other.host")
         sender = make_sender(database, client=nobody, metrics=metrics, now=clock)

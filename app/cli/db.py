@@ -33,10 +33,10 @@ def upgrade_database(*, as_json: Json = False) -> None:
     """Apply the migrations that are missing to DATABASE_URL."""
     from app.db.schema import upgrade
     from app.db.session import Database
-    from app.settings import load_settings
+    from app.settings import Settings, load_settings
 
     keep_log_quiet()
-    settings = load_settings()
+    settings = load_settings(Settings)
     try:
         upgrade(Database(settings.sql_url))
     except ServiceError as failure:

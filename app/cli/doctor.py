@@ -44,20 +44,21 @@ def doctor(*, load_timeout: LoadTimeout = LOAD_TIMEOUT_S, as_json: Json = False)
 def _look(load_timeout_s: float) -> "Iterator[Finding]":
     from app.core.finding import bad
     from app.doctor import machine, parts, settings
-    from app.features.access.addresses import parse_networks
-    from app.runtime.checks import check_settings
-    from app.settings import load_settings
+    from app.main import installed, load_settings
+    from app.runtime.composition import check, choose
 
     try:
         read = load_settings()
-        check_settings(read)
-        parse_networks(read.trusted_proxies)
+        chosen = choose(installed(), read)
+        check(chosen, read)
     except SettingsError as failure:
         yield bad("settings", str(failure), "docs/settings.md has every setting and its values.")
         return
     yield from machine.look(read)
-    yield from parts.look(read, load_timeout_s=load_timeout_s)
-    yield from settings.look(read)
+    yield from parts.look(read, is_stored=chosen.is_stored, load_timeout_s=load_timeout_s)
+    yield from settings.look(read, installed(), chosen)
+    for feature in chosen.features:
+        yield from feature.findings(read)
 
 
 def _show(finding: "Finding") -> None:

@@ -1,6 +1,5 @@
 """The `app` command, put together."""
 
-import logging
 import os
 import signal
 import sys
@@ -11,19 +10,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.cli import client, db, doctor
+from app.cli import db, doctor
+from app.console.ending import end_process
 from app.console.options import Json, Key, fail, show_json, tell
 from app.errors import StartupError
-from app.features.access import commands as keys
-from app.features.jobs import commands as jobs
+from app.main import installed
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the catalogue.")
 cli.add_typer(models_cli, name="models")
-cli.add_typer(keys.cli, name="keys")
 cli.command(epilog="Example: app doctor --json")(doctor.doctor)
-cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(db.cli, name="db")
+for plugin in installed().plugins:
+    plugin.add_commands(cli)
 
 EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1
@@ -50,8 +49,8 @@ def serve(
 ) -> None:
     """Start the service."""
     from app.core.logs import configure
+    from app.main import load_settings
     from app.server.serve import serve as run_server
-    from app.settings import load_settings
 
     given = {
         name: value for name, value in {"host": host, "port": port}.items() if value is not None
@@ -61,34 +60,16 @@ def serve(
         log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
     )
     run_server(settings, on_overdue=leave_unfinished)
-    leave(EXIT_OK)
-
-
-@cli.command(epilog="Example: REDIS_URL=redis://broker:6379/0 app worker")
-def worker(
-    nice: Annotated[int, typer.Option(min=0, max=19, help="Yield to others by so much.")] = 0,
-) -> None:
-    """Start a worker, which runs jobs; any number, anywhere that reaches SQL and REDIS_URL."""
-    from app.core.logs import configure
-    from app.features.jobs.worker import Worker, find_broker, require_support
-    from app.settings import load_settings
-
-    settings = load_settings()
-    configure(
-        log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
-    )
-    os.nice(nice)
-    require_support(settings)
-    leave(Worker(settings, redis_url=find_broker(settings)).run())
+    end_process(EXIT_OK)
 
 
 @models_cli.command("list", epilog="Example: app models list --json")
 def list_models(*, as_json: Json = False) -> None:
     """List the models of the catalogue."""
     from app.models.catalog import read_catalog
-    from app.settings import load_settings
+    from app.settings import Settings, load_settings
 
-    catalog = read_catalog(load_settings().models_file)
+    catalog = read_catalog(load_settings(Settings).models_file)
     for spec in catalog.specs:
         is_default = catalog.default(spec.task) == spec.name
         if as_json:
@@ -110,9 +91,9 @@ def export_model(
     from app.models.catalog import read_catalog
     from app.models.export import export
     from app.models.sources import Sources
-    from app.settings import load_settings
+    from app.settings import Settings, load_settings
 
-    settings = load_settings()
+    settings = load_settings(Settings)
     sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
     catalog = read_catalog(settings.models_file)
     export(catalog, name, folder, sources=sources, threads=settings.core_count)
@@ -132,18 +113,15 @@ def bake_models(
     from app.models.bake import bake
     from app.models.catalog import read_catalog
     from app.models.sources import Sources
-    from app.settings import load_settings
+    from app.settings import Settings, load_settings
 
-    settings = load_settings()
+    settings = load_settings(Settings)
     sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
     bake(read_catalog(settings.models_file), folder, sources=sources, cores=settings.core_count)
     if as_json:
         show_json({"models_file": str(folder / "models.toml")})
     else:
         print(folder / "models.toml")
-
-
-client.add_to(cli)
 
 
 @cli.command(epilog="Example: app bench http://127.0.0.1:8000/predict --connections 8,64")
@@ -187,15 +165,6 @@ def _read_counts(given: str) -> list[int]:
     return counts
 
 
-def leave(status: int) -> NoReturn:
-    """End the process now, without waiting for a thread that is still loading a model."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # whoever started the command may have closed it
-            stream.flush()
-    os._exit(status)
-
-
 def leave_unfinished() -> NoReturn:
     """End a process that was told to end and can't: something in it hangs, maybe with a lock."""
     os.write(sys.stderr.fileno(), b"ml-api: error: the end took too long, and was cut short\n")
@@ -232,4 +201,4 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] in (["serve"], ["worker"]):
         leave_on_signals()
-    leave(run_command(arguments))
+    end_process(run_command(arguments))

@@ -29,6 +29,7 @@ Key = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Model = Annotated[str | None, typer.Option("--model", help="Its name; default: the task's own.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
+STDIN = "-"  # an argument that stands for the standard input
 
 
 # Control characters but for newline and tab, halves of characters, and the marks that turn the
@@ -73,10 +74,10 @@ def with_database(
     from app.db.failures import StatementError
     from app.db.schema import upgrade
     from app.db.session import Database
-    from app.settings import load_settings
+    from app.settings import Settings, load_settings
 
     keep_log_quiet()
-    settings = load_settings()
+    settings = load_settings(Settings)
     if not may_create:
         _refuse_without_file(settings)
 
@@ -148,3 +149,8 @@ def show_json(value: Any) -> None:  # noqa: ANN401  # what the service answered
 def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
     """Print text that came from elsewhere, without what would steer the terminal."""
     print(STEERING.sub("", text), end=end, file=file, flush=True)
+
+
+def given(**values: object) -> dict[str, Any]:
+    """Return what was given of a request's fields."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Every metric of our own is declared here, in one registry per process."""
+"""The metrics that every process has, in one registry; features declare their own."""
 
 from collections.abc import Sequence
 
@@ -23,13 +23,40 @@ SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 REFUSALS = ("overloaded", "deadline")
 
 
-class Metrics:
-    """The metrics of one process. Two apps in one process (tests) each have their own."""
+class MetricGroup:
+    """Metrics of one part of the service, declared in its `__init__`.
 
-    def __init__(self) -> None:
+    Args:
+        registry: the process's; None: one of its own.
+
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
         # Without this, each counter has a second series that says when it was made.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
-        self.registry = CollectorRegistry()
+        self.registry = registry or CollectorRegistry()
+
+    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self,
+        name: str,
+        text: str,
+        labels: Sequence[str] = (),
+        buckets: Sequence[float] = DURATION_BUCKETS,
+    ) -> Histogram:
+        return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class Metrics(MetricGroup):
+    """What every process measures. Two apps in one process (tests) each have their own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        super().__init__(registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -108,12 +135,6 @@ class Metrics:
         self.model_ready = self._gauge("model_ready", "1 while the model serves.", ["model"])
         self._declare_chat()
         self._declare_database()
-        self._declare_limits()
-        self._declare_predictions()
-        self._declare_search()
-        self._declare_webhooks()
-        self._declare_work()
-        self._declare_jobs()
 
     def _declare_chat(self) -> None:
         """Declare what generations count."""
@@ -155,13 +176,6 @@ class Metrics:
             ["model"],
         )
 
-    def _declare_limits(self) -> None:
-        """Declare what the limiter counts."""
-        self.limiter_unavailable = self._counter(
-            "limiter_unavailable_total",
-            "Calls that passed uncounted because the limiter's storage was away or slow.",
-        )
-
     def _declare_database(self) -> None:
         """Declare what the SQL database counts."""
         self.database_seconds = self._histogram(
@@ -177,75 +191,6 @@ class Metrics:
             ["reason"],
         )
 
-    def _declare_predictions(self) -> None:
-        """Declare what the prediction log counts."""
-        self.prediction_log_rows = self._counter(
-            "prediction_log_rows_total", "Predictions that were written to the log."
-        )
-        self.prediction_log_dropped = self._counter(
-            "prediction_log_dropped_total",
-            "Predictions that the log lost: full, shutdown or refused.",
-            ["reason"],
-        )
-        self.prediction_log_waiting = self._gauge(
-            "prediction_log_waiting", "Predictions that wait to be written."
-        )
-        self.prediction_log_seconds = self._histogram(
-            "prediction_log_seconds", "Time to write one batch of predictions."
-        )
-        self.prediction_log_deleted = self._counter(
-            "prediction_log_deleted_total", "Predictions that retention deleted."
-        )
-
-    def _declare_webhooks(self) -> None:
-        """Declare what the sender of webhooks counts."""
-        self.webhooks = self._counter(
-            "webhooks_total",
-            "Attempts to deliver a webhook, by outcome: delivered, rejected (another status than"
-            " 2xx), timeout, unreachable or refused (not a public address).",
-            ["outcome"],
-        )
-
-    def _declare_search(self) -> None:
-        """Declare what searches count."""
-        self.search_seconds = self._histogram(
-            "search_seconds",
-            "Time of one search, by part: to embed the query, and to find what is near to it.",
-            ["part"],
-        )
-        self.search_index_bytes = self._gauge(
-            "search_index_bytes", "Memory of the vectors that are searched without PostgreSQL."
-        )
-
-    def _declare_jobs(self) -> None:
-        """Declare what jobs count."""
-        self.jobs = self._counter(
-            "jobs_total", "Jobs that finished, each counted by one process.", ["status"]
-        )
-        self.jobs_queued = self._gauge(
-            "jobs_queued", "Jobs that wait, those that pause after a failure included."
-        )
-        self.jobs_oldest_waiting_seconds = self._gauge(
-            "jobs_oldest_waiting_seconds", "For how long the oldest job that could run has waited."
-        )
-        self.jobs_refused = self._counter(
-            "jobs_refused_total", "Jobs that were not taken, because their owner had too many."
-        )
-        self.job_seconds = self._histogram(
-            "job_seconds",
-            "Time that workers spent on a job that finished.",
-            buckets=(*DURATION_BUCKETS, 60, 300, 1_800, 7_200),
-        )
-        self.job_attempts = self._counter(
-            "job_attempts_total",
-            "Attempts at jobs that ended, by how: finished, released, failed, let_go or"
-            " worker_lost.",
-            ["outcome"],
-        )
-        self.jobs_reaped = self._counter(
-            "jobs_reaped_total", "Jobs that were taken from workers that had fallen silent."
-        )
-
     def of_model(self, name: str) -> "ModelMetrics":
         """Return what one model counts, with its label bound."""
         return ModelMetrics(self, name)
@@ -253,40 +198,6 @@ class Metrics:
     def of_generations(self, name: str) -> "GenerationMetrics":
         """Return what one chat model counts, with its label bound."""
         return GenerationMetrics(self, name)
-
-    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
-        return Gauge(PREFIX + name, text, labels, registry=self.registry)
-
-    def _declare_work(self) -> None:
-        """Declare what workers and their bell count."""
-        self.bell_failures = self._counter(
-            "bell_failures_total", "Times that the broker didn't take word of a new job."
-        )
-        self.job_items = self._counter(
-            "job_items_total", "Documents of jobs, by what became of them.", ["state"]
-        )
-        self.worker_restarts = self._counter(
-            "worker_restarts_total",
-            "Times that the process of a worker that runs jobs was replaced: its engine was broken,"
-            " or it was killed.",
-        )
-        self.embedded_restarts = self._counter(
-            "embedded_restarts_total",
-            "Times that a process which the service runs itself was started again.",
-            ["process"],
-        )
-
-    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        return Counter(PREFIX + name, text, labels, registry=self.registry)
-
-    def _histogram(
-        self,
-        name: str,
-        text: str,
-        labels: Sequence[str] = (),
-        buckets: Sequence[float] = DURATION_BUCKETS,
-    ) -> Histogram:
-        return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
 
 
 class ModelMetrics:

@@ -14,7 +14,6 @@ from app.db.engine import parse_url
 from app.db.session import Database
 from app.doctor.trial import try_model
 from app.errors import DATABASE_ADVICE, DatabaseUnavailableError, StartupError
-from app.features.jobs.embedded import find_valkey
 from app.models.catalog import ModelSpec, read_catalog
 from app.models.loading import FILELESS
 from app.settings import Settings
@@ -27,10 +26,17 @@ SQL_TIMEOUT_S = 3.0
 ALLOWED_SKEW_S = 2.0
 
 
-def look(settings: Settings, *, load_timeout_s: float) -> Iterator[Finding]:
-    """Look at all of it; a model may take so long to load, 0: none is loaded."""
+def look(settings: Settings, *, is_stored: bool, load_timeout_s: float) -> Iterator[Finding]:
+    """Look at all of it.
+
+    Args:
+        settings: as they were read.
+        is_stored: whether a feature needs SQL.
+        load_timeout_s: so long a model may take to load; 0: none is loaded.
+
+    """
     yield from _models(settings, load_timeout_s)
-    yield from _sql(settings)
+    yield from _sql(settings) if is_stored else (good("sql", "not used: nothing is stored"),)
     yield from _redis(settings)
 
 
@@ -97,7 +103,7 @@ async def _sql_clock(database: Database) -> Finding:
 
 def _redis(settings: Settings) -> Iterator[Finding]:
     if settings.redis_url is None:
-        yield _embedded(settings)
+        yield good("redis", "not used: REDIS_URL is not set")
         return
     try:
         client = redis.Redis.from_url(
@@ -116,15 +122,6 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         return
     yield good("redis", "answers")
     yield _clock("Redis", seconds + micros / 1e6, before, after)
-
-
-def _embedded(settings: Settings) -> Finding:
-    if settings.jobs == "off":
-        return good("redis", "not used: JOBS=off, and limits are counted in memory")
-    if find_valkey() is None:
-        advice = "Set REDIS_URL, or JOBS=off; /embed-batch answers 503 until then."
-        return doubtful("redis", "there is no Valkey for this platform", advice)
-    return good("redis", "the service starts a Valkey and a worker of its own")
 
 
 def _clock(whose: str, there: float, before: float, after: float) -> Finding:

@@ -8,57 +8,38 @@ from pathlib import Path
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from app.core.finding import Finding, bad, doubtful, good
+from app.core.finding import Finding, doubtful, good
+from app.runtime.composition import Composition, Installed
 from app.settings import ENV_FILE, Settings
 
 HIDDEN = "(set)"
 CLOSE = 0.85  # of difflib's ratio: one wrong letter in eight
-# What a setting needs of another one to have any effect.
-IDLE: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (("default_limit", "limiter_budget_ms"), "limits", "off"),
-    (
-        (
-            "prediction_input",
-            "prediction_log_bound",
-            "prediction_retention_days",
-            "prediction_retention_rows",
-        ),
-        "prediction_log",
-        "off",
-    ),
-    (
-        (
-            "job_lease_s",
-            "job_attempts",
-            "job_retention_days",
-            "webhook_secret",
-            "webhook_allow_hosts",
-            "worker_metrics_port",
-        ),
-        "jobs",
-        "off",
-    ),
-    (("engine_streams", "engine_threads"), "device", "cuda"),
-)
-NEEDS_KEYS = ("admin_key", "auth_cache_s", "auth_stale_s", "metrics_need_key")
+# What OpenVINO alone reads.
+OF_OPENVINO = ("engine_streams", "engine_threads")
 
 
 def look(
-    settings: Settings, *, environment: Mapping[str, str] = os.environ, folder: Path = Path()
+    settings: Settings,
+    parts: Installed,
+    chosen: Composition,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    folder: Path = Path(),
 ) -> Iterator[Finding]:
     """Look at all of it.
 
     Args:
         settings: as they were read.
+        parts: all tasks and features.
+        chosen: those that are on.
         environment: the variables that they were read from.
         folder: where `.env` is.
 
     """
     file = dotenv_values(folder / ENV_FILE)
     yield from _read(settings, environment, file)
-    yield from _idle(settings)
-    yield from _misspelt(environment, file)
-    yield _access(settings)
+    yield from _idle(settings, parts, chosen)
+    yield from _misspelt(settings, environment, file)
 
 
 def _read(
@@ -77,23 +58,31 @@ def _read(
             yield doubtful(name.upper(), said, f"Remove it from {ENV_FILE} or the environment.")
 
 
-def _idle(settings: Settings) -> Iterator[Finding]:
-    given = settings.model_fields_set
-    for names, other, value in IDLE:
-        if getattr(settings, other) == value:
-            for name in sorted(given.intersection(names)):
-                said = f"does nothing with {other.upper()}={value}"
-                yield doubtful(name.upper(), said, f"Remove it, or change {other.upper()}.")
-    if not settings.needs_key:
-        for name in sorted(given.intersection(NEEDS_KEYS)):
-            yield doubtful(name.upper(), "does nothing: no key is needed", "Set AUTH=required.")
-    if settings.redis_url is None and "limiter_budget_ms" in given and settings.limits == "on":
-        yield doubtful("LIMITER_BUDGET_MS", "does nothing without REDIS_URL", "Remove it.")
+def _idle(settings: Settings, parts: Installed, chosen: Composition) -> Iterator[Finding]:
+    """Name what was set and has no effect."""
+    if settings.device == "cuda":
+        for name in sorted(settings.model_fields_set.intersection(OF_OPENVINO)):
+            yield doubtful(
+                name.upper(), "does nothing with DEVICE=cuda", "Remove it, or change DEVICE."
+            )
+    used = {name for feature in chosen.features for name in feature.settings().model_fields}
+    for feature in parts.features:
+        if feature.name not in chosen.left_out:
+            continue
+        why = chosen.left_out[feature.name]
+        switch = why.partition("=")[0] if "=" in why else "FEATURES"
+        own = set(feature.settings().model_fields) - set(Settings.model_fields) - used
+        for name in sorted(settings.model_fields_set.intersection(own) - {switch.lower()}):
+            yield doubtful(
+                name.upper(), f"does nothing with {why}", f"Remove it, or change {switch}."
+            )
 
 
-def _misspelt(environment: Mapping[str, str], file: Mapping[str, str | None]) -> Iterator[Finding]:
+def _misspelt(
+    settings: Settings, environment: Mapping[str, str], file: Mapping[str, str | None]
+) -> Iterator[Finding]:
     """Name what nobody reads: all of the file, and of the environment what looks like ours."""
-    known = {name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in type(settings).model_fields}
     for name in sorted({*file, *environment}):
         if name.upper() in known:
             continue
@@ -103,17 +92,3 @@ def _misspelt(environment: Mapping[str, str], file: Mapping[str, str | None]) ->
         elif name in file:
             said = f"in {ENV_FILE}, is no setting"
             yield good(name, f"{said}; models.toml may name it as api_key_env")
-
-
-def _access(settings: Settings) -> Finding:
-    """Say who may ask."""
-    if settings.needs_key:
-        if settings.admin_key is None and not settings.is_loopback:
-            said = f"a key is needed on {settings.host}, and ADMIN_KEY is not set"
-            advice = "Set ADMIN_KEY, or make a key with `app keys create`, before the first start."
-            return doubtful("access", said, advice)
-        return good("access", "callers need a key")
-    if not settings.is_loopback:
-        said = f"anybody who reaches {settings.host} may do everything"
-        return bad("access", said, "Set AUTH=required.")
-    return good("access", "anybody on this machine, nobody else")

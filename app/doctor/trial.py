@@ -22,7 +22,7 @@ from app.models.bake import ENGINES
 from app.models.catalog import ModelSpec, read_catalog
 from app.models.loading import warm
 from app.runtime.parts import make_loader
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 
 MEND = "Mend its entry, or what it names; docs/models.md has the fields."
 TORCH, OPENVINO = "torch", "openvino"
@@ -71,7 +71,7 @@ def main() -> None:
 
 def _load(name: str) -> str:
     """Load and warm the model; return what was loaded."""
-    settings = load_settings()
+    settings = load_settings(Settings)
     catalog = read_catalog(settings.models_file)
     spec = catalog.get(name)
     if spec is None:

@@ -1,6 +1,7 @@
 """What routes ask for with `Depends`: the runtime's objects, the deadline."""
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Header, Request
 
@@ -18,6 +19,16 @@ async def get_runtime(request: Request) -> Runtime:
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
+P = TypeVar("P")
+
+
+def part(kind: type[P]) -> Callable[[RuntimeDep], Awaitable[P]]:
+    """Return the dependency that gives what a feature has provided."""
+
+    async def get_part(runtime: RuntimeDep) -> P:
+        return runtime.part(kind)
+
+    return get_part
 
 
 async def get_registry(runtime: RuntimeDep) -> ModelRegistry:
@@ -44,14 +55,14 @@ async def get_deadline(
     request: Request, runtime: RuntimeDep, wished_ms: WishedTimeout = MAX_TIMEOUT_MS
 ) -> Deadline:
     """Return when the answer is too late: the client's wish, but never more than the setting."""
-    return _deadline(request, min(wished_ms, runtime.settings.request_timeout_ms))
+    return _deadline(request, min(wished_ms, runtime.policy.request_timeout_ms))
 
 
 async def get_chat_deadline(
     request: Request, runtime: RuntimeDep, wished_ms: WishedTimeout = MAX_TIMEOUT_MS
 ) -> Deadline:
     """Return when the last token is too late; an answer takes longer than a classification."""
-    return _deadline(request, min(wished_ms, runtime.settings.chat_timeout_ms))
+    return _deadline(request, min(wished_ms, runtime.policy.chat_timeout_ms))
 
 
 def _deadline(request: Request, timeout_ms: int) -> Deadline:

@@ -33,8 +33,8 @@ from app.errors import (
     UpstreamUnauthorizedError,
     UpstreamUnreachableError,
 )
-from app.features.openai.schemas import OpenAiError
 from app.http.error_bodies import is_openai, openai_error, openai_status
+from app.http.openai_schemas import OpenAiError
 from app.models.catalog import DEFAULT_MAX_CHARS
 from app.models.schemas import PredictRequest, Problem
 

@@ -1,54 +1,95 @@
 """What lives as long as the process, and whether it is well."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DATABASE_ADVICE, NotReadyError, UnhealthyError
-from app.features.access.keys import KeyService
-from app.features.access.ledger import Ledger
-from app.features.documents.service import DocumentService
-from app.features.documents.vectors.base import VectorIndex
-from app.features.jobs.opening import Broker
-from app.features.jobs.service import JobService
-from app.features.jobs.watch import JobWatch
-from app.features.prediction_log.service import PredictionLog
 from app.models.registry import ModelRegistry, ModelState
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
 from app.runtime.awaiting import awaited, progress
-from app.services.access import Access
-from app.services.prediction_log import EntryLog
+from app.services.access import Access, OpenAccess
+from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.rows import RowReader
-from app.settings import Settings
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPolicy:
+    """What the settings say to routes and probes.
+
+    Args:
+        request_timeout_ms: of a request.
+        chat_timeout_ms: of a chat answer, its last token included.
+        stream_buffer_tokens: that may wait for a client that reads slowly.
+        log_inputs: whether texts are logged.
+        health_max_call_s: that one engine call may take before `/health` answers 503.
+        health_max_lag_ms: of the event loop above which it does.
+
+    """
+
+    request_timeout_ms: int
+    chat_timeout_ms: int
+    stream_buffer_tokens: int
+    log_inputs: bool
+    health_max_call_s: float
+    health_max_lag_ms: float
 
 
 @dataclass(slots=True, kw_only=True)
 class Runtime:
-    """What lives as long as the process; made by `open_runtime`, handed out by `api/deps.py`."""
+    """What lives as long as the process; made by `open_runtime`, handed out by `http/deps.py`.
 
-    settings: Settings
+    Args:
+        policy: what the settings say.
+        metrics: where everything counts.
+        registry: lends the models.
+        steps: of models that load.
+        rows: reads what engines return.
+        database: SQL; None where nothing is stored.
+        access: identifies and limits callers.
+        entries: takes entries of the prediction log.
+        loaded: set once the models are.
+        stored: set once the database was asked, or where there is none.
+
+    """
+
+    policy: ServingPolicy
     metrics: Metrics
     registry: ModelRegistry
-    steps: LoadSteps  # of models that load
+    steps: LoadSteps
     rows: RowReader
-    database: Database
-    access: Access
-    entries: EntryLog
-    keys: KeyService
-    ledger: Ledger
-    predictions: PredictionLog
-    documents: DocumentService
-    index: VectorIndex
-    broker: Broker
-    jobs: JobService
-    job_watch: JobWatch
-    loaded: asyncio.Event  # the models are
+    database: Database | None
+    access: Access = field(default_factory=OpenAccess)
+    entries: EntryLog = field(default_factory=NoEntryLog)
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
+    stored: asyncio.Event = field(default_factory=asyncio.Event)
     database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0
-    stored: asyncio.Event = field(default_factory=asyncio.Event)  # the database was asked once
+    # What features add: what is asked of a database that answers, and what `/ready` calls degraded.
+    database_checks: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
+    degraded: list[Callable[[], str | None]] = field(default_factory=list)
+    _parts: dict[type, Any] = field(default_factory=dict)
+
+    def provide(self, part: object) -> None:
+        """Let routes and later features find an object of a feature by its type."""
+        self._parts[type(part)] = part
+
+    def part(self, kind: type[P]) -> P:
+        """Return what a feature has provided."""
+        part: P = self._parts[kind]
+        return part
+
+    def require_database(self) -> Database:
+        """Return the database, in features that are stored."""
+        assert self.database is not None  # noqa: S101  # `Feature.is_stored` says so
+        return self.database
 
     def check_health(self) -> None:
         """Say whether the process can do work.
@@ -57,14 +98,13 @@ class Runtime:
             UnhealthyError: `checks` names what is dead or stuck.
 
         """
-        max_call_s = self.settings.health_max_call_s
         dead = [
             said
             for entry in self.registry.entries
             if entry.served
-            for said in entry.served.model.problems(max_call_s=max_call_s)
+            for said in entry.served.model.problems(max_call_s=self.policy.health_max_call_s)
         ]
-        if self.loop_lag_s * 1000 > self.settings.health_max_lag_ms:
+        if self.loop_lag_s * 1000 > self.policy.health_max_lag_ms:
             dead.append(f"event_loop: {self.loop_lag_s:.1f} s late")
         if dead:
             raise UnhealthyError("; ".join(dead), extensions={"checks": dead})
@@ -108,6 +148,5 @@ class Runtime:
         degraded = [f"model:{name}" for name in failed]
         if self.database_problem is not None:
             degraded.append(f"database:{self.database_problem}")
-        if said := self.broker.problem():
-            degraded.append(f"jobs:{said}")
+        degraded += [problem for ask in self.degraded if (problem := ask())]
         return Readiness(models=models, degraded=degraded)

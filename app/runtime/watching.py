@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from app.db.session import Database
 from app.errors import (
     DATABASE_ADVICE,
     DatabaseUnavailableError,
     SchemaError,
     SchemaTooNewError,
-    SettingsError,
     StartupError,
 )
 from app.runtime.awaiting import awaited, loading
@@ -54,14 +54,14 @@ async def watch_loading(runtime: Runtime, *, every_s: float = LOADING_LOG_S) -> 
             log.info("models_loading", extra={"waiting": waiting})
 
 
-async def watch_database(runtime: Runtime, on_fatal: OnFatal) -> None:
-    """Migrate SQLite, see that somebody has a key, and from then on tell whether SQL works."""
+async def watch_database(runtime: Runtime, database: Database, on_fatal: OnFatal) -> None:
+    """Migrate SQLite, let features check what is stored, and then tell whether SQL works."""
     is_prepared = is_told = False
     _note(runtime, None)
     while True:
         try:
             if not is_prepared:
-                await _prepare(runtime)
+                await _prepare(runtime, database)
             is_prepared = True
         except SchemaTooNewError as failure:
             log.critical("startup_failed", extra={"code": failure.reason, "reason": str(failure)})
@@ -78,7 +78,7 @@ async def watch_database(runtime: Runtime, on_fatal: OnFatal) -> None:
         except StartupError as failure:
             on_fatal(failure)
             return
-        _note(runtime, await runtime.database.check())
+        _note(runtime, await database.check())
         runtime.stored.set()
         await asyncio.sleep(DATABASE_CHECK_S)
 
@@ -90,31 +90,15 @@ def _note(runtime: Runtime, problem: str | None) -> None:
         runtime.metrics.database_problem.labels(reason).set(reason == problem)
 
 
-async def _prepare(runtime: Runtime) -> None:
-    if runtime.database.dialect == "sqlite":
+async def _prepare(runtime: Runtime, database: Database) -> None:
+    if database.dialect == "sqlite":
         from app.db.schema import upgrade  # noqa: PLC0415  # it imports Alembic
 
-        await asyncio.to_thread(upgrade, runtime.database)
+        await asyncio.to_thread(upgrade, database)
     else:
-        await runtime.database.require_support()
-    await _refuse_without_keys(runtime)
-
-
-async def _refuse_without_keys(runtime: Runtime) -> None:
-    """Don't start a service that nobody can use, or that waits for somebody to make it open.
-
-    Raises:
-        SettingsError: it needs a key, and there is none.
-
-    """
-    settings = runtime.settings
-    if not settings.needs_key or settings.is_loopback or settings.admin_key is not None:
-        return
-    if not await runtime.keys.has_valid():
-        raise SettingsError(
-            "HOST can be reached by others, and there is no key that is valid: set ADMIN_KEY,"
-            " or make one with `app keys create`"
-        )
+        await database.require_support()
+    for check in runtime.database_checks:
+        await check()
 
 
 async def watch_lag(runtime: Runtime) -> None:

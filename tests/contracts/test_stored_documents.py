@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 
 from app.db.failures import StatementError
 from app.db.session import Database
-from app.db.tables import PassageRow
 from app.features.documents import copy
 from app.features.documents.copy import copy_into
 from app.features.documents.passages import NewPassage, PassageRepository, _rows
 from app.features.documents.repository import Document, DocumentRepository, NewDocument, Source
+from app.features.documents.tables import PassageRow
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

@@ -10,8 +10,8 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
-from app.db.tables import JobRow
 from app.features.jobs.repository import JobRepository
+from app.features.jobs.tables import JobRow
 from app.features.jobs.values import Job, NewJob
 from app.features.jobs.webhooks.repository import Attempt, WebhookRepository, WebhookStatus
 from app.features.jobs.webhooks.secrets import SecretRepository

@@ -13,10 +13,10 @@ from databases import migrated
 from passages import NOW, SPACE, remove, store, toward
 from sqlalchemy.orm import Session
 
-from app.core.metrics import Metrics
 from app.db.session import Database
 from app.engines.base import FloatArray
 from app.engines.vector_rules import Similarity
+from app.features.documents.metrics import SearchMetrics
 from app.features.documents.repository import DocumentRepository, NewDocument
 from app.features.documents.vectors.base import Hit, Query, VectorIndex
 from app.features.documents.vectors.filters import Filter, OneOf, Range
@@ -44,7 +44,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def index(database: Database) -> AsyncIterator[VectorIndex]:
     async with AsyncExitStack() as stack:
-        yield open_index(stack, database, metrics=Metrics())
+        yield open_index(stack, database, metrics=SearchMetrics())
 
 
 USE_INDEX = "?options=-c%20enable_seqscan%3Doff%20-c%20enable_sort%3Doff"

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Row, Table, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import ApiKeyRow
+from app.features.access.tables import ApiKeyRow
 
 TABLE: Table = ApiKeyRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
 

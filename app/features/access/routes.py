@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from app.core.callers import Scope
 from app.errors import DatabaseUnavailableError, InvalidRequestError, KeyNotFoundError
+from app.features.access.deps import PartDep
 from app.features.access.keys import WantedKey, WantedKeyError
 from app.features.access.schemas import MAX_PAGE, KeyInfo, KeyList, KeyRequest, NewKey
-from app.http.deps import RuntimeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, problems
@@ -33,7 +33,7 @@ def _scopes(asked: KeyRequest) -> list[Scope]:
 
 
 @router.post("", status_code=201, summary="Make a key", responses=problems(*WITH_BODY, *STORED))
-async def create_key(asked: KeyRequest, runtime: RuntimeDep, response: Response) -> NewKey:
+async def create_key(asked: KeyRequest, part: PartDep, response: Response) -> NewKey:
     """Make a key; its text is in this answer, and nowhere else, ever."""
     wanted = WantedKey(
         name=asked.name,
@@ -43,7 +43,7 @@ async def create_key(asked: KeyRequest, runtime: RuntimeDep, response: Response)
         lifetime=timedelta(days=asked.expires_days) if asked.expires_days else None,
     )
     try:
-        key, text = await runtime.keys.create(wanted)
+        key, text = await part.keys.create(wanted)
     except WantedKeyError as bad:
         said = {"loc": ["body", bad.field], "msg": str(bad), "type": "value_error"}
         raise InvalidRequestError([said]) from None
@@ -53,12 +53,12 @@ async def create_key(asked: KeyRequest, runtime: RuntimeDep, response: Response)
 
 @router.get("", summary="List keys", responses=problems(*STORED, InvalidRequestError))
 async def list_keys(
-    runtime: RuntimeDep,
+    part: PartDep,
     before_id: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> KeyList:
     """List keys without their secrets, newest first."""
-    keys = await runtime.keys.list(before_id=before_id, limit=limit)
+    keys = await part.keys.list(before_id=before_id, limit=limit)
     more = keys[-1].id if len(keys) == limit else None
     return KeyList(keys=[KeyInfo.of(key) for key in keys], next=more)
 
@@ -69,9 +69,7 @@ async def list_keys(
     summary="Revoke a key",
     responses=problems(*STORED, KeyNotFoundError, InvalidRequestError),
 )
-async def revoke_key(
-    key_id: Annotated[int, Path(ge=1, le=MAX_ID)], runtime: RuntimeDep
-) -> Response:
+async def revoke_key(key_id: Annotated[int, Path(ge=1, le=MAX_ID)], part: PartDep) -> Response:
     """Revoke a key: it stays in the list, and is valid nowhere within seconds."""
-    await runtime.keys.revoke(key_id)
+    await part.keys.revoke(key_id)
     return Response(status_code=204)

@@ -1,10 +1,12 @@
-"""Whose documents and jobs a request is about."""
+"""What routes of documents and jobs ask for: what is open, and whose documents are meant."""
 
 from typing import Annotated
 
 from fastapi import Depends
 
 from app.features.documents.collections import CollectionScope
+from app.features.documents.opening import DocumentsPart
+from app.http.deps import part
 from app.http.guard import CallerDep
 
 
@@ -14,3 +16,4 @@ async def get_collection_scope(caller: CallerDep) -> CollectionScope:
 
 
 CollectionDep = Annotated[CollectionScope, Depends(get_collection_scope)]
+PartDep = Annotated[DocumentsPart, Depends(part(DocumentsPart))]

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from sqlalchemy import Table, delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import DocumentRow, PassageRow
 from app.features.documents import copy
 from app.features.documents.repository import Source
+from app.features.documents.tables import DocumentRow, PassageRow
 
 TABLE: Table = PassageRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
 DOCUMENTS: Table = DocumentRow.__table__  # type: ignore[assignment]  # as above

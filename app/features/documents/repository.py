@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Table, delete, exists, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.db.tables import DocumentRow, PassageRow
+from app.features.documents.tables import DocumentRow, PassageRow
 
 TABLE: Table = DocumentRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
 PASSAGES: Table = PassageRow.__table__  # type: ignore[assignment]  # as above

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from app.core.callers import Scope
 from app.core.logs import request_id
 from app.errors import DatabaseUnavailableError, DocumentNotFoundError, InvalidRequestError
-from app.features.documents.deps import CollectionDep
+from app.features.documents.deps import CollectionDep, PartDep
 from app.features.documents.schemas import (
     DocumentId,
     DocumentInfo,
@@ -16,7 +16,6 @@ from app.features.documents.schemas import (
     DocumentsRequest,
     StoredDocuments,
 )
-from app.http.deps import RuntimeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, problems
@@ -37,7 +36,7 @@ IdInPath = Annotated[DocumentId, Path()]
     "", status_code=201, summary="Store documents", responses=problems(*WITH_BODY, *STORED)
 )
 async def add_documents(
-    asked: DocumentsRequest, runtime: RuntimeDep, scope: CollectionDep
+    asked: DocumentsRequest, part: PartDep, scope: CollectionDep
 ) -> StoredDocuments:
     """Store documents, all or none; one whose id is there already is replaced.
 
@@ -45,16 +44,16 @@ async def add_documents(
     replaced by one with the same text stays so.
     """
     documents = [document.new() for document in asked.documents]
-    ids = await runtime.documents.add(documents, scope=scope, request_id=request_id.get())
+    ids = await part.documents.add(documents, scope=scope, request_id=request_id.get())
     return StoredDocuments(ids=ids)
 
 
 @router.get("", summary="List documents", responses=problems(*STORED), response_model=DocumentList)
 async def list_documents(
-    asked: Annotated[DocumentsQuery, Query()], runtime: RuntimeDep, scope: CollectionDep
+    asked: Annotated[DocumentsQuery, Query()], part: PartDep, scope: CollectionDep
 ) -> Response:
     """List the caller's documents with their texts, newest first; an admin's list has all."""
-    page = await runtime.documents.page(
+    page = await part.documents.page(
         scope=scope, before_key=int(asked.cursor) if asked.cursor else None, limit=asked.limit
     )
     answer = DocumentList(
@@ -67,11 +66,11 @@ async def list_documents(
 
 @router.get("/{document_id}", summary="Get a document", responses=ONE)
 async def get_document(
-    document_id: IdInPath, runtime: RuntimeDep, scope: CollectionDep, response: Response
+    document_id: IdInPath, part: PartDep, scope: CollectionDep, response: Response
 ) -> DocumentInfo:
     """Return a document."""
     response.headers.update(NO_STORE)
-    return DocumentInfo.of(await runtime.documents.get(document_id, scope=scope))
+    return DocumentInfo.of(await part.documents.get(document_id, scope=scope))
 
 
 @router.delete(
@@ -80,9 +79,7 @@ async def get_document(
     summary="Delete a document",
     responses=ONE,
 )
-async def delete_document(
-    document_id: IdInPath, runtime: RuntimeDep, scope: CollectionDep
-) -> Response:
+async def delete_document(document_id: IdInPath, part: PartDep, scope: CollectionDep) -> Response:
     """Delete a document and its vectors."""
-    await runtime.documents.delete(document_id, scope=scope)
+    await part.documents.delete(document_id, scope=scope)
     return Response(status_code=204)

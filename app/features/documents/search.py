@@ -10,6 +10,7 @@ from app.core.metrics import Metrics
 from app.engines.vector_rules import QUERY
 from app.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
 from app.features.documents.collections import CollectionScope
+from app.features.documents.metrics import SearchMetrics
 from app.features.documents.vectors.base import Hit, Query, VectorIndex
 from app.features.documents.vectors.filters import Filter
 from app.services.embeddings import Embeddings, EmbeddingService, Wanted
@@ -21,16 +22,23 @@ class SearchService:
     Args:
         embeddings: embeds the queries.
         index: finds what is near to them.
-        metrics: where time and refusals are counted.
+        metrics: where time is counted.
+        service_metrics: where refusals are counted.
 
     """
 
     def __init__(
-        self, embeddings: EmbeddingService, index: VectorIndex, *, metrics: Metrics
+        self,
+        embeddings: EmbeddingService,
+        index: VectorIndex,
+        *,
+        metrics: SearchMetrics,
+        service_metrics: Metrics,
     ) -> None:
         self._embeddings = embeddings
         self._index = index
         self._metrics = metrics
+        self._refused = service_metrics.refused
 
     async def search(  # what a caller may ask for
         self,
@@ -66,10 +74,10 @@ class SearchService:
                 async with asyncio.timeout(deadline.remaining_s):
                     return await self._index.search(asked)
             except OverloadedError:
-                self._metrics.refused.labels(made.model, "overloaded").inc()
+                self._refused.labels(made.model, "overloaded").inc()
                 raise
             except TimeoutError:
-                self._metrics.refused.labels(made.model, "deadline").inc()
+                self._refused.labels(made.model, "deadline").inc()
                 raise DeadlineExceededError from None
 
     async def _embed(self, query: str, model_name: str | None, deadline: Deadline) -> Embeddings:

@@ -8,16 +8,16 @@ from pydantic_core import to_json
 
 from app.core.callers import Scope
 from app.errors import DatabaseUnavailableError
-from app.features.documents.deps import CollectionDep
+from app.features.documents.deps import CollectionDep, PartDep
 from app.features.documents.search import SearchService
 from app.features.documents.search_schemas import SearchRequest, SearchResponse
 from app.features.documents.vectors.base import Hit
 from app.features.documents.vectors.filters import Filter, OneOf, Range
-from app.http.deps import DeadlineDep, RuntimeDep
+from app.http.deps import DeadlineDep, RegistryDep, RuntimeDep
 from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
-from app.tasks.embedding.routes import EmbeddingsDep
+from app.services.embeddings import EmbeddingService
 
 router = APIRouter(
     tags=["search"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.DOCUMENTS))]
@@ -26,9 +26,12 @@ router = APIRouter(
 DECIMALS = 6
 
 
-async def get_search(embeddings: EmbeddingsDep, runtime: RuntimeDep) -> SearchService:
+async def get_search(registry: RegistryDep, runtime: RuntimeDep, part: PartDep) -> SearchService:
     """Return the search service over the embedders in force."""
-    return SearchService(embeddings, runtime.index, metrics=runtime.metrics)
+    embeddings = EmbeddingService(registry, runtime.rows)
+    return SearchService(
+        embeddings, part.index, metrics=part.metrics, service_metrics=runtime.metrics
+    )
 
 
 SearchDep = Annotated[SearchService, Depends(get_search)]

@@ -9,8 +9,8 @@ from typing import Protocol
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from app.core.metrics import Metrics
 from app.features.jobs.celery import QUEUE, TASK, make_celery
+from app.features.jobs.metrics import JobMetrics
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class CeleryBell:
     """
 
     def __init__(
-        self, redis_url: str, *, metrics: Metrics, max_messages: int = MAX_MESSAGES
+        self, redis_url: str, *, metrics: JobMetrics, max_messages: int = MAX_MESSAGES
     ) -> None:
         self._celery = make_celery(redis_url)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bell")

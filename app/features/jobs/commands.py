@@ -1,5 +1,6 @@
 """The `app jobs` commands: jobs of a running service, and what webhooks are signed with."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -8,6 +9,7 @@ from urllib.parse import quote
 
 import typer
 
+from app.console.ending import end_process
 from app.console.options import (
     DEFAULT_URL,
     Json,
@@ -162,12 +164,37 @@ def list_jobs(
 @cli.command("secret", epilog="Example: SECRET=$(app jobs secret)")
 def print_secret(*, as_json: Json = False) -> None:
     """Print what webhooks are signed with, alone on standard output; see docs/webhooks.md."""
+    from app.features.jobs.settings import JobsSettings
     from app.features.jobs.webhooks.sender import stored_secret
     from app.settings import load_settings
 
-    given = load_settings().webhook_secret
+    given = load_settings(JobsSettings).webhook_secret
     secret = given.get_secret_value() if given else with_database(stored_secret)
     if as_json:
         show_json({"secret": secret})
     else:
         print(secret)
+
+
+def worker(
+    nice: Annotated[int, typer.Option(min=0, max=19, help="Yield to others by so much.")] = 0,
+) -> None:
+    """Start a worker, which runs jobs; any number, anywhere that reaches SQL and REDIS_URL."""
+    from app.core.logs import configure
+    from app.features.jobs.settings import JobsSettings
+    from app.features.jobs.worker import Worker, find_broker, require_support
+    from app.settings import load_settings
+
+    settings = load_settings(JobsSettings)
+    configure(
+        log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
+    )
+    os.nice(nice)
+    require_support(settings)
+    end_process(Worker(settings, redis_url=find_broker(settings)).run())
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add `app jobs` and `app worker`."""
+    app.add_typer(cli, name="jobs")
+    app.command(epilog="Example: REDIS_URL=redis://broker:6379/0 app worker")(worker)

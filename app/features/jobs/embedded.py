@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 import app.core.parent
 from app.core.background import beside
-from app.core.metrics import Metrics
-from app.settings import Settings
+from app.features.jobs.metrics import JobMetrics
+from app.features.jobs.settings import JobsSettings
 
 log = logging.getLogger(__name__)
 
@@ -112,10 +112,10 @@ class Embedded:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: JobsSettings,
         *,
         valkey: Path,
-        metrics: Metrics,
+        metrics: JobMetrics,
         after: Callable[[], Awaitable[object]],
     ) -> None:
         self._folder = (settings.data_dir / "valkey").absolute()
@@ -255,7 +255,7 @@ def find_valkey() -> Path | None:
     return next((path for path in found if os.access(path, os.X_OK)), None)
 
 
-def worker_environment(settings: Settings, *, redis_url: str) -> dict[str, str]:
+def worker_environment(settings: JobsSettings, *, redis_url: str) -> dict[str, str]:
     """Return the worker's environment: this one's, with the settings in force."""
     given = {name.upper(): _spell(getattr(settings, name)) for name in settings.model_fields_set}
     return {**os.environ, **given, "REDIS_URL": redis_url}

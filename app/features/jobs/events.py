@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -22,8 +23,8 @@ from app.errors import (
     OverloadedError,
     ServiceError,
 )
-from app.features.documents.collections import CollectionScope
 from app.features.documents.deps import CollectionDep
+from app.features.jobs.deps import PartDep
 from app.features.jobs.routes import JobId
 from app.features.jobs.schemas import JobInfo
 from app.features.jobs.values import Job
@@ -68,9 +69,8 @@ class JobEventsResponse(StreamingResponse):
     Until the first event an error is raised as from any route; afterwards it is the last event.
 
     Args:
-        runtime: where jobs are watched.
-        job_id: which one.
-        scope: the caller's.
+        runtime: says whether the process is ending.
+        changes: of the job.
         seen: the `id` of the last event that the client has; None: it has none.
         path: of the request, for a problem.
 
@@ -79,16 +79,15 @@ class JobEventsResponse(StreamingResponse):
     def __init__(
         self,
         runtime: Runtime,
-        job_id: str,
+        changes: AsyncGenerator[Job | None],
         *,
-        scope: CollectionScope,
         seen: str | None,
         path: str,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         super().__init__((), media_type=MEDIA_TYPE, headers=HEADERS)
         self._runtime = runtime
-        self._events = runtime.job_watch.watch(job_id, scope=scope)
+        self._events = changes
         self._seen = seen
         self._path = path
         self._heartbeat_s = heartbeat_s
@@ -175,11 +174,12 @@ def _json(value: object) -> str:
 async def follow_job(
     job_id: JobId,
     runtime: RuntimeDep,
+    part: PartDep,
     scope: CollectionDep,
     request: Request,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> JobEventsResponse:
     """Follow a job: it as it is now, and again at every change, until it is finished."""
     return JobEventsResponse(
-        runtime, job_id, scope=scope, seen=last_event_id, path=request.url.path
+        runtime, part.watch.watch(job_id, scope=scope), seen=last_event_id, path=request.url.path
     )

@@ -8,7 +8,8 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, Table, func, select, text, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import DocumentRow, JobItemRow
+from app.features.documents.tables import DocumentRow
+from app.features.jobs.tables import JobItemRow
 from app.features.jobs.values import Item, ItemOutcome, ItemState
 
 TABLE: Table = JobItemRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.core.background import beside
-from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
 from app.features.jobs.bell import Bell
 from app.features.jobs.leases import JobLeases
+from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.repository import JobRepository
 from app.features.jobs.values import FINAL, Job, JobStatus, Waiting
@@ -60,7 +60,7 @@ class JobKeeper:
         database: Database,
         *,
         bell: Bell | None,
-        metrics: Metrics,
+        metrics: JobMetrics,
         policy: KeeperPolicy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

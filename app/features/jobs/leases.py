@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Table, Update, case, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.clock import now
-from app.db.tables import JobRow
 from app.features.jobs.items import JobItems, storable
+from app.features.jobs.tables import JobRow
 from app.features.jobs.values import AttemptPolicy, Item, ItemOutcome, ItemState, Job, JobStatus
 
 TABLE: Table = JobRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause

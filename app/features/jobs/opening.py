@@ -1,24 +1,28 @@
 """What jobs need to live as long as the process: a broker with a bell, and who tells of them."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpcore2
 
-from app.core.metrics import Metrics
 from app.db.session import Database
 from app.features.jobs.bell import Bell, CeleryBell
 from app.features.jobs.embedded import Embedded, find_valkey
 from app.features.jobs.keeper import JobKeeper, KeeperPolicy
+from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.retention import JobRetention
+from app.features.jobs.service import JobService
+from app.features.jobs.settings import JobsSettings
+from app.features.jobs.watch import JobWatch
 from app.features.jobs.webhooks.addresses import AllowedHosts
 from app.features.jobs.webhooks.client import CheckedNetwork, WebhookClient, system_resolver
 from app.features.jobs.webhooks.sender import WebhookSender
-from app.settings import Settings
+from app.runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +47,55 @@ class Broker:
         return "broker" if self.bell is not None and not self.bell.is_heard else None
 
 
+@dataclass(slots=True, kw_only=True)
+class JobsPart:
+    """What the routes of `/jobs` use."""
+
+    jobs: JobService
+    watch: JobWatch
+
+
+@asynccontextmanager
+async def open_jobs(
+    runtime: Runtime,
+    settings: JobsSettings,
+    *,
+    find: Callable[[], Path | None] = find_valkey,
+) -> AsyncIterator[None]:
+    """Take jobs, keep them going and tell of them during the block.
+
+    Args:
+        runtime: what the service has so far.
+        settings: as the entry point read them.
+        find: a Valkey server to start where there is no REDIS_URL; None: jobs wait.
+
+    """
+    async with AsyncExitStack() as stack:
+        database, metrics = runtime.require_database(), JobMetrics(runtime.metrics.registry)
+        loaded, stored = runtime.loaded.wait, runtime.stored.wait
+        broker = await open_broker(stack, settings, find=find, metrics=metrics, after=loaded)
+        jobs = JobService(
+            database,
+            bell=broker.bell,
+            registry=runtime.registry,
+            metrics=metrics,
+            max_open=settings.jobs_per_key,
+        )
+        runtime.provide(JobsPart(jobs=jobs, watch=JobWatch(jobs.get)))
+        runtime.degraded.append(lambda: f"jobs:{said}" if (said := broker.problem()) else None)
+        await open_keeper(
+            stack, settings, database, bell=broker.bell, metrics=metrics, after=stored
+        )
+        await open_webhooks(stack, settings, database, metrics=metrics, after=stored)
+        yield
+
+
 async def open_broker(
     stack: AsyncExitStack,
-    settings: Settings,
+    settings: JobsSettings,
     *,
-    metrics: Metrics,
+    find: Callable[[], Path | None],
+    metrics: JobMetrics,
     after: Callable[[], Awaitable[object]],
 ) -> Broker:
     """Use REDIS_URL, or start a Valkey and a worker; closed with the stack.
@@ -55,15 +103,14 @@ async def open_broker(
     Args:
         stack: of the runtime.
         settings: as read by the entry point.
+        find: a Valkey server to start.
         metrics: where failures count.
         after: awaited before a worker of our own starts.
 
     """
-    if settings.jobs == "off":
-        return Broker(bell=None)
     if settings.redis_url is not None:
         return Broker(bell=_bell(stack, settings.redis_url.get_secret_value(), metrics))
-    valkey = find_valkey()
+    valkey = find()
     if valkey is None:
         log.warning("jobs_unavailable", extra={"reason": "no Valkey for this platform"})
         return Broker(bell=None)
@@ -76,7 +123,7 @@ async def open_broker(
     return Broker(bell=_bell(stack, embedded.url, metrics), embedded=embedded)
 
 
-def _bell(stack: AsyncExitStack, redis_url: str, metrics: Metrics) -> CeleryBell:
+def _bell(stack: AsyncExitStack, redis_url: str, metrics: JobMetrics) -> CeleryBell:
     bell = CeleryBell(redis_url, metrics=metrics)
     stack.callback(bell.close)
     return bell
@@ -84,11 +131,11 @@ def _bell(stack: AsyncExitStack, redis_url: str, metrics: Metrics) -> CeleryBell
 
 async def open_keeper(
     stack: AsyncExitStack,
-    settings: Settings,
+    settings: JobsSettings,
     database: Database,
     *,
     bell: Bell | None,
-    metrics: Metrics,
+    metrics: JobMetrics,
     after: Callable[[], Awaitable[object]],
 ) -> None:
     """Keep jobs going, and delete old ones; `after` is awaited before that begins."""
@@ -102,10 +149,10 @@ async def open_keeper(
 
 async def open_webhooks(
     stack: AsyncExitStack,
-    settings: Settings,
+    settings: JobsSettings,
     database: Database,
     *,
-    metrics: Metrics,
+    metrics: JobMetrics,
     after: Callable[[], Awaitable[object]],
 ) -> None:
     """Deliver webhooks until the stack closes.

@@ -23,6 +23,7 @@ from app.errors import (
     TooManyJobsError,
 )
 from app.features.documents.deps import CollectionDep
+from app.features.jobs.deps import PartDep
 from app.features.jobs.schemas import (
     ID_PATTERN,
     AcceptedJob,
@@ -33,7 +34,6 @@ from app.features.jobs.schemas import (
 )
 from app.features.jobs.service import WantedJob
 from app.features.jobs.values import Job
-from app.http.deps import RuntimeDep
 from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, problems
@@ -63,11 +63,11 @@ class AccountedSubmission:
     """Submits a job for a route, and charges the caller for a new one."""
 
     def __init__(
-        self, caller: CallerDep, scope: CollectionDep, access: AccessDep, runtime: RuntimeDep
+        self, caller: CallerDep, scope: CollectionDep, access: AccessDep, part: PartDep
     ) -> None:
         self._caller = caller
         self._scope = scope
-        self._jobs = runtime.jobs
+        self._jobs = part.jobs
         self._access = access
 
     async def __call__(self, asked: EmbedBatchRequest, *, idempotency_key: str | None) -> Job:
@@ -172,12 +172,12 @@ async def embed_batch(
 @router.get("/jobs", summary="List jobs", responses=problems(*STORED))
 async def list_jobs(
     asked: Annotated[JobsQuery, Query()],
-    runtime: RuntimeDep,
+    part: PartDep,
     scope: CollectionDep,
     response: Response,
 ) -> JobList:
     """List the caller's jobs, newest first; an admin's list has everyone's."""
-    page = await runtime.jobs.page(
+    page = await part.jobs.page(
         scope=scope,
         status=asked.status,
         before_key=int(asked.cursor) if asked.cursor else None,
@@ -191,17 +191,17 @@ async def list_jobs(
 
 @router.get("/jobs/{job_id}", summary="Get a job", responses=problems(*ONE))
 async def get_job(
-    job_id: JobId, runtime: RuntimeDep, scope: CollectionDep, response: Response
+    job_id: JobId, part: PartDep, scope: CollectionDep, response: Response
 ) -> JobInfo:
     """Return a job as it is now."""
     response.headers.update(NO_STORE)
-    return JobInfo.of(await runtime.jobs.get(job_id, scope=scope))
+    return JobInfo.of(await part.jobs.get(job_id, scope=scope))
 
 
 @router.delete("/jobs/{job_id}", summary="Cancel a job", responses=problems(*ONE, JobStateError))
-async def cancel_job(job_id: JobId, runtime: RuntimeDep, scope: CollectionDep) -> JobInfo:
+async def cancel_job(job_id: JobId, part: PartDep, scope: CollectionDep) -> JobInfo:
     """End a job that isn't finished, after the batch that is running; what is done stays."""
-    return JobInfo.of(await runtime.jobs.cancel(job_id, scope=scope))
+    return JobInfo.of(await part.jobs.cancel(job_id, scope=scope))
 
 
 @router.post(
@@ -210,6 +210,6 @@ async def cancel_job(job_id: JobId, runtime: RuntimeDep, scope: CollectionDep) -
     summary="Retry a failed job",
     responses=problems(*ONE, JobStateError, JobsUnavailableError, TooManyJobsError),
 )
-async def retry_job(job_id: JobId, runtime: RuntimeDep, scope: CollectionDep) -> JobInfo:
+async def retry_job(job_id: JobId, part: PartDep, scope: CollectionDep) -> JobInfo:
     """Queue a failed job again: what is done stays, what failed is tried once more."""
-    return JobInfo.of(await runtime.jobs.retry(job_id, scope=scope))
+    return JobInfo.of(await part.jobs.retry(job_id, scope=scope))

@@ -13,11 +13,11 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from app.core.logs import request_id
-from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, ServiceError, StartupError
 from app.features.jobs.batches import Batch, BatchBounds, JobBatches, JobEmbedder, Row
 from app.features.jobs.leases import JobLeases
+from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import LeaseLostError, RetryPolicy
 from app.features.jobs.values import Job
 
@@ -67,7 +67,7 @@ class JobRunner:
         *,
         find: FindEmbedder,
         policy: RunnerPolicy,
-        metrics: Metrics,
+        metrics: JobMetrics,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database

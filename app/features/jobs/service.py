@@ -9,7 +9,6 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from app.core.metrics import Metrics
 from app.db.session import Database
 from app.engines.base import Task
 from app.errors import (
@@ -25,6 +24,7 @@ from app.features.documents.collections import CollectionScope
 from app.features.documents.repository import DocumentRepository, NewDocument
 from app.features.documents.service import add_documents
 from app.features.jobs.bell import Bell
+from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.repository import JobRepository
 from app.features.jobs.values import Job, JobStatus, NewJob
 from app.models.registry import ModelRegistry
@@ -86,7 +86,7 @@ class JobService:
         *,
         bell: Bell | None,
         registry: ModelRegistry,
-        metrics: Metrics,
+        metrics: JobMetrics,
         max_open: int,
     ) -> None:
         self._database = database

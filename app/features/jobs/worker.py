@@ -26,12 +26,13 @@ from app.features.jobs.bell import CeleryBell
 from app.features.jobs.celery import QUEUE, TASK, make_celery
 from app.features.jobs.embedded import SOCKET_NOTE
 from app.features.jobs.embedders import JobEmbedders
+from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.runner import JobRunner, RunnerPolicy
+from app.features.jobs.settings import JobsSettings
 from app.models.catalog import Catalog, read_catalog
-from app.runtime.checks import check_settings
+from app.runtime.composition import check_redis_url, check_sql_url
 from app.runtime.parts import make_load, open_database
-from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,14 @@ EXIT_OK = 0
 EXIT_BROKEN = 70  # EX_SOFTWARE of sysexits.h
 COUNTER_BYTES = 8
 WORKING, STOPPING, HURRYING = range(3)  # after the batch; now
+
+
+class WorkerMetrics:
+    """What the child that runs jobs measures: its models, and its jobs."""
+
+    def __init__(self) -> None:
+        self.service = Metrics()
+        self.jobs = JobMetrics(self.service.registry)
 
 
 class Shop:
@@ -61,25 +70,25 @@ class Shop:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: JobsSettings,
         catalog: Catalog,
         *,
-        metrics: Metrics,
+        metrics: WorkerMetrics,
         redis_url: str,
         phase: mmap.mmap,
     ) -> None:
         self._loop = asyncio.Runner()
-        self._bell = CeleryBell(redis_url, metrics=metrics)
+        self._bell = CeleryBell(redis_url, metrics=metrics.jobs)
         self._tokenisers = ThreadPoolExecutor(settings.thread_count, thread_name_prefix="tokenise")
-        load = make_load(settings, catalog, tokenisers=self._tokenisers, metrics=metrics)
+        load = make_load(settings, catalog, tokenisers=self._tokenisers, metrics=metrics.service)
         self._embedders = JobEmbedders(catalog, load=load)
         self._runner = JobRunner(
-            open_database(settings, metrics),
+            open_database(settings, metrics.service),
             find=self._embedders.find,
             policy=RunnerPolicy(
                 lease_s=settings.job_lease_s, retry=RetryPolicy(attempts=settings.job_attempts)
             ),
-            metrics=metrics,
+            metrics=metrics.jobs,
             is_stopping=lambda: phase[0] >= STOPPING,
         )
         self._phase = phase
@@ -123,9 +132,10 @@ class Worker:
 
     """
 
-    def __init__(self, settings: Settings, *, redis_url: str) -> None:
+    def __init__(self, settings: JobsSettings, *, redis_url: str) -> None:
         self._settings = settings
-        check_settings(settings)
+        check_redis_url(settings)
+        check_sql_url(settings)
         self._catalog = read_catalog(settings.models_file)
         self._redis_url = redis_url
         # Memory that the child sees too. Without locks: a child that is killed would keep them.
@@ -133,7 +143,7 @@ class Worker:
         self._children = mmap.mmap(-1, COUNTER_BYTES)  # how many there were before
         self._timer: threading.Timer | None = None
         self._shop: Shop | None = None
-        self._metrics: Metrics | None = None
+        self._metrics: WorkerMetrics | None = None
         self._pid = os.getpid()
 
     def run(self) -> int:
@@ -171,7 +181,7 @@ class Worker:
             self._shop = Shop(
                 self._settings,
                 self._catalog,
-                metrics=self._metrics or Metrics(),
+                metrics=self._metrics or WorkerMetrics(),
                 redis_url=self._redis_url,
                 phase=self._phase,
             )
@@ -180,12 +190,12 @@ class Worker:
     def _on_child(self, **_: object) -> None:
         """Run in the child, before its first message."""
         die_with_parent(self._pid)
-        self._metrics = Metrics()
+        self._metrics = WorkerMetrics()
         before = int.from_bytes(self._children[:], "little")
-        self._metrics.worker_restarts.inc(before)
+        self._metrics.jobs.worker_restarts.inc(before)
         self._children[:] = (before + 1).to_bytes(COUNTER_BYTES, "little")
         if self._settings.worker_metrics_port is not None:
-            self._serve_metrics(self._metrics, self._settings.worker_metrics_port)
+            self._serve_metrics(self._metrics.service, self._settings.worker_metrics_port)
 
     def _serve_metrics(self, metrics: Metrics, port: int) -> None:
         try:
@@ -219,7 +229,7 @@ class Worker:
         self._timer.start()
 
 
-def require_support(settings: Settings) -> None:
+def require_support(settings: JobsSettings) -> None:
     """See that this program may use the tables; a database that is away is asked with each job.
 
     Raises:
@@ -239,7 +249,7 @@ def require_support(settings: Settings) -> None:
     asyncio.run(require())
 
 
-def find_broker(settings: Settings) -> str:
+def find_broker(settings: JobsSettings) -> str:
     """Return REDIS_URL, or the address of the Valkey that a service on this machine started.
 
     Raises:

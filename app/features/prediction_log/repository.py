@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.db.tables import PredictionRow
+from app.features.prediction_log.tables import PredictionRow
 
 TABLE: Table = PredictionRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
 place = (TABLE.c.time, TABLE.c.id)

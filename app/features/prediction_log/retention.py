@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from app.core.background import beside, regularly
-from app.core.metrics import Metrics
 from app.db.session import Database
+from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.trimming import trim
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Retention:
         database: Database,
         *,
         policy: RetentionPolicy,
-        metrics: Metrics,
+        metrics: PredictionLogMetrics,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database

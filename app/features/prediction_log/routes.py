@@ -23,6 +23,7 @@ from app.features.prediction_log.schemas import (
     PredictionPage,
 )
 from app.features.prediction_log.service import PredictionLog, PredictionsScope
+from app.http.deps import part
 from app.http.guard import CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_KEY, problems
@@ -45,18 +46,12 @@ EXPORTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def get_predictions(request: Request) -> PredictionLog:
-    """Return the log that the lifespan opened."""
-    predictions: PredictionLog = request.app.state.runtime.predictions
-    return predictions
-
-
 async def get_predictions_scope(caller: CallerDep) -> PredictionsScope:
     """Return whose predictions the caller may see: its own, or as an admin all."""
     return PredictionsScope(key_id=caller.key_id, sees_all=caller.may(Scope.ADMIN))
 
 
-PredictionsDep = Annotated[PredictionLog, Depends(get_predictions)]
+PredictionsDep = Annotated[PredictionLog, Depends(part(PredictionLog))]
 ScopeDep = Annotated[PredictionsScope, Depends(get_predictions_scope)]
 
 

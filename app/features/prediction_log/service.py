@@ -7,8 +7,8 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from app.core.metrics import Metrics
 from app.db.session import Database
+from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.reading import export
 from app.features.prediction_log.records import InputKeeping, Recorder
 from app.features.prediction_log.repository import (
@@ -53,14 +53,12 @@ class LogPolicy:
     """What is logged, within which bounds, for how long.
 
     Args:
-        is_on: whether answers are logged; what is there can be read, and ages, in either case.
         input: what is kept of inputs.
         writer: bounds of writing.
         retention: what is deleted.
 
     """
 
-    is_on: bool = True
     input: InputKeeping = "hash"
     writer: WriterPolicy = field(default_factory=WriterPolicy)
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
@@ -76,10 +74,11 @@ class PredictionLog:
 
     """
 
-    def __init__(self, database: Database, *, policy: LogPolicy, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, *, policy: LogPolicy, metrics: PredictionLogMetrics
+    ) -> None:
         self.record = Recorder(policy.input)
         self._database = database
-        self._is_on = policy.is_on
         self._writer = PredictionWriter(database, policy=policy.writer, metrics=metrics)
         self._retention = Retention(database, policy=policy.retention, metrics=metrics)
 
@@ -93,8 +92,7 @@ class PredictionLog:
 
         Never waits, never raises. Belongs on the event loop.
         """
-        if self._is_on:
-            self._writer.put(self.record(entry))
+        self._writer.put(self.record(entry))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -14,10 +14,10 @@ from typing import Literal, get_args
 
 from sqlalchemy.orm import Session
 
-from app.core.metrics import Metrics
 from app.db.failures import StatementError
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
+from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.repository import Prediction, PredictionRepository
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,9 @@ class PredictionWriter:
 
     """
 
-    def __init__(self, database: Database, *, policy: WriterPolicy, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, *, policy: WriterPolicy, metrics: PredictionLogMetrics
+    ) -> None:
         self._database = database
         self._policy = policy
         self._rows: deque[Prediction] = deque()  # a row leaves it once it is written or lost

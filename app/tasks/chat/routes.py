@@ -8,14 +8,14 @@ from app.core.callers import Scope
 from app.core.logs import request_id
 from app.engines.base import GenerationOptions, Message
 from app.http.deps import ChatDeadlineDep, RegistryDep, RuntimeDep
-from app.http.dialects import NdjsonDialect, SseDialect, usage_of
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, problems
-from app.http.streams import StreamResponse
 from app.services.streaming import ChatService, Conversation
 from app.tasks.chat.accounting import Account, AccountDep
+from app.tasks.chat.dialects import NdjsonDialect, SseDialect, usage_of
 from app.tasks.chat.schemas import ChatRequest, ChatResponse
+from app.tasks.chat.streams import StreamResponse
 
 router = APIRouter(tags=["chat"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.CHAT))])
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_CHAT)
@@ -39,7 +39,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 
 async def get_chat(registry: RegistryDep, runtime: RuntimeDep) -> ChatService:
     """Return the chat service over the registry in force."""
-    return ChatService(registry, buffer_tokens=runtime.settings.stream_buffer_tokens)
+    return ChatService(registry, buffer_tokens=runtime.policy.stream_buffer_tokens)
 
 
 ChatDep = Annotated[ChatService, Depends(get_chat)]

@@ -36,7 +36,7 @@ RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
 
 async def get_inference(registry: RegistryDep, runtime: RuntimeDep) -> InferenceService:
     """Return the classification service over the registry in force."""
-    return InferenceService(registry, runtime.rows, log_inputs=runtime.settings.log_inputs)
+    return InferenceService(registry, runtime.rows, log_inputs=runtime.policy.log_inputs)
 
 
 InferenceDep = Annotated[InferenceService, Depends(get_inference)]

@@ -15,11 +15,11 @@ from limits import RateLimitItem
 from limits.aio.storage import Storage
 from redis.exceptions import RedisError
 
-from app.core.metrics import Metrics
 from app.core.redis_url import CONNECTIONS
 from app.features.access.limits.circuit import Circuit
 from app.features.access.limits.limit import Limit, Verdict
 from app.features.access.limits.patience import patience
+from app.features.access.metrics import AccessMetrics
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Limiter:
         self,
         storage: Storage,
         *,
-        metrics: Metrics,
+        metrics: AccessMetrics,
         budget_s: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,

@@ -10,7 +10,7 @@ from sqlalchemy import LargeBinary, Row, column, func, select, table, type_coerc
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
-from app.db.tables import PassageRow
+from app.features.documents.tables import PassageRow
 from app.features.documents.vectors.matrix import IntArray, Matrix, Passages
 
 # Rows of one read: 8 MB at 384 dimensions.

@@ -9,10 +9,10 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.metrics import Metrics
 from app.db.session import Database
-from app.db.tables import DocumentRow, PassageRow
 from app.errors import OverloadedError
+from app.features.documents.metrics import SearchMetrics
+from app.features.documents.tables import DocumentRow, PassageRow
 from app.features.documents.vectors.base import Hit, Query
 from app.features.documents.vectors.cache import PassageCache
 from app.features.documents.vectors.filters import conditions
@@ -40,7 +40,7 @@ class ExactIndex:
 
     """
 
-    def __init__(self, database: Database, *, metrics: Metrics) -> None:
+    def __init__(self, database: Database, *, metrics: SearchMetrics) -> None:
         self._database = database
         self._size_bytes = metrics.search_index_bytes
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="search")

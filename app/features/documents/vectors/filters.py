@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.db.tables import DocumentRow
+from app.features.documents.tables import DocumentRow
 
 Scalar = str | int | float | bool | None
 Bound = Literal["gt", "gte", "lt", "lte"]

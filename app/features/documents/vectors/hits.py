@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import DocumentRow, PassageRow
+from app.features.documents.tables import DocumentRow, PassageRow
 from app.features.documents.vectors.base import Hit
 
 

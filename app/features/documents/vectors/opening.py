@@ -2,14 +2,14 @@
 
 from contextlib import AsyncExitStack
 
-from app.core.metrics import Metrics
 from app.db.session import Database
+from app.features.documents.metrics import SearchMetrics
 from app.features.documents.vectors.base import VectorIndex
 from app.features.documents.vectors.exact import ExactIndex
 from app.features.documents.vectors.pgvector import PgVectorIndex
 
 
-def open_index(stack: AsyncExitStack, database: Database, *, metrics: Metrics) -> VectorIndex:
+def open_index(stack: AsyncExitStack, database: Database, *, metrics: SearchMetrics) -> VectorIndex:
     """Return the index; it is closed at the end."""
     if database.dialect == "postgresql":
         return PgVectorIndex(database)

@@ -19,8 +19,8 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
-from app.db.tables import DocumentRow, PassageRow
 from app.engines.vector_rules import Similarity
+from app.features.documents.tables import DocumentRow, PassageRow
 from app.features.documents.vectors.base import Hit, Query
 from app.features.documents.vectors.filters import conditions
 from app.features.documents.vectors.hits import read_hits

@@ -7,8 +7,8 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, Table, exists, select, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import JobRow
 from app.features.jobs.leases import as_job
+from app.features.jobs.tables import JobRow
 from app.features.jobs.values import Job
 
 TABLE: Table = JobRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause

@@ -4,7 +4,7 @@ from sqlalchemy import Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.db.tables import SecretRow
+from app.features.jobs.tables import SecretRow
 
 TABLE: Table = SecretRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
 

@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 import httpx2
 from sqlalchemy.orm import Session
 
-from app.core.metrics import Metrics
 from app.db import clock
 from app.db.session import Database
+from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.schemas import JobInfo
 from app.features.jobs.values import Job
 from app.features.jobs.webhooks.client import TOTAL_S, Answer, Outcome, WebhookClient
@@ -85,7 +85,7 @@ class WebhookSender:
         *,
         client: WebhookClient,
         secret: str | None,
-        metrics: Metrics,
+        metrics: JobMetrics,
         policy: DeliveryPolicy | None = None,
         now: Clock = clock.now,
     ) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from app.errors import UnsupportedFieldError
-from app.features.openai.schemas import Ignored, Only, OpenAiRequest, listed
+from app.http.openai_schemas import Ignored, Only, OpenAiRequest, listed
 from app.models.schemas import Response, example, whole_number
 from app.tasks.chat.schemas import (
     MAX_MESSAGES,

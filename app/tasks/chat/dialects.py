@@ -7,8 +7,8 @@ from pydantic_core import to_json
 
 from app.engines.base import Generation
 from app.errors import ServiceError
-from app.features.openai.chat_schemas import CompletionUsage, PromptTokensDetails
 from app.http.error_bodies import openai_error, problem
+from app.tasks.chat.openai_schemas import CompletionUsage, PromptTokensDetails
 from app.tasks.chat.schemas import ChatUsage
 
 

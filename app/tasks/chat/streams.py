@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 from app.batching.deadline import Deadline
 from app.engines.base import Generation
 from app.errors import InternalError, NotReadyError, ReaderTooSlowError, ServiceError
-from app.http.dialects import Dialect
 from app.services.streaming import ChatService, Conversation, Stream
+from app.tasks.chat.dialects import Dialect
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,66 @@
+"""Documents and semantic search, as a feature."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from app.runtime.plugins import Feature, Task
+
+if TYPE_CHECKING:
+    import typer
+    from fastapi import APIRouter
+
+    from app.features.documents.metrics import SearchMetrics
+    from app.features.documents.settings import DocumentsSettings
+    from app.runtime.runtime import Runtime
+
+PATH = "/documents"
+
+
+class Documents(Feature["DocumentsSettings"]):
+    """Documents that are stored, and found by what they mean."""
+
+    name = "documents"
+    needs = frozenset({"embedding"})
+    is_stored = True
+
+    def settings(self) -> "type[DocumentsSettings]":
+        """Return the settings with those of documents."""
+        from app.features.documents.settings import DocumentsSettings
+
+        return DocumentsSettings
+
+    def metrics(self) -> "type[SearchMetrics]":
+        """Return the metrics of searches."""
+        from app.features.documents.metrics import SearchMetrics
+
+        return SearchMetrics
+
+    def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":  # noqa: ARG002
+        """Return `/documents` and `/search`."""
+        from app.features.documents import routes, search_routes
+
+        return (routes.router, search_routes.router)
+
+    def body_limits(self, settings: "DocumentsSettings") -> Mapping[str, int]:
+        """Let many documents come in one body."""
+        return {PATH: settings.max_documents_bytes}
+
+    def open(
+        self,
+        runtime: "Runtime",
+        settings: "DocumentsSettings",  # noqa: ARG002  # nothing of it is set
+    ) -> AbstractAsyncContextManager[None]:
+        """Store and find documents."""
+        from app.features.documents.opening import open_documents
+
+        return open_documents(runtime)
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add `app search`."""
+        from app.features.documents.commands import add_to
+
+        add_to(cli)
+
+
+FEATURE = Documents()

@@ -1,0 +1,75 @@
+"""Jobs that survive restarts, their workers and webhooks, as a feature."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from app.runtime.plugins import Feature, Task
+
+if TYPE_CHECKING:
+    import typer
+    from fastapi import APIRouter
+
+    from app.core.finding import Finding
+    from app.features.jobs.metrics import JobMetrics
+    from app.features.jobs.settings import JobsSettings
+    from app.runtime.runtime import Runtime
+
+SUBMIT_PATH = "/embed-batch"
+
+
+class Jobs(Feature["JobsSettings"]):
+    """Work on many documents that goes on when the service is restarted."""
+
+    name = "jobs"
+    needs = frozenset({"documents"})
+    is_stored = True
+
+    def settings(self) -> "type[JobsSettings]":
+        """Return the settings with those of jobs."""
+        from app.features.jobs.settings import JobsSettings
+
+        return JobsSettings
+
+    def metrics(self) -> "type[JobMetrics]":
+        """Return the metrics of jobs."""
+        from app.features.jobs.metrics import JobMetrics
+
+        return JobMetrics
+
+    def off_by(self, settings: "JobsSettings") -> str | None:
+        """Say whether JOBS turns them off."""
+        return "JOBS=off" if settings.jobs == "off" else None
+
+    def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":  # noqa: ARG002
+        """Return `/embed-batch` and `/jobs`."""
+        from app.features.jobs import events, routes
+
+        return (routes.router, events.router)
+
+    def body_limits(self, settings: "JobsSettings") -> Mapping[str, int]:
+        """Let many documents come in one body."""
+        return {SUBMIT_PATH: settings.max_documents_bytes}
+
+    def open(
+        self, runtime: "Runtime", settings: "JobsSettings"
+    ) -> AbstractAsyncContextManager[None]:
+        """Take jobs, start a Valkey and a worker where there is no REDIS_URL, send webhooks."""
+        from app.features.jobs.opening import open_jobs
+
+        return open_jobs(runtime, settings)
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add `app jobs` and `app worker`."""
+        from app.features.jobs.commands import add_to
+
+        add_to(cli)
+
+    def findings(self, settings: "JobsSettings") -> "Iterator[Finding]":
+        """Say whether jobs have a broker."""
+        from app.features.jobs.findings import findings
+
+        return findings(settings)
+
+
+FEATURE = Jobs()

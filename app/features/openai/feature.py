@@ -1,0 +1,24 @@
+"""OpenAI's API under `/v1`, as a feature."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from app.runtime.plugins import Feature, Task
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+
+class OpenAi(Feature[Any]):
+    """What OpenAI's clients ask for: each task brings its part, this one the list of models."""
+
+    name = "openai"
+
+    def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":
+        """Return the routes under `/v1`."""
+        from app.features.openai.routes import router
+
+        return (*(one for task in tasks for one in task.openai_routers()), router)
+
+
+FEATURE = OpenAi()

@@ -1,0 +1,65 @@
+"""What requests and errors of OpenAI's dialect share."""
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from app.errors import UnsupportedFieldError
+from app.models.schemas import Request, Response
+
+
+class Only:
+    """Marks a field that is taken with these values alone; any other is `unsupported_field`."""
+
+    def __init__(self, *values: object) -> None:
+        self._values = values
+
+    def __get_pydantic_core_schema__(self, *_: object) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"enum": list(self._values)}
+
+    def _check(self, value: object) -> object:
+        # To Python 0 is False, and 1 True; to JSON they aren't.
+        if any(value == v and isinstance(value, bool) is isinstance(v, bool) for v in self._values):
+            return value
+        raise unsupported()
+
+
+def unsupported() -> PydanticCustomError:
+    """Return what a validator raises for a value that OpenAI would take, and we don't."""
+    return PydanticCustomError(UnsupportedFieldError.code, "This value is not supported")
+
+
+def listed(value: object) -> object:
+    """Take one for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+class OpenAiRequest(Request):
+    """What bodies under `/v1` share: a field that isn't known here may only be null."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, Only(None)]]
+
+
+Ignored = Annotated[Any, Field(description="Ignored.")]
+
+
+class OpenAiErrorDetail(Response):
+    """What is wrong, and with which field."""
+
+    message: str
+    type: str
+    param: str | None = None  # in the answer always; not where FastAPI drops null from examples
+    code: str
+
+
+class OpenAiError(Response):
+    """An error, as OpenAI's clients expect it."""
+
+    error: OpenAiErrorDetail

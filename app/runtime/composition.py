@@ -1,0 +1,214 @@
+"""Which tasks and features a service has: those that are listed, installed and chosen."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from app.errors import SettingsError
+from app.runtime.plugins import Feature, Plugin, Task
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from app.core.metrics import MetricGroup
+    from app.settings import Settings
+
+ALL, NONE = "all", "none"
+ACCESS = "access"
+TASK_GROUP, FEATURE_GROUP = "ml_api.tasks", "ml_api.features"  # of other packages' entry points
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """All tasks and features of this program, in the order in which they open."""
+
+    tasks: tuple[Task, ...]
+    features: tuple[Feature[Any], ...]
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """All of both."""
+        return (*self.tasks, *self.features)
+
+    def metrics(self) -> "list[MetricGroup]":
+        """Return all metrics of a service, in one registry."""
+        from app.core.metrics import Metrics
+
+        own = Metrics()
+        kinds = [kind for feature in self.features if (kind := feature.metrics())]
+        return [own, *(kind(own.registry) for kind in kinds)]
+
+    def settings_type(self) -> "type[Settings]":
+        """Return what holds the settings of the service and of all features."""
+        from pydantic import create_model
+
+        from app.settings import Settings
+
+        kinds = dict.fromkeys(feature.settings() for feature in reversed(self.features))
+        # One that another inherits from is in it.
+        bases = tuple(k for k in kinds if not any(k is not o and issubclass(o, k) for o in kinds))
+        return create_model("AllSettings", __base__=bases or (Settings,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """What one service is made of.
+
+    Args:
+        tasks: all that are installed; models of the catalogue decide which are used.
+        features: those that are on, in the order in which they open.
+        left_out: why each of the others is off.
+
+    """
+
+    tasks: tuple[Task, ...]
+    features: tuple[Feature[Any], ...]
+    left_out: Mapping[str, str]
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether anything needs the SQL database."""
+        return any(feature.is_stored for feature in self.features)
+
+    def routers(self) -> "list[APIRouter]":
+        """Return the routes of tasks and features."""
+        of_tasks = [router for task in self.tasks for router in task.routers()]
+        of_features = [router for f in self.features for router in f.routers(self.tasks)]
+        return of_tasks + of_features
+
+    def body_limits(self, settings: "Settings") -> dict[str, int]:
+        """Return the bytes that a request's body may have, by path, where it isn't the default."""
+        return {path: size for f in self.features for path, size in f.body_limits(settings).items()}
+
+    def needs_key(self, settings: "Settings") -> bool:
+        """Say whether callers need a key."""
+        return any(feature.needs_key(settings) for feature in self.features)
+
+    def has(self, name: str) -> bool:
+        """Say whether a feature is on."""
+        return any(feature.name == name for feature in self.features)
+
+
+def find_installed(tasks: Iterable[str], features: Iterable[str]) -> Installed:
+    """Find the objects of the listed folders, and those that other packages bring.
+
+    Args:
+        tasks: folders of `app/tasks/`, each with a `TASK` in its `task.py`.
+        features: folders of `app/features/`, each with a `FEATURE` in its `feature.py`.
+
+    """
+    own_tasks = [import_module(f"app.tasks.{name}.task").TASK for name in tasks]
+    own_features = [import_module(f"app.features.{name}.feature").FEATURE for name in features]
+    return Installed(
+        tasks=(*own_tasks, *_of_packages(TASK_GROUP)),
+        features=(*own_features, *_of_packages(FEATURE_GROUP)),
+    )
+
+
+def _of_packages(group: str) -> list[Any]:
+    return [point.load() for point in sorted(entry_points(group=group))]
+
+
+def choose(given: Installed, settings: "Settings") -> Composition:
+    """Return what the settings choose.
+
+    Raises:
+        SettingsError: FEATURES names what isn't there, or what can't do without something; or
+            nobody would ask callers who they are where others can reach the service.
+
+    """
+    wanted = _wanted(given, settings.features)
+    on: list[Feature[Any]] = []
+    left_out: dict[str, str] = {}
+    there = {task.name for task in given.tasks}
+    for feature in given.features:
+        if wanted is not None and feature.name not in wanted:
+            left_out[feature.name] = "FEATURES doesn't name it"
+        elif off_by := feature.off_by(settings):
+            left_out[feature.name] = off_by
+        elif missing := sorted(feature.needs - there):
+            reason = f"it needs {', '.join(missing)}"
+            if wanted is not None:
+                raise SettingsError(f"FEATURES: {feature.name} can't be on: {reason}")
+            left_out[feature.name] = reason
+        else:
+            on.append(feature)
+            there.add(feature.name)
+    chosen = Composition(tasks=given.tasks, features=tuple(on), left_out=left_out)
+    _refuse_without_access(chosen, is_loopback=settings.is_loopback)
+    return chosen
+
+
+def check(chosen: Composition, settings: "Settings") -> None:
+    """See before the start that settings can be used which only one part understands.
+
+    Raises:
+        SettingsError: naming each that can't be used, without its value.
+
+    """
+    checks: list[Callable[[], object]] = [
+        partial(check_redis_url, settings),
+        *([partial(check_sql_url, settings)] if chosen.is_stored else []),
+        *(partial(feature.check, settings) for feature in chosen.features),
+    ]
+    refused = []
+    for check_one in checks:
+        try:
+            check_one()
+        except SettingsError as failure:
+            refused.append(str(failure))
+    if refused:
+        raise SettingsError("; ".join(refused))
+
+
+def check_redis_url(settings: "Settings") -> None:
+    """See that the address of Redis can be read.
+
+    Raises:
+        SettingsError: it can't; the message doesn't repeat it.
+
+    """
+    from app.core.redis_url import make_pool
+
+    if settings.redis_url is not None:
+        make_pool(settings.redis_url.get_secret_value())
+
+
+def check_sql_url(settings: "Settings") -> None:
+    """See that the address of SQL can be read.
+
+    Raises:
+        SettingsError: it can't; the message doesn't repeat it.
+
+    """
+    from app.db.engine import parse_url
+
+    parse_url(settings.sql_url)
+
+
+def _wanted(given: Installed, features: str) -> Sequence[str] | None:
+    """Return the features that FEATURES names; None for all of them."""
+    names = [name.strip().lower() for name in features.split(",") if name.strip()]
+    if not names or names == [ALL]:
+        return None
+    if names == [NONE]:
+        return ()
+    known = [feature.name for feature in given.features]
+    if unknown := [name for name in names if name not in known]:
+        raise SettingsError(
+            f"FEATURES: there is no {', '.join(unknown)}; there are {', '.join(known)},"
+            f" or {ALL}, or {NONE}"
+        )
+    return names
+
+
+def _refuse_without_access(chosen: Composition, *, is_loopback: bool) -> None:
+    """Nothing fails open: without keys only this machine may reach the service."""
+    if not is_loopback and not chosen.has(ACCESS):
+        raise SettingsError(
+            "HOST can be reached by others, and without the feature `access` everybody could use"
+            " the service: take 127.0.0.1, or let FEATURES have access"
+        )

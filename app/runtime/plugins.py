@@ -1,0 +1,115 @@
+"""What a task and a feature bring to the service: the contract of what can be added or left out.
+
+This module, and the module of each task and feature that implements it, imports nothing heavy:
+commands read them too. What they bring is imported when it is asked for.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import typer
+    from fastapi import APIRouter, FastAPI
+
+    from app.core.finding import Finding
+    from app.core.metrics import MetricGroup
+    from app.runtime.runtime import Runtime
+    from app.settings import Settings
+
+S = TypeVar("S", bound="Settings")
+
+
+class Task:
+    """What models of one kind do: a folder of `app/tasks/`.
+
+    Attributes:
+        name: of the folder, in `main.TASKS`, and in what features need.
+
+    """
+
+    name: str
+
+    def routers(self) -> "Sequence[APIRouter]":
+        """Return the task's routes."""
+        return ()
+
+    def openai_routers(self) -> "Sequence[APIRouter]":
+        """Return the task's routes in OpenAI's dialect, which the feature `openai` serves."""
+        return ()
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add the task's commands to `app`."""
+
+
+class Feature(Generic[S]):
+    """What a service can do beside its tasks: a folder of `app/features/`.
+
+    Attributes:
+        name: of the folder, in `main.FEATURES` and in the setting FEATURES.
+        needs: names of features and tasks without which it is left out.
+        is_stored: whether it needs the SQL database.
+
+    """
+
+    name: str
+    needs: frozenset[str] = frozenset()
+    is_stored: bool = False
+
+    def settings(self) -> "type[Settings]":
+        """Return the service's settings with those of this feature."""
+        from app.settings import Settings
+
+        return Settings
+
+    def metrics(self) -> "type[MetricGroup] | None":
+        """Return what declares the feature's metrics."""
+        return None
+
+    def off_by(self, settings: S) -> str | None:  # noqa: ARG002
+        """Return the setting of its own that turns the feature off, such as `JOBS=off`."""
+        return None
+
+    def check(self, settings: S) -> None:
+        """Refuse settings before the start that only this feature understands.
+
+        Raises:
+            SettingsError: naming each that can't be used, without its value.
+
+        """
+
+    def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":  # noqa: ARG002
+        """Return the feature's routes in a service with these tasks."""
+        return ()
+
+    def mount(self, app: "FastAPI") -> None:
+        """Add to the app what isn't a router."""
+
+    def body_limits(self, settings: S) -> Mapping[str, int]:  # noqa: ARG002
+        """Return the bytes that a request's body may have, by path, where it isn't the default."""
+        return {}
+
+    def needs_key(self, settings: S) -> bool:  # noqa: ARG002
+        """Say whether callers need a key because of this feature."""
+        return False
+
+    def open(self, runtime: "Runtime", settings: S) -> AbstractAsyncContextManager[Any]:  # noqa: ARG002
+        """Open what lives as long as the service, and close it at the end.
+
+        Args:
+            runtime: what the service has so far; later features and routes find there what this
+                one provides.
+            settings: as the entry point read them.
+
+        """
+        return nullcontext()
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add the feature's commands to `app`."""
+
+    def findings(self, settings: S) -> "Iterator[Finding]":  # noqa: ARG002
+        """Give what `app doctor` finds of this feature."""
+        yield from ()
+
+
+Plugin = Task | Feature[Any]

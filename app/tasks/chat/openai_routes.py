@@ -1,0 +1,101 @@
+"""`/v1/chat/completions`: chat in OpenAI's dialect."""
+
+import time
+import uuid
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+
+from app.core.callers import Scope
+from app.engines.base import GenerationOptions, Message
+from app.errors import (
+    UnsupportedFieldError,
+)
+from app.http.deps import ChatDeadlineDep
+from app.http.guard import Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, openai_problems
+from app.services.streaming import Conversation
+from app.tasks.chat.accounting import Account, AccountDep
+from app.tasks.chat.dialects import OpenAiDialect, openai_usage
+from app.tasks.chat.openai_schemas import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatCompletionRequest,
+    Choice,
+    ResponseFormat,
+)
+from app.tasks.chat.routes import ChatDep
+from app.tasks.chat.streams import StreamResponse
+
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
+# Any number is a seed; llama.cpp takes 32 bits, and the highest of them means "a random one".
+SEEDS = 2**32 - 1
+CHUNK = (
+    'data: {"id":"chatcmpl-0b9a","object":"chat.completion.chunk","created":1795348800,'
+    '"model":"smollm2","choices":[{"index":0,"delta":{"content":"The"},"finish_reason":null}]}\n\n'
+    "data: [DONE]\n\n"
+)
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream` as chunks, and `[DONE]` after the last.",
+        # Without a schema: some readers hold it against each event, others against the whole.
+        "content": {"text/event-stream": {"example": CHUNK}},
+    }
+}
+
+
+async def _conversation(asked: ChatCompletionRequest, account: Account) -> Conversation:
+    said = [
+        Message(role="system" if m.role == "developer" else m.role, content=m.text)
+        for m in asked.messages
+    ]
+    return Conversation(
+        messages=said,
+        model_name=asked.model,
+        options=GenerationOptions(
+            max_tokens=asked.max_completion_tokens or asked.max_tokens,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            seed=None if asked.seed is None else asked.seed % SEEDS,
+            stop=tuple(asked.stop or ()),
+            response_format=_format(asked.response_format),
+        ),
+        on_end=await account(said),
+    )
+
+
+def _format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
+    """Return what the engine has to keep to; text is what it writes anyway."""
+    if wanted is None or wanted.type == "text":
+        return None
+    return wanted.model_dump(by_alias=True, exclude_unset=True)
+
+
+@router.post(
+    "/chat/completions",
+    summary="Answer a conversation",
+    responses=openai_problems(*WITH_BODY, *WITH_KEY, *WITH_CHAT, UnsupportedFieldError) | STREAMED,
+    dependencies=[Depends(Guard(Scope.CHAT))],
+    response_model=ChatCompletion,
+)
+async def complete_chat(
+    asked: ChatCompletionRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
+) -> ChatCompletion | Response:
+    """Answer whole, or with `stream` token by token; leaving stops the generation."""
+    conversation = await _conversation(asked, account)
+    chat_id, created_s = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+    if asked.stream:
+        options = asked.stream_options
+        has_usage = bool(options and options.include_usage)
+        dialect = OpenAiDialect(chat_id=chat_id, created_s=created_s, has_usage=has_usage)
+        return StreamResponse(chat, conversation, deadline=deadline, dialect=dialect)
+    made = await chat.answer(conversation, deadline=deadline)
+    message = AssistantMessage(content=made.generation.text)
+    return ChatCompletion(
+        id=chat_id,
+        created=created_s,
+        model=made.model,
+        choices=[Choice(message=message, finish_reason=made.generation.finish_reason)],
+        usage=openai_usage(made.generation),
+    )

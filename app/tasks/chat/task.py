@@ -1,0 +1,37 @@
+"""The task, as what the service is put together from."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.runtime.plugins import Task
+
+if TYPE_CHECKING:
+    import typer
+    from fastapi import APIRouter
+
+
+class Chat(Task):
+    """Answers to conversations, whole or token by token."""
+
+    name = "chat"
+
+    def routers(self) -> "Sequence[APIRouter]":
+        """Return `/chat` and `/chat/stream`."""
+        from app.tasks.chat.routes import router
+
+        return (router,)
+
+    def openai_routers(self) -> "Sequence[APIRouter]":
+        """Return `/v1/chat/completions`."""
+        from app.tasks.chat.openai_routes import router
+
+        return (router,)
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add `app chat`."""
+        from app.tasks.chat.commands import add_to
+
+        add_to(cli)
+
+
+TASK = Chat()

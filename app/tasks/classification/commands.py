@@ -1,0 +1,127 @@
+"""The `app predict` command."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.console.options import (
+    DEFAULT_URL,
+    STDIN,
+    Json,
+    Key,
+    Model,
+    Url,
+    connected,
+    fail,
+    given,
+    show,
+    show_json,
+    standard_input,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from app.console.client import Client
+
+EXAMPLE = "app predict 'Great value.'; or: app predict - <reviews.txt"
+BATCH = 256  # texts that /predict-batch takes
+MAX_BATCH_BYTES = 400_000  # well under the service's default bound of a body
+# What the service says of a text that is too long for its model, here for one that isn't sent.
+TOO_LONG = {
+    "error": {"code": "text_too_long", "detail": f"over {MAX_BATCH_BYTES} bytes; it wasn't sent"}
+}
+
+
+def predict(
+    text: Annotated[str, typer.Argument(help="A text; - reads one from each line of the input.")],
+    *,
+    model: Model = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Show so many labels.")] = None,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Classify a text, or each line of the input."""
+    if text == STDIN and top_k is not None:
+        raise typer.BadParameter("goes with a single text", param_hint="--top-k")
+    with connected(url, key) as client:
+        if text == STDIN:
+            _predict_lines(client, standard_input(), model=model, as_json=as_json)
+        else:
+            asked = given(text=text, model_name=model, top_k=top_k)
+            _show_prediction(client.post("/predict", asked), as_json=as_json)
+
+
+def _show_prediction(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(found)
+        return
+    labels = found.get("scores") or [found]
+    width = max(len(label["label"]) for label in labels)
+    style = "10.4f" if "problem_type" in found else "7.1%"  # it is only there for a regression
+    for label in labels:
+        show(f"{label['label']:{width}} {label['score']:{style}}")
+    if found.get("truncated"):
+        warn("only the beginning was read: the text is longer than the model's window")
+
+
+def _predict_lines(
+    client: "Client", lines: Iterable[str], *, model: str | None, as_json: bool
+) -> None:
+    """Classify lines: each has an answer, or its error, in its place.
+
+    A blank line has the error of an empty text, and isn't counted as one that failed: files have
+    them.
+    """
+    from app.console.client import EXIT_INPUT
+
+    failed = cut = 0
+    for batch in _batches(line.strip() for line in lines):
+        if _size(batch[0]) > MAX_BATCH_BYTES:
+            results = [TOO_LONG]
+        else:
+            asked = given(texts=batch, model_name=model)
+            results = client.post("/predict-batch", asked)["results"]
+        for text, result in zip(batch, results, strict=True):
+            failed += "error" in result and text != ""
+            cut += bool(result.get("truncated"))
+            _show_line(text, result, as_json=as_json)
+    if cut:
+        warn(f"of {cut} lines only the beginning was read: they are longer than the model's window")
+    if failed:
+        fail(f"{failed} of the lines could not be classified", EXIT_INPUT)
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Give texts in as many as one request takes; one that is too long for any is alone."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        if batch and (len(batch) == BATCH or size + _size(text) > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += _size(text)
+    if batch:
+        yield batch
+
+
+def _size(text: str) -> int:
+    """Return the bytes that a text takes in a list of JSON."""
+    return len(json.dumps(text, ensure_ascii=False).encode(errors="replace")) + 1
+
+
+def _show_line(text: str, result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json({"text": text, **result})
+    elif error := result.get("error"):
+        show(f"error\t{error['code']}\t{text}")
+    else:
+        show(f"{result['label']}\t{result['score']:.4f}\t{text}")
+
+
+def add_to(cli: typer.Typer) -> None:
+    """Give the `app` command this command."""
+    cli.command(epilog=f"Example: {EXAMPLE}")(predict)

@@ -1,0 +1,31 @@
+"""The task, as what the service is put together from."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.runtime.plugins import Task
+
+if TYPE_CHECKING:
+    import typer
+    from fastapi import APIRouter
+
+
+class Classification(Task):
+    """Labels of texts."""
+
+    name = "classification"
+
+    def routers(self) -> "Sequence[APIRouter]":
+        """Return `/predict`, `/predict/{model_name}` and `/predict-batch`."""
+        from app.tasks.classification.routes import router
+
+        return (router,)
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add `app predict`."""
+        from app.tasks.classification.commands import add_to
+
+        add_to(cli)
+
+
+TASK = Classification()

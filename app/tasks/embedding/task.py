@@ -1,0 +1,30 @@
+"""The task, as what the service is put together from."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.runtime.plugins import Task
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+
+class Embedding(Task):
+    """Vectors of texts."""
+
+    name = "embedding"
+
+    def routers(self) -> "Sequence[APIRouter]":
+        """Return `/embed`."""
+        from app.tasks.embedding.routes import router
+
+        return (router,)
+
+    def openai_routers(self) -> "Sequence[APIRouter]":
+        """Return `/v1/embeddings`."""
+        from app.tasks.embedding.openai_routes import router
+
+        return (router,)
+
+
+TASK = Embedding()
