@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from httpx2 import AsyncClient
 
-WEB = Path(__file__).parent.parent / "app" / "features" / "page" / "web"
+WEB = Path(__file__).parents[3] / "app" / "features" / "page" / "web"
 FILES = sorted(file.name for file in WEB.iterdir())
 MAX_BYTES = 150_000
 

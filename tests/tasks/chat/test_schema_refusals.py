@@ -357,7 +357,7 @@ def test_a_definition_that_nothing_leads_to_may_be_anything() -> None:
 
 
 def test_the_documents_list_what_holds() -> None:
-    pages = Path(__file__).parent.parent / "docs" / "chat.md"
+    pages = Path(__file__).parents[3] / "docs" / "chat.md"
     _, _, section = pages.read_text(encoding="utf-8").partition("### JSON Schemas")
     section = section.partition("\nRoles are")[0]
     listed = {*ANNOTATIONS, *ROOT, *ALONE, *RULED_FORMATS, *EMPTY_FORMATS, "type", *OF_TYPES}

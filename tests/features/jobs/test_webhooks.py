@@ -31,7 +31,7 @@ from app.features.jobs.values import Job, NewJob
 from app.features.jobs.webhooks.sender import DeliveryPolicy, WebhookSender, stored_secret
 from app.features.jobs.webhooks.signature import sign
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "webhooks.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "webhooks.md"
 NODE = shutil.which("node")
 SECRET = "a secret of sixteen"
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)

@@ -3,46 +3,21 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from listening import SMALL_BUFFER, listening
 from serving import make_app, running
 from test_chat import CHAT, metric, open_stream
 from test_chat_leaving import StuckGenerator, serve_generator
 
-from app.server.protocol import BoundedHttpProtocol
 from app.tasks.chat.dialects import NdjsonDialect
 
-SMALL_BUFFER = 4096
 HUGE = "x" * 10_000_000  # more than any buffer on its way
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 END = b"0\r\n\r\n"
-
-
-def bound_socket() -> socket.socket:
-    bound = socket.create_server(("127.0.0.1", 0))
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-    return bound
-
-
-@asynccontextmanager
-async def listening(asgi: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
-    """Serve an ASGI app on a socket, with the service's own protocol."""
-    config = uvicorn.Config(asgi, http=BoundedHttpProtocol, lifespan="off", log_config=None)
-    server, bound = uvicorn.Server(config), bound_socket()
-    served = asyncio.create_task(server.serve(sockets=[bound]))
-    while not server.started:
-        await asyncio.sleep(0)
-    try:
-        yield server, bound.getsockname()[1]
-    finally:
-        server.should_exit = True
-        async with asyncio.timeout(3):  # nothing else bounds this shutdown
-            await served
 
 
 async def lazy_reader(port: int) -> socket.socket:

@@ -13,8 +13,8 @@ import pytest
 from databases import migrated
 from httpx2 import AsyncClient, Response
 from jobs import AT, JOB, ask, claim, record
+from listening import listening
 from sqlalchemy.orm import Session
-from test_chat_sockets import listening
 from test_jobs import Serving, serving_jobs
 
 from app.errors import DatabaseUnavailableError, OverloadedError
