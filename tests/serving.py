@@ -82,7 +82,7 @@ def make_app(tmp_path: Path, models: str = FAKE, **settings: Any) -> FastAPI:
     return app
 
 
-def batched(engine: Any, *, metrics: Metrics | None = None, **policy: Any) -> BatchScheduler:
+def batched(engine: Any, *, metrics: Metrics | None = None, **policy: Any) -> BatchScheduler[Any]:
     """Put batches in front of an engine of the test; by default one worker, batches of eight."""
     bounds = {"workers": 1, "max_batch": 8, "max_batch_tokens": 4096, "max_queued_tokens": 100_000}
     return BatchScheduler(
@@ -94,7 +94,7 @@ def batched(engine: Any, *, metrics: Metrics | None = None, **policy: Any) -> Ba
     )
 
 
-def serve_instead(app: FastAPI, engine: Any, **policy: Any) -> BatchScheduler:
+def serve_instead(app: FastAPI, engine: Any, **policy: Any) -> BatchScheduler[Any]:
     """Put an engine of the test behind the name that /predict uses."""
     runtime: Runtime = app.state.runtime
     entry = runtime.registry.entries[0]

@@ -91,7 +91,7 @@ def test_the_default_of_a_task_is_required_unless_its_entry_says_otherwise_or_it
     first, second = catalog.specs
     assert catalog.is_required(first) is expected
     # Of another task, `b` is the default of its own.
-    assert catalog.is_required(second) is (first.task is Task.CHAT)
+    assert catalog.is_required(second) is (first.task == Task.CHAT)
 
 
 def test_models_keep_the_order_of_the_file_and_are_found_by_name(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_pooling_is_one_or_several(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('task = "translation"', "model 'a': task: Input should be 'text-classification'"),
+        ('task = "Translation"', "model 'a': task: String should match pattern"),
         ('colour = "red"', "model 'a': colour: Extra inputs are not permitted"),
         ("limits = { max_tokens = 0 }", "model 'a': limits.max_tokens: Input should be greater"),
         ("limits = { max_batch = 0 }", "model 'a': limits.max_batch: Input should be greater"),
@@ -249,3 +249,25 @@ def test_a_missing_file_is_refused_by_its_path(tmp_path: Path) -> None:
         read_catalog(tmp_path / "absent.toml")
     with pytest.raises(CatalogError, match="can't be read: Is a directory"):
         read_catalog(tmp_path)
+
+
+def test_a_task_that_nobody_has_is_refused_by_name(tmp_path: Path) -> None:
+    catalog = read(tmp_path, ENTRY.replace("\n", '\ntask = "translation"\n', 1))
+    catalog.check_tasks(["embedding", "translation"])
+    with pytest.raises(CatalogError, match="model 'a': task: there is no 'translation'; there are"):
+        catalog.check_tasks(["embedding", "chat"])
+
+
+@pytest.mark.parametrize(
+    ("hub", "task"),
+    [
+        ("text-classification", "text-classification"),
+        ("feature-extraction", "embedding"),
+        ("sentence-similarity", "embedding"),
+        ("text-generation", "chat"),
+        ("embedding", "embedding"),
+        ("chat", "chat"),
+    ],
+)
+def test_a_task_may_be_called_as_the_hub_calls_it(hub: str, task: str) -> None:
+    assert ModelSpec.model_validate({"name": "a", "source": "file:a", "task": hub}).task == task

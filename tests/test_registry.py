@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from threading import Barrier, Event
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from app.errors import (
     UnsafeModelError,
 )
 from app.models.catalog import Catalog, ModelSpec
-from app.models.registry import LoadModel, ModelEntry, ModelRegistry, ModelState, Served
+from app.models.registry import LoadModel, ModelEntry, ModelRegistry, ModelState, Served, TaskKey
 
 PATIENCE_S = 30  # for what happens at once unless something is broken
 
@@ -169,7 +170,7 @@ async def test_an_optional_model_that_fails_is_kept_with_its_reason_and_the_rest
     assert entry_of(registry, "b").reason == "unsafe_model"
     assert entry_of(registry, "b").detail == "model.bin is a pickle"
     assert registry.is_ready
-    with registry.lease("a", Task.CLASSIFICATION) as lease:
+    with registry.lease("a", TaskKey[Any](Task.CLASSIFICATION)) as lease:
         assert lease.spec.name == "a"
     (record,) = said(caplog, "model_failed")
     assert (vars(record)["model"], vars(record)["reason"]) == ("b", "model.bin is a pickle")
@@ -285,7 +286,7 @@ async def test_a_lease_gives_the_named_model_or_the_default_one(
         ("v", Task.EMBEDDING, "v"),
         (None, Task.EMBEDDING, "v"),
     ]:
-        with registry.lease(asked, task) as lease:
+        with registry.lease(asked, TaskKey[Any](task)) as lease:
             served = entry_of(registry, given).served
             assert served is not None
             assert (lease.spec.name, lease.model) == (given, served.model)
@@ -321,7 +322,7 @@ async def test_a_model_that_still_loads_asks_to_come_again(threads: ThreadPoolEx
     def lease_is_refused(registry: ModelRegistry) -> None:
         with (
             pytest.raises(ModelNotReadyError) as refused,
-            registry.lease("a", Task.CLASSIFICATION),
+            registry.lease("a", TaskKey[Any](Task.CLASSIFICATION)),
         ):
             pass
         assert refused.value.headers == {"Retry-After": "2"}
@@ -333,7 +334,7 @@ async def test_a_model_that_still_loads_asks_to_come_again(threads: ThreadPoolEx
     lease_is_refused(registry)
     go_on.set()
     await loading
-    with registry.lease("a", Task.CLASSIFICATION):
+    with registry.lease("a", TaskKey[Any](Task.CLASSIFICATION)):
         pass
 
 
@@ -343,10 +344,16 @@ async def test_a_model_that_failed_or_is_unloaded_is_unavailable(
     load = failing({"b": SourceError("gone")})
     registry = registry_of(threads, ModelSpec(name="a"), ModelSpec(name="b"), load=load)
     await registry.load_all()
-    with pytest.raises(ModelUnavailableError), registry.lease("b", Task.CLASSIFICATION):
+    with (
+        pytest.raises(ModelUnavailableError),
+        registry.lease("b", TaskKey[Any](Task.CLASSIFICATION)),
+    ):
         pass
     await registry.close(timeout_s=PATIENCE_S)
-    with pytest.raises(ModelUnavailableError), registry.lease("a", Task.CLASSIFICATION):
+    with (
+        pytest.raises(ModelUnavailableError),
+        registry.lease("a", TaskKey[Any](Task.CLASSIFICATION)),
+    ):
         pass
 
 
@@ -357,11 +364,11 @@ async def test_leases_are_counted_and_end_with_their_block(threads: ThreadPoolEx
     counts = []
 
     def fail_on_loan() -> None:
-        with registry.lease("a", Task.CLASSIFICATION):
+        with registry.lease("a", TaskKey[Any](Task.CLASSIFICATION)):
             counts.append(entry.leases)
             raise ZeroDivisionError
 
-    with registry.lease("a", Task.CLASSIFICATION):
+    with registry.lease("a", TaskKey[Any](Task.CLASSIFICATION)):
         counts.append(entry.leases)
         with pytest.raises(ZeroDivisionError):
             fail_on_loan()
@@ -377,8 +384,8 @@ async def test_close_waits_until_the_last_lease_has_ended(threads: ThreadPoolExe
     registry = registry_of(threads, *specs, load=giving(models))
     await registry.load_all()
     first, second = ExitStack(), ExitStack()
-    first.enter_context(registry.lease("a", Task.CLASSIFICATION))
-    second.enter_context(registry.lease("a", Task.CLASSIFICATION))
+    first.enter_context(registry.lease("a", TaskKey[Any](Task.CLASSIFICATION)))
+    second.enter_context(registry.lease("a", TaskKey[Any](Task.CLASSIFICATION)))
     closing = asyncio.create_task(registry.close(timeout_s=PATIENCE_S))
     assert await asyncio.to_thread(models["b"].closed.wait, PATIENCE_S)
     assert states_of(registry) == {"a": "unloaded", "b": "unloaded"}
@@ -397,7 +404,7 @@ async def test_close_gives_up_after_its_time_and_leaves_what_is_on_loan(
     specs = [ModelSpec(name=name) for name in models]
     registry = registry_of(threads, *specs, load=giving(models))
     await registry.load_all()
-    with registry.lease("a", Task.CLASSIFICATION):
+    with registry.lease("a", TaskKey[Any](Task.CLASSIFICATION)):
         await registry.close(timeout_s=0)
     (record,) = said(caplog, "model_still_leased")
     assert (vars(record)["model"], vars(record)["leases"]) == ("a", 1)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ class Engine:
         self.is_closed = True
 
 
-async def submit(scheduler: BatchScheduler, *texts: str, timeout_s: float = LATE) -> Outcome:
+async def submit(scheduler: BatchScheduler[Any], *texts: str, timeout_s: float = LATE) -> Outcome:
     return await scheduler.submit(texts, deadline=Deadline.after(timeout_s))
 
 
@@ -68,7 +69,7 @@ def lengths(outcome: Outcome) -> list[int | str]:
     return [type(r).__name__ if isinstance(r, Exception) else int(r[0]) for r in outcome.rows]
 
 
-async def hold(engine: Engine, scheduler: BatchScheduler) -> asyncio.Task[Outcome]:
+async def hold(engine: Engine, scheduler: BatchScheduler[Any]) -> asyncio.Task[Outcome]:
     """Occupy the one worker until the gate is opened."""
     engine.is_held = True
     task = asyncio.create_task(submit(scheduler, "x" * 7))
@@ -76,7 +77,7 @@ async def hold(engine: Engine, scheduler: BatchScheduler) -> asyncio.Task[Outcom
     return task
 
 
-async def queued(scheduler: BatchScheduler, count: int) -> None:
+async def queued(scheduler: BatchScheduler[Any], count: int) -> None:
     while len(scheduler._queue) < count:
         await asyncio.sleep(0)
 

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import cast
+from typing import Any, Generic, TypeVar, cast
 
 from app.batching.admission import NOTHING, Admission, SpeedMeter, Work
 from app.batching.deadline import Deadline
@@ -17,7 +17,7 @@ from app.batching.queue import Batch, BatchQueue, Ticket
 from app.batching.workers import Workers
 from app.core.logs import is_private
 from app.core.metrics import Metrics, ModelMetrics
-from app.engines.base import Classifier, Embedder, Encoded, FloatArray
+from app.engines.base import Embedder, Encoded, TextEngine
 from app.engines.rows import checked
 from app.errors import (
     DeadlineExceededError,
@@ -29,7 +29,8 @@ from app.errors import (
 
 log = logging.getLogger(__name__)
 
-Row = FloatArray | Exception
+Row = Any  # what the engine gives for a text, or the exception in its place
+E = TypeVar("E", bound=TextEngine)
 # English has about 4.5 characters a token; rather too many tokens than too few.
 CHARS_PER_TOKEN = 4
 SPECIAL_TOKENS = 2
@@ -89,7 +90,7 @@ class _Place:
     queued_s: float
 
 
-class BatchScheduler:
+class BatchScheduler(Generic[E]):
     """Runs texts in batches: no timer, a batch is whatever queued while the engine was busy.
 
     `submit` is called on the event loop; texts are tokenised in `tokenisers` and queued from
@@ -108,7 +109,7 @@ class BatchScheduler:
         self,
         name: str,
         *,
-        engine: Classifier | Embedder,
+        engine: E,
         policy: BatchPolicy,
         tokenisers: Executor,
         metrics: Metrics,

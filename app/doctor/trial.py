@@ -95,7 +95,7 @@ def _would_convert(request: EngineRequest) -> bool:
 
     """
     folder = request.folder
-    if request.task is Task.CHAT or request.engine not in ENGINES or is_baked(folder):
+    if request.task == Task.CHAT or request.engine not in ENGINES or is_baked(folder):
         return False
     if folder is None or not folder.is_dir():
         return False  # the engine says so

@@ -20,11 +20,19 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class Task(StrEnum):
-    """What a model does, in the field's own words."""
+    """The tasks that the engines of this package run; those of others are strings of their own."""
 
     CLASSIFICATION = "text-classification"
     EMBEDDING = "embedding"
     CHAT = "chat"
+
+
+# What the Hugging Face Hub calls them.
+HUB_NAMES: Mapping[str, Task] = {
+    "feature-extraction": Task.EMBEDDING,
+    "sentence-similarity": Task.EMBEDDING,
+    "text-generation": Task.CHAT,
+}
 
 
 class Activation(StrEnum):
@@ -80,6 +88,15 @@ class Classifier(TextEngine, Protocol):
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return scores, (batch, labels) float32."""
+        ...
+
+
+@runtime_checkable
+class RowEngine(TextEngine, Protocol):
+    """Gives each text a row of another task's kind: labels of tokens, a language, ..."""
+
+    def run(self, batch: Sequence[Encoded]) -> Sequence[Any]:
+        """Return a row for each text of the batch."""
         ...
 
 
@@ -248,7 +265,7 @@ class ChatEngine(Protocol):
         ...
 
 
-Engine = Classifier | Embedder | ChatEngine
+Engine = Classifier | Embedder | RowEngine | ChatEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +322,7 @@ class EngineRequest:
     """All that an engine needs to load one model; sources are resolved and verified before."""
 
     name: str
-    task: Task
+    task: str
     engine: str
     folder: Path | None = None
     adapter: Path | None = None

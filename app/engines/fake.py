@@ -198,11 +198,11 @@ def load(request: EngineRequest) -> Engine:
     time.sleep(options.load_delay_ms / 1000)
     if options.fail_load:
         raise EngineError("the fake engine was told not to load")
-    if request.task is Task.CLASSIFICATION:
+    if request.task == Task.CLASSIFICATION:
         return FakeClassifier(request, options)
     if request.embedding.pooling or request.embedding.normalize is not None:
         raise EngineError("the fake engine has no pooling: remove pooling and normalize")
-    if request.task is Task.EMBEDDING:
+    if request.task == Task.EMBEDDING:
         return FakeEmbedder(request, options)
     assert request.chat is not None  # noqa: S101  # chat models have them
     from app.engines.chat import LocalChat

@@ -192,7 +192,7 @@ def load(request: EngineRequest) -> LlamaCppGenerator:
         EngineError: the source is no GGUF file, or llama.cpp can't load it.
 
     """
-    if request.task is not Task.CHAT or request.chat is None:
+    if request.task != Task.CHAT or request.chat is None:
         raise EngineError("the llama_cpp engine has chat models only")
     if request.folder is None or request.folder.suffix != ".gguf":
         raise EngineError("the llama_cpp engine needs a source that is a .gguf file")

@@ -58,7 +58,7 @@ def load_remote(request: EngineRequest) -> Engine:
 
 def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = None) -> Engine:
     """Load on torch where there is a GPU for it, else on OpenVINO, else on torch all the same."""
-    if request.task is Task.CHAT:
+    if request.task == Task.CHAT:
         return load_llama_cpp(request)
     if request.openvino is None or (request.device != "cpu" and (has_gpu or torch_has_gpu)()):
         return torch.load(request)

@@ -120,7 +120,7 @@ def open_engine(
     lanes = processor.compile(converted.graph, precision="f32" if is_exact else None)
     run_first(lanes, encoder)
     release_memory(converted.weights)
-    if request.task is Task.CLASSIFICATION:
+    if request.task == Task.CLASSIFICATION:
         return OpenVinoClassifier(encoder, lanes, converted)
     return OpenVinoEmbedder(encoder, lanes, converted)
 

@@ -171,7 +171,7 @@ def load(request: EngineRequest, prepare: Prepare = prepare_in_child) -> OpenVin
         EngineError: the task or the source are none of this engine's.
 
     """
-    if request.task is Task.CHAT:
+    if request.task == Task.CHAT:
         raise EngineError("the OpenVINO engine has no chat models; use an engine that has")
     folder = folder_of(request)
     processor = Processor(options_of(request))

@@ -126,7 +126,7 @@ def load(request: EngineRequest) -> RemoteChat:
             isn't installed.
 
     """
-    if request.task is not Task.CHAT or request.chat is None:
+    if request.task != Task.CHAT or request.chat is None:
         raise EngineError("the remote engine has chat models only")
     chat = request.chat
     provider, _, model = chat.source.partition(":")

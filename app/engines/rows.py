@@ -5,21 +5,30 @@ nothing else may call `classify` or `embed`.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from app.engines.base import Classifier, Embedder, Encoded, FloatArray
+from app.engines.base import Classifier, Embedder, Encoded, FloatArray, RowEngine, TextEngine
 from app.errors import EngineError
 
-Run = Callable[[Sequence[Encoded]], FloatArray]
+Run = Callable[[Sequence[Encoded]], Sequence[Any] | FloatArray]
 
 
 class RowsRefusedError(EngineError):
     """An engine gave rows that nobody can use; the message says why, and nothing of the texts."""
 
 
-def checked(engine: Classifier | Embedder) -> Run:
+@overload
+def checked(engine: Classifier | Embedder) -> Callable[[Sequence[Encoded]], FloatArray]: ...
+
+
+@overload
+def checked(engine: TextEngine) -> Run: ...
+
+
+def checked(engine: TextEngine) -> Run:
     """Return what runs an engine on a batch and gives (batch, width) float32.
 
     It raises RowsRefusedError when a row is missing, has another width than the engine says, or
@@ -29,8 +38,13 @@ def checked(engine: Classifier | Embedder) -> Run:
     if isinstance(engine, Classifier):
         classify, columns = engine.classify, width(engine)
         return lambda batch: _finite(classify(batch), (len(batch), columns))
-    embed, columns = engine.embed, width(engine)
-    return lambda batch: _with_length(_finite(embed(batch), (len(batch), columns)))
+    if isinstance(engine, Embedder):
+        embed, dimensions = engine.embed, width(engine)
+        return lambda batch: _with_length(_finite(embed(batch), (len(batch), dimensions)))
+    if isinstance(engine, RowEngine):
+        run = engine.run
+        return lambda batch: _complete(run(batch), len(batch))
+    raise TypeError(f"{type(engine).__name__} is no engine for batches of texts")
 
 
 def width(engine: Classifier | Embedder) -> int:
@@ -46,6 +60,12 @@ def _finite(rows: FloatArray, shape: tuple[int, int]) -> FloatArray:
     bad = np.count_nonzero(~np.isfinite(rows).all(axis=1))
     if bad:
         raise RowsRefusedError(f"{bad} of {len(rows)} rows of the engine hold NaN or infinity")
+    return rows
+
+
+def _complete(rows: Sequence[Any], count: int) -> Sequence[Any]:
+    if len(rows) != count:
+        raise RowsRefusedError(f"the engine answers {len(rows)} rows where {count} are right")
     return rows
 
 

@@ -124,7 +124,7 @@ def _refuse_random(request: EngineRequest, report: Mapping[str, Any]) -> None:
     for what, keys in unfilled.items():
         random = sorted(key for key in keys if not key.startswith(replaced))
         # An embedder doesn't use the pooler, and many weight files come without one.
-        if request.task is Task.EMBEDDING:
+        if request.task == Task.EMBEDDING:
             random = [key for key in random if "pooler" not in key]
         if random:
             raise EngineError(f"{request.folder}: {what} {', '.join(random[:5])}")
@@ -181,7 +181,7 @@ def load(request: EngineRequest) -> Engine:
     """
     if request.folder is None or not request.folder.is_dir():
         raise EngineError("the torch engine needs a source that is a folder")
-    if request.task is Task.CHAT:
+    if request.task == Task.CHAT:
         raise EngineError("the torch engine has no chat models; use an engine that has")
     torch, transformers = _libraries()
     from safetensors import SafetensorError
@@ -195,7 +195,7 @@ def load(request: EngineRequest) -> Engine:
         kind: Callable[..., TorchClassifier | TorchEmbedder]
         config: dict[str, Any] = {}
         pooling = None
-        if request.task is Task.EMBEDDING:
+        if request.task == Task.EMBEDDING:
             auto = _encoder_class(request.folder, transformers)
             steps, rules = _embedding(request.folder, request.embedding)
             kind, pooling = partial(TorchEmbedder, steps=steps, rules=rules), pooling_of(steps)

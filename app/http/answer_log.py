@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Depends, Request
 
-from app.engines.base import Task
 from app.errors import ServiceError
 from app.http.deps import RuntimeDep
 from app.http.guard import CallerDep
@@ -35,7 +34,7 @@ class AnswerLog:
 
     def entry(
         self,
-        task: Task,
+        task: str,
         text: str,
         *,
         model: str,
@@ -50,7 +49,7 @@ class AnswerLog:
     def failure(
         self,
         error: ServiceError,
-        task: Task,
+        task: str,
         text: str,
         *,
         model: str,
@@ -60,7 +59,7 @@ class AnswerLog:
         return self.entry(task, text, model=model, status=error.status, error=error.code, **columns)
 
     @contextmanager
-    def failures(self, task: Task, *texts: str, model: str | None) -> Iterator[None]:
+    def failures(self, task: str, *texts: str, model: str | None) -> Iterator[None]:
         """Log an entry for each text when an error leaves the block, which is raised on.
 
         FastAPI runs background tasks only after answers that its routes return.

@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Request
 from app.batching.deadline import Deadline
 from app.models.registry import ModelRegistry
 from app.runtime.runtime import Runtime
+from app.services.inference import InferenceService
 
 MAX_TIMEOUT_MS = 3_600_000
 
@@ -71,3 +72,11 @@ def _deadline(request: Request, timeout_ms: int) -> Deadline:
 
 DeadlineDep = Annotated[Deadline, Depends(get_deadline)]
 ChatDeadlineDep = Annotated[Deadline, Depends(get_chat_deadline)]
+
+
+async def get_inference(registry: RegistryDep, runtime: RuntimeDep) -> InferenceService:
+    """Return what runs texts on the models of the registry in force."""
+    return InferenceService(registry, runtime.results)
+
+
+InferenceDep = Annotated[InferenceService, Depends(get_inference)]

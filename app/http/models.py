@@ -28,7 +28,7 @@ def _info(entry: ModelEntry) -> ModelInfo:
         version=served.version if served else None,
         device=engine.device if engine else None,
         labels=getattr(engine, "labels", None),
-        max_chars=spec.limits.max_chars if spec.task is Task.CLASSIFICATION else None,
+        max_chars=spec.limits.max_chars if spec.task == Task.CLASSIFICATION else None,
     )
 
 

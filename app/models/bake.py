@@ -67,7 +67,7 @@ def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec
     """Write one model into a folder of its own name; return its new entry."""
     if spec.engine in FILELESS:
         return spec
-    if spec.task is Task.CHAT:
+    if spec.task == Task.CHAT:
         source = _copy_chat(spec, target, loader)
         return spec.model_copy(update={"source": source, "sha256": None})
     if spec.engine not in ENGINES:

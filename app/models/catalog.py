@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from app.engines.base import EmbeddingOptions, Task
+from app.engines.base import HUB_NAMES, EmbeddingOptions, Task
 from app.errors import CatalogError
 
 DEFAULT_MAX_CHARS = 2_000
@@ -33,6 +33,14 @@ PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmea
 def _several(said: object) -> object:
     """Take one name for a list of one."""
     return (said,) if isinstance(said, str) else said
+
+
+def _own_name(task: object) -> object:
+    """Take the Hub's names of tasks for those that this service uses on the wire."""
+    return HUB_NAMES.get(task, task) if isinstance(task, str) else task
+
+
+TaskName = Annotated[str, BeforeValidator(_own_name), Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 
 
 class Limits(BaseModel):
@@ -52,7 +60,7 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    task: Task = Task.CLASSIFICATION
+    task: TaskName = Task.CLASSIFICATION.value
     source: str | None = None
     adapter: str | None = None
     engine: str = "auto"
@@ -87,7 +95,7 @@ class ModelSpec(BaseModel):
     def settings_have_their_task(self) -> Self:
         """Refuse what would do nothing, and be taken for something that does."""
         for name in EMBEDDING_DEFAULTS:
-            if name in self.model_fields_set and self.task is not Task.EMBEDDING:
+            if name in self.model_fields_set and self.task != Task.EMBEDDING:
                 raise ValueError(f"{name} is for models of the task embedding")
         return self
 
@@ -113,29 +121,43 @@ class Catalog:
         self._by_name = {spec.name: spec for spec in specs}
         if len(self._by_name) != len(self.specs):
             raise CatalogError("two models have the same name")
-        self._defaults = {task: self._choose_default(task) for task in Task}
+        tasks = dict.fromkeys(spec.task for spec in specs)
+        self._defaults = {task: self._choose_default(task) for task in tasks}
 
-    def _choose_default(self, task: Task) -> str | None:
+    def _choose_default(self, task: str) -> str:
         """Return the name of a task's default model: the one that says so, else the first."""
-        of_task = [spec for spec in self.specs if spec.task is task]
+        of_task = [spec for spec in self.specs if spec.task == task]
         said = [spec.name for spec in of_task if spec.default]
         if len(said) > 1:
             raise CatalogError(f"two default models for {task}: {', '.join(said)}")
-        candidates = said or [spec.name for spec in of_task]
-        return candidates[0] if candidates else None
+        return said[0] if said else of_task[0].name
 
     def get(self, name: str) -> ModelSpec | None:
         """Return the entry of that name, if there is one."""
         return self._by_name.get(name)
 
-    def default(self, task: Task) -> str | None:
+    def default(self, task: str) -> str | None:
         """Return the name of the task's default model, if the task has a model at all."""
-        return self._defaults[task]
+        return self._defaults.get(task)
+
+    def check_tasks(self, known: Collection[str]) -> None:
+        """Refuse models of tasks that nobody has.
+
+        Raises:
+            CatalogError: names the model, and the tasks that there are.
+
+        """
+        for spec in self.specs:
+            if spec.task not in known:
+                tasks = ", ".join(known)
+                raise CatalogError(
+                    f"model {spec.name!r}: task: there is no {spec.task!r}; there are {tasks}"
+                )
 
     @property
     def max_chars(self) -> int:
         """Characters of the longest text that any classifier takes."""
-        allowed = [s.limits.max_chars for s in self.specs if s.task is Task.CLASSIFICATION]
+        allowed = [s.limits.max_chars for s in self.specs if s.task == Task.CLASSIFICATION]
         return max(allowed, default=DEFAULT_MAX_CHARS)
 
     def is_required(self, spec: ModelSpec) -> bool:

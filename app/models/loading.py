@@ -106,7 +106,7 @@ class ModelLoader:
             threads=self._threads,
             options=spec.fake,
             openvino=self._openvino,
-            chat=self._chat(spec) if spec.task is Task.CHAT else None,
+            chat=self._chat(spec) if spec.task == Task.CHAT else None,
             embedding=spec.embedding,
             on_step=on_step,
         )

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar, cast
 
 from app.core.metrics import Metrics
-from app.engines.base import Task
 from app.errors import (
     EngineError,
     ModelNotFoundError,
@@ -52,6 +51,19 @@ class Servable(Protocol):
     def close(self, *, timeout_s: float) -> None:
         """Stop, and give the memory back; may block for that long. Called without leases."""
         ...
+
+
+M = TypeVar("M", bound=Servable)
+
+
+class TaskKey(str, Generic[M]):
+    """The name of a task, as the catalogue has it, and the type of what its models are lent as."""
+
+    __slots__ = ()
+
+    def of(self, model: Servable) -> M:
+        """Return a model of this task as what it is lent as; `runtime/parts.py` makes it so."""
+        return cast("M", model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +106,11 @@ class ModelEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(Generic[M]):
     """A model on loan: it stays loaded until the lease ends."""
 
     spec: ModelSpec
-    model: Servable
+    model: M
     version: str  # of the files
 
 
@@ -197,8 +209,10 @@ class ModelRegistry:
             raise EngineError(f"{type(failure).__name__}: {failure}") from failure
 
     @contextmanager
-    def lease(self, name: str | None, task: Task) -> Iterator[Lease]:
+    def lease(self, name: str | None, task: TaskKey[M]) -> Iterator[Lease[M]]:
         """Borrow a model; the default one of the task when none is named.
+
+        What `load` makes of a task's models has the type that the key says; see `runtime/parts.py`.
 
         Raises:
             ModelNotFoundError: no model of that name does this task.
@@ -211,18 +225,18 @@ class ModelRegistry:
         entry.leases += 1
         entry.idle.clear()
         try:
-            yield Lease(spec=entry.spec, model=served.model, version=served.version)
+            yield Lease(spec=entry.spec, model=task.of(served.model), version=served.version)
         finally:
             entry.leases -= 1
             if entry.leases == 0:
                 entry.idle.set()
 
-    def spec(self, name: str | None, task: Task) -> ModelSpec | None:
+    def spec(self, name: str | None, task: str) -> ModelSpec | None:
         """Return the entry of the model that `lease` would lend, whether it serves or not."""
         found = self._catalog.get(name or self._catalog.default(task) or "")
-        return found if found is not None and found.task is task else None
+        return found if found is not None and found.task == task else None
 
-    def _find(self, name: str | None, task: Task) -> ModelEntry:
+    def _find(self, name: str | None, task: str) -> ModelEntry:
         spec = self.spec(name, task)
         if spec is None:
             raise ModelNotFoundError

@@ -193,7 +193,7 @@ class ModelInfo(Response):
     model_config = ConfigDict(json_schema_extra=example(SENTIMENT))
 
     name: str
-    task: Task
+    task: Task | str
     engine: Annotated[str, Field(description="Which one really serves, once it is loaded.")]
     source: str | None = None
     default: bool

@@ -13,7 +13,7 @@ from app.runtime.composition import Composition
 from app.runtime.parts import make_load, open_database
 from app.runtime.runtime import Runtime, ServingPolicy
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
-from app.services.rows import RowReader
+from app.services.results import ResultChecker
 from app.settings import Settings
 
 # Loading is mostly waiting for disk and network; more at once would only fight for memory.
@@ -89,7 +89,7 @@ def _open_core(
         metrics=metrics,
         registry=registry,
         steps=steps,
-        rows=RowReader(metrics, log_inputs=settings.log_inputs),
+        results=ResultChecker(metrics, log_inputs=settings.log_inputs),
         database=database,
     )
 

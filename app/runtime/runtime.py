@@ -14,7 +14,7 @@ from app.models.steps import LoadSteps
 from app.runtime.awaiting import awaited, progress
 from app.services.access import Access, OpenAccess
 from app.services.prediction_log import EntryLog, NoEntryLog
-from app.services.rows import RowReader
+from app.services.results import ResultChecker
 
 P = TypeVar("P")
 
@@ -50,7 +50,7 @@ class Runtime:
         metrics: where everything counts.
         registry: lends the models.
         steps: of models that load.
-        rows: reads what engines return.
+        results: checks what engines return.
         database: SQL; None where nothing is stored.
         access: identifies and limits callers.
         entries: takes entries of the prediction log.
@@ -63,7 +63,7 @@ class Runtime:
     metrics: Metrics
     registry: ModelRegistry
     steps: LoadSteps
-    rows: RowReader
+    results: ResultChecker
     database: Database | None
     access: Access = field(default_factory=OpenAccess)
     entries: EntryLog = field(default_factory=NoEntryLog)

@@ -1,20 +1,17 @@
-"""Embedding: from texts to vectors, through a leased model and its batches."""
+"""Embedding: what a request may ask of vectors, and which can be compared."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
-from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler, Row
 from app.engines.base import Embedder, FloatArray, Task
 from app.engines.room import refuse_without_room
 from app.engines.rows import RowsRefusedError
 from app.engines.vector_rules import VectorRules
 from app.errors import InferenceFailedError, ServiceError
-from app.models.registry import ModelRegistry
-from app.services.rows import RowReader
+from app.models.registry import TaskKey
+from app.services.inference import Inference, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +36,6 @@ class Embeddings:
         return space_of(self.model, self.version, self.rules)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a request asks for; nothing: what the model does by itself."""
-
-    prompt_name: str | None = None
-    dimensions: int | None = None
-
-
 def space_of(model: str, version: str, rules: VectorRules) -> str:
     """Return the name of the vectors that can be compared with a model's.
 
@@ -65,58 +54,49 @@ def shaped(rules: VectorRules, row: Row, dimensions: int | None = None) -> Row:
         return failure
 
 
-AS_IT_IS = Wanted()
+EMBEDDERS = TaskKey[BatchScheduler[Embedder]](Task.EMBEDDING)
 
 
-class EmbeddingService:
-    """Answers `/embed` and `/v1/embeddings`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a request asks for; nothing: what the model does by itself."""
 
-    Args:
-        registry: lends the models.
-        reader: makes errors of rows that failed.
+    prompt_name: str | None = None
+    dimensions: int | None = None
 
-    """
-
-    def __init__(self, registry: ModelRegistry, reader: RowReader) -> None:
-        self._registry = registry
-        self._reader = reader
-
-    async def embed(
-        self,
-        texts: Sequence[str],
-        *,
-        model_name: str | None,
-        deadline: Deadline,
-        wanted: Wanted = AS_IT_IS,
-    ) -> Embeddings:
-        """Embed texts, all or none: a missing vector would shift the others.
+    def plan(self, engine: Embedder) -> Plan:
+        """Return how an embedder runs texts for it.
 
         Raises:
             UnsupportedFieldError: the model has no such prompt or no room behind it, or fewer
                 dimensions.
-            ModelNotFoundError, ModelNotReadyError, ModelUnavailableError: as the registry says.
-            OverloadedError, DeadlineExceededError, NotReadyError: as the scheduler says.
-            InferenceFailedError: the engine can't do one of the texts; the detail says which.
 
         """
-        with self._registry.lease(model_name, Task.EMBEDDING) as lease:
-            scheduler = cast("BatchScheduler", lease.model)
-            engine = cast("Embedder", scheduler.engine)
-            rules = engine.vector_rules
-            rules.refuse_beyond(wanted.dimensions, width=engine.dimensions)
-            prompt = rules.prompt(wanted.prompt_name)
-            refuse_without_room(engine, wanted.prompt_name)
-            outcome = await scheduler.submit(texts, deadline=deadline, prompt=prompt)
-        rows = [shaped(rules, row, wanted.dimensions) for row in outcome.rows]
-        vectors = [self._reader.read(row, model=lease.spec.name) for row in rows]
-        return Embeddings(
-            model=lease.spec.name,
-            version=lease.version,
-            rules=rules,
-            vectors=np.stack([_vector(number, row) for number, row in enumerate(vectors)]),
-            truncated=tuple(np.flatnonzero(outcome.is_truncated).tolist()),
-            tokens=outcome.tokens,
+        rules = engine.vector_rules
+        rules.refuse_beyond(self.dimensions, width=engine.dimensions)
+        refuse_without_room(engine, self.prompt_name)
+        return Plan(
+            prompt=rules.prompt(self.prompt_name),
+            shape=lambda row: shaped(rules, row, self.dimensions),
         )
+
+
+def embeddings_of(made: Inference[Embedder]) -> Embeddings:
+    """Return the vectors of all texts, or fail: a missing one would shift the others.
+
+    Raises:
+        InferenceFailedError: the engine can't do one of the texts; the detail says which.
+        ServiceError: of a text that has another error.
+
+    """
+    return Embeddings(
+        model=made.model,
+        version=made.version,
+        rules=made.engine.vector_rules,
+        vectors=np.stack([_vector(number, row) for number, row in enumerate(made.rows)]),
+        truncated=tuple(np.flatnonzero(made.is_truncated).tolist()),
+        tokens=made.tokens,
+    )
 
 
 def _vector(number: int, row: FloatArray | ServiceError) -> FloatArray:

@@ -1,159 +1,130 @@
-"""Classification: from texts to labels, through a leased model and its batches."""
+"""The one way of every task but chat: lease a model, run its batches, check its rows."""
 
-import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
-
-import numpy as np
+from typing import Any, Generic, TypeVar
 
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler, Outcome, Row
-from app.engines.base import Classifier, Task, is_regression
-from app.errors import ServiceError, TextEmptyError, TextTooLongError
-from app.models.registry import Lease, ModelRegistry
-from app.services.rows import RowReader
+from app.engines.base import TextEngine
+from app.errors import ServiceError
+from app.models.catalog import ModelSpec
+from app.models.registry import ModelRegistry, TaskKey
+from app.services.results import ResultChecker
 
-log = logging.getLogger(__name__)
-
-NO_TEXTS = Outcome(rows=[], is_truncated=[], tokens=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """Labels of one text with their scores, best first."""
-
-    model: str
-    version: str  # of the model's files
-    scores: tuple[tuple[str, float], ...]
-    is_truncated: bool = False  # to the model's window
-    is_regression: bool = False  # scores are numbers of any size, no probabilities
-
-    @property
-    def label(self) -> str:
-        """The best label."""
-        return self.scores[0][0]
-
-    @property
-    def score(self) -> float:
-        """The best label's score."""
-        return self.scores[0][1]
+E = TypeVar("E", bound=TextEngine)
+# Says why no engine needs to see a text; None: it does.
+Refuse = Callable[[ModelSpec, str], ServiceError | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchPrediction:
-    """A prediction or an error for each text, in their order."""
-
-    model: str
-    version: str
-    results: tuple[Prediction | ServiceError, ...]
-    is_regression: bool = False
-
-
-class InferenceService:
-    """Answers `/predict` and `/predict-batch`.
+class Plan:
+    """How texts are run, where an engine is asked for more than usual.
 
     Args:
-        registry: lends the models.
-        reader: makes errors of rows that failed.
-        log_inputs: whether texts, and messages of errors that may hold them, are logged.
+        prompt: put before each text.
+        shape: makes of an engine's row what is answered, or an exception where it can't be.
 
     """
 
-    def __init__(
-        self, registry: ModelRegistry, reader: RowReader, *, log_inputs: bool = False
-    ) -> None:
+    prompt: str = ""
+    shape: Callable[[Any], Row] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference(Generic[E]):
+    """What a model made of texts.
+
+    Args:
+        spec: the model's entry in the catalogue.
+        version: of the model's files.
+        engine: that ran them; for what it says of its rows, such as labels.
+        rows: one for each text, in their order; an error where one failed alone.
+        is_truncated: whether each was cut to the model's window.
+        tokens: of all texts, after cutting.
+
+    """
+
+    spec: ModelSpec
+    version: str
+    engine: E
+    rows: list[Any | ServiceError]
+    is_truncated: list[bool]
+    tokens: int
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.spec.name
+
+
+class InferenceService:
+    """Runs texts of any task on the model that a request names.
+
+    Args:
+        registry: lends the models.
+        results: makes errors of rows that failed.
+
+    """
+
+    def __init__(self, registry: ModelRegistry, results: ResultChecker) -> None:
         self._registry = registry
-        self._reader = reader
-        self._log_inputs = log_inputs
+        self._results = results
 
-    def max_chars(self, model_name: str | None) -> int | None:
-        """Return how long a text of this model may be; None where there is no such model."""
-        spec = self._registry.spec(model_name, Task.CLASSIFICATION)
-        return spec.limits.max_chars if spec else None
+    def spec(self, model_name: str | None, task: str) -> ModelSpec | None:
+        """Return the entry of the model that would run; None where there is no such model."""
+        return self._registry.spec(model_name, task)
 
-    async def predict(self, text: str, *, model_name: str | None, deadline: Deadline) -> Prediction:
-        """Classify one text.
+    async def run(
+        self,
+        task: TaskKey[BatchScheduler[E]],
+        texts: Sequence[str],
+        *,
+        model_name: str | None,
+        deadline: Deadline,
+        plan: Callable[[E], Plan] | None = None,
+        refuse: Refuse | None = None,
+    ) -> Inference[E]:
+        """Run texts; one that can't be done has an error in its place.
+
+        Args:
+            task: which the model must do.
+            texts: to run.
+            model_name: None for the task's default model.
+            deadline: when the answer is of no use any more.
+            plan: asked of the engine before anything runs; may refuse all of them.
+            refuse: asked of each text; one that it refuses has that error in its place.
 
         Raises:
             ModelNotFoundError, ModelNotReadyError, ModelUnavailableError: as the registry says.
             OverloadedError, DeadlineExceededError, NotReadyError: as the scheduler says.
-            InferenceFailedError: the engine can't do this text.
 
         """
-        _, (result,) = await self._run([text], model_name=model_name, deadline=deadline)
-        if isinstance(result, ServiceError):
-            raise result
-        return result
-
-    async def predict_batch(
-        self, texts: Sequence[str], *, model_name: str | None, deadline: Deadline
-    ) -> BatchPrediction:
-        """Classify several texts; one that can't be done has its own error in its place.
-
-        Raises:
-            ModelNotFoundError, ModelNotReadyError, ModelUnavailableError: as the registry says.
-            OverloadedError, DeadlineExceededError, NotReadyError: as the scheduler says.
-
-        """
-        allowed = self.max_chars(model_name)
-        refused = {
-            index: error for index, text in enumerate(texts) if (error := _refuse(text, allowed))
-        }
-        good = [text for index, text in enumerate(texts) if index not in refused]
-        lease, answers = await self._run(good, model_name=model_name, deadline=deadline)
-        rest = iter(answers)
-        results = tuple(refused.get(index) or next(rest) for index in range(len(texts)))
-        return BatchPrediction(
-            model=lease.spec.name,
-            version=lease.version,
-            results=results,
-            is_regression=is_regression(cast("BatchScheduler", lease.model).engine),
-        )
-
-    async def _run(
-        self, texts: Sequence[str], *, model_name: str | None, deadline: Deadline
-    ) -> tuple[Lease, list[Prediction | ServiceError]]:
-        """Borrow the model, run the texts, read the rows."""
-        started = time.monotonic()
-        with self._registry.lease(model_name, Task.CLASSIFICATION) as lease:
-            scheduler = cast("BatchScheduler", lease.model)
-            engine = cast("Classifier", scheduler.engine)
-            outcome = await scheduler.submit(texts, deadline=deadline) if texts else NO_TEXTS
-        results = [
-            self._read(row, lease, engine=engine, is_truncated=is_truncated)
-            for row, is_truncated in zip(outcome.rows, outcome.is_truncated, strict=True)
+        with self._registry.lease(model_name, task) as lease:
+            scheduler = lease.model
+            planned = plan(scheduler.engine) if plan else Plan()
+            refused = {
+                place: error
+                for place, text in enumerate(texts)
+                if refuse and (error := refuse(lease.spec, text))
+            }
+            run = [text for place, text in enumerate(texts) if place not in refused]
+            outcome = Outcome(rows=[], is_truncated=[], tokens=0)
+            if run:
+                outcome = await scheduler.submit(run, deadline=deadline, prompt=planned.prompt)
+        shape = planned.shape
+        rows = [
+            row if shape is None or isinstance(row, Exception) else shape(row)
+            for row in outcome.rows
         ]
-        self._log_made(lease.spec.name, texts, time.monotonic() - started)
-        return lease, results
-
-    def _read(
-        self, row: Row, lease: Lease, *, engine: Classifier, is_truncated: bool
-    ) -> Prediction | ServiceError:
-        """Turn an engine's row into a prediction, and its failure into our error."""
-        scores = self._reader.read(row, model=lease.spec.name)
-        if isinstance(scores, ServiceError):
-            return scores
-        best_first = np.argsort(-scores, kind="stable")
-        return Prediction(
-            model=lease.spec.name,
+        for place, error in refused.items():  # in their order, so that each finds its place
+            rows.insert(place, error)
+            outcome.is_truncated.insert(place, False)
+        return Inference(
+            spec=lease.spec,
             version=lease.version,
-            scores=tuple((engine.labels[i], float(scores[i])) for i in best_first),
-            is_truncated=is_truncated,
-            is_regression=is_regression(engine),
+            engine=scheduler.engine,
+            rows=[self._results.check(row, model=lease.spec.name) for row in rows],
+            is_truncated=outcome.is_truncated,
+            tokens=outcome.tokens,
         )
-
-    def _log_made(self, model: str, texts: Sequence[str], seconds: float) -> None:
-        said = {"texts": list(texts)} if self._log_inputs else {}
-        extra = {"model": model, "count": len(texts), "duration_ms": round(seconds * 1000, 2)}
-        log.info("prediction_made", extra=extra | said)
-
-
-def _refuse(text: str, max_chars: int | None) -> ServiceError | None:
-    """Return the error of a text that no engine needs to see."""
-    if not text:
-        return TextEmptyError()
-    if max_chars is not None and len(text) > max_chars:
-        return TextTooLongError(f"The text has {len(text)} characters; {max_chars} are allowed.")
-    return None

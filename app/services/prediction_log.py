@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from app.core.logs import request_id
-from app.engines.base import Task
 
 OK = 200
 
@@ -34,7 +33,7 @@ class PredictionLogEntry:
 
     """
 
-    task: Task
+    task: str
     input: str
     key_id: int | None
     model: str

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from app.batching.deadline import Deadline
 from app.batching.generations import Generations, Place
@@ -20,7 +20,7 @@ from app.errors import (
     ServiceError,
     UpstreamFailedError,
 )
-from app.models.registry import Lease, ModelRegistry
+from app.models.registry import Lease, ModelRegistry, TaskKey
 
 if TYPE_CHECKING:
     from app.engines.chain import TokenQueue
@@ -35,6 +35,7 @@ RETRY_PAUSE_S = 0.2  # doubled each time
 LET_GO_TIMEOUT_S = 1.0
 SERVER_ERROR = 500
 CLIENT_LEFT = "client_left"
+CHAT_MODELS = TaskKey[Generations](Task.CHAT)
 
 # The end of a stream: well, or with an error that the caller is told.
 End = Generation | ServiceError
@@ -78,13 +79,13 @@ class Stream:
 
     def __init__(
         self,
-        lease: Lease,
+        lease: Lease[Generations],
         place: Place,
         *,
         started_s: float,
         bound: int,
     ) -> None:
-        generations = cast("Generations", lease.model)
+        generations = lease.model
         self.model = lease.spec.name
         self._version = lease.version
         self.end: End | None = None  # once the generation has ended
@@ -211,8 +212,8 @@ class ChatService:
     ) -> tuple[Stream, asyncio.Task[None], Generations, Place]:
         """Borrow the model, take a place, start the generation; it holds both until it ends."""
         with ExitStack() as held:
-            lease = held.enter_context(self._registry.lease(asked.model_name, Task.CHAT))
-            generations = cast("Generations", lease.model)
+            lease = held.enter_context(self._registry.lease(asked.model_name, CHAT_MODELS))
+            generations = lease.model
             generations.engine.check(asked.options)
             place = await generations.enter(deadline)
             held.callback(generations.leave, place)

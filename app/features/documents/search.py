@@ -13,14 +13,15 @@ from app.features.documents.collections import CollectionScope
 from app.features.documents.metrics import SearchMetrics
 from app.features.documents.vectors.base import Hit, Query, VectorIndex
 from app.features.documents.vectors.filters import Filter
-from app.services.embeddings import Embeddings, EmbeddingService, Wanted
+from app.services.embeddings import EMBEDDERS, Embeddings, Wanted, embeddings_of
+from app.services.inference import InferenceService
 
 
 class SearchService:
     """Answers `/search`.
 
     Args:
-        embeddings: embeds the queries.
+        inference: embeds the queries.
         index: finds what is near to them.
         metrics: where time is counted.
         service_metrics: where refusals are counted.
@@ -29,13 +30,13 @@ class SearchService:
 
     def __init__(
         self,
-        embeddings: EmbeddingService,
+        inference: InferenceService,
         index: VectorIndex,
         *,
         metrics: SearchMetrics,
         service_metrics: Metrics,
     ) -> None:
-        self._embeddings = embeddings
+        self._inference = inference
         self._index = index
         self._metrics = metrics
         self._refused = service_metrics.refused
@@ -57,7 +58,7 @@ class SearchService:
             OverloadedError, DeadlineExceededError: too much is asked for, or too late.
             InferenceFailedError: the engine can't do the query.
             ModelNotFoundError, ModelNotReadyError, ModelUnavailableError, NotReadyError: as
-                `EmbeddingService.embed`.
+                `InferenceService.run`.
 
         """
         made = await self._embed(query, model_name, deadline)
@@ -83,12 +84,14 @@ class SearchService:
     async def _embed(self, query: str, model_name: str | None, deadline: Deadline) -> Embeddings:
         with self._timed("embed"):
             try:
-                return await self._embeddings.embed(
+                made = await self._inference.run(
+                    EMBEDDERS,
                     [query],
                     model_name=model_name,
                     deadline=deadline,
-                    wanted=Wanted(prompt_name=QUERY),
+                    plan=Wanted(prompt_name=QUERY).plan,
                 )
+                return embeddings_of(made)
             except InferenceFailedError:
                 raise InferenceFailedError from None  # it would name a place in a list of texts
 

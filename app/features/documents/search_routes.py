@@ -13,11 +13,10 @@ from app.features.documents.search import SearchService
 from app.features.documents.search_schemas import SearchRequest, SearchResponse
 from app.features.documents.vectors.base import Hit
 from app.features.documents.vectors.filters import Filter, OneOf, Range
-from app.http.deps import DeadlineDep, RegistryDep, RuntimeDep
+from app.http.deps import DeadlineDep, InferenceDep, RuntimeDep
 from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
-from app.services.embeddings import EmbeddingService
 
 router = APIRouter(
     tags=["search"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.DOCUMENTS))]
@@ -26,11 +25,10 @@ router = APIRouter(
 DECIMALS = 6
 
 
-async def get_search(registry: RegistryDep, runtime: RuntimeDep, part: PartDep) -> SearchService:
+async def get_search(inference: InferenceDep, runtime: RuntimeDep, part: PartDep) -> SearchService:
     """Return the search service over the embedders in force."""
-    embeddings = EmbeddingService(registry, runtime.rows)
     return SearchService(
-        embeddings, part.index, metrics=part.metrics, service_metrics=runtime.metrics
+        inference, part.index, metrics=part.metrics, service_metrics=runtime.metrics
     )
 
 

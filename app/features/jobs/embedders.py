@@ -5,12 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import cast
 
 from app.batching.deadline import Deadline
-from app.batching.scheduler import BatchScheduler
 from app.batching.scheduler import Row as SchedulerRow
-from app.engines.base import Embedder, FloatArray, Task
+from app.engines.base import FloatArray, Task
 from app.engines.room import room_behind
 from app.engines.vector_rules import DOCUMENT
 from app.errors import (
@@ -26,7 +24,7 @@ from app.features.documents.chunks import OVERLAP_SHARE, Span, spans
 from app.features.jobs.batches import Row
 from app.models.catalog import Catalog
 from app.models.registry import LoadModel, Served
-from app.services.embeddings import shaped, space_of
+from app.services.embeddings import EMBEDDERS, shaped, space_of
 
 # Nobody waits at the other end of a job; a batch may be one document of 100,000 characters.
 BATCH_TIMEOUT_S = 240.0
@@ -51,8 +49,8 @@ class LoadedEmbedder:
     def __init__(self, name: str, served: Served, *, timeout_s: float = BATCH_TIMEOUT_S) -> None:
         self.is_broken = False  # for good: only another process can help
         self._timeout_s = timeout_s
-        self._scheduler = cast("BatchScheduler", served.model)
-        self._engine = cast("Embedder", self._scheduler.engine)
+        self._scheduler = EMBEDDERS.of(served.model)
+        self._engine = self._scheduler.engine
         self._rules = self._engine.vector_rules
         self.space = space_of(name, served.version, self._rules)
         self._prompt = self._rules.prompts[DOCUMENT]
@@ -130,7 +128,7 @@ class JobEmbedders:
     """
 
     def __init__(self, catalog: Catalog, *, load: LoadModel) -> None:
-        self._specs = {s.name: s for s in catalog.specs if s.task is Task.EMBEDDING}
+        self._specs = {s.name: s for s in catalog.specs if s.task == Task.EMBEDDING}
         self._load: Callable[..., Served] = load
         self._loaded: dict[str, LoadedEmbedder] = {}
 

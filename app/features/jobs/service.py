@@ -221,7 +221,7 @@ class JobService:
     def _find_model(self, name: str | None) -> str:
         for entry in self._registry.entries:
             is_meant = entry.is_default if name is None else entry.spec.name == name
-            if is_meant and entry.spec.task is Task.EMBEDDING:
+            if is_meant and entry.spec.task == Task.EMBEDDING:
                 return entry.spec.name
         raise ModelNotFoundError
 

@@ -15,7 +15,7 @@ from app.http.deps import RegistryDep
 from app.http.guard import get_caller
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_KEY, openai_problems
-from app.models.registry import ModelEntry, ModelRegistry, ModelState
+from app.models.registry import ModelEntry, ModelRegistry, ModelState, Servable, TaskKey
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 # What a client of OpenAI's can use; a classifier isn't.
@@ -58,5 +58,7 @@ async def show_openai_model(
     found = next((entry for entry in _usable(registry) if entry.spec.name == model), None)
     if found is None:
         raise ModelNotFoundError
-    with registry.lease(model, found.spec.task):  # which says why it can't be had
+    with registry.lease(
+        model, TaskKey[Servable](found.spec.task)
+    ):  # which says why it can't be had
         return _model(found)

@@ -34,7 +34,7 @@ class Recorder:
             time=entry.time,
             request_id=entry.request_id,
             key_id=entry.key_id,
-            task=entry.task.value,
+            task=str(entry.task),
             model=entry.model,
             version=entry.version,
             status=entry.status,

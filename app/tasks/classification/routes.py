@@ -1,17 +1,16 @@
 """`/predict`, `/predict/{model_name}` and `/predict-batch`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 
 from app.core.callers import Scope
-from app.engines.base import Task
+from app.engines.base import Classifier, is_regression
 from app.errors import InvalidRequestError, ModelNameConflictError, ServiceError
-from app.http.answer_log import AnswerLog, AnswerLogDep
-from app.http.deps import DeadlineDep, RegistryDep, RuntimeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
+from app.http.task_runner import RunnerDep, TaskRunner
 from app.models.schemas import (
     MAX_NAME_CHARS,
     REGRESSION,
@@ -21,11 +20,12 @@ from app.models.schemas import (
     PredictBatchResponse,
     PredictRequest,
     PredictResponse,
+    ProblemType,
     TextError,
     TextResult,
 )
-from app.services.inference import InferenceService, Prediction
-from app.services.prediction_log import PredictionLogEntry
+from app.services.inference import Inference, Plan
+from app.tasks.classification.labels import CLASSIFIERS, Classification, refuse
 
 router = APIRouter(
     tags=["predict"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
@@ -34,39 +34,55 @@ TOO_LONG = "string_too_long"  # as Pydantic calls it
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
 
 
-async def get_inference(registry: RegistryDep, runtime: RuntimeDep) -> InferenceService:
-    """Return the classification service over the registry in force."""
-    return InferenceService(registry, runtime.rows, log_inputs=runtime.policy.log_inputs)
+def _plan(engine: Classifier) -> Plan:
+    return Plan(shape=lambda scores: Classification.of(scores, engine.labels))
 
 
-InferenceDep = Annotated[InferenceService, Depends(get_inference)]
+def _columns(made: Classification) -> dict[str, Any]:
+    return {"label": made.label, "score": made.score}
 
 
-def _answer(asked: PredictRequest, made: Prediction) -> PredictResponse:
-    best = [LabelScore(label=label, score=score) for label, score in made.scores[: asked.top_k]]
+def _problem_type(made: Inference[Classifier]) -> ProblemType:
+    return REGRESSION if is_regression(made.engine) else None
+
+
+async def _predict(
+    asked: PredictRequest, run: TaskRunner, *, model_name: str | None
+) -> PredictResponse:
+    """Classify one text.
+
+    Raises:
+        InvalidRequestError: it is longer than its model takes.
+        ServiceError: as `TaskRunner.each`, or the text's own.
+
+    """
+    spec = run.inference.spec(model_name, CLASSIFIERS)
+    if spec is not None:
+        _check_length(asked.text, spec.limits.max_chars)
+    made = await run.each(
+        CLASSIFIERS, [asked.text], model_name=model_name, plan=_plan, columns=_columns
+    )
+    (result,) = made.rows
+    if isinstance(result, ServiceError):
+        raise result
+    best = [LabelScore(label=label, score=score) for label, score in result.scores[: asked.top_k]]
     return PredictResponse(
         text=asked.text,
-        label=made.label,
-        score=made.score,
+        label=result.label,
+        score=result.score,
         model=made.model,
-        truncated=made.is_truncated,
+        truncated=made.is_truncated[0],
         scores=best if asked.top_k else None,
-        problem_type=REGRESSION if made.is_regression else None,
+        problem_type=_problem_type(made),
     )
 
 
 @router.post(
     "/predict", summary="Classify one text", responses=RESPONSES, response_model_exclude_none=True
 )
-async def predict(
-    asked: PredictRequest, inference: InferenceDep, deadline: DeadlineDep, log: AnswerLogDep
-) -> PredictResponse:
+async def predict(asked: PredictRequest, run: RunnerDep) -> PredictResponse:
     """Classify one text with the default model, or with the one that the body names."""
-    _check_length(asked.text, inference.max_chars(asked.model_name))
-    with log.failures(Task.CLASSIFICATION, asked.text, model=asked.model_name):
-        made = await inference.predict(asked.text, model_name=asked.model_name, deadline=deadline)
-    log.keep(_entry(log, made, asked.text, model=made.model, version=made.version))
-    return _answer(asked, made)
+    return await _predict(asked, run, model_name=asked.model_name)
 
 
 @router.post(
@@ -78,18 +94,12 @@ async def predict(
 async def predict_with(
     model_name: Annotated[str, Path(max_length=MAX_NAME_CHARS, examples=["sentiment"])],
     asked: PredictRequest,
-    inference: InferenceDep,
-    deadline: DeadlineDep,
-    log: AnswerLogDep,
+    run: RunnerDep,
 ) -> PredictResponse:
     """Classify one text with the model that the path names."""
     if asked.model_name not in {None, model_name}:
         raise ModelNameConflictError
-    _check_length(asked.text, inference.max_chars(model_name))
-    with log.failures(Task.CLASSIFICATION, asked.text, model=model_name):
-        made = await inference.predict(asked.text, model_name=model_name, deadline=deadline)
-    log.keep(_entry(log, made, asked.text, model=made.model, version=made.version))
-    return _answer(asked, made)
+    return await _predict(asked, run, model_name=model_name)
 
 
 @router.post(
@@ -98,51 +108,37 @@ async def predict_with(
     responses=RESPONSES,
     response_model_exclude_none=True,
 )
-async def predict_batch(
-    asked: PredictBatchRequest, inference: InferenceDep, deadline: DeadlineDep, log: AnswerLogDep
-) -> PredictBatchResponse:
+async def predict_batch(asked: PredictBatchRequest, run: RunnerDep) -> PredictBatchResponse:
     """Classify up to 256 texts; one that can't be done gets its own error and fails no other."""
-    with log.failures(Task.CLASSIFICATION, *asked.texts, model=asked.model_name):
-        made = await inference.predict_batch(
-            asked.texts, model_name=asked.model_name, deadline=deadline
-        )
-    log.keep(
-        *(
-            _entry(log, result, text, model=made.model, version=made.version)
-            for result, text in zip(made.results, asked.texts, strict=True)
-        )
+    made = await run.each(
+        CLASSIFIERS,
+        asked.texts,
+        model_name=asked.model_name,
+        plan=_plan,
+        refuse=refuse,
+        columns=_columns,
     )
+    pairs = zip(made.rows, made.is_truncated, strict=True)
     return PredictBatchResponse(
         model=made.model,
-        results=[_result(r) for r in made.results],
-        problem_type=REGRESSION if made.is_regression else None,
+        results=[_result(row, is_truncated=is_truncated) for row, is_truncated in pairs],
+        problem_type=_problem_type(made),
     )
 
 
-def _check_length(text: str, max_chars: int | None) -> None:
+def _check_length(text: str, max_chars: int) -> None:
     """Refuse a text over its model's bound, in the words of the other bounds of a body.
 
     Raises:
         InvalidRequestError: it is too long.
 
     """
-    if max_chars is not None and len(text) > max_chars:
-        said = f"String should have at most {max_chars} characters"
-        raise InvalidRequestError([{"loc": ["body", "text"], "msg": said, "type": TOO_LONG}])
+    if len(text) > max_chars:
+        message = f"String should have at most {max_chars} characters"
+        raise InvalidRequestError([{"loc": ["body", "text"], "msg": message, "type": TOO_LONG}])
 
 
-def _entry(
-    log: AnswerLog, made: Prediction | ServiceError, text: str, *, model: str, version: str
-) -> PredictionLogEntry:
-    """Return the log's entry of one text: its label, or its error."""
-    if isinstance(made, ServiceError):
-        return log.failure(made, Task.CLASSIFICATION, text, model=model, version=version)
-    return log.entry(
-        Task.CLASSIFICATION, text, model=model, version=version, label=made.label, score=made.score
-    )
-
-
-def _result(made: Prediction | ServiceError) -> TextResult | FailedText:
-    if isinstance(made, ServiceError):
-        return FailedText(error=TextError(code=made.code, detail=made.detail))
-    return TextResult(label=made.label, score=made.score, truncated=made.is_truncated)
+def _result(row: Classification | ServiceError, *, is_truncated: bool) -> TextResult | FailedText:
+    if isinstance(row, ServiceError):
+        return FailedText(error=TextError(code=row.code, detail=row.detail))
+    return TextResult(label=row.label, score=row.score, truncated=is_truncated)

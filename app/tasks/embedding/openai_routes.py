@@ -13,8 +13,9 @@ from app.errors import (
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, openai_problems
+from app.http.task_runner import RunnerDep
 from app.tasks.embedding.openai_schemas import EmbeddingsRequest, EmbeddingsResponse
-from app.tasks.embedding.routes import EmbedDep, plain, wanted_by
+from app.tasks.embedding.routes import embedded, plain
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 
@@ -26,9 +27,9 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
     dependencies=[Depends(Guard(Scope.EMBED))],
     response_model=EmbeddingsResponse,
 )
-async def create_embeddings(asked: EmbeddingsRequest, embed_texts: EmbedDep) -> Response:
+async def create_embeddings(asked: EmbeddingsRequest, run: RunnerDep) -> Response:
     """Embed up to 2048 texts; a longer one than the model's window is cut."""
-    made = await embed_texts(asked.input, model_name=asked.model, wanted=wanted_by(asked))
+    made = await embedded(run, asked.input, model_name=asked.model, fields=asked)
     written = _in_base64(made.vectors) if asked.encoding_format == "base64" else plain(made.vectors)
     answer = {
         "object": "list",

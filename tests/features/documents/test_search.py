@@ -20,6 +20,7 @@ from app.features.documents.opening import DocumentsPart
 from app.features.documents.passages import NewPassage, PassageRepository
 from app.features.documents.repository import DocumentRepository, NewDocument
 from app.features.documents.vectors.base import Hit, Query
+from app.models.registry import TaskKey
 from app.runtime.runtime import Runtime
 
 EMBEDDER = """
@@ -60,7 +61,7 @@ async def store(
 ) -> None:
     """Store documents as a job does, the second sentence of each as a passage of its own."""
     runtime: Runtime = app.state.runtime
-    with runtime.registry.lease("vectors", Task.EMBEDDING) as lease:
+    with runtime.registry.lease("vectors", TaskKey[Any](Task.EMBEDDING)) as lease:
         space = f"{lease.spec.name}@{lease.version}"
     vectors = {
         sentence: await embed(client, sentence, headers)

@@ -84,7 +84,7 @@ class Worker:
 
     def close(self) -> None:
         for served in self.served:
-            cast("BatchScheduler", served.model).close(timeout_s=5)
+            cast("BatchScheduler[Any]", served.model).close(timeout_s=5)
         self.tokenisers.shutdown()
 
 

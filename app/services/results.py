@@ -1,17 +1,17 @@
-"""What services make of an engine's rows: numbers, or an error of ours."""
+"""What services make of an engine's rows: the row itself, or an error of ours."""
 
 import logging
+from typing import Any
 
 from app.batching.scheduler import Row
 from app.core.metrics import Metrics
-from app.engines.base import FloatArray
 from app.engines.rows import RowsRefusedError
 from app.errors import InferenceFailedError, ServiceError
 
 log = logging.getLogger(__name__)
 
 
-class RowReader:
+class ResultChecker:
     """Counts and logs what failed.
 
     Args:
@@ -24,15 +24,14 @@ class RowReader:
         self._metrics = metrics
         self._log_inputs = log_inputs
 
-    def read(self, row: Row, *, model: str) -> FloatArray | ServiceError:
+    def check(self, row: Row, *, model: str) -> Any | ServiceError:  # noqa: ANN401  # a row of any task
         """Return the row, or the error that stands for it."""
-        if isinstance(row, ServiceError):
-            return row
         if not isinstance(row, Exception):
             return row  # `engines.rows` has seen that it can be used
-        kind = type(row).__name__
+        if isinstance(row, ServiceError):
+            return row
         is_safe = self._log_inputs or isinstance(row, RowsRefusedError)
-        said = {"failure": str(row)} if is_safe else {}
+        fields = {"failure": str(row)} if is_safe else {}
         self._metrics.engine_failures.labels(model).inc()
-        log.error("inference_failed", extra={"model": model, "error": kind, **said})
+        log.error("inference_failed", extra={"model": model, "error": type(row).__name__, **fields})
         return InferenceFailedError()

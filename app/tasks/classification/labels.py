@@ -1,0 +1,48 @@
+"""Classification: from an engine's scores to labels, the best first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.batching.scheduler import BatchScheduler
+from app.engines.base import Classifier, FloatArray, Task
+from app.errors import ServiceError, TextEmptyError, TextTooLongError
+from app.models.catalog import ModelSpec
+from app.models.registry import TaskKey
+
+CLASSIFIERS = TaskKey[BatchScheduler[Classifier]](Task.CLASSIFICATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """Labels of one text with their scores, best first."""
+
+    scores: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        """The best label."""
+        return self.scores[0][0]
+
+    @property
+    def score(self) -> float:
+        """The best label's score."""
+        return self.scores[0][1]
+
+    @classmethod
+    def of(cls, scores: FloatArray, labels: Sequence[str]) -> "Classification":
+        """Return the labels of a row, (labels,) float32."""
+        best_first = np.argsort(-scores, kind="stable")
+        return cls(scores=tuple((labels[i], float(scores[i])) for i in best_first))
+
+
+def refuse(spec: ModelSpec, text: str) -> ServiceError | None:
+    """Return the error of a text that no engine needs to see."""
+    if not text:
+        return TextEmptyError()
+    if len(text) > spec.limits.max_chars:
+        return TextTooLongError(
+            f"The text has {len(text)} characters; {spec.limits.max_chars} are allowed."
+        )
+    return None
