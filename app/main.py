@@ -98,6 +98,7 @@ def create_app(
     chosen = choose(parts or installed(), settings)
     check(chosen, settings)
     catalog = read_catalog(settings.models_file)
+    catalog.check_tasks(chosen.kinds)
     metrics = Metrics()
 
     @asynccontextmanager

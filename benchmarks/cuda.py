@@ -22,7 +22,7 @@ ROUND_S = 3.0
 
 def engine(folder: Path, task: Task, device: str) -> TextEngine:
     """Load the default classifier or embedder on one device."""
-    is_classifier = task is Task.CLASSIFICATION
+    is_classifier = task == Task.CLASSIFICATION
     made = load(
         EngineRequest(
             name="x",
@@ -67,7 +67,7 @@ def main(folder: Path, texts: list[str]) -> None:
     for task in (Task.CLASSIFICATION, Task.EMBEDDING):
         cpu, gpu = engine(folder, task, "cpu"), engine(folder, task, "cuda")
         expected, found, alone = rows(cpu, texts), rows(gpu, texts), rows(gpu, texts, 1)
-        if task is Task.CLASSIFICATION:
+        if task == Task.CLASSIFICATION:
             equal = (expected.argmax(1) == found.argmax(1)).mean()
             print(f"labels equal {equal:.4f}, scores within {np.abs(expected - found).max():.4f}")
         else:

@@ -437,7 +437,9 @@ def test_labels_that_do_not_fit_the_adapters_head_are_refused(shelf: Path) -> No
 
 
 def test_torch_has_no_chat_models(shelf: Path) -> None:
-    with pytest.raises(EngineError, match="the torch engine has no chat models"):
+    with pytest.raises(
+        EngineError, match="engine 'torch' doesn't do chat; these do: auto, llama_cpp, remote, fake"
+    ):
         load(shelf, "classifier", engine="torch", task=Task.CHAT)
 
 

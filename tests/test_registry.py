@@ -307,7 +307,7 @@ async def test_a_model_that_does_not_do_the_task_is_not_found(
 ) -> None:
     registry = registry_of(threads, ModelSpec(name="a"))
     await registry.load_all()
-    with pytest.raises(ModelNotFoundError), registry.lease(name, task):
+    with pytest.raises(ModelNotFoundError), registry.lease(name, TaskKey[Any](task)):
         pass
 
 

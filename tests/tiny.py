@@ -10,7 +10,15 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from app.engines.base import Encoded, EngineRequest, FloatArray, OpenVinoOptions, Task
+from app.engines.base import (
+    Classifier,
+    Embedder,
+    Encoded,
+    EngineRequest,
+    FloatArray,
+    OpenVinoOptions,
+    Task,
+)
 from app.engines.rows import checked
 from app.engines.torch import TorchClassifier
 from app.engines.torch import load as load_torch
@@ -108,9 +116,8 @@ def pipeline_rows(folder: Path, texts: Sequence[str], *, window: int) -> FloatAr
     return np.array(rows, dtype=np.float32)
 
 
-def _rows(engine: Any, items: Sequence[Encoded]) -> FloatArray:
-    rows: FloatArray = checked(engine)(items)
-    return rows
+def _rows(engine: Classifier | Embedder, items: Sequence[Encoded]) -> FloatArray:
+    return checked(engine)(items)
 
 
 def alone(engine: Any, texts: Sequence[str], *prompt: str) -> FloatArray:

@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class Task(StrEnum):
-    """The tasks that the engines of this package run; those of others are strings of their own."""
+    """What the engines of this package do; other packages add strings of their own."""
 
     CLASSIFICATION = "text-classification"
     EMBEDDING = "embedding"

@@ -3,6 +3,9 @@
 import ctypes
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from app.engines import baked, fake, llama_cpp, preparation, torch
@@ -16,28 +19,93 @@ log = logging.getLogger(__name__)
 Load = Callable[[EngineRequest], Engine]
 OpenLibrary = Callable[[str], Any]
 
+ENGINE_GROUP = "ml_api.engines"  # of other packages' entry points
 CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
 
-def load_engine(request: EngineRequest) -> Engine:
-    """Load one model; blocks for as long as that takes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKind:
+    """An engine as models.toml names it.
 
-    Raises:
-        EngineError: the engine isn't known, or can't load this model.
+    Args:
+        name: in the catalogue.
+        load: loads one model; blocks.
+        tasks: that it runs.
 
     """
-    engines: Mapping[str, Load] = {
-        "auto": load_best,
-        "torch": torch.load,
-        "openvino": load_openvino,
-        "llama_cpp": load_llama_cpp,
-        "remote": load_remote,
-        "fake": fake.load,
-    }
-    if request.engine not in engines:
-        known = ", ".join(engines)
-        raise EngineError(f"engine {request.engine!r} is not known; known are {known}")
-    return engines[request.engine](request)
+
+    name: str
+    load: Load
+    tasks: frozenset[str]
+
+
+@cache
+def known_engines() -> Mapping[str, EngineKind]:
+    """Return the engines of this package and those that others bring, by name.
+
+    Another package brings an `EngineKind` with an entry point of the group `ml_api.engines`. A name
+    that is taken isn't taken away: what a catalogue means doesn't hang on what is installed beside.
+    """
+    kinds = {kind.name: kind for kind in _own_engines()}
+    for point in sorted(entry_points(group=ENGINE_GROUP)):
+        kind: EngineKind = point.load()
+        kinds.setdefault(kind.name, kind)
+    return kinds
+
+
+def _own_engines() -> tuple[EngineKind, ...]:
+    texts = frozenset({Task.CLASSIFICATION, Task.EMBEDDING})
+    chat = frozenset({Task.CHAT})
+    return (
+        EngineKind(name="auto", load=load_best, tasks=texts | chat),
+        EngineKind(name="torch", load=torch.load, tasks=texts),
+        EngineKind(name="openvino", load=load_openvino, tasks=texts),
+        EngineKind(name="llama_cpp", load=load_llama_cpp, tasks=chat),
+        EngineKind(name="remote", load=load_remote, tasks=chat),
+        EngineKind(name="fake", load=fake.load, tasks=texts | chat),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTable:
+    """The engines of a process, and what its tasks ask of them.
+
+    Args:
+        kinds: by name.
+        capabilities: what an engine must do for a task, where it isn't the task itself.
+
+    """
+
+    kinds: Mapping[str, EngineKind] = field(default_factory=known_engines)
+    capabilities: Mapping[str, str] = field(default_factory=dict)
+
+    def capability(self, task: str) -> str:
+        """Return what an engine must do for a task."""
+        return self.capabilities.get(task, task)
+
+    def load(self, request: EngineRequest) -> Engine:
+        """Load one model; blocks for as long as that takes.
+
+        Raises:
+            EngineError: the engine isn't known, doesn't do this task, or can't load this model.
+
+        """
+        kind = self.kinds.get(request.engine)
+        if kind is None:
+            names = ", ".join(self.kinds)
+            raise EngineError(f"engine {request.engine!r} is not known; known are {names}")
+        if request.task not in kind.tasks:
+            able = [one.name for one in self.kinds.values() if request.task in one.tasks]
+            raise EngineError(
+                f"engine {request.engine!r} doesn't do {request.task}; these do:"
+                f" {', '.join(able) or 'none'}"
+            )
+        return kind.load(request)
+
+
+def load_engine(request: EngineRequest) -> Engine:
+    """Load one model on an engine that is known; raises as `EngineTable.load` does."""
+    return EngineTable().load(request)
 
 
 def load_llama_cpp(request: EngineRequest) -> Engine:

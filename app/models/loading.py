@@ -7,16 +7,16 @@ from pathlib import Path
 from app.engines.base import (
     ChatEngine,
     ChatOptions,
-    Classifier,
     Embedder,
     Engine,
     EngineRequest,
     OnStep,
     OpenVinoOptions,
     Task,
+    TextEngine,
     ignore_step,
 )
-from app.engines.loader import load_engine
+from app.engines.loader import EngineTable
 from app.engines.room import check_embedder
 from app.engines.rows import checked
 from app.errors import EngineError, ServiceError, SourceError
@@ -34,10 +34,11 @@ NO_FILES = Resolved(path=Path(), version="none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A warm engine and the edition of the files that it was made of."""
+    """A warm engine, the edition of the files that it was made of, and what it does."""
 
     engine: Engine
     version: str
+    task: str
 
 
 class ModelLoader:
@@ -50,10 +51,11 @@ class ModelLoader:
         threads: processor threads that one call of torch may use.
         openvino: where and how models are converted; None leaves them to torch.
         read_secret: returns the secret that an environment variable holds.
+        engines: to choose from; None: those that are known.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each comes from another setting
         self,
         sources: Sources,
         *,
@@ -62,6 +64,7 @@ class ModelLoader:
         threads: int,
         openvino: OpenVinoOptions | None = None,
         read_secret: ReadSecret = lambda _: None,
+        engines: EngineTable | None = None,
     ) -> None:
         self._sources = sources
         self._folder = folder
@@ -69,6 +72,7 @@ class ModelLoader:
         self._threads = threads
         self._openvino = openvino
         self._read_secret = read_secret
+        self._engines = engines or EngineTable()
 
     def __call__(self, spec: ModelSpec, *, on_step: OnStep = ignore_step) -> Loaded:
         """Load and warm, and tell how far the preparation has come.
@@ -78,11 +82,11 @@ class ModelLoader:
 
         """
         request, version = self.request(spec, on_step=on_step)
-        engine = load_engine(request)
+        engine = self._engines.load(request)
         if isinstance(engine, Embedder):
             check_embedder(engine, request)
         warm(engine)
-        return Loaded(engine=engine, version=version)
+        return Loaded(engine=engine, version=version, task=request.task)
 
     def request(
         self, spec: ModelSpec, *, on_step: OnStep = ignore_step
@@ -94,9 +98,10 @@ class ModelLoader:
 
         """
         resolved = self._resolve(spec)
+        task = self._engines.capability(spec.task)
         request = EngineRequest(
             name=spec.name,
-            task=spec.task,
+            task=task,
             engine=spec.engine,
             folder=None if resolved is NO_FILES else resolved.path,
             adapter=self._adapter(spec),
@@ -106,7 +111,7 @@ class ModelLoader:
             threads=self._threads,
             options=spec.fake,
             openvino=self._openvino,
-            chat=self._chat(spec) if spec.task == Task.CHAT else None,
+            chat=self._chat(spec) if task == Task.CHAT else None,
             embedding=spec.embedding,
             on_step=on_step,
         )
@@ -154,7 +159,7 @@ def warm(engine: Engine) -> None:
 
     """
     try:
-        if isinstance(engine, Classifier | Embedder):
+        if isinstance(engine, TextEngine):
             checked(engine)(engine.encode(WARM_TEXTS))
         elif isinstance(engine, ChatEngine) and engine.kind != "remote":
             # The template's own tokens are enough, and fit into any context. Somebody else's

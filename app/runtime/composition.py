@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from app.core.metrics import MetricGroup
+    from app.engines.loader import EngineTable
     from app.settings import Settings
 
 ALL, NONE = "all", "none"
@@ -67,6 +68,19 @@ class Composition:
     tasks: tuple[Task, ...]
     features: tuple[Feature[Any], ...]
     left_out: Mapping[str, str]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What models.toml calls the tasks."""
+        return tuple(task.kind for task in self.tasks)
+
+    def engines(self) -> "EngineTable":
+        """Return the engines that are known, those of tasks, and what tasks ask of them."""
+        from app.engines.loader import EngineTable, known_engines
+
+        of_tasks = {kind.name: kind for task in self.tasks for kind in task.engines()}
+        capabilities = {task.kind: task.capability for task in self.tasks if task.capability}
+        return EngineTable({**known_engines(), **of_tasks}, capabilities)
 
     @property
     def is_stored(self) -> bool:

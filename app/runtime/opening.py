@@ -42,7 +42,7 @@ async def open_runtime(
 
     """
     async with AsyncExitStack() as stack:
-        runtime = _open_core(stack, settings, catalog, metrics=metrics, is_stored=chosen.is_stored)
+        runtime = _open_core(stack, settings, catalog, chosen, metrics=metrics)
         for feature in chosen.features:
             await stack.enter_async_context(feature.open(runtime, settings))
         background = [load_models(runtime, on_fatal), watch_loading(runtime), watch_lag(runtime)]
@@ -59,9 +59,9 @@ def _open_core(
     stack: AsyncExitStack,
     settings: Settings,
     catalog: Catalog,
+    chosen: Composition,
     *,
     metrics: Metrics,
-    is_stored: bool,
 ) -> Runtime:
     """Open what every service has: its models, and SQL where anything is stored."""
     load_threads = _open_threads(stack, "model-load", LOAD_THREADS)
@@ -69,12 +69,14 @@ def _open_core(
     steps = LoadSteps()
     registry = ModelRegistry(
         catalog,
-        load=make_load(settings, catalog, tokenisers=tokenisers, metrics=metrics, steps=steps),
+        load=make_load(
+            settings, catalog, tokenisers=tokenisers, metrics=metrics, steps=steps, chosen=chosen
+        ),
         executor=load_threads,
         metrics=metrics,
     )
     stack.push_async_callback(registry.close, timeout_s=UNLOAD_S)
-    database = open_database(settings, metrics) if is_stored else None
+    database = open_database(settings, metrics) if chosen.is_stored else None
     if database is not None:
         stack.push_async_callback(database.close)
     return Runtime(

@@ -14,6 +14,7 @@ from app.models.loading import Loaded, ModelLoader
 from app.models.registry import LoadModel, Served
 from app.models.sources import Sources
 from app.models.steps import LoadSteps
+from app.runtime.composition import Composition
 from app.settings import Settings, read_secret
 
 # Texts in a call: a CPU gains nothing beyond 8, a GPU does; see docs/decisions/0005-batching.md.
@@ -38,9 +39,20 @@ def make_load(
     tokenisers: Executor,
     metrics: Metrics,
     steps: LoadSteps | None = None,
+    chosen: Composition | None = None,
 ) -> LoadModel:
-    """Return what loads an entry of the catalogue in a thread, for the registry or a worker."""
-    load, steps = make_loader(settings, catalog), steps or LoadSteps()
+    """Return what loads an entry of the catalogue in a thread, for the registry or a worker.
+
+    Args:
+        settings: as the entry point read them.
+        catalog: the models.
+        tokenisers: threads in which texts are tokenised.
+        metrics: where everything counts.
+        steps: told how far each load has come.
+        chosen: the service's tasks; None: those of this package alone.
+
+    """
+    load, steps = make_loader(settings, catalog, chosen), steps or LoadSteps()
 
     def load_told(spec: ModelSpec) -> Loaded:
         return load(spec, on_step=steps.teller(spec.name))
@@ -48,7 +60,9 @@ def make_load(
     return partial(_serve, load_told, settings, tokenisers=tokenisers, metrics=metrics)
 
 
-def make_loader(settings: Settings, catalog: Catalog) -> ModelLoader:
+def make_loader(
+    settings: Settings, catalog: Catalog, chosen: Composition | None = None
+) -> ModelLoader:
     """Return what makes a warm engine of an entry, with the settings of this process."""
     sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
     return ModelLoader(
@@ -63,6 +77,7 @@ def make_loader(settings: Settings, catalog: Catalog) -> ModelLoader:
             streams=settings.engine_streams,
         ),
         read_secret=read_secret,
+        engines=chosen.engines() if chosen else None,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from app.core.finding import Finding
     from app.core.metrics import MetricGroup
+    from app.engines.loader import EngineKind
     from app.runtime.runtime import Runtime
     from app.settings import Settings
 
@@ -25,10 +26,19 @@ class Task:
 
     Attributes:
         name: of the folder, in `main.TASKS`, and in what features need.
+        kind: what models.toml and GET /models call it.
+        capability: what an engine must do for it, where that is another task: languages are
+            detected by any engine for `text-classification`. None: the task itself.
 
     """
 
     name: str
+    kind: str
+    capability: str | None = None
+
+    def engines(self) -> "Sequence[EngineKind]":
+        """Return engines of the task's own, beside those that are known."""
+        return ()
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return the task's routes."""

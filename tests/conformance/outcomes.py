@@ -109,7 +109,7 @@ def _line(refusal: EngineError, folder: Path) -> str:
 
 def _expected(kind: Kind, folder: Path, texts: list[str]) -> FloatArray:
     """Return what the folder's own library answers, text by text."""
-    if kind.head.task is Task.CLASSIFICATION:
+    if kind.head.task == Task.CLASSIFICATION:
         return pipeline_rows(folder, texts, window=WINDOW)
     library = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     is_plain = kind.head.modules is None

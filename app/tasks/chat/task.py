@@ -14,6 +14,7 @@ class Chat(Task):
     """Answers to conversations, whole or token by token."""
 
     name = "chat"
+    kind = "chat"
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/chat` and `/chat/stream`."""

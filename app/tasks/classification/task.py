@@ -14,6 +14,7 @@ class Classification(Task):
     """Labels of texts."""
 
     name = "classification"
+    kind = "text-classification"
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/predict`, `/predict/{model_name}` and `/predict-batch`."""

@@ -13,6 +13,7 @@ class Embedding(Task):
     """Vectors of texts."""
 
     name = "embedding"
+    kind = "embedding"
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/embed`."""
