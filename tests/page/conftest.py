@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that all of these tests share; one that stops or refuses is a test's own."""
-    with service(tmp_path_factory.mktemp("served"), MODELS) as running:
+    with service(tmp_path_factory.mktemp("served"), MODELS, jobs="on") as running:
         running.wait_ready()
         yield running
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 from visit import DESKTOP, HOSTILE, PHONE
 
-TABS = ["Classify", "Chat", "Search", "Status"]
+TABS = ["Classify", "Chat", "Search", "More", "Status"]
 
 
 def fill_everything(visit: Any, text: str) -> None:

@@ -5,6 +5,7 @@ import { byId } from "./dom.js";
 const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
 
 // `watchers` by a tab's name: called with whether it is shown, each time that this changes.
+// Returns what hides tabs.
 export function startTabs(watchers) {
   const tabs = [...byId("tabs").children];
   const nameOf = (tab) => tab.getAttribute("aria-controls");
@@ -31,15 +32,20 @@ export function startTabs(watchers) {
 
   for (const tab of tabs) tab.addEventListener("click", () => go(tab));
   byId("tabs").addEventListener("keydown", (event) => {
-    const place = tabs.indexOf(document.activeElement);
-    const ends = { Home: 0, End: tabs.length - 1 };
+    const usable = tabs.filter((tab) => !tab.hidden);
+    const place = usable.indexOf(document.activeElement);
+    const ends = { Home: 0, End: usable.length - 1 };
     const next = ends[event.key] ?? place + STEPS[event.key];
     if (place < 0 || Number.isNaN(next)) return;
     event.preventDefault();
-    const tab = tabs.at(next % tabs.length);
+    const tab = usable.at(next % usable.length);
     tab.focus();
     go(tab);
   });
   addEventListener("hashchange", () => select(byHash()));
   select(byHash());
+  return (unused) => {
+    for (const tab of unused) tab.hidden = true;
+    if (shown.hidden) go(tabs.find((tab) => !tab.hidden));
+  };
 }

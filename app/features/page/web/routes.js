@@ -1,0 +1,84 @@
+// Which routes the service has: a tab whose route is missing is hidden, and what has no tab of its
+// own, such as a task that was added, can be tried as JSON.
+
+import { show } from "./alert.js";
+import { askJson, isAbort } from "./api.js";
+import { byId, make } from "./dom.js";
+import { duration } from "./format.js";
+import { Problem } from "./problem.js";
+import { offer } from "./snippets.js";
+
+const OPENAPI = { method: "GET", path: "/openapi.json" };
+const OF_TABS = { "tab-chat": ["/chat/stream"], "tab-search": ["/search", "/embed-batch"] };
+const HAS_TAB = /^\/(predict|chat|search|documents|embed-batch|jobs|keys|v1)(-|\/|$)/;
+
+let asked = new AbortController(); // the request whose answer is still wanted
+
+// `hide` is called with the tabs that are of no use here.
+export async function startRoutes(hide) {
+  let document;
+  try {
+    document = await askJson(OPENAPI);
+  } catch (failure) {
+    if (!(failure instanceof Problem)) throw failure;
+    return; // whoever asks for a route is told why
+  }
+  const routes = withJson(document);
+  const lacks = (tab) => OF_TABS[tab].some((path) => !(path in document.paths));
+  hide([...Object.keys(OF_TABS).filter(lacks), ...(routes.length ? [] : ["tab-more"])].map(byId));
+  const list = byId("more-route");
+  list.replaceChildren(...routes.map(({ path }) => make("option", { value: path }, path)));
+  const chosen = () => routes.find(({ path }) => path === list.value);
+  list.addEventListener("change", () => begin(chosen()));
+  byId("more-go").addEventListener("click", () => send(chosen()));
+  if (routes.length) begin(chosen());
+}
+
+// Return the routes without a tab that take JSON by POST, each with an example of its request.
+function withJson({ paths, components }) {
+  return Object.entries(paths).flatMap(([path, { post }]) => {
+    const schema = post?.requestBody?.content?.["application/json"]?.schema;
+    if (!schema || HAS_TAB.test(path) || path.includes("{")) return [];
+    const { examples } = components.schemas[schema.$ref?.split("/").at(-1)] ?? schema;
+    return [{ path, summary: post.summary ?? "", example: examples?.[0] ?? {} }];
+  });
+}
+
+function begin({ summary, example }) {
+  asked.abort();
+  byId("more-summary").textContent = summary;
+  byId("more-body").value = JSON.stringify(example, null, 2);
+  show(byId("more-problem"), null);
+  draw(null);
+}
+
+function draw(answer, milliseconds) {
+  byId("more-answer").hidden = answer === null;
+  byId("more-answer").textContent = answer === null ? "" : JSON.stringify(answer, null, 1);
+  byId("more-took").textContent = answer === null ? "" : duration(milliseconds / 1000);
+}
+
+async function send({ path }) {
+  asked.abort();
+  asked = new AbortController();
+  let body;
+  try {
+    body = JSON.parse(byId("more-body").value);
+  } catch {
+    show(byId("more-problem"), { words: "This is no JSON." });
+    return;
+  }
+  const request = { path, body };
+  offer(byId("more-copy"), request, path);
+  const began = performance.now();
+  try {
+    const answer = await askJson(request, { signal: asked.signal });
+    draw(answer, performance.now() - began);
+    show(byId("more-problem"), null);
+  } catch (failure) {
+    if (isAbort(failure)) return;
+    if (!(failure instanceof Problem)) throw failure;
+    draw(null);
+    show(byId("more-problem"), failure);
+  }
+}
