@@ -13,9 +13,9 @@ from app.core.redis_url import client_url
 from app.db.engine import parse_url
 from app.db.session import Database
 from app.doctor.trial import try_model
+from app.engines.loader import EngineTable
 from app.errors import DATABASE_ADVICE, DatabaseUnavailableError, StartupError
 from app.models.catalog import ModelSpec, read_catalog
-from app.models.loading import FILELESS
 from app.settings import Settings
 
 # Sources on this machine; the others would be downloaded.
@@ -55,7 +55,7 @@ def _models(settings: Settings, timeout_s: float) -> Iterator[Finding]:
 def _model(spec: ModelSpec, timeout_s: float) -> Finding:
     """Try a model that is here; what would have to be downloaded isn't."""
     place, source = f"model {spec.name}", spec.source or ""
-    if spec.engine not in FILELESS and source and not source.startswith(LOCAL):
+    if EngineTable().has_files(spec.engine) and source and not source.startswith(LOCAL):
         return good(place, f"{source}, which is downloaded at the first start: not tried")
     if not timeout_s:
         return good(place, "not tried: --load-timeout 0")

@@ -31,12 +31,14 @@ class EngineKind:
         name: in the catalogue.
         load: loads one model; blocks.
         tasks: that it runs.
+        has_files: whether its models are files that their `source` names.
 
     """
 
     name: str
     load: Load
     tasks: frozenset[str]
+    has_files: bool = True
 
 
 @cache
@@ -61,8 +63,8 @@ def _own_engines() -> tuple[EngineKind, ...]:
         EngineKind(name="torch", load=torch.load, tasks=texts),
         EngineKind(name="openvino", load=load_openvino, tasks=texts),
         EngineKind(name="llama_cpp", load=load_llama_cpp, tasks=chat),
-        EngineKind(name="remote", load=load_remote, tasks=chat),
-        EngineKind(name="fake", load=fake.load, tasks=texts | chat),
+        EngineKind(name="remote", load=load_remote, tasks=chat, has_files=False),
+        EngineKind(name="fake", load=fake.load, tasks=texts | chat, has_files=False),
     )
 
 
@@ -82,6 +84,10 @@ class EngineTable:
     def capability(self, task: str) -> str:
         """Return what an engine must do for a task."""
         return self.capabilities.get(task, task)
+
+    def has_files(self, engine: str) -> bool:
+        """Say whether models of an engine are files; of one that isn't known `load` says so."""
+        return engine in self.kinds and self.kinds[engine].has_files
 
     def load(self, request: EngineRequest) -> Engine:
         """Load one model; blocks for as long as that takes.

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from app.engines import baked
 from app.engines.base import EngineRequest, OpenVinoOptions, Task
+from app.engines.loader import known_engines
 from app.errors import StartupError
 from app.models.catalog import EMBEDDING_DEFAULTS, Catalog, ModelSpec, write_catalog
 from app.models.export import refuse_used
-from app.models.loading import FILELESS, ModelLoader
+from app.models.loading import ModelLoader
 from app.models.sources import VERSION_FILE, Sources, digest
 
 CATALOG_FILE = "models.toml"
@@ -65,7 +66,7 @@ def _bake_named(spec: ModelSpec, folder: Path, loader: ModelLoader) -> ModelSpec
 
 def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec:
     """Write one model into a folder of its own name; return its new entry."""
-    if spec.engine in FILELESS:
+    if spec.engine in known_engines() and not known_engines()[spec.engine].has_files:
         return spec
     if spec.task == Task.CHAT:
         source = _copy_chat(spec, target, loader)

@@ -20,14 +20,12 @@ from app.engines.loader import EngineTable
 from app.engines.room import check_embedder
 from app.engines.rows import checked
 from app.errors import EngineError, ServiceError, SourceError
-from app.models.catalog import REMOTE, ModelSpec
+from app.models.catalog import ModelSpec
 from app.models.sources import Resolved, Sources
 from app.models.verify import verify
 
 # Short and longer, so that both ends of the usual lengths are prepared.
 WARM_TEXTS = ("warm up", "a longer text, so that the engine has met more than one length " * 8)
-# Engines that have nothing to resolve on this machine.
-FILELESS = frozenset({"fake", REMOTE})
 ReadSecret = Callable[[str], str | None]
 NO_FILES = Resolved(path=Path(), version="none")
 
@@ -118,7 +116,7 @@ class ModelLoader:
         return request, resolved.version
 
     def _resolve(self, spec: ModelSpec) -> Resolved:
-        if spec.engine in FILELESS:
+        if not self._engines.has_files(spec.engine):
             return NO_FILES
         if spec.source is None:
             raise SourceError("the entry names no source")
