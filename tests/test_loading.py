@@ -22,6 +22,7 @@ from app.engines.base import (
     Classifier,
     Embedder,
     Encoded,
+    EngineRequest,
     FloatArray,
     Generation,
     GenerationOptions,
@@ -434,6 +435,14 @@ def test_an_adapter_that_names_a_head_and_brings_none_is_refused(
 def test_labels_that_do_not_fit_the_adapters_head_are_refused(shelf: Path) -> None:
     with pytest.raises(EngineError, match="size mismatch"):
         load(shelf, "embedder", adapter="adapter", labels=("a", "b", "c"))
+
+
+def test_a_task_has_one_spelling_for_engines_or_converted_models_are_not_found_again() -> None:
+    written = EngineRequest(name="x", task="text-classification", engine="auto")
+    assert repr(written.task) == repr(Task.CLASSIFICATION)
+    assert EngineRequest(name="x", task="language-detection", engine="auto").task == (
+        "language-detection"
+    )
 
 
 def test_torch_has_no_chat_models(shelf: Path) -> None:

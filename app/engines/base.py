@@ -27,6 +27,7 @@ class Task(StrEnum):
     CHAT = "chat"
 
 
+OWN_TASKS = frozenset(Task)
 # What the Hugging Face Hub calls them.
 HUB_NAMES: Mapping[str, Task] = {
     "feature-extraction": Task.EMBEDDING,
@@ -335,3 +336,8 @@ class EngineRequest:
     chat: ChatOptions | None = None
     embedding: EmbeddingOptions = field(default_factory=EmbeddingOptions)
     on_step: OnStep = field(default=ignore_step, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Have one spelling of a task: names of converted models' folders are made of it."""
+        if self.task in OWN_TASKS:
+            object.__setattr__(self, "task", Task(self.task))
