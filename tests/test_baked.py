@@ -14,11 +14,11 @@ from process import run
 from test_openvino import TEXTS, contrary, cut_short, tiny
 from tiny_embedders import save_encoder
 
-from app.engines import baked
 from app.engines.base import Classifier, Embedder, OpenVinoOptions, Task
-from app.engines.conversion import ConversionError
 from app.engines.loader import load_engine
-from app.engines.preparation import DisagreementError
+from app.engines.openvino import baked
+from app.engines.openvino.conversion import ConversionError
+from app.engines.openvino.preparation import DisagreementError
 from app.errors import EngineError, StartupError
 from app.models.bake import bake
 from app.models.catalog import Catalog, Limits, ModelSpec, read_catalog, write_catalog

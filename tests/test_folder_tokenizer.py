@@ -23,9 +23,9 @@ from tiny import (
 from tiny_tokenizers import VOCABULARY, pieces
 
 from app.engines.base import Encoded
-from app.engines.conversion import folder_of, read
 from app.engines.folder_tokenizer import IGNORED
-from app.engines.preparation import load, load_reference, prepare
+from app.engines.openvino.conversion import folder_of, read
+from app.engines.openvino.preparation import load, load_reference, prepare
 from app.engines.tokenizer import TextEncoder
 from app.errors import EngineError
 

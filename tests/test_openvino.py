@@ -20,14 +20,6 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from app.engines import preparation
-from app.engines.agreement import (
-    CALIBRATION,
-    answers,
-    calibration_texts,
-    compare,
-    read_verdict,
-)
 from app.engines.base import (
     Classifier,
     Embedder,
@@ -37,16 +29,24 @@ from app.engines.base import (
     OpenVinoOptions,
     Task,
 )
-from app.engines.conversion import ConversionError, convert, folder_of, read
 from app.engines.loader import has_cuda_driver, load_best, load_openvino
-from app.engines.openvino import (
+from app.engines.openvino import preparation
+from app.engines.openvino.agreement import (
+    CALIBRATION,
+    answers,
+    calibration_texts,
+    compare,
+    read_verdict,
+)
+from app.engines.openvino.conversion import ConversionError, convert, folder_of, read
+from app.engines.openvino.engine import (
     PIECE_TEXTS,
     PIECE_TOKENS,
     OpenVinoClassifier,
     cut,
     padded,
 )
-from app.engines.preparation import (
+from app.engines.openvino.preparation import (
     DisagreementError,
     compile_engine,
     load,
@@ -54,7 +54,7 @@ from app.engines.preparation import (
     prepare,
     prepare_in_child,
 )
-from app.engines.processor import (
+from app.engines.openvino.processor import (
     Processor,
     choose_precision,
     choose_streams,
@@ -147,7 +147,7 @@ asked = []
 # The telemetry sends from a fork of the process.
 watch = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "os.fork")
 sys.addaudithook(lambda event, args: asked.append(str((event, args))) if event in watch else None)
-from app.engines.preparation import load, load_reference, parse, prepare
+from app.engines.openvino.preparation import load, load_reference, parse, prepare
 request = parse(sys.argv[1])
 if sys.argv[2] == "convert":
     prepare(request, load_reference)
@@ -331,7 +331,7 @@ SIGNAL_STACK = """
 import ctypes
 from pathlib import Path
 from app.engines.base import OpenVinoOptions
-from app.engines.processor import Processor
+from app.engines.openvino.processor import Processor
 class Stack(ctypes.Structure):
     _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 processor = Processor(OpenVinoOptions(cache=Path(), cores=2, calls=2))

@@ -13,15 +13,15 @@ import torch
 from test_openvino import flip_last_bit, never, request_for, tiny
 
 from app.engines.base import EngineRequest, OpenVinoOptions, Step
-from app.engines.conversion import (
+from app.engines.loader import load_best, load_openvino
+from app.engines.openvino.conversion import (
     ConversionError,
     InterruptedConversionError,
     convert,
     folder_of,
 )
-from app.engines.loader import load_best, load_openvino
-from app.engines.preparation import load, load_reference, prepare, prepare_in_child
-from app.engines.refused import file_of
+from app.engines.openvino.preparation import load, load_reference, prepare, prepare_in_child
+from app.engines.openvino.refused import file_of
 from app.engines.torch import TorchClassifier
 from app.errors import EngineError
 

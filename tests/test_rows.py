@@ -11,9 +11,9 @@ from httpx2 import AsyncClient
 from serving import batched, make_app, running, serve_instead
 from test_job_runner import bench
 
-from app.engines.agreement import answers, compare
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.fake import DIMENSIONS, FakeClassifier, FakeEmbedder, FakeOptions
+from app.engines.openvino.agreement import answers, compare
 from app.engines.rows import RowsRefusedError, checked
 from app.errors import EngineError
 from app.features.jobs.embedders import LoadedEmbedder

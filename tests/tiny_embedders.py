@@ -13,10 +13,10 @@ from sentence_transformers import SentenceTransformer
 from tiny import SIZES, TEXTS, seeded, word_tokenizer
 
 from app.engines.base import Embedder, EmbeddingOptions, EngineRequest, OpenVinoOptions, Task
-from app.engines.conversion import convert, folder_of
-from app.engines.openvino import OpenVinoEmbedder
-from app.engines.preparation import compile_engine
-from app.engines.processor import Processor
+from app.engines.openvino.conversion import convert, folder_of
+from app.engines.openvino.engine import OpenVinoEmbedder
+from app.engines.openvino.preparation import compile_engine
+from app.engines.openvino.processor import Processor
 from app.engines.torch import load as load_torch
 from app.engines.torch_embedder import TorchEmbedder
 

@@ -10,13 +10,13 @@ import time
 from typing import Any
 
 from app.core.finding import Finding, bad, doubtful, good
-from app.engines.baked import is_baked
 from app.engines.base import EngineRequest, Task
-from app.engines.conversion import folder_of, options_of
 from app.engines.loader import load_engine
-from app.engines.preparation import find
-from app.engines.processor import Processor
-from app.engines.refused import raise_remembered
+from app.engines.openvino.baked import is_baked
+from app.engines.openvino.conversion import folder_of, options_of
+from app.engines.openvino.preparation import find
+from app.engines.openvino.processor import Processor
+from app.engines.openvino.refused import raise_remembered
 from app.errors import StartupError
 from app.models.bake import ENGINES
 from app.models.catalog import ModelSpec, read_catalog

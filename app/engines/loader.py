@@ -8,10 +8,11 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from app.engines import baked, fake, llama_cpp, preparation, torch
+from app.engines import fake, llama_cpp, torch
 from app.engines.base import Engine, EngineRequest, Task
-from app.engines.conversion import ConversionError
-from app.engines.preparation import DisagreementError
+from app.engines.openvino import baked, preparation
+from app.engines.openvino.conversion import ConversionError
+from app.engines.openvino.preparation import DisagreementError
 from app.errors import EngineError
 
 log = logging.getLogger(__name__)

@@ -4,9 +4,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from app.engines import baked
 from app.engines.base import EngineRequest, OpenVinoOptions, Task
 from app.engines.loader import known_engines
+from app.engines.openvino import baked
 from app.errors import StartupError
 from app.models.catalog import EMBEDDING_DEFAULTS, Catalog, ModelSpec, write_catalog
 from app.models.export import refuse_used

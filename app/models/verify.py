@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from app.engines.baked import is_baked
+from app.engines.openvino.baked import is_baked
 from app.errors import SourceError, UnsafeModelError
 from app.models.files import DESCRIPTIONS, WEIGHTS, check_format, find_files, unreadable
 

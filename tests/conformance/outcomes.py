@@ -11,7 +11,6 @@ from kinds import WINDOW, Kind
 from sentence_transformers import SentenceTransformer
 from tiny import TEXTS, alone, pipeline_rows, request_for, together
 
-from app.engines.agreement import answers, calibration_texts
 from app.engines.base import (
     Activation,
     Classifier,
@@ -21,9 +20,10 @@ from app.engines.base import (
     OpenVinoOptions,
     Task,
 )
-from app.engines.conversion import ConversionError, convert, folder_of, options_of
-from app.engines.preparation import compile_engine, hold, load_reference
-from app.engines.processor import Processor
+from app.engines.openvino.agreement import answers, calibration_texts
+from app.engines.openvino.conversion import ConversionError, convert, folder_of, options_of
+from app.engines.openvino.preparation import compile_engine, hold, load_reference
+from app.engines.openvino.processor import Processor
 from app.errors import EngineError
 
 # Short, long, beyond the window, special tokens as text, other scripts, none at all, blanks.

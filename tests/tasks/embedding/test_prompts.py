@@ -26,8 +26,8 @@ from tiny_embedders import (
     write,
 )
 
-from app.engines.agreement import answers
 from app.engines.base import Embedder, EmbeddingOptions
+from app.engines.openvino.agreement import answers
 
 # What a request says, and the vectors that it should get.
 Wanted = tuple[Mapping[str, Any], Any]

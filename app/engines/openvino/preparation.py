@@ -21,15 +21,6 @@ from typing import Any
 from filelock import FileLock
 
 from app.engines import torch
-from app.engines.agreement import (
-    Verdict,
-    answers,
-    calibration_texts,
-    compare,
-    read_verdict,
-    verdict_file,
-    write_verdict,
-)
 from app.engines.base import (
     EmbeddingOptions,
     EngineRequest,
@@ -40,7 +31,16 @@ from app.engines.base import (
     Task,
     ignore_step,
 )
-from app.engines.conversion import (
+from app.engines.openvino.agreement import (
+    Verdict,
+    answers,
+    calibration_texts,
+    compare,
+    read_verdict,
+    verdict_file,
+    write_verdict,
+)
+from app.engines.openvino.conversion import (
     ConversionError,
     Converted,
     InterruptedConversionError,
@@ -49,9 +49,9 @@ from app.engines.conversion import (
     options_of,
     read,
 )
-from app.engines.openvino import OpenVinoClassifier, OpenVinoEmbedder, open_engine
-from app.engines.processor import Processor
-from app.engines.refused import file_of, raise_remembered, remember
+from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder, open_engine
+from app.engines.openvino.processor import Processor
+from app.engines.openvino.refused import file_of, raise_remembered, remember
 from app.engines.torch_embedder import TorchEmbedder
 from app.errors import EngineError, StartupError
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from app.engines.base import Activation, EmbeddingOptions, EngineRequest, OpenVinoOptions
 from app.engines.module_list import module_files
-from app.engines.processor import openvino_library
+from app.engines.openvino.processor import openvino_library
 from app.engines.tokenizer import Padding, TextRules
 from app.engines.torch import ADAPTER_FILES, MAX_REASON_CHARS, TorchClassifier
 from app.engines.torch_embedder import TorchEmbedder

@@ -20,7 +20,7 @@ from app.engines.room import longest_prompt
 from app.engines.rows import RowsRefusedError, checked, width
 
 # Neutral texts of many lengths and tones; an adapter may bring its own beside its weights.
-CALIBRATION = Path(__file__).parents[1] / "models" / "calibration.txt"
+CALIBRATION = Path(__file__).parents[2] / "models" / "calibration.txt"
 CALIBRATION_NAME = "calibration.txt"
 BATCH = 8
 WITH = "no prompt, and the longest where it isn't pooled"  # what texts are compared with

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.engines.agreement import (
+from app.engines.base import EmbeddingOptions, EngineRequest, FloatArray
+from app.engines.openvino.agreement import (
     CALIBRATION_NAME,
     Verdict,
     answers,
@@ -20,17 +21,16 @@ from app.engines.agreement import (
     verdict_file,
     write_verdict,
 )
-from app.engines.base import EmbeddingOptions, EngineRequest, FloatArray
-from app.engines.conversion import ConversionError, convert, options_of, read
-from app.engines.openvino import OpenVinoClassifier, OpenVinoEmbedder
-from app.engines.preparation import (
+from app.engines.openvino.conversion import ConversionError, convert, options_of, read
+from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder
+from app.engines.openvino.preparation import (
     DisagreementError,
     LoadReference,
     compile_engine,
     hold,
     load_reference,
 )
-from app.engines.processor import Processor
+from app.engines.openvino.processor import Processor
 from app.errors import EngineError
 
 log = logging.getLogger(__name__)

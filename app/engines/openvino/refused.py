@@ -13,9 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-from app.engines.agreement import calibration_texts
 from app.engines.base import EngineRequest
-from app.engines.conversion import ConversionError, folder_of, options_of
+from app.engines.openvino.agreement import calibration_texts
+from app.engines.openvino.conversion import ConversionError, folder_of, options_of
 
 SUFFIX = ".refused.json"
 
