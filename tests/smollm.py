@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from app.engines import llama_cpp
 from app.engines.base import (
     ChatOptions,
     EngineRequest,
@@ -17,6 +16,7 @@ from app.engines.base import (
     Message,
     Task,
 )
+from app.engines.llama_cpp import generator as llama_cpp
 
 
 def gguf() -> Path:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from smollm import gguf
 
-from app.engines import llama_cpp
 from app.engines.base import (
     ChatOptions,
     EngineRequest,
@@ -21,6 +20,7 @@ from app.engines.base import (
     Task,
 )
 from app.engines.fake import FakeGenerator, FakeOptions
+from app.engines.llama_cpp import generator as llama_cpp
 from app.errors import (
     ContextLengthExceededError,
     EngineError,

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 from smollm import held_to, loaded, value_of
 
 from app.engines.base import Generator
-from app.engines.held_schemas import ALONE, OF_TYPES
-from app.engines.held_values import EMPTY_FORMATS, RULED_FORMATS
-from app.engines.plain_schemas import ANNOTATIONS, ROOT
+from app.engines.llama_cpp.held_schemas import ALONE, OF_TYPES
+from app.engines.llama_cpp.held_values import EMPTY_FORMATS, RULED_FORMATS
+from app.engines.llama_cpp.plain_schemas import ANNOTATIONS, ROOT
 
 SHORT = {"type": "string", "maxLength": 8}
 WHOLE = {"type": "integer", "minimum": 0, "maximum": 99}

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from app.engines.json_schema import MAX_ALTERNATIVES, MAX_CHARS, MAX_REPETITIONS, check_cost
+from app.engines.llama_cpp.json_schema import (
+    MAX_ALTERNATIVES,
+    MAX_CHARS,
+    MAX_REPETITIONS,
+    check_cost,
+)
 from app.errors import OptionsRefusedError
 
 

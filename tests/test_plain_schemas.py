@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.engines.plain_schemas import plain
+from app.engines.llama_cpp.plain_schemas import plain
 
 TEXT = {"type": "string"}
 WHOLE = {"type": "integer"}

@@ -8,8 +8,9 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from app.engines import fake, llama_cpp, torch
+from app.engines import fake, torch
 from app.engines.base import Engine, EngineRequest, Task
+from app.engines.llama_cpp import generator as llama_cpp
 from app.engines.openvino import baked, preparation
 from app.engines.openvino.conversion import ConversionError
 from app.engines.openvino.preparation import DisagreementError

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.engines.held_schemas import ALONE, OF_TYPES, check_held, check_stop
-from app.engines.held_values import EMPTY_FORMATS, MAX_ITEMS, MAX_LENGTH, RULED_FORMATS
-from app.engines.plain_schemas import ANNOTATIONS, NUMBER_FORMATS, ROOT
+from app.engines.llama_cpp.held_schemas import ALONE, OF_TYPES, check_held, check_stop
+from app.engines.llama_cpp.held_values import EMPTY_FORMATS, MAX_ITEMS, MAX_LENGTH, RULED_FORMATS
+from app.engines.llama_cpp.plain_schemas import ANNOTATIONS, NUMBER_FORMATS, ROOT
 from app.errors import OptionsRefusedError
 
 TEXT = {"type": "string"}

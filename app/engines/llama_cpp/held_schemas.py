@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.engines.held_alternatives import check_one_of, is_of
-from app.engines.held_references import check_definitions, check_reference, definitions_of
-from app.engines.held_values import (
+from app.engines.llama_cpp.held_alternatives import check_one_of, is_of
+from app.engines.llama_cpp.held_references import check_definitions, check_reference, definitions_of
+from app.engines.llama_cpp.held_values import (
     MAX_DEPTH,
     Part,
     Place,
@@ -23,7 +23,7 @@ from app.engines.held_values import (
     check_values,
     refuse,
 )
-from app.engines.plain_schemas import ANNOTATIONS, NUMBER_FORMATS, ROOT, plain
+from app.engines.llama_cpp.plain_schemas import ANNOTATIONS, NUMBER_FORMATS, ROOT, plain
 from app.errors import OptionsRefusedError
 
 # One of these decides alone; llama.cpp passes over what stands beside it, but for these.

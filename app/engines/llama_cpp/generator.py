@@ -22,9 +22,9 @@ from app.engines.base import (
     Task,
     Usage,
 )
-from app.engines.held_schemas import check_held, check_stop
-from app.engines.json_schema import check_cost
-from app.engines.plain_schemas import plain
+from app.engines.llama_cpp.held_schemas import check_held, check_stop
+from app.engines.llama_cpp.json_schema import check_cost
+from app.engines.llama_cpp.plain_schemas import plain
 from app.errors import (
     ContextLengthExceededError,
     EngineError,

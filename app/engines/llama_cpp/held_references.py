@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import permutations
 from typing import Any
 
-from app.engines.held_alternatives import Definitions
-from app.engines.held_values import Part, Place, refuse
+from app.engines.llama_cpp.held_alternatives import Definitions
+from app.engines.llama_cpp.held_values import Part, Place, refuse
 
 GROUPS = ("$defs", "definitions")
 # Without the characters that pointers and addresses escape.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from app.engines.held_values import MAX_PLACE_CHARS, Part, Place, refuse
+from app.engines.llama_cpp.held_values import MAX_PLACE_CHARS, Part, Place, refuse
 
 # By the pointers that `$ref` has to them.
 Definitions = Mapping[str, Any]

@@ -6,8 +6,8 @@ What comes out asks the same of an answer. So it is what is checked, and what is
 from collections.abc import Mapping
 from typing import Any
 
-from app.engines.held_references import GROUPS
-from app.engines.held_values import MAX_DEPTH, Part
+from app.engines.llama_cpp.held_references import GROUPS
+from app.engines.llama_cpp.held_values import MAX_DEPTH, Part
 
 # They ask nothing of an answer; `example` is OpenAPI's.
 ANNOTATIONS = frozenset(
