@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.engines.module_list import Listed, module_files, read_list
+from app.engines.folder.module_list import Listed, module_files, read_list
 from app.errors import EngineError
 
 FIRST = ("Transformer", "Pooling")

@@ -25,8 +25,8 @@ from tiny_embedders import (
     write,
 )
 
-from app.engines import module_list, modules, transformer_settings, vector_settings
 from app.engines.base import EmbeddingOptions
+from app.engines.folder import module_list, modules, transformer_settings, vector_settings
 from app.errors import EngineError
 
 

@@ -1,1 +1,1 @@
-"""How a model runs: engines, tokenisers, conversion, and what of a model folder they read."""
+"""How a model runs: the engines, and what they share of tokens, texts and numbers."""

@@ -6,7 +6,7 @@ The torch engine runs it, and OpenVINO's graph is traced from it.
 from collections.abc import Sequence
 from typing import Any
 
-from app.engines.modules import (
+from app.engines.folder.modules import (
     Dense,
     LayerNorm,
     Normalize,

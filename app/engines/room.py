@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from app.engines.base import Embedder, EngineRequest
+from app.engines.folder.vector_settings import SETTINGS
 from app.engines.vector_rules import DOCUMENT, QUERY
-from app.engines.vector_settings import SETTINGS
 from app.errors import EngineError, UnsupportedFieldError
 
 # A word or two; with less a passage of a document would be a piece of a word.

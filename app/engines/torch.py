@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from app.engines.base import EmbeddingOptions, Encoded, Engine, EngineRequest, FloatArray, Task
-from app.engines.folder_tokenizer import make_encoder
-from app.engines.heads import activation_of, labels_of, refuse_other_head
-from app.engines.modules import Step, ends_in_unit_length, pooling_of, read_modules
+from app.engines.folder.heads import activation_of, labels_of, refuse_other_head
+from app.engines.folder.modules import Step, ends_in_unit_length, pooling_of, read_modules
+from app.engines.folder.tokenizer import make_encoder
+from app.engines.folder.vector_settings import read_vector_rules
 from app.engines.room import check_embedder
 from app.engines.scores import scores
 from app.engines.tokenizer import TextEncoder, read_json
 from app.engines.torch_embedder import TorchEmbedder
 from app.engines.torch_text import TorchText
 from app.engines.vector_rules import VectorRules
-from app.engines.vector_settings import read_vector_rules
 from app.errors import EngineError, UnsafeModelError
 
 # Two threads that import transformers at once can see half-initialised modules.

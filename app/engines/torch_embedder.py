@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.engines.base import Encoded, FloatArray
-from app.engines.modules import Step, names_of
+from app.engines.folder.modules import Step, names_of
 from app.engines.pooling import make_head
 from app.engines.tokenizer import TextEncoder
 from app.engines.torch_text import TorchText

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from app.engines.base import Embedder, TextEngine
-from app.engines.folder_tokenizer import read_tokenizer
-from app.engines.module_list import module_files
-from app.engines.transformer_settings import (
+from app.engines.folder.module_list import module_files
+from app.engines.folder.tokenizer import read_tokenizer
+from app.engines.folder.transformer_settings import (
     MODULES,
     TRANSFORMER_FILES,
     has_modules,
     transformer_settings,
 )
-from app.engines.vector_settings import SETTINGS
+from app.engines.folder.vector_settings import SETTINGS
 from app.errors import SourceError, StartupError
 from app.models.catalog import EMBEDDING_DEFAULTS, Catalog, ModelSpec
 from app.models.loading import ModelLoader

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engines.base import Activation, EmbeddingOptions, EngineRequest, OpenVinoOptions
-from app.engines.module_list import module_files
+from app.engines.folder.module_list import module_files
 from app.engines.openvino.processor import openvino_library
 from app.engines.tokenizer import Padding, TextRules
 from app.engines.torch import ADAPTER_FILES, MAX_REASON_CHARS, TorchClassifier

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.engines.fields import REMOVE, unsupported
+from app.engines.folder.fields import REMOVE, unsupported
 from app.engines.tokenizer import read_json
 
 MODULES = "modules.json"

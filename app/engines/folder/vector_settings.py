@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from app.engines.base import EmbeddingOptions
-from app.engines.fields import REMOVE, unsupported
+from app.engines.folder.fields import REMOVE, unsupported
+from app.engines.folder.transformer_settings import has_modules
 from app.engines.tokenizer import read_json
-from app.engines.transformer_settings import has_modules
 from app.engines.vector_rules import DOCUMENT, QUERY, Similarity, VectorRules
 from app.errors import EngineError
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from tokenizers import Tokenizer, normalizers
 
-from app.engines.modules import Pooling
+from app.engines.folder.modules import Pooling
+from app.engines.folder.transformer_settings import lowers_case, own_window
 from app.engines.tokenizer import Padding, TextEncoder, TextRules, read_json
-from app.engines.transformer_settings import lowers_case, own_window
 from app.engines.window import MOST_TRIED, runnable_window
 from app.errors import EngineError
 

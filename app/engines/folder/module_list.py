@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from app.engines.fields import REMOVE, unsupported
+from app.engines.folder.fields import REMOVE, unsupported
+from app.engines.folder.transformer_settings import MODULES, has_modules
 from app.engines.tokenizer import read_json
-from app.engines.transformer_settings import MODULES, has_modules
 from app.errors import EngineError
 
 LIBRARY = "sentence_transformers."

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from app.engines.base import EmbeddingOptions
-from app.engines.fields import REMOVE, unsupported
-from app.engines.module_list import read_list
+from app.engines.folder.fields import REMOVE, unsupported
+from app.engines.folder.module_list import read_list
+from app.engines.folder.transformer_settings import MODULES, check_transformer, has_modules
 from app.engines.tokenizer import read_json
-from app.engines.transformer_settings import MODULES, check_transformer, has_modules
 from app.errors import EngineError
 
 # Flags of older versions, in the order in which the library puts the pooled vectors together.
