@@ -22,7 +22,7 @@ from app.engines.base import (
     Message,
     Task,
 )
-from app.engines.llama_cpp.generator import load
+from app.engines.llama_cpp.loading import load
 from benchmarks.chat_prompts import messages, prompt
 
 

@@ -16,7 +16,7 @@ from app.engines.base import (
     Message,
     Task,
 )
-from app.engines.llama_cpp import generator as llama_cpp
+from app.engines.llama_cpp import loading as llama_cpp
 
 
 def gguf() -> Path:

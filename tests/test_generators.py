@@ -20,7 +20,8 @@ from app.engines.base import (
     Task,
 )
 from app.engines.fake import FakeGenerator, FakeOptions
-from app.engines.llama_cpp import generator as llama_cpp
+from app.engines.llama_cpp import loading as llama_cpp
+from app.engines.llama_cpp.generator import LlamaCppGenerator
 from app.errors import (
     ContextLengthExceededError,
     EngineError,
@@ -246,7 +247,7 @@ class Server:
     ],
 )
 def test_a_loop_that_ends_without_an_answer_is_a_failure(chunks: Any) -> None:
-    engine = llama_cpp.LlamaCppGenerator(Server(*chunks), context_tokens=8)
+    engine = LlamaCppGenerator(Server(*chunks), context_tokens=8)
     with pytest.raises(InferenceFailedError) as failure:
         ask(engine, "a")
     assert "secret" not in str(failure.value)
@@ -254,7 +255,7 @@ def test_a_loop_that_ends_without_an_answer_is_a_failure(chunks: Any) -> None:
 
 def test_what_the_loop_calls_a_bad_request_are_refused_options() -> None:
     refused = {"error": {"code": 400, "message": "secret", "type": "invalid_request_error"}}
-    engine = llama_cpp.LlamaCppGenerator(Server(refused), context_tokens=8)
+    engine = LlamaCppGenerator(Server(refused), context_tokens=8)
     with pytest.raises(OptionsRefusedError) as failure:
         ask(engine, "a")
     assert "secret" not in str(failure.value)

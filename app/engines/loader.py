@@ -10,7 +10,7 @@ from typing import Any
 
 from app.engines import fake, torch
 from app.engines.base import Engine, EngineRequest, Task
-from app.engines.llama_cpp import generator as llama_cpp
+from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.openvino import baked, preparation
 from app.engines.openvino.conversion import ConversionError
 from app.engines.openvino.preparation import DisagreementError
