@@ -38,7 +38,8 @@ from app.engines.openvino.agreement import (
     compare,
     read_verdict,
 )
-from app.engines.openvino.conversion import ConversionError, convert, folder_of, read
+from app.engines.openvino.conversion import convert
+from app.engines.openvino.converted import folder_of, read
 from app.engines.openvino.engine import (
     PIECE_TEXTS,
     PIECE_TOKENS,
@@ -46,6 +47,7 @@ from app.engines.openvino.engine import (
     cut,
     padded,
 )
+from app.engines.openvino.failures import ConversionError
 from app.engines.openvino.preparation import (
     DisagreementError,
     compile_engine,

@@ -13,7 +13,8 @@ from sentence_transformers import SentenceTransformer
 from tiny import SIZES, TEXTS, seeded, word_tokenizer
 
 from app.engines.base import Embedder, EmbeddingOptions, EngineRequest, OpenVinoOptions, Task
-from app.engines.openvino.conversion import convert, folder_of
+from app.engines.openvino.conversion import convert
+from app.engines.openvino.converted import folder_of
 from app.engines.openvino.engine import OpenVinoEmbedder
 from app.engines.openvino.preparation import compile_engine
 from app.engines.openvino.processor import Processor

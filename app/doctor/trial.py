@@ -13,7 +13,7 @@ from app.core.finding import Finding, bad, doubtful, good
 from app.engines.base import EngineRequest, Task
 from app.engines.loader import load_engine
 from app.engines.openvino.baked import is_baked
-from app.engines.openvino.conversion import folder_of, options_of
+from app.engines.openvino.converted import folder_of, options_of
 from app.engines.openvino.preparation import find
 from app.engines.openvino.processor import Processor
 from app.engines.openvino.refused import raise_remembered

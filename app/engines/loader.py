@@ -12,7 +12,7 @@ from app.engines import fake, torch
 from app.engines.base import Engine, EngineRequest, Task
 from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.openvino import baked, preparation
-from app.engines.openvino.conversion import ConversionError
+from app.engines.openvino.failures import ConversionError
 from app.engines.openvino.preparation import DisagreementError
 from app.errors import EngineError
 

@@ -21,7 +21,9 @@ from app.engines.base import (
     Task,
 )
 from app.engines.openvino.agreement import answers, calibration_texts
-from app.engines.openvino.conversion import ConversionError, convert, folder_of, options_of
+from app.engines.openvino.conversion import convert
+from app.engines.openvino.converted import folder_of, options_of
+from app.engines.openvino.failures import ConversionError
 from app.engines.openvino.preparation import compile_engine, hold, load_reference
 from app.engines.openvino.processor import Processor
 from app.errors import EngineError

@@ -21,8 +21,10 @@ from app.engines.openvino.agreement import (
     verdict_file,
     write_verdict,
 )
-from app.engines.openvino.conversion import ConversionError, convert, options_of, read
+from app.engines.openvino.conversion import convert
+from app.engines.openvino.converted import options_of, read
 from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder
+from app.engines.openvino.failures import ConversionError
 from app.engines.openvino.preparation import (
     DisagreementError,
     LoadReference,

@@ -1,166 +1,27 @@
-"""Converts a torch model for OpenVINO, once, into a folder whose name says what it was made of."""
+"""Converts a torch model for OpenVINO: traces it, and saves it all at once or not at all."""
 
-import hashlib
-import importlib.metadata
 import inspect
-import json
 import logging
 import shutil
 import textwrap
 import uuid
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import Activation, EmbeddingOptions, EngineRequest, OpenVinoOptions
-from app.engines.folder.module_list import module_files
+from app.engines.openvino.converted import GRAPH, TOKENIZER, Converted, describe
+from app.engines.openvino.failures import ConversionError, InterruptedConversionError
 from app.engines.openvino.processor import openvino_library
-from app.engines.tokenizer import Padding, TextRules
-from app.engines.torch import ADAPTER_FILES, MAX_REASON_CHARS, TorchClassifier
+from app.engines.tokenizer import Padding
+from app.engines.torch import MAX_REASON_CHARS, TorchClassifier
 from app.engines.torch_embedder import TorchEmbedder
-from app.engines.vector_rules import Similarity, VectorRules
-from app.errors import EngineError
 
-# Raise it when what is saved changes: folders of an older format are then left alone.
-FORMAT = 4
-# What has a say in the graph; their versions are part of the folder's name.
-LIBRARIES = ("openvino", "torch", "transformers", "peft", "tokenizers")
-# What transformers reads; a changed README makes no other model.
-READ_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".spm", ".tiktoken")
-GRAPH, WEIGHTS, TOKENIZER, DESCRIPTION = "model.xml", "model.bin", "tokenizer.json", "model.json"
 # Two rows of different length: a traced graph must not learn that all rows are full.
 EXAMPLES = ("A film that stays with you for days.", "fine")
-CHUNK_BYTES = 1 << 20
 MATRIX = 2
-
-
-class ConversionError(EngineError):
-    """OpenVINO can't convert or run this model; torch may still be able to."""
-
-    is_lasting = True  # the same files, libraries and settings would fail again
-
-
-class InterruptedConversionError(ConversionError):
-    """The conversion failed for what may be over by the next start, such as a full disk."""
-
-    is_lasting = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Converted:
-    """A converted model, and what serving it takes beside the graph."""
-
-    folder: Path
-    rules: TextRules
-    labels: tuple[str, ...] = ()
-    activation: Activation = Activation.NONE
-    dimensions: int = 0
-    vector_rules: VectorRules = field(default_factory=VectorRules)
-
-    @property
-    def graph(self) -> Path:
-        """The graph in OpenVINO's own format; the weights lie beside it."""
-        return self.folder / GRAPH
-
-    @property
-    def weights(self) -> Path:
-        """The weights, in float32."""
-        return self.folder / WEIGHTS
-
-    @property
-    def tokenizer(self) -> Path:
-        """The tokeniser, in the format of the tokenizers library."""
-        return self.folder / TOKENIZER
-
-
-def options_of(request: EngineRequest) -> OpenVinoOptions:
-    """Return the request's options.
-
-    Raises:
-        EngineError: there are none, so that there is no folder to convert into.
-
-    """
-    if request.openvino is None:
-        raise EngineError("the OpenVINO engine needs a folder for converted models")
-    return request.openvino
-
-
-def folder_of(request: EngineRequest) -> Path:
-    """Return where this very model lies once it is converted.
-
-    The name holds a digest of the weights, the adapter, the labels and the libraries' versions.
-    """
-    digest = hashlib.sha256(repr((FORMAT, request.task, request.labels)).encode())
-    if request.embedding != EmbeddingOptions():
-        digest.update(repr(request.embedding).encode())
-    for library in LIBRARIES:
-        digest.update(f"{library}=={_version(library)}\n".encode())
-    for file in _files(request):
-        digest.update(f"{file.name} {_fingerprint(file)}\n".encode())
-    return options_of(request).cache / f"{request.name}-{digest.hexdigest()[:16]}"
-
-
-def _version(library: str) -> str:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
-
-
-def _files(request: EngineRequest) -> Iterator[Path]:
-    """Yield the files that make the model, in a fixed order."""
-    if request.folder is None or not request.folder.is_dir():
-        raise EngineError("the OpenVINO engine needs a source that is a folder")
-    yield from sorted(f for f in request.folder.iterdir() if f.suffix in READ_SUFFIXES)
-    yield from module_files(request.folder)
-    if request.adapter is not None:
-        # Beside them an adapter has its card, and perhaps a calibration set.
-        yield from (f for name in ADAPTER_FILES if (f := request.adapter / name).is_file())
-
-
-def _fingerprint(file: Path) -> str:
-    """Return a file's size and CRC: quick, as each start does it, and enough against accidents.
-
-    What holds against malice are the pins of the catalogue.
-    """
-    crc = size = 0
-    with file.open("rb") as content:
-        while chunk := content.read(CHUNK_BYTES):
-            crc = zlib.crc32(chunk, crc)
-            size += len(chunk)
-    return f"{size}-{crc:08x}"
-
-
-def read(folder: Path) -> Converted | None:
-    """Return the converted model of a folder; None if there is none, or not as it was written."""
-    try:
-        said = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        whole = all(_fingerprint(folder / name) == digest for name, digest in said["files"].items())
-        labels = tuple(said.pop("labels"))
-        rules = said.pop("rules")
-        rules = TextRules(
-            **rules
-            | {"padding": Padding(rules["padding"]), "special_ids": tuple(rules["special_ids"])}
-        )
-        vectors = said.pop("vector_rules")
-        vectors = VectorRules(**vectors | {"similarity": Similarity(vectors["similarity"])})
-        activation = Activation(said.pop("activation"))
-        del said["files"]
-        found = Converted(
-            folder=folder,
-            labels=labels,
-            rules=rules,
-            activation=activation,
-            vector_rules=vectors,
-            **said,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return found if whole else None
 
 
 def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted:
@@ -217,10 +78,7 @@ def _save(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted
     else:
         dimensions, vectors = reference.dimensions, reference.vector_rules
         converted = replace(converted, dimensions=dimensions, vector_rules=vectors)
-    said = asdict(converted)
-    del said["folder"]
-    said["files"] = {name: _fingerprint(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
-    (folder / DESCRIPTION).write_text(json.dumps(said), encoding="utf-8")
+    describe(converted)
     return converted
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from app.engines.base import Activation, Encoded, EngineRequest, FloatArray, Task, unit
-from app.engines.openvino.conversion import Converted
+from app.engines.openvino.converted import Converted
 from app.engines.openvino.processor import Lanes, Processor, release_memory
 from app.engines.scores import scores
 from app.engines.tokenizer import Padding, TextEncoder

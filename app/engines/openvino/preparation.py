@@ -40,16 +40,10 @@ from app.engines.openvino.agreement import (
     verdict_file,
     write_verdict,
 )
-from app.engines.openvino.conversion import (
-    ConversionError,
-    Converted,
-    InterruptedConversionError,
-    convert,
-    folder_of,
-    options_of,
-    read,
-)
+from app.engines.openvino.conversion import convert
+from app.engines.openvino.converted import Converted, folder_of, options_of, read
 from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder, open_engine
+from app.engines.openvino.failures import ConversionError, InterruptedConversionError
 from app.engines.openvino.processor import Processor
 from app.engines.openvino.refused import file_of, raise_remembered, remember
 from app.engines.torch_embedder import TorchEmbedder

@@ -15,7 +15,8 @@ from typing import Self
 
 from app.engines.base import EngineRequest
 from app.engines.openvino.agreement import calibration_texts
-from app.engines.openvino.conversion import ConversionError, folder_of, options_of
+from app.engines.openvino.converted import folder_of, options_of
+from app.engines.openvino.failures import ConversionError
 
 SUFFIX = ".refused.json"
 
