@@ -24,7 +24,8 @@ from tiny import (
 
 from app.engines.base import Encoded, FloatArray
 from app.engines.loader import load_best
-from app.engines.openvino.preparation import load, load_reference, prepare
+from app.engines.openvino.loading import load
+from app.engines.openvino.preparation import load_reference, prepare
 from app.engines.padding import choose_padding
 from app.engines.tokenizer import Padding
 from app.engines.torch import TorchClassifier

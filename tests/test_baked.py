@@ -17,8 +17,7 @@ from tiny_embedders import save_encoder
 from app.engines.base import Classifier, Embedder, OpenVinoOptions, Task
 from app.engines.loader import load_engine
 from app.engines.openvino import baked
-from app.engines.openvino.failures import ConversionError
-from app.engines.openvino.preparation import DisagreementError
+from app.engines.openvino.failures import ConversionError, DisagreementError
 from app.errors import EngineError, StartupError
 from app.models.bake import bake
 from app.models.catalog import Catalog, Limits, ModelSpec, read_catalog, write_catalog

@@ -25,7 +25,8 @@ from tiny_tokenizers import VOCABULARY, pieces
 from app.engines.base import Encoded
 from app.engines.folder.tokenizer import IGNORED
 from app.engines.openvino.converted import folder_of, read
-from app.engines.openvino.preparation import load, load_reference, prepare
+from app.engines.openvino.loading import load
+from app.engines.openvino.preparation import load_reference, prepare
 from app.engines.tokenizer import TextEncoder
 from app.errors import EngineError
 

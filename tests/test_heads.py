@@ -24,7 +24,8 @@ from tiny import (
 )
 
 from app.engines.base import Activation, is_regression
-from app.engines.openvino.preparation import load, load_reference, prepare
+from app.engines.openvino.loading import load
+from app.engines.openvino.preparation import load_reference, prepare
 from app.errors import EngineError
 
 

@@ -30,7 +30,6 @@ from app.engines.base import (
     Task,
 )
 from app.engines.loader import has_cuda_driver, load_best, load_openvino
-from app.engines.openvino import preparation
 from app.engines.openvino.agreement import (
     CALIBRATION,
     answers,
@@ -38,6 +37,7 @@ from app.engines.openvino.agreement import (
     compare,
     read_verdict,
 )
+from app.engines.openvino.child import dump, prepare_in_child
 from app.engines.openvino.conversion import convert
 from app.engines.openvino.converted import folder_of, read
 from app.engines.openvino.engine import (
@@ -47,15 +47,9 @@ from app.engines.openvino.engine import (
     cut,
     padded,
 )
-from app.engines.openvino.failures import ConversionError
-from app.engines.openvino.preparation import (
-    DisagreementError,
-    compile_engine,
-    load,
-    load_reference,
-    prepare,
-    prepare_in_child,
-)
+from app.engines.openvino.failures import ConversionError, DisagreementError
+from app.engines.openvino.loading import load
+from app.engines.openvino.preparation import compile_engine, load_reference, prepare
 from app.engines.openvino.processor import (
     Processor,
     choose_precision,
@@ -149,7 +143,9 @@ asked = []
 # The telemetry sends from a fork of the process.
 watch = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "os.fork")
 sys.addaudithook(lambda event, args: asked.append(str((event, args))) if event in watch else None)
-from app.engines.openvino.preparation import load, load_reference, parse, prepare
+from app.engines.openvino.child import parse
+from app.engines.openvino.loading import load
+from app.engines.openvino.preparation import load_reference, prepare
 request = parse(sys.argv[1])
 if sys.argv[2] == "convert":
     prepare(request, load_reference)
@@ -164,7 +160,7 @@ print(json.dumps({"asked": asked, "modules": sorted({m.split(".")[0] for m in sy
 def watched(request: EngineRequest, what: str, home: Path) -> list[Any]:
     """Convert or load in a fresh process, and have it tell what it asked of the network."""
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, preparation.dump(request), what],
+        [sys.executable, "-c", WATCHED, dump(request), what],
         capture_output=True,
         text=True,
         check=False,

@@ -14,10 +14,12 @@ from test_openvino import flip_last_bit, never, request_for, tiny
 
 from app.engines.base import EngineRequest, OpenVinoOptions, Step
 from app.engines.loader import load_best, load_openvino
+from app.engines.openvino.child import prepare_in_child
 from app.engines.openvino.conversion import convert
 from app.engines.openvino.converted import folder_of
 from app.engines.openvino.failures import ConversionError, InterruptedConversionError
-from app.engines.openvino.preparation import load, load_reference, prepare, prepare_in_child
+from app.engines.openvino.loading import load
+from app.engines.openvino.preparation import load_reference, prepare
 from app.engines.openvino.refused import file_of
 from app.engines.torch import TorchClassifier
 from app.errors import EngineError

@@ -11,9 +11,8 @@ from typing import Any
 from app.engines import fake, torch
 from app.engines.base import Engine, EngineRequest, Task
 from app.engines.llama_cpp import loading as llama_cpp
-from app.engines.openvino import baked, preparation
-from app.engines.openvino.failures import ConversionError
-from app.engines.openvino.preparation import DisagreementError
+from app.engines.openvino import baked, loading
+from app.engines.openvino.failures import ConversionError, DisagreementError
 from app.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -147,7 +146,7 @@ def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = No
         return torch.load(request)
 
 
-def load_openvino(request: EngineRequest, *, load: Load = preparation.load) -> Engine:
+def load_openvino(request: EngineRequest, *, load: Load = loading.load) -> Engine:
     """Load on OpenVINO; on torch if OpenVINO answers otherwise than torch does.
 
     A baked model has nothing that torch could load: what is wrong with it is raised.

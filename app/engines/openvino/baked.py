@@ -24,14 +24,8 @@ from app.engines.openvino.agreement import (
 from app.engines.openvino.conversion import convert
 from app.engines.openvino.converted import options_of, read
 from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder
-from app.engines.openvino.failures import ConversionError
-from app.engines.openvino.preparation import (
-    DisagreementError,
-    LoadReference,
-    compile_engine,
-    hold,
-    load_reference,
-)
+from app.engines.openvino.failures import ConversionError, DisagreementError
+from app.engines.openvino.preparation import LoadReference, compile_engine, hold, load_reference
 from app.engines.openvino.processor import Processor
 from app.errors import EngineError
 

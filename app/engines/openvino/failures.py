@@ -1,5 +1,7 @@
 """How a conversion fails, and whether it would fail again."""
 
+from collections.abc import Mapping
+
 from app.errors import EngineError
 
 
@@ -13,3 +15,12 @@ class InterruptedConversionError(ConversionError):
     """The conversion failed for what may be over by the next start, such as a full disk."""
 
     is_lasting = False
+
+
+class DisagreementError(ConversionError):
+    """The converted model answers otherwise than the one it was made of."""
+
+    def __init__(self, figures: Mapping[str, float]) -> None:
+        self.figures = figures
+        said = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        super().__init__(f"the converted model disagrees with torch: {said}")

@@ -1,0 +1,53 @@
+"""Loads a model on OpenVINO, and has it prepared first where that hasn't been done."""
+
+import logging
+from collections.abc import Callable
+
+from app.engines.base import EngineRequest, Task
+from app.engines.openvino.child import prepare_in_child
+from app.engines.openvino.converted import folder_of, options_of
+from app.engines.openvino.failures import ConversionError, DisagreementError
+from app.engines.openvino.preparation import OpenVinoText, compile_engine, find
+from app.engines.openvino.processor import Processor
+from app.engines.openvino.refused import raise_remembered, remember
+from app.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+Prepare = Callable[[EngineRequest], None]
+
+
+def load(request: EngineRequest, prepare: Prepare = prepare_in_child) -> OpenVinoText:
+    """Load a classifier or an embedder, converting it first if that hasn't been done.
+
+    Raises:
+        DisagreementError: the converted model answers otherwise than torch.
+        ConversionError: it can't be converted, or OpenVINO can't run it.
+        EngineError: the task or the source are none of this engine's.
+
+    """
+    if request.task == Task.CHAT:
+        raise EngineError("the OpenVINO engine has no chat models; use an engine that has")
+    folder = folder_of(request)
+    processor = Processor(options_of(request))
+    prepared = find(request, folder, processor)
+    if prepared is None:
+        raise_remembered(request)
+        log.info("model_converting", extra={"model": request.name, "folder": str(folder)})
+        _prepare_once(request, prepare)
+        prepared = find(request, folder, processor)
+    if prepared is None:
+        raise ConversionError(f"{folder}: not as it was left after the conversion")
+    if not prepared.verdict.agrees:
+        raise DisagreementError(prepared.verdict.figures)
+    return compile_engine(request, prepared.converted, processor)
+
+
+def _prepare_once(request: EngineRequest, prepare: Prepare) -> None:
+    """Prepare; what would fail again at each start is remembered."""
+    try:
+        prepare(request)
+    except ConversionError as failure:
+        if failure.is_lasting:
+            remember(request, failure)
+        raise
