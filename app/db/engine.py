@@ -23,6 +23,11 @@ KEEPALIVES = {
     "tcp_user_timeout": 30_000,
 }
 WAL_RETRY_S = 0.005  # a switch takes one write to the disk
+# Of a transaction, as `execution_options`. None: as the server says. Without it SQLAlchemy leaves
+# "read-write" behind after a read, which a server that its operator, or a full disk, has made
+# read-only by default would obey.
+WRITE: dict[str, Any] = {"postgresql_readonly": None}
+READ = {"read_only": True, "postgresql_readonly": True}
 UNDERSTOOD = (
     "DATABASE_URL: not understood; give postgresql://user:password@host/name or sqlite:///path"
 )

@@ -1,22 +1,21 @@
 """Transactions: run off the event loop, committed here and nowhere else, never waited for long."""
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db.call import Call
-from app.db.engine import make_engine, parse_url
+from app.db.engine import READ, WRITE, make_engine, parse_url
 from app.db.failures import describe, refused, unavailable_reason
 from app.db.standing import Standing
-from app.db.support import REVISION, read_support
+from app.db.support import REVISION, SupportCheck
 from app.db.tables import SCHEMA_REVISION
 from app.db.threads import CallThreads
 from app.errors import DatabaseUnavailableError, SchemaTooNewError
@@ -28,12 +27,6 @@ Observe = Callable[[str, float], None]
 # A migration may rewrite a table, and wait for one that another process applies.
 MIGRATION_TIMEOUT_S = 600.0
 MIGRATION_LOCK = 6_013_705_492_417  # any number that no other user of the server locks
-# For so long tables are believed to be those that were found: another program may migrate them.
-SUPPORT_S = 5.0
-# None: as the server says. Without it SQLAlchemy leaves "read-write" behind after a read, which a
-# server that its operator, or a full disk, has made read-only by default would obey.
-WRITE: dict[str, Any] = {"postgresql_readonly": None}
-READ = {"read_only": True, "postgresql_readonly": True}
 # One row, written over: the file doesn't grow.
 WRITE_CHECK = text(
     "INSERT INTO write_check (id, checked_at) VALUES (1, CURRENT_TIMESTAMP)"
@@ -78,13 +71,10 @@ class Database:
         self.timeout_s = timeout_s
         self._engine = make_engine(self._url, timeout_s=timeout_s, pool_size=pool_size)
         self._threads = CallThreads(pool_size, max_waiting=max_waiting)
+        self._threads.watch(self._engine)
         self._observe = observe
         self._standing = Standing()
-        self._supported_until_s = -math.inf
-        self._refusal = ""  # why this program must not use the tables
-        event.listen(self._engine, "connect", self._on_connect, insert=True)
-        event.listen(self._engine, "checkout", self._on_checkout)
-        event.listen(self._engine, "checkin", self._on_checkin)
+        self._support = SupportCheck(self._engine, self._standing)
 
     def __repr__(self) -> str:
         return f"Database({self.dialect})"  # a URL can hold a password in many places
@@ -122,7 +112,7 @@ class Database:
         "disk_full", "damaged", "schema" (migrations are to be applied), "newer" (they are a newer
         program's), "closed".
         """
-        self._supported_until_s = -math.inf
+        self._support.forget()
         try:
             is_current = await self.run(_write_row, timeout_s=timeout_s)
         except DatabaseUnavailableError as failure:
@@ -137,12 +127,12 @@ class Database:
             DatabaseUnavailableError: there is no telling.
 
         """
-        self._supported_until_s = -math.inf
+        self._support.forget()
         try:
             await self.read(lambda _: None)
         except DatabaseUnavailableError as failure:
             if failure.reason == "newer":
-                raise SchemaTooNewError(self._refusal) from None
+                raise SchemaTooNewError(self._support.refusal) from None
             raise
 
     async def close(self) -> None:
@@ -160,7 +150,7 @@ class Database:
             DatabaseUnavailableError: its tables are of a newer program, which doesn't serve this.
 
         """
-        self._see_support()
+        self._support.require()
         connection = self._engine.connect()
         with connection, Session(connection.execution_options(**(options or WRITE))) as session:
             yield session
@@ -239,31 +229,6 @@ class Database:
                 limit = {"ms": f"{timeout_s * 1000:.0f}"}
                 session.execute(text("SELECT set_config('statement_timeout', :ms, true)"), limit)
             return work(session)
-
-    def _on_connect(self, connection: Any, _: Any) -> None:  # noqa: ANN401 -- the driver's
-        if call := self._threads.current():
-            call.is_connection_new = True
-            call.attach(connection)
-
-    def _on_checkout(self, connection: Any, *_: Any) -> None:  # noqa: ANN401 -- the driver's
-        if call := self._threads.current():
-            call.attach(connection)
-
-    def _on_checkin(self, *_: Any) -> None:  # noqa: ANN401 -- as SQLAlchemy hands them over
-        if call := self._threads.current():
-            call.detach()
-
-    def _see_support(self) -> None:
-        """Refuse tables of a newer program, also of one that migrates them while this one runs."""
-        if time.monotonic() < self._supported_until_s:
-            return
-        with self._engine.connect() as connection:
-            support = read_support(connection.execution_options(**READ))
-        self._refusal = support.refusal() or ""
-        if self._refusal:
-            self._standing.failed("newer", self._refusal, is_read=False)
-            raise DatabaseUnavailableError("newer")
-        self._supported_until_s = time.monotonic() + SUPPORT_S
 
 
 def _write_row(session: Session) -> bool:

@@ -5,15 +5,22 @@ that can still work with the tables once the migration is applied. `app.db.schem
 table `schema_support`, where a program can read it that knows nothing of the migration itself.
 """
 
+import math
+import time
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
+from app.db.engine import READ
 from app.db.failures import unavailable_reason
+from app.db.standing import Standing
 from app.db.tables import SCHEMA_REVISION
+from app.errors import DatabaseUnavailableError
 
 REVISION = text("SELECT max(version_num) FROM alembic_version")
+# For so long tables are believed to be those that were found: another program may migrate them.
+SUPPORT_S = 5.0
 SUPPORT = text("SELECT max(revision), max(oldest_program) FROM schema_support")
 
 
@@ -70,3 +77,41 @@ def _first(connection: Connection, question: TextClause) -> tuple[str | None, ..
         if unavailable_reason(failure) == "schema":
             return (None, None)  # there is no such table
         raise
+
+
+class SupportCheck:
+    """Refuses tables of a newer program, also of one that migrates them while this one runs.
+
+    Args:
+        engine: of the database.
+        standing: is told of a refusal.
+
+    """
+
+    def __init__(self, engine: Engine, standing: Standing) -> None:
+        self._engine = engine
+        self._standing = standing
+        self._until_s = -math.inf
+        self.refusal = ""  # why this program must not use the tables
+
+    def forget(self) -> None:
+        """Read the tables' revision again at the next `require`."""
+        self._until_s = -math.inf
+
+    def require(self) -> None:
+        """See that the tables may be used.
+
+        Raises:
+            DatabaseUnavailableError: they are of a newer program, which doesn't serve this one.
+            DBAPIError: the database doesn't answer.
+
+        """
+        if time.monotonic() < self._until_s:
+            return
+        with self._engine.connect() as connection:
+            support = read_support(connection.execution_options(**READ))
+        self.refusal = support.refusal() or ""
+        if self.refusal:
+            self._standing.failed("newer", self.refusal, is_read=False)
+            raise DatabaseUnavailableError("newer")
+        self._until_s = time.monotonic() + SUPPORT_S

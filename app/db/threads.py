@@ -5,7 +5,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine, event
 
 from app.db.call import Call
 from app.errors import DatabaseUnavailableError
@@ -32,6 +34,26 @@ class CallThreads:
     def current(self) -> Call | None:
         """Return the call that runs in this thread."""
         return getattr(self._of_thread, "call", None)
+
+    def watch(self, engine: Engine) -> None:
+        """Tell each call which connection it uses, so that it can be made to fail."""
+
+        def attach(connection: Any, *_: Any) -> None:  # noqa: ANN401 -- the driver's
+            if call := self.current():
+                call.attach(connection)
+
+        def attach_new(connection: Any, *_: Any) -> None:  # noqa: ANN401 -- as above
+            if call := self.current():
+                call.is_connection_new = True
+                call.attach(connection)
+
+        def detach(*_: Any) -> None:  # noqa: ANN401 -- as SQLAlchemy hands them over
+            if call := self.current():
+                call.detach()
+
+        event.listen(engine, "connect", attach_new, insert=True)
+        event.listen(engine, "checkout", attach)
+        event.listen(engine, "checkin", detach)
 
     async def run(self, work: Callable[[Call], T], *, timeout_s: float) -> T:
         """Run work in a thread.
