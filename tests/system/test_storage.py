@@ -22,7 +22,7 @@ from servers import postgres as own_postgres
 from servers import valkey as own_valkey
 from serving import FAKE
 
-from app.features.access.keys import PATIENCE_S
+from app.features.access.known_keys import PATIENCE_S
 from app.loadtest.closed_loop import closed_loop
 from app.loadtest.connection import Target, make_target
 from app.loadtest.report import OK, Answer, Report

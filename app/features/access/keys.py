@@ -1,28 +1,23 @@
-"""API keys: made, listed and revoked in SQL, verified from memory: no request waits for it."""
+"""API keys: made, listed, revoked, and told from what is none."""
 
-import asyncio
 import hashlib
 import hmac
 import logging
 import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-
-from sqlalchemy.orm import Session
 
 from app.core.callers import Caller, Scope
 from app.db.session import Database
 from app.errors import (
-    DatabaseUnavailableError,
     KeyEndedError,
     KeyNotFoundError,
     UnauthorizedError,
 )
+from app.features.access.known_keys import KnownKeys
 from app.features.access.limits.limit import MAX_AMOUNT, parse
 from app.features.access.repository import ApiKey, KeyRepository, NewApiKey
 from app.features.access.schemas import CONTROL_CHARACTERS, MAX_NAME_CHARS
@@ -39,9 +34,6 @@ KEY_FORMAT = re.compile(rf"({BRAND}_[0-9a-f]{{{2 * PREFIX_BYTES}}})_([A-Za-z0-9_
 NAME_FORMAT = re.compile(rf"[^{CONTROL_CHARACTERS}\ud800-\udfff]{{1,{MAX_NAME_CHARS}}}")
 # What an unknown key is compared with, so that it takes as long as a known one.
 NO_HASH = "0" * 64
-MAX_REMEMBERED = 10_000
-# A look at one row takes a millisecond: a database that needs so much longer doesn't answer.
-PATIENCE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,22 +61,6 @@ class WantedKeyError(ValueError):
         self.field = field
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What the database said of a prefix, and when."""
-
-    key: ApiKey | None
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What the database is being asked, and since when."""
-
-    task: asyncio.Task[ApiKey | None]
-    since_s: float
-
-
 class KeyService:
     """Makes and verifies keys.
 
@@ -108,12 +84,7 @@ class KeyService:
     ) -> None:
         self._database = database
         self._admin_hash = _hash(admin_key) if admin_key else None
-        self._cache_s = cache_s
-        self._stale_s = stale_s
-        self._clock = clock
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
-        self._asking: dict[str, _Question] = {}
-        self._turn = asyncio.Lock()
+        self._known = KnownKeys(database, cache_s=cache_s, stale_s=stale_s, clock=clock)
 
     async def create(self, wanted: WantedKey) -> tuple[ApiKey, str]:
         """Store a new key; return it, and its text, which is never to be had again.
@@ -163,9 +134,7 @@ class KeyService:
         found = await self._database.run(lambda session: KeyRepository(session).revoke(key_id, now))
         if not found:
             raise KeyNotFoundError
-        for seen in self._seen.values():
-            if seen.key is not None and seen.key.id == key_id:
-                seen.at_s = -self._stale_s  # so old that it is asked for again
+        self._known.outdate(key_id)
         log.info("key_revoked", extra={"key_id": key_id})
 
     def is_admin_like(self, text: str) -> bool:
@@ -194,7 +163,7 @@ class KeyService:
         if self.is_admin(text):
             return Caller(name="admin", scopes=frozenset({Scope.ADMIN}))
         parts = KEY_FORMAT.fullmatch(text)
-        key = await self._find(parts[1], in_turn=in_turn) if parts else None
+        key = await self._known.find(parts[1], in_turn=in_turn) if parts else None
         is_right = hmac.compare_digest(_hash(text), key.hash if key else NO_HASH)
         if key is None or not is_right:
             raise UnauthorizedError
@@ -208,65 +177,6 @@ class KeyService:
             tokens_per_day=key.tokens_per_day,
         )
 
-    async def _find(self, prefix: str, *, in_turn: bool) -> ApiKey | None:
-        """Return the key with a prefix, from memory as long as that may be believed."""
-        seen = self._seen.get(prefix)
-        age_s = self._clock() - seen.at_s if seen else self._stale_s
-        if seen and age_s < self._cache_s:
-            return seen.key
-        if in_turn and (seen is None or seen.key is None):
-            return await self._find_in_turn(prefix)
-        asked = self._ask(prefix)
-        if seen is None or age_s >= self._stale_s:
-            # One who leaves must not take the answer away from the others.
-            return await asyncio.shield(asked.task)
-        patience_s = asked.since_s + PATIENCE_S - time.monotonic()
-        if not self._database.is_answering or patience_s <= 0:
-            return seen.key  # or every request would wait
-        await asyncio.wait({asked.task}, timeout=patience_s)
-        try:
-            return asked.task.result() if asked.task.done() else seen.key
-        except DatabaseUnavailableError:
-            return seen.key
-
-    async def _find_in_turn(self, prefix: str) -> ApiKey | None:
-        """Ask the database, or give up: made-up keys must not keep it from all the others.
-
-        A key that wasn't looked up may be a valid one, so it isn't called wrong.
-        """
-        try:
-            async with asyncio.timeout(PATIENCE_S), self._turn:
-                return await asyncio.shield(self._ask(prefix).task)
-        except TimeoutError:
-            raise DatabaseUnavailableError("full") from None
-
-    def _forget_one(self) -> None:
-        """Forget an unknown prefix before any known one: anybody can make those up."""
-        unknown = (prefix for prefix, seen in self._seen.items() if seen.key is None)
-        del self._seen[next(unknown, next(iter(self._seen)))]
-
-    def _ask(self, prefix: str) -> _Question:
-        """Ask the database, once for all who want to know at this moment."""
-        asked = self._asking.get(prefix)
-        if asked is None:
-            asked = _Question(asyncio.create_task(self._learn(prefix)), time.monotonic())
-            self._asking[prefix] = asked
-            asked.task.add_done_callback(lambda ended: self._asked(prefix, ended))
-        return asked
-
-    def _asked(self, prefix: str, ended: asyncio.Task[ApiKey | None]) -> None:
-        del self._asking[prefix]
-        if not ended.cancelled():
-            ended.exception()  # maybe nobody waited for it; the database has logged it
-
-    async def _learn(self, prefix: str) -> ApiKey | None:
-        key = await self._database.read(partial(_by_prefix, prefix=prefix))
-        self._seen[prefix] = _Seen(key, self._clock())
-        self._seen.move_to_end(prefix)
-        if len(self._seen) > MAX_REMEMBERED:
-            self._forget_one()
-        return key
-
 
 def _check(wanted: WantedKey) -> None:
     if not NAME_FORMAT.fullmatch(wanted.name):
@@ -279,10 +189,6 @@ def _check(wanted: WantedKey) -> None:
             raise WantedKeyError("limit", str(bad)) from None
     if wanted.tokens_per_day is not None and not 1 <= wanted.tokens_per_day <= MAX_AMOUNT:
         raise WantedKeyError("tokens_per_day", f"from 1 to {MAX_AMOUNT}")
-
-
-def _by_prefix(session: Session, *, prefix: str) -> ApiKey | None:
-    return KeyRepository(session).by_prefix(prefix)
 
 
 def _hash(text: str) -> str:

@@ -15,7 +15,7 @@ from serving import serving
 from app.core.callers import Caller, Scope
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
-from app.features.access import keys as services_keys
+from app.features.access import known_keys
 from app.features.access.keys import KEY_FORMAT, KeyService, WantedKey, WantedKeyError
 from app.features.access.ledger import Ledger
 from app.features.access.limits.limit import MAX_AMOUNT
@@ -110,7 +110,7 @@ class Slow:
 async def test_in_turn_one_key_at_a_time_is_looked_up_and_none_is_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(services_keys, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(known_keys, "PATIENCE_S", 0.05)
     database = Slow()
     keys = make(cast("Database", database))
     made_up = [f"mlk_{number:012x}_" + "a" * 43 for number in range(5)]
@@ -333,16 +333,14 @@ async def test_a_database_that_hangs_holds_a_known_key_up_for_a_moment_only() ->
 
 
 async def test_made_up_prefixes_dont_push_known_keys_out(tmp_path: Any) -> None:
-    from app.features.access import keys as module
-
     async with service(f"sqlite:///{tmp_path / 'k.db'}") as keys:
         _, text = await keys.create(wanted())
         await keys.verify(text)
-        keys._seen.update(
-            {f"mlk_{n:012x}": module._Seen(None, 0) for n in range(module.MAX_REMEMBERED)}
+        keys._known._seen.update(
+            {f"mlk_{n:012x}": known_keys._Seen(None, 0) for n in range(known_keys.MAX_REMEMBERED)}
         )
         for n in range(3):
             with pytest.raises(UnauthorizedError):
                 await keys.verify(f"mlk_{n + 10**9:012x}_" + "a" * 43)
-        assert len(keys._seen) <= module.MAX_REMEMBERED + 1
-        assert text[:16] in keys._seen
+        assert len(keys._known._seen) <= known_keys.MAX_REMEMBERED + 1
+        assert text[:16] in keys._known._seen
