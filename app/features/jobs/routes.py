@@ -32,7 +32,7 @@ from app.features.jobs.schemas import (
     JobList,
     JobsQuery,
 )
-from app.features.jobs.service import WantedJob
+from app.features.jobs.submission import WantedJob
 from app.features.jobs.values import Job
 from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +12,6 @@ from sqlalchemy.orm import Session
 from app.db.session import Database
 from app.engines.base import Task
 from app.errors import (
-    DocumentNotFoundError,
-    IdempotencyConflictError,
     JobNotFoundError,
     JobStateError,
     JobsUnavailableError,
@@ -21,11 +19,10 @@ from app.errors import (
     TooManyJobsError,
 )
 from app.features.documents.collections import CollectionScope
-from app.features.documents.repository import DocumentRepository, NewDocument
-from app.features.documents.service import add_documents
 from app.features.jobs.bell import Bell
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.repository import JobRepository
+from app.features.jobs.submission import WantedJob, find_known, see_room, submit
 from app.features.jobs.values import Job, JobStatus, NewJob
 from app.models.registry import ModelRegistry
 
@@ -35,29 +32,6 @@ KIND = "embed"
 ID_BYTES = 18  # 24 characters; nobody guesses one
 # A hundred thousand documents take seconds; a client that has left takes its call with it.
 SUBMIT_TIMEOUT_S = 30.0
-MISSING_NAMED = 5
-TOO_MANY_RETRY_S = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedJob:
-    """What is to be embedded: documents that are stored, by their owner's ids, or new ones.
-
-    `request_hash` tells one body from another under the same idempotency key.
-    """
-
-    doc_ids: Sequence[str] = ()
-    documents: Sequence[NewDocument] = ()
-    model: str | None = None  # None: the default embedder
-    idempotency_key: str | None = None
-    webhook_url: str | None = None
-    request_id: str
-    request_hash: str
-
-    @property
-    def total(self) -> int:
-        """How many documents it has; one that comes twice is done once."""
-        return len(set(self.doc_ids) | {document.id for document in self.documents})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +79,7 @@ class JobService:
 
         """
         find = partial(
-            _known, idempotency_key=idempotency_key, request_hash=request_hash, scope=scope
+            find_known, idempotency_key=idempotency_key, request_hash=request_hash, scope=scope
         )
         return await self._database.read(find)
 
@@ -136,7 +110,7 @@ class JobService:
             request_hash=wanted.request_hash,
             webhook_url=wanted.webhook_url,
         )
-        work = partial(_submit, new=new, wanted=wanted, scope=scope, max_open=self._max_open)
+        work = partial(submit, new=new, wanted=wanted, scope=scope, max_open=self._max_open)
         with self._counted():
             job, is_new = await self._database.run(work, timeout_s=SUBMIT_TIMEOUT_S)
         if is_new:
@@ -226,69 +200,6 @@ class JobService:
         raise ModelNotFoundError
 
 
-def _submit(
-    session: Session, *, new: NewJob, wanted: WantedJob, scope: CollectionScope, max_open: int
-) -> tuple[Job, bool]:
-    jobs = JobRepository(session)
-    # First, so that of two calls with one key the later stores no documents.
-    job = jobs.add(new)
-    if job is None:
-        known = _known(
-            session,
-            idempotency_key=new.idempotency_key or "",
-            request_hash=new.request_hash,
-            scope=scope,
-        )
-        if known is None:
-            raise IdempotencyConflictError
-        return known, False
-    _see_room(jobs, new.collection, max_open)  # before a hundred thousand documents are stored
-    filled = jobs.fill(job, _documents(session, wanted, scope))
-    _see_room(jobs, new.collection, max_open, is_last=True)
-    return filled, True
-
-
-def _known(
-    session: Session, *, idempotency_key: str, request_hash: str, scope: CollectionScope
-) -> Job | None:
-    known = JobRepository(session).by_idempotency_key(scope.collection, idempotency_key)
-    if known is not None and known.request_hash != request_hash:
-        raise IdempotencyConflictError
-    return known
-
-
-def _see_room(
-    jobs: JobRepository, collection: int, max_open: int, *, is_last: bool = False
-) -> None:
-    """See that a collection, the job that was just added included, has no more than it may.
-
-    As the last thing before the commit it is certain, and others wait for no more than the commit.
-    """
-    if is_last:
-        jobs.take_turn(collection)
-    if jobs.count_open(collection) > max_open:
-        raise TooManyJobsError(retry_after_s=TOO_MANY_RETRY_S)
-
-
-def _documents(session: Session, wanted: WantedJob, scope: CollectionScope) -> list[int]:
-    """Return the keys of a job's documents, in order; store those that it brings."""
-    if wanted.documents:
-        return add_documents(
-            session,
-            documents=wanted.documents,
-            collection=scope.collection,
-            request_id=wanted.request_id,
-        )
-    keys = DocumentRepository(session).keys_of(
-        wanted.doc_ids, collection=scope.collection, sees_all=scope.sees_all
-    )
-    missing = [name for name in dict.fromkeys(wanted.doc_ids) if name not in keys]
-    if missing:
-        named = ", ".join(map(repr, missing[:MISSING_NAMED]))
-        raise DocumentNotFoundError(f"{len(missing)} documents are not there, such as {named}.")
-    return [keys[name] for name in wanted.doc_ids]
-
-
 def _find(session: Session, job_id: str, scope: CollectionScope) -> Job:
     job = JobRepository(session).by_id(job_id, collection=scope.seen)
     if job is None:
@@ -310,5 +221,5 @@ def _retry(session: Session, *, job_id: str, scope: CollectionScope, max_open: i
     queued = jobs.retry(job.key)
     if queued is None:
         raise JobStateError(f"The job is {job.status}; only a failed one can be retried.")
-    _see_room(jobs, job.collection, max_open, is_last=True)
+    see_room(jobs, job.collection, max_open, is_last=True)
     return queued
