@@ -4,31 +4,23 @@ import asyncio
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
-import app.core.parent
 from app.core.background import beside
+from app.features.jobs.child import Child
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.settings import JobsSettings
 
 log = logging.getLogger(__name__)
 
-# A process that was alive for so long is started again at once; one that dies young waits longer
-# each time, but never for ever.
-HEALTHY_S = 60.0
-FIRST_PAUSE_S = 0.1
-MAX_PAUSE_S = 5.0
 VALKEY_START_S = 10.0
 VALKEY_STOP_S = 3.0
 WORKER_STOP_S = 6.0
@@ -39,64 +31,6 @@ VALKEY_MEMORY = "128mb"
 # Under the data folder: where the socket is, for workers that are started by hand.
 SOCKET_NOTE = Path("valkey") / "socket"
 SOCKET_FOLDER = "ml-api-"  # and something random
-
-
-@dataclass(slots=True, kw_only=True)
-class Child:
-    """A process of ours: how it is started, and when it last was."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    stop_s: float
-    process: asyncio.subprocess.Process | None = None
-    started_s: float = 0.0
-    deaths: int = 0  # young ones, in a row
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it lives."""
-        return self.process is not None and self.process.returncode is None
-
-    async def start(self) -> asyncio.subprocess.Process:
-        """Start it; it dies with this process, and hears nothing of the terminal's signals."""
-        launcher = [sys.executable, "-I", "-S", str(app.core.parent.__file__), str(os.getpid())]
-        self.started_s = time.monotonic()
-        self.process = await asyncio.create_subprocess_exec(
-            *launcher,
-            *self.command,
-            env=dict(self.environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        return self.process
-
-    def pause_s(self) -> float:
-        """Return how long to wait before it is started again."""
-        if time.monotonic() - self.started_s > HEALTHY_S:
-            self.deaths = 0
-        self.deaths += 1
-        return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self.deaths - 1))
-
-    async def stop(self) -> None:
-        """End it: politely, then in a hurry, then for certain."""
-        process = self.process
-        if process is None or process.returncode is not None:
-            return
-        for number, patience_s in (
-            (signal.SIGTERM, self.stop_s / 2),
-            (signal.SIGTERM, self.stop_s / 2),
-            (signal.SIGKILL, None),
-        ):
-            if number == signal.SIGKILL:
-                log.warning("embedded_killed", extra={"child": self.name})
-            with suppress(ProcessLookupError):
-                process.send_signal(number)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await process.wait()
-                    return
 
 
 class Embedded:

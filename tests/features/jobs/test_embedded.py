@@ -17,7 +17,8 @@ from servers import is_alive
 from serving import make_settings
 
 import app.core.parent
-from app.features.jobs.embedded import SOCKET_NOTE, Child, Embedded, find_valkey, worker_environment
+from app.features.jobs.child import Child
+from app.features.jobs.embedded import SOCKET_NOTE, Embedded, find_valkey, worker_environment
 from app.features.jobs.metrics import JobMetrics
 
 TIMEOUT_S = 20.0

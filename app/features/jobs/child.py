@@ -1,0 +1,79 @@
+"""How a child process of the service starts, how soon again after its death, and how it ends."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import app.core.parent
+
+log = logging.getLogger(__name__)
+
+# A process that was alive for so long is started again at once; one that dies young waits longer
+# each time, but never for ever.
+HEALTHY_S = 60.0
+FIRST_PAUSE_S = 0.1
+MAX_PAUSE_S = 5.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Child:
+    """A process of ours: how it is started, and when it last was."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    stop_s: float
+    process: asyncio.subprocess.Process | None = None
+    started_s: float = 0.0
+    deaths: int = 0  # young ones, in a row
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it lives."""
+        return self.process is not None and self.process.returncode is None
+
+    async def start(self) -> asyncio.subprocess.Process:
+        """Start it; it dies with this process, and hears nothing of the terminal's signals."""
+        launcher = [sys.executable, "-I", "-S", str(app.core.parent.__file__), str(os.getpid())]
+        self.started_s = time.monotonic()
+        self.process = await asyncio.create_subprocess_exec(
+            *launcher,
+            *self.command,
+            env=dict(self.environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return self.process
+
+    def pause_s(self) -> float:
+        """Return how long to wait before it is started again."""
+        if time.monotonic() - self.started_s > HEALTHY_S:
+            self.deaths = 0
+        self.deaths += 1
+        return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self.deaths - 1))
+
+    async def stop(self) -> None:
+        """End it: politely, then in a hurry, then for certain."""
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        for number, patience_s in (
+            (signal.SIGTERM, self.stop_s / 2),
+            (signal.SIGTERM, self.stop_s / 2),
+            (signal.SIGKILL, None),
+        ):
+            if number == signal.SIGKILL:
+                log.warning("embedded_killed", extra={"child": self.name})
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await process.wait()
+                    return
