@@ -8,7 +8,6 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,105 +21,20 @@ from app.core.metrics import Metrics
 from app.core.parent import die_with_parent
 from app.errors import DatabaseUnavailableError, SettingsError
 from app.features.jobs.acknowledgement import acknowledge_aloud
-from app.features.jobs.bell import CeleryBell
 from app.features.jobs.celery import QUEUE, TASK, make_celery
 from app.features.jobs.embedded import SOCKET_NOTE
-from app.features.jobs.embedders import JobEmbedders
-from app.features.jobs.metrics import JobMetrics
-from app.features.jobs.policy import RetryPolicy
-from app.features.jobs.runner import JobRunner, RunnerPolicy
 from app.features.jobs.settings import JobsSettings
-from app.models.catalog import Catalog, read_catalog
+from app.features.jobs.worker_child import HURRYING, STOPPING, WORKING, Shop, WorkerMetrics
+from app.models.catalog import read_catalog
 from app.runtime.composition import check_redis_url, check_sql_url
-from app.runtime.parts import make_load, open_database
+from app.runtime.parts import open_database
 
 log = logging.getLogger(__name__)
 
-# A flag that another process sets tells nobody.
-HURRY_POLL_S = 0.1
 # From the hurry on: to put the job back, and for Celery to end. Then the process is overdue.
 HURRY_S = 10.0
 EXIT_OK = 0
-EXIT_BROKEN = 70  # EX_SOFTWARE of sysexits.h
 COUNTER_BYTES = 8
-WORKING, STOPPING, HURRYING = range(3)  # after the batch; now
-
-
-class WorkerMetrics:
-    """What the child that runs jobs measures: its models, and its jobs."""
-
-    def __init__(self) -> None:
-        self.service = Metrics()
-        self.jobs = JobMetrics(self.service.registry)
-
-
-class Shop:
-    """What lives as long as the child that runs jobs; made when the first message comes.
-
-    Celery's parent imports and opens none of it: a fork of threads or of CUDA doesn't work.
-
-    Args:
-        settings: as read by the command.
-        catalog: the models there are.
-        metrics: the child's.
-        redis_url: the broker's.
-        phase: set by the parent.
-
-    """
-
-    def __init__(
-        self,
-        settings: JobsSettings,
-        catalog: Catalog,
-        *,
-        metrics: WorkerMetrics,
-        redis_url: str,
-        phase: mmap.mmap,
-    ) -> None:
-        self._loop = asyncio.Runner()
-        self._bell = CeleryBell(redis_url, metrics=metrics.jobs)
-        self._tokenisers = ThreadPoolExecutor(settings.thread_count, thread_name_prefix="tokenise")
-        load = make_load(settings, catalog, tokenisers=self._tokenisers, metrics=metrics.service)
-        self._embedders = JobEmbedders(catalog, load=load)
-        self._runner = JobRunner(
-            open_database(settings, metrics.service),
-            find=self._embedders.find,
-            policy=RunnerPolicy(
-                lease_s=settings.job_lease_s, retry=RetryPolicy(attempts=settings.job_attempts)
-            ),
-            metrics=metrics.jobs,
-            is_stopping=lambda: phase[0] >= STOPPING,
-        )
-        self._phase = phase
-
-    def work(self) -> None:
-        """Run one slice of the job that is due, and ring for the next.
-
-        Where an engine is broken the process ends: its parent makes another, and the message is
-        delivered again.
-        """
-        if self._phase[0] >= STOPPING:
-            return
-        try:
-            had_work = self._loop.run(self._run_next())
-        except asyncio.CancelledError:
-            had_work = True
-        except DatabaseUnavailableError as failure:
-            log.warning("worker_without_database", extra={"reason": failure.reason})
-            return
-        if self._embedders.are_broken:
-            log.critical("worker_broken")
-            os._exit(EXIT_BROKEN)
-        if had_work:
-            self._bell.ring_now()
-
-    async def _run_next(self) -> bool:
-        """Run one slice, which is cancelled when there is a hurry."""
-        work = asyncio.create_task(self._runner.run_next())
-        while not work.done() and self._phase[0] < HURRYING:
-            await asyncio.wait({work}, timeout=HURRY_POLL_S)
-        work.cancel()
-        return await work
 
 
 class Worker:
