@@ -24,7 +24,8 @@ from app.features.prediction_log.service import PredictionLog
 from app.runtime.runtime import Runtime
 from app.server.drain import CLOSE_S, HURRY_S, LAST_LINE_S, OVERDUE_S, Drain
 from app.server.listening import listening
-from app.server.serve import Server, make_server, run, serve
+from app.server.serve import make_server, run, serve
+from app.server.server import Server
 
 TIMEOUT_S = 20.0
 SLOW = FAKE.replace("fail_on", "delay_ms = 500, fail_on")

@@ -1,27 +1,17 @@
-"""Runs the app under uvicorn, and owns its signals and its end."""
+"""Runs the app under uvicorn."""
 
-import asyncio
 import logging
-import select
-import signal
-import socket
-import threading
-import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from types import FrameType
-from typing import cast
+from collections.abc import Callable
 
 import uvicorn
 
-from app.errors import NotReadyError, StartupError
+from app.errors import StartupError
 from app.main import create_app
-from app.runtime.runtime import Runtime
-from app.server.accepting import Acceptor
 from app.server.descriptors import limit, wanted
-from app.server.drain import LAST_LINE_S, Drain, LastAnswers
+from app.server.drain import Drain, LastAnswers
 from app.server.listening import listening
 from app.server.protocol import BoundedHttpProtocol
+from app.server.server import Server
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,182 +19,6 @@ log = logging.getLogger(__name__)
 # Longer than the 60 s for which an AWS load balancer keeps an idle connection: otherwise it sends
 # a request down a connection that this server is just closing, and answers 502.
 KEEP_ALIVE_S = 75
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Uvicorn's connections and tasks tell nobody when they go.
-POLL_S = 0.05
-# A connection that was opened and has said nothing yet: its first request is on its way.
-FIRST_REQUEST_S = 1.0
-# Turns of the event loop: asyncio has accepted a connection a turn or two before it is one of
-# the server's. New ones may come as fast as they are let in; the door closes all the same.
-QUIET_ROUNDS, MAX_ROUNDS = 3, 100
-
-
-class Server(uvicorn.Server):
-    """Uvicorn that says where to look, drops nothing when it ends, and has an exit status of ours.
-
-    Args:
-        config: uvicorn's.
-        drain: the phases of the end.
-        runtime: gives the runtime, once the lifespan has made it.
-        on_overdue: called in a thread when the process should have ended long ago.
-
-    """
-
-    failure: StartupError | None = None
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        *,
-        drain: Drain,
-        runtime: Callable[[], Runtime | None],
-        on_overdue: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(config)
-        self.drain = drain
-        self.runtime = runtime
-        self._on_overdue = on_overdue
-        self._overdue: threading.Timer | None = None
-        self._acceptors: list[Acceptor] = []
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept and say so in one line, on standard output."""
-        await super().startup(None if sockets is None else [])
-        if not self.started:
-            return
-        for opened in sockets or []:
-            acceptor = Acceptor(opened, self._make_protocol, on_shortage=self._note_shortage)
-            self._acceptors.append(acceptor)
-            self.servers.append(cast("asyncio.Server", acceptor))
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(f"ml-api: http://{shown}:{port} (docs at /docs; ready when /ready is)", flush=True)
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Stop on SIGTERM and SIGINT; unlike uvicorn's own, don't raise them again afterwards."""
-        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # as uvicorn
-        """Begin the end, or hurry it; `/ready` says so from now on."""
-        runtime = self.runtime()
-        if self.drain.begun_s is None:
-            # Not here: the signal may have come in the middle of a line of the log.
-            loop = asyncio.get_running_loop()
-            loop.call_soon_threadsafe(log.info, "drain_begun")
-        self.drain.begin(time.monotonic(), was_ready=runtime is not None and _is_ready(runtime))
-        if runtime is not None:
-            runtime.is_draining = True
-        if self._on_overdue is not None:
-            if self._overdue is not None:
-                self._overdue.cancel()
-            self._overdue = threading.Timer(self.drain.longest_s, self._on_overdue)
-            self._overdue.daemon = True
-            self._overdue.start()
-
-    async def on_tick(self, counter: int) -> bool:
-        """Tell uvicorn's loop whether the door is to be closed."""
-        return await super().on_tick(counter) or not self.drain.is_accepting(time.monotonic())
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn passes them
-        """Close the door, let requests end, and then what is behind them."""
-        connections = len(self.server_state.connections)
-        log.info("drain_closing", extra={"connections": connections})
-        await self._stop_listening()
-        self.drain.closed_s = time.monotonic()
-        await self._wait(self._is_done, self.drain.is_answering)
-        await self._cut()
-        began_s = time.monotonic()
-        closing = asyncio.create_task(self.lifespan.shutdown())
-        await self._wait(closing.done, lambda now_s: self.drain.may_close(now_s, since_s=began_s))
-        if not closing.done():
-            log.error("drain_unfinished")
-        log.info("drain_done", extra={"seconds": round(time.monotonic() - self.drain.closed_s, 2)})
-
-    def fail(self, failure: StartupError) -> None:
-        """Stop because a required model can't be loaded."""
-        self.failure = failure
-        self.should_exit = True
-
-    def _make_protocol(self) -> asyncio.Protocol:
-        return BoundedHttpProtocol(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-
-    def _note_shortage(self) -> None:
-        if (runtime := self.runtime()) is not None:
-            runtime.metrics.descriptor_shortages.inc()
-
-    async def _stop_listening(self) -> None:
-        """Close the door, behind those who stand in it: they would be reset."""
-        listening = [one.fileno() for server in self.servers for one in server.sockets]
-        quiet = 0
-        for _ in range(MAX_ROUNDS):
-            quiet = 0 if _has_arrived(*listening) else quiet + 1
-            if quiet > QUIET_ROUNDS:
-                break
-            await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
-        for acceptor in self._acceptors:
-            await acceptor.wait_closed()
-
-    def _is_done(self) -> bool:
-        """Close connections that are idle; tell whether none is left, and no request."""
-        for connection in list(self.server_state.connections):
-            self._let_go(cast("BoundedHttpProtocol", connection))
-        return not self.server_state.connections and not self.server_state.tasks
-
-    def _let_go(self, connection: BoundedHttpProtocol) -> None:
-        """Close a connection after its answer, or now if no request is on its way."""
-        if connection.transport.is_closing():
-            return
-        closed_s = cast("float", self.drain.closed_s)
-        is_awaited = (
-            connection.is_idle
-            and not connection.is_kept
-            and time.monotonic() < closed_s + FIRST_REQUEST_S
-        )
-        arrived = connection.is_kept and _has_arrived(
-            connection.transport.get_extra_info("socket").fileno()
-        )
-        if not is_awaited and not arrived:
-            connection.shutdown()
-
-    async def _cut(self) -> None:
-        """End the requests whose time is over; each tells its client so."""
-        if tasks := set(self.server_state.tasks):
-            log.warning("drain_cut", extra={"requests": len(tasks)})
-            for task in tasks:
-                task.cancel("shutdown: the time of requests in flight is over")
-        until_s = time.monotonic() + LAST_LINE_S
-        await self._wait(self._is_done, lambda now_s: now_s < until_s)
-
-    async def _wait(self, is_over: Callable[[], bool], may: Callable[[float], bool]) -> None:
-        """Wait until something is over, or there is no more time for it."""
-        while not is_over() and may(time.monotonic()):  # noqa: ASYNC110  # as POLL_S says
-            await asyncio.sleep(POLL_S)
-
-
-def _is_ready(runtime: Runtime) -> bool:
-    try:
-        runtime.check_ready()
-    except NotReadyError:
-        return False
-    return True
-
-
-def _has_arrived(*descriptors: int) -> bool:
-    """Tell whether the kernel has something for these sockets that the event loop hasn't seen."""
-    waiting = select.poll()
-    for descriptor in descriptors:
-        waiting.register(descriptor, select.POLLIN)
-    return bool(waiting.poll(0))
 
 
 def make_server(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -> Server:
