@@ -11,7 +11,8 @@ from app.errors import ForbiddenError, NotReadyError, UnhealthyError
 from app.http.deps import RuntimeDep
 from app.http.guard import AccessDep, Bearer, KeyHeader, get_caller
 from app.http.problems import WITH_KEY, problems
-from app.models.schemas import Health, Readiness
+from app.http.schemas import Health
+from app.models.schemas import Readiness
 
 router = APIRouter(tags=["operations"])
 PLAIN_TEXT: dict[int | str, dict[str, Any]] = {

@@ -35,8 +35,9 @@ from app.errors import (
 )
 from app.http.error_bodies import is_openai, openai_error, openai_status
 from app.http.openai_schemas import OpenAiError
+from app.http.schemas import Problem
 from app.models.catalog import DEFAULT_MAX_CHARS
-from app.models.schemas import PredictRequest, Problem
+from app.models.schemas import PredictRequest
 
 Responses = dict[int | str, dict[str, Any]]
 Kinds = Sequence[type[ServiceError]]
