@@ -12,7 +12,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from app.batching.deadline import Deadline
-from app.core.metrics import GenerationMetrics, Metrics
+from app.core.metrics import Metrics
+from app.core.model_metrics import GenerationMetrics
 from app.engines.base import ChatEngine
 from app.errors import DeadlineExceededError, NotReadyError, OverloadedError
 
@@ -66,7 +67,7 @@ class Generations:
     ) -> None:
         self.engine = engine
         self.chain = chain
-        self.metrics: GenerationMetrics = metrics.of_generations(name)
+        self.metrics = GenerationMetrics(metrics, name)
         self._name = name
         self._policy = policy
         self._slots = asyncio.Semaphore(policy.slots)

@@ -16,7 +16,8 @@ from app.batching.isolation import is_out_of_memory, run_isolated
 from app.batching.queue import Batch, BatchQueue, Ticket
 from app.batching.workers import Workers
 from app.core.logs import is_private
-from app.core.metrics import Metrics, ModelMetrics
+from app.core.metrics import Metrics
+from app.core.model_metrics import ModelMetrics
 from app.engines.base import Embedder, Encoded, TextEngine
 from app.engines.rows import checked
 from app.errors import (
@@ -118,7 +119,7 @@ class BatchScheduler(Generic[E]):
         self._run = checked(engine)
         self._policy = policy
         self._tokenisers = tokenisers
-        self._metrics: ModelMetrics = metrics.of_model(name)
+        self._metrics = ModelMetrics(metrics, name)
         self._name = name
         self._queue: BatchQueue[_Place] = BatchQueue(
             max_count=policy.max_batch, max_cost=policy.max_batch_tokens

@@ -20,7 +20,6 @@ COST_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 SHARE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
 RATE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-REFUSALS = ("overloaded", "deadline")
 
 
 class MetricGroup:
@@ -60,7 +59,13 @@ class Metrics(MetricGroup):
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        self._declare_batches()
+        self._declare_process()
+        self._declare_chat()
+        self._declare_database()
 
+    def _declare_batches(self) -> None:
+        """Declare what batches and their texts count."""
         self.queue_depth = self._gauge("queue_depth", "Texts that wait for a batch.", ["model"])
         self.queue_wait_seconds = self._histogram(
             "queue_wait_seconds", "Time that a text waited for its batch.", ["model"]
@@ -116,6 +121,9 @@ class Metrics(MetricGroup):
             "Texts that the engine ran though their client had left.",
             ["model"],
         )
+
+    def _declare_process(self) -> None:
+        """Declare what the process and its models count."""
         self.exceptions = self._counter(
             "exceptions_total", "Exceptions that became an error answer, by class.", ["type"]
         )
@@ -133,8 +141,6 @@ class Metrics(MetricGroup):
             "model_load_seconds", "Time to load and warm the model.", ["model"]
         )
         self.model_ready = self._gauge("model_ready", "1 while the model serves.", ["model"])
-        self._declare_chat()
-        self._declare_database()
 
     def _declare_chat(self) -> None:
         """Declare what generations count."""
@@ -190,122 +196,3 @@ class Metrics(MetricGroup):
             " it too.",
             ["reason"],
         )
-
-    def of_model(self, name: str) -> "ModelMetrics":
-        """Return what one model counts, with its label bound."""
-        return ModelMetrics(self, name)
-
-    def of_generations(self, name: str) -> "GenerationMetrics":
-        """Return what one chat model counts, with its label bound."""
-        return GenerationMetrics(self, name)
-
-
-class ModelMetrics:
-    """The metrics of one model; label look-ups are done once, not for every text."""
-
-    def __init__(self, metrics: Metrics, name: str) -> None:
-        self._name = name
-        self._metrics = metrics
-        self._queue_depth = metrics.queue_depth.labels(name)
-        self._queue_wait = metrics.queue_wait_seconds.labels(name)
-        self._predicted = metrics.predicted_wait_seconds.labels(name)
-        self._wait = metrics.wait_seconds.labels(name)
-        self._size = metrics.batch_size.labels(name)
-        self._cost = metrics.batch_cost.labels(name)
-        self._padding = metrics.batch_padding.labels(name)
-        self._seconds = metrics.engine_seconds.labels(name)
-        self._wasted = metrics.wasted_items.labels(name)
-        # A series that begins with its first event hides it from `increase`, and so from alerts.
-        for counter in (metrics.engine_failures, metrics.out_of_memory, metrics.worker_deaths):
-            counter.labels(name)
-        for reason in REFUSALS:
-            metrics.refused.labels(name, reason)
-
-    def queue_depth(self, texts: int) -> None:
-        """Texts that wait now."""
-        self._queue_depth.set(texts)
-
-    def answered(self, *, predicted_s: float, seconds: float) -> None:
-        """One request has its answer."""
-        self._predicted.observe(predicted_s)
-        self._wait.observe(seconds)
-
-    def batch(self, *, waits_s: Sequence[float], cost: int, tokens: int, seconds: float) -> None:
-        """One batch has run."""
-        self._size.observe(len(waits_s))
-        self._cost.observe(cost)
-        self._padding.observe(1 - tokens / cost)
-        self._seconds.observe(seconds)
-        for wait_s in waits_s:
-            self._queue_wait.observe(wait_s)
-
-    def refused(self, reason: str) -> None:
-        """One request was refused, or came too late."""
-        self._metrics.refused.labels(self._name, reason).inc()
-
-    def cancelled(self, stage: str, texts: int) -> None:
-        """Count texts whose client left; those in the engine run in vain."""
-        if texts:
-            self._metrics.cancelled.labels(self._name, stage).inc(texts)
-        if stage == "engine":
-            self._wasted.inc(texts)
-
-    def out_of_memory(self) -> None:
-        """One call lacked memory."""
-        self._metrics.out_of_memory.labels(self._name).inc()
-
-    def worker_died(self) -> None:
-        """One worker thread died."""
-        self._metrics.worker_deaths.labels(self._name).inc()
-
-
-class GenerationMetrics:
-    """The metrics of one chat model; label look-ups are done once, not for every token."""
-
-    def __init__(self, metrics: Metrics, name: str) -> None:
-        self._name = name
-        self._metrics = metrics
-        self._active = metrics.generations_active.labels(name)
-        self._waiting = metrics.generations_waiting.labels(name)
-        self._first_token = metrics.first_token_seconds.labels(name)
-        self._inter_token = metrics.inter_token_seconds.labels(name)
-        # As above: alerts see only what was there before.
-        metrics.generations.labels(name, "failed")
-        for reason in REFUSALS:
-            metrics.refused.labels(name, reason)
-
-    def active(self, generations: int) -> None:
-        """Set how many generations run now."""
-        self._active.set(generations)
-
-    def waiting(self, generations: int) -> None:
-        """Set how many generations wait for a slot now."""
-        self._waiting.set(generations)
-
-    def first_token(self, seconds: float) -> None:
-        """Note that a generation has said its first token."""
-        self._first_token.observe(seconds)
-
-    def next_token(self, seconds: float) -> None:
-        """Note that a generation has said another token, so long after the last one."""
-        self._inter_token.observe(seconds)
-
-    def refused(self, reason: str) -> None:
-        """One request was refused, or came too late."""
-        self._metrics.refused.labels(self._name, reason).inc()
-
-    def cancelled(self, stage: str) -> None:
-        """One client left, while its generation was queued or in the engine."""
-        self._metrics.cancelled.labels(self._name, stage).inc()
-
-    def ended(self, end: str) -> None:
-        """One generation has ended; `end` says how."""
-        self._metrics.generations.labels(self._name, end).inc()
-
-    def spent(self, *, prompt: int, completion: int, cached: int, seconds: float) -> None:
-        """Count tokens of one generation; `seconds` are those from its first token to its last."""
-        self._metrics.tokens.labels(self._name, "prompt").inc(prompt)
-        self._metrics.tokens.labels(self._name, "completion").inc(completion)
-        self._metrics.prefix_cache_tokens.labels(self._name).inc(cached)
-        if seconds > 0:
-            self._metrics.tokens_per_second.labels(self._name).observe((completion - 1) / seconds)
