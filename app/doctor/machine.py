@@ -15,7 +15,6 @@ from app.server.descriptors import limit, wanted
 from app.settings import Settings
 
 GIB = 2**30
-MIB = 2**20
 OLDEST_PYTHON = (3, 11)
 # The service with the default models takes about 900 MiB, its worker 350 more.
 WANTED_MEMORY = int(1.5 * GIB)

@@ -1,6 +1,6 @@
 """`/health`, `/ready` and `/metrics`: what machines ask about this process."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -15,9 +15,6 @@ from app.http.schemas import Health
 from app.models.schemas import Readiness
 
 router = APIRouter(tags=["operations"])
-PLAIN_TEXT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
-}
 
 
 async def allow_metrics(
