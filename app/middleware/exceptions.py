@@ -25,13 +25,7 @@ from app.errors import (
     ServiceError,
     UnsupportedFieldError,
 )
-from app.http.error_bodies import (
-    field_path,
-    is_openai,
-    openai_error,
-    openai_status,
-    problem,
-)
+from app.http.error_bodies import field_path, is_openai, openai_error, openai_status, problem
 
 log = logging.getLogger(__name__)
 

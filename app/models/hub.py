@@ -77,11 +77,7 @@ def _download(repo: str, revision: str, *, cache: Path, endpoint: str | None) ->
     """Ask the hub which commit the revision is, refuse pickles, fetch what is needed."""
     from httpx2 import HTTPError  # huggingface_hub's HTTP library
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        FileMetadataError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-    )
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
 
     where = f"hf:{repo}@{revision}"
     try:

@@ -8,14 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.engines.base import (
-    Classifier,
-    Embedder,
-    Encoded,
-    FloatArray,
-    TextEngine,
-    is_regression,
-)
+from app.engines.base import Classifier, Embedder, Encoded, FloatArray, TextEngine, is_regression
 from app.engines.room import longest_prompt
 from app.engines.rows import RowsRefusedError, checked, width
 

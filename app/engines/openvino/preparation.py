@@ -8,11 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from app.engines import torch
-from app.engines.base import (
-    EngineRequest,
-    FloatArray,
-    Step,
-)
+from app.engines.base import EngineRequest, FloatArray, Step
 from app.engines.openvino.agreement import (
     Verdict,
     answers,

@@ -1,14 +1,7 @@
 """Which address a request comes from, behind proxies that may be believed."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from app.errors import SettingsError

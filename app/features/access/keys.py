@@ -12,11 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.core.callers import Caller, Scope
 from app.db.session import Database
-from app.errors import (
-    KeyEndedError,
-    KeyNotFoundError,
-    UnauthorizedError,
-)
+from app.errors import KeyEndedError, KeyNotFoundError, UnauthorizedError
 from app.features.access.known_keys import KnownKeys
 from app.features.access.limits.limit import MAX_AMOUNT, parse
 from app.features.access.repository import ApiKey, KeyRepository, NewApiKey

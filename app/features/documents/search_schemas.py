@@ -4,14 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from app.models.schemas import (
-    MAX_TEXT_CHARS,
-    ModelName,
-    Request,
-    Response,
-    example,
-    whole_number,
-)
+from app.models.schemas import MAX_TEXT_CHARS, ModelName, Request, Response, example, whole_number
 
 MAX_TOP_K = 100
 MAX_CONDITIONS = 16

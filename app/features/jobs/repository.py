@@ -5,17 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import (
-    ColumnElement,
-    CursorResult,
-    case,
-    delete,
-    func,
-    null,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, CursorResult, case, delete, func, null, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 

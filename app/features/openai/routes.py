@@ -5,11 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from app.engines.base import Task
-from app.errors import (
-    ModelNotFoundError,
-    ModelNotReadyError,
-    ModelUnavailableError,
-)
+from app.errors import ModelNotFoundError, ModelNotReadyError, ModelUnavailableError
 from app.features.openai.schemas import OpenAiModel, OpenAiModels
 from app.http.deps import RegistryDep
 from app.http.guard import get_caller
