@@ -298,6 +298,15 @@ async def test_an_engine_that_answers_too_few_rows_fails_instead_of_mixing_them(
     assert [r["score"] for r in answer.json()["results"]] == [0.5] * 3
 
 
+async def test_a_text_that_fails_leaves_its_row_in_the_log(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        await post(client, "/predict", {"text": "poison"})
+        async with asyncio.timeout(10):
+            while not (rows := (await client.get("/predictions")).json()["predictions"]):
+                await asyncio.sleep(0.02)
+    assert [(row["status"], row["error"]) for row in rows] == [(500, "inference_failed")]
+
+
 async def test_a_model_that_still_loads_is_503_and_one_that_failed_too(tmp_path: Path) -> None:
     models = """
 [[models]]

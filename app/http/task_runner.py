@@ -79,14 +79,17 @@ class TaskRunner:
             )
         self._log_made(made.model, texts, time.monotonic() - started)
         log, shared = self._log, {"model": made.model, "version": made.version}
+        rows = list(zip(texts, made.rows, strict=True))
         log.keep(
             *(
-                log.failure(row, task, text, **shared)
-                if isinstance(row, ServiceError)
-                else log.entry(task, text, **shared, **columns(row))
-                for text, row in zip(texts, made.rows, strict=True)
+                log.entry(task, text, **shared, **columns(row))
+                for text, row in rows
+                if not isinstance(row, ServiceError)
             )
         )
+        for text, row in rows:
+            if isinstance(row, ServiceError):  # logged now: a route may raise it
+                log.put(log.failure(row, task, text, **shared))
         return made
 
     def _log_made(self, model: str, texts: Sequence[str], seconds: float) -> None:
