@@ -1,7 +1,9 @@
 """Write the tables of docs/ and .env.example from the code, or check that they are true."""
 
 import argparse
+import ast
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,49 @@ def metrics_table() -> str:
     return table(("metric", "type", "labels", "meaning"), rows)
 
 
+def folders_table() -> str:
+    """Return every folder of app/ with what is decided there, and the files beside them."""
+    app = ROOT / "app"
+    folders = sorted(file.parent for file in app.rglob("__init__.py"))
+    rows = [
+        (f"`{folder.relative_to(ROOT)}/`", first_sentence(folder / "__init__.py"))
+        for folder in folders[1:]
+    ]
+    files = [file for file in sorted(app.glob("*.py")) if not file.name.startswith("__")]
+    rows += [(f"`{file.relative_to(ROOT)}`", first_sentence(file)) for file in files]
+    return table(("where", "what is decided there"), rows)
+
+
+def first_sentence(file: Path) -> str:
+    """Return the first line of a module's docstring.
+
+    Raises:
+        SystemExit: it has none.
+
+    """
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    if not docstring:
+        sys.exit(f"{file} doesn't say what is decided there")
+    return docstring.splitlines()[0]
+
+
+def layers_table() -> str:
+    """Return the layers that import-linter holds, the highest first."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = pyproject["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return table(
+        ("", "may import what is below"), [layer_row(*row) for row in enumerate(layers, 1)]
+    )
+
+
+def layer_row(number: int, layer: str) -> tuple[str, str]:
+    """Return a layer's number and the paths of its parts."""
+    parts = [part.strip().replace(".", "/") for part in layer.split("|")]
+    shown = [f"{part}/" if (ROOT / part).is_dir() else f"{part}.py" for part in parts]
+    return str(number), " · ".join(f"`{part}`" for part in shown)
+
+
 def labels(metric: MetricWrapperBase) -> str:
     """Return the label names of a metric."""
     return ", ".join(f"`{name}`" for name in metric._labelnames)  # noqa: SLF001  # no public name
@@ -108,6 +153,9 @@ def documents() -> dict[Path, str]:
         docs / "settings.md": between(docs / "settings.md", settings_table()),
         docs / "errors.md": between(docs / "errors.md", errors_table(), reasons_table()),
         docs / "metrics.md": between(docs / "metrics.md", metrics_table()),
+        docs / "architecture.md": between(
+            docs / "architecture.md", layers_table(), folders_table()
+        ),
     }
 
 
