@@ -1,6 +1,5 @@
 """Settings: read from the environment, refused readably, documented completely."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,10 +147,3 @@ def test_every_route_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in create_app(AllSettings(_env_file=None)).openapi()["paths"]:
         assert path in readme, path
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
-            if not target.startswith(("http", "mailto")):
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
