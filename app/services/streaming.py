@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from app.batching.deadline import Deadline
 from app.batching.generations import Generations, Place
+from app.core.backoff import Backoff
 from app.engines.base import Generation, GenerationOptions, Message, Task
 from app.errors import (
     DeadlineExceededError,
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # A generation that has said nothing may be begun so often, if its failure was a passing one.
 ATTEMPTS = 3
-RETRY_PAUSE_S = 0.2  # doubled each time
+BACKOFF = Backoff(first_s=0.2, max_s=1.0)
 # A cancelled generation mostly lets go of its thread or connection at once; who leaves before it
 # does leaves the rest to its task.
 LET_GO_TIMEOUT_S = 1.0
@@ -284,7 +285,7 @@ async def _attempt(generations: Generations, asked: Conversation, stream: Stream
             if stream.first_token_s is not None or not is_transient:
                 raise
             log.info("generation_retried", extra={"model": stream.model, "attempt": attempt})
-            await asyncio.sleep(RETRY_PAUSE_S * 2 ** (attempt - 1))
+            await asyncio.sleep(BACKOFF.pause_s(attempt))
     return await generations.chain.run(asked.messages, asked.options, tokens=stream.tokens)
 
 

@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import app.core.parent
+from app.core.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
 # A process that was alive for so long is started again at once; one that dies young waits longer
 # each time, but never for ever.
 HEALTHY_S = 60.0
-FIRST_PAUSE_S = 0.1
-MAX_PAUSE_S = 5.0
+BACKOFF = Backoff(first_s=0.1, max_s=5.0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Child:
         if time.monotonic() - self.started_s > HEALTHY_S:
             self.deaths = 0
         self.deaths += 1
-        return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self.deaths - 1))
+        return BACKOFF.pause_s(self.deaths)
 
     async def stop(self) -> None:
         """End it: politely, then in a hurry, then for certain."""

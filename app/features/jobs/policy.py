@@ -1,13 +1,12 @@
 """When a job is tried again, and when no more."""
 
-import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from app.core.backoff import Backoff
 from app.features.jobs.values import Job
 
-MAX_DOUBLINGS = 16  # of the pause; floats end somewhere
+BACKOFF = Backoff(first_s=1.0, max_s=60.0, jitter=0.5)
 
 
 class LeaseLostError(Exception):
@@ -20,24 +19,15 @@ class RetryPolicy:
 
     Args:
         attempts: in a row without progress, after which the job has failed for good.
-        base_s: pause after the first of them; doubled with each.
-        max_s: longest pause.
-        jitter: share of a pause that is left to chance, so that jobs which failed together don't
-            come back together.
-        chance: a number in [0, 1).
+        backoff: pauses between them.
 
     """
 
     attempts: int = 5
-    base_s: float = 1.0
-    max_s: float = 60.0
-    jitter: float = 0.5
-    chance: Callable[[], float] = random.random
+    backoff: Backoff = BACKOFF
 
     def next(self, job: Job, now: datetime) -> datetime | None:
         """Return when a job that failed may be tried again; None: never."""
         if job.barren >= self.attempts:
             return None
-        doublings = min(max(job.barren - 1, 0), MAX_DOUBLINGS)
-        pause_s = min(self.max_s, self.base_s * 2**doublings)
-        return now + timedelta(seconds=pause_s * (1 - self.jitter * self.chance()))
+        return now + timedelta(seconds=self.backoff.pause_s(job.barren))

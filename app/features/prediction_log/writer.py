@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -14,6 +13,7 @@ from typing import Literal, get_args
 
 from sqlalchemy.orm import Session
 
+from app.core.backoff import Backoff
 from app.db.failures import StatementError
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
@@ -23,8 +23,7 @@ from app.features.prediction_log.repository import Prediction, PredictionReposit
 log = logging.getLogger(__name__)
 
 Loss = Literal["full", "shutdown", "refused"]
-RETRY_JITTER = 0.2  # replicas that lost one database don't come back to it at the same moment
-MAX_DOUBLINGS = 16  # a database may be away for days, and floats end somewhere
+BACKOFF = Backoff(first_s=0.2, max_s=5.0, jitter=0.2)
 LOSS_LOG_S = 60.0  # losses come in floods
 
 
@@ -36,8 +35,7 @@ class WriterPolicy:
         bound: rows that may wait, those that are being written included.
         batch: rows in one transaction.
         flush_s: how long the first row of a batch waits for others.
-        retry_s: first pause after the database didn't answer; doubled each time.
-        max_retry_s: longest pause.
+        backoff: pauses after the database didn't answer.
         drain_s: time to write what waits when the process ends.
 
     """
@@ -45,8 +43,7 @@ class WriterPolicy:
     bound: int = 20_000
     batch: int = 500
     flush_s: float = 0.5
-    retry_s: float = 0.2
-    max_retry_s: float = 5.0
+    backoff: Backoff = BACKOFF
     drain_s: float = 5.0
 
 
@@ -174,7 +171,7 @@ class PredictionWriter:
 
     async def _pause(self, failures: int) -> None:
         """Give the database time; the end of the process ends the first such wait."""
-        pause_s = backoff_s(self._policy, failures)
+        pause_s = self._policy.backoff.pause_s(failures)
         if self._is_closing.is_set():
             await asyncio.sleep(pause_s)
             return
@@ -205,13 +202,6 @@ class PredictionWriter:
             log.warning("predictions_dropped", extra={"reason": reason, **extra, **said})
             self._untold = 0
             self._told_at_s = time.monotonic()
-
-
-def backoff_s(policy: WriterPolicy, failures: int) -> float:
-    """Return the pause after so many failures in a row."""
-    longest_s = policy.retry_s * float(2 ** min(failures - 1, MAX_DOUBLINGS))
-    jitter = 1 - RETRY_JITTER * random.random()  # noqa: S311  # no secret
-    return min(policy.max_retry_s, longest_s) * jitter
 
 
 def _insert(session: Session, *, rows: Sequence[Prediction]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from databases import migrated, opened
 from jobs import NEW, add, ask, claim, run_job, set_columns, stored
 
+from app.core.backoff import Backoff
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.features.jobs.keeper import JobKeeper, KeeperPolicy
@@ -22,7 +23,7 @@ from app.features.jobs.retention import JobRetention
 from app.features.jobs.values import ItemState, JobStatus
 
 DONE, FAILED = ItemState.DONE, ItemState.FAILED
-RETRY = RetryPolicy(attempts=2, base_s=1.5, jitter=0)
+RETRY = RetryPolicy(attempts=2, backoff=Backoff(first_s=1.5, max_s=60))
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 

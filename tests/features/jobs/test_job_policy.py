@@ -1,10 +1,11 @@
-"""When a job is tried again: by its attempts without progress, and by chance."""
+"""When a job is tried again: by its attempts without progress."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from jobs import JOB
 
+from app.core.backoff import Backoff
 from app.features.jobs.policy import RetryPolicy
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -16,7 +17,7 @@ def pause_s(policy: RetryPolicy, *, barren: int) -> float | None:
 
 
 def test_pauses_double_up_to_the_longest() -> None:
-    policy = RetryPolicy(attempts=100, base_s=1, max_s=10, jitter=0)
+    policy = RetryPolicy(attempts=100, backoff=Backoff(first_s=1, max_s=10))
     assert [pause_s(policy, barren=n) for n in range(7)] == [1, 1, 2, 4, 8, 10, 10]
     assert pause_s(policy, barren=99) == 10
 
@@ -28,14 +29,8 @@ def test_after_so_many_attempts_without_progress_there_is_no_other() -> None:
     assert pause_s(RetryPolicy(attempts=1), barren=1) is None
 
 
-def test_chance_shortens_a_pause_by_its_share_at_most() -> None:
-    for chance, expected in ((0.0, 4.0), (0.5, 3.0), (0.999, 2.002)):
-        policy = RetryPolicy(attempts=9, base_s=1, jitter=0.5, chance=lambda chance=chance: chance)  # type: ignore[misc]
-        assert pause_s(policy, barren=3) == expected
-
-
 def test_an_attempt_that_got_something_done_is_never_the_last() -> None:
-    assert pause_s(RetryPolicy(attempts=1, jitter=0), barren=0) == 1
+    assert pause_s(RetryPolicy(attempts=1, backoff=Backoff(first_s=1, max_s=1)), barren=0) == 1
 
 
 def test_progress_is_what_was_committed_since_the_claim() -> None:

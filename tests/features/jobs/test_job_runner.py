@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.core.backoff import Backoff
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.errors import EngineError, InferenceFailedError, ModelNotFoundError
@@ -226,7 +227,9 @@ async def test_a_retry_does_only_what_had_failed(database_url: str) -> None:
 async def test_an_engine_that_raises_is_an_attempt_that_failed(database_url: str) -> None:
     async with bench(database_url) as it:
         await it.submit(await it.store("broken"))
-        runner = it.runner(LineEmbedder(), retry=RetryPolicy(attempts=2, base_s=0))
+        runner = it.runner(
+            LineEmbedder(), retry=RetryPolicy(attempts=2, backoff=Backoff(first_s=0, max_s=0))
+        )
         assert await runner.run_next()
         job = await it.job()
         assert (job.status, job.barren) == (JobStatus.QUEUED, 1)

@@ -10,6 +10,7 @@ import pytest
 from databases import migrated
 from jobs import JOB, NEW, add, add_document, ask, claim, record, run_job, set_columns, stored
 
+from app.core.backoff import Backoff
 from app.db.clock import now
 from app.db.session import Database
 from app.features.jobs.leases import JobLeases
@@ -18,7 +19,7 @@ from app.features.jobs.repository import JobRepository
 from app.features.jobs.values import Item, ItemState, Job, JobStatus
 
 WAITING, DONE, SKIPPED, FAILED = ItemState
-POLICY = RetryPolicy(attempts=2, base_s=5, jitter=0)
+POLICY = RetryPolicy(attempts=2, backoff=Backoff(first_s=5, max_s=60))
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 

@@ -16,6 +16,7 @@ from servers import free_port
 from servers import postgres as own_postgres
 from sqlalchemy.orm import Session
 
+from app.core.backoff import Backoff
 from app.core.logs import request_id
 from app.db.schema import upgrade
 from app.db.session import Database
@@ -26,7 +27,7 @@ from app.features.prediction_log.records import MAX_INPUT_CHARS, InputKeeping, R
 from app.features.prediction_log.repository import Prediction, PredictionRepository
 from app.features.prediction_log.retention import Retention, RetentionPolicy
 from app.features.prediction_log.service import LogPolicy, PredictionLog
-from app.features.prediction_log.writer import WriterPolicy, backoff_s
+from app.features.prediction_log.writer import WriterPolicy
 from app.services.prediction_log import PredictionLogEntry
 
 START = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -36,7 +37,7 @@ ROW = Prediction(
 ONE = PredictionLogEntry(
     time=START, request_id="1", task=Task.CHAT, input="", key_id=7, model="m", latency_s=0.0125
 )
-QUICK = WriterPolicy(flush_s=0.01, retry_s=0.01, max_retry_s=0.05)
+QUICK = WriterPolicy(flush_s=0.01, backoff=Backoff(first_s=0.01, max_s=0.05))
 TIMEOUT_S = 20
 OUT_OF_RANGE = 2**70  # no integer of either database
 
@@ -279,7 +280,9 @@ async def test_a_database_too_slow_for_a_batch_gets_smaller_ones(sqlite: Databas
 async def test_the_end_waits_no_longer_than_its_budget_and_counts_what_is_lost() -> None:
     metrics = PredictionLogMetrics()
     async with opened(away()) as database:
-        log = make_log(database, metrics, drain_s=0.2, max_retry_s=TIMEOUT_S)
+        log = make_log(
+            database, metrics, drain_s=0.2, backoff=Backoff(first_s=0.01, max_s=TIMEOUT_S)
+        )
         async with log.running():
             put(log, entries(4))
             started = time.monotonic()
@@ -300,19 +303,12 @@ async def test_the_end_interrupts_a_long_pause(sqlite: Database) -> None:
             return await super().run(work, timeout_s=timeout_s)
 
     database = AwayOnce(sqlite._url.render_as_string())
-    log = make_log(database, retry_s=TIMEOUT_S * 10, max_retry_s=TIMEOUT_S * 10)
+    log = make_log(database, backoff=Backoff(first_s=TIMEOUT_S * 10, max_s=TIMEOUT_S * 10))
     async with asyncio.timeout(TIMEOUT_S), log.running():
         log.put(ONE)
         await database.failed.wait()
     assert await ids(database) == [1]
     await database.close()
-
-
-def test_pauses_grow_to_a_bound_and_differ() -> None:
-    policy = WriterPolicy(retry_s=0.2, max_retry_s=5)
-    for failures, longest in ((1, 0.2), (2, 0.4), (3, 0.8), (6, 5), (100_000, 5)):
-        assert longest * 0.8 <= backoff_s(policy, failures) <= longest
-    assert len({backoff_s(policy, 9) for _ in range(9)}) > 1
 
 
 # Retention
