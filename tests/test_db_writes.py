@@ -17,8 +17,9 @@ from httpx2 import AsyncClient
 from serving import make_app, running
 from sqlalchemy.engine import make_url
 
+from app.core.throttle import LOG_EVERY_S
 from app.db.session import Database
-from app.db.standing import HOLD_S, REPEAT_S, Standing
+from app.db.standing import HOLD_S, Standing
 from app.runtime import watching
 
 DOCUMENT = {"documents": [{"id": "a", "text": "x" * 4000}]}
@@ -213,7 +214,7 @@ def test_damage_is_said_again_at_a_bounded_rate(caplog: pytest.LogCaptureFixture
         log.standing.failed("damaged", "SQLITE_CORRUPT", is_read=True)
         log.standing.answered(is_read=True)
     assert log.new() == ["damaged"]
-    log.now_s += REPEAT_S
+    log.now_s += LOG_EVERY_S
     assert log.standing.problem() == "damaged"
     assert log.standing.problem() == "damaged"
     assert log.new() == ["damaged"], "also when nobody meets it"
@@ -225,7 +226,7 @@ def test_reads_that_go_on_do_not_end_an_outage_of_writes(caplog: pytest.LogCaptu
         log.standing.failed("refused", "READONLY", is_read=False)
         log.standing.answered(is_read=True)
     assert log.new() == ["refused"]
-    log.now_s += REPEAT_S
+    log.now_s += LOG_EVERY_S
     log.standing.failed("refused", "READONLY", is_read=False)
     log.standing.answered(is_read=False)
     assert log.new() == ["refused", "database_available"]

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from app.core.throttle import Throttle
+
 log = logging.getLogger(__name__)
 
-# What goes on is said again so often.
-REPEAT_S = 60.0
 # A full disk still takes what fits into pages that are there: what was refused says more than what
 # was small enough.
 HOLD_S = 10.0
@@ -30,7 +30,7 @@ class Standing:
         self._failing: dict[bool, str] = {}  # by whether it is about reading: the reason
         self._damage: str | None = None
         self._full_at_s = -math.inf
-        self._told: dict[str, float] = {}  # by reason: when
+        self._throttle = Throttle(clock=clock)  # by reason
 
     def failed(self, reason: str, said: str, *, is_read: bool) -> None:
         """Note a call that failed, and log it: at once when it is news, else now and then."""
@@ -68,9 +68,9 @@ class Standing:
         return self._clock() < self._full_at_s + HOLD_S
 
     def _tell(self, reason: str, said: str, *, is_news: bool) -> None:
-        now_s = self._clock()
-        if not is_news and now_s < self._told.get(reason, -math.inf) + REPEAT_S:
+        if is_news:
+            self._throttle.restart(reason)
+        elif not self._throttle.passes(reason):
             return
-        self._told[reason] = now_s
         level = logging.ERROR if reason == DAMAGED else logging.WARNING
         log.log(level, "database_unavailable", extra={"reason": reason, "error": said})

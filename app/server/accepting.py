@@ -8,11 +8,10 @@ the kernel's queue until another connection ends.
 import asyncio
 import errno
 import logging
-import math
 import socket
-import time
 from collections.abc import Callable
 
+from app.core.throttle import Throttle
 from app.server.descriptors import is_short, limit
 
 log = logging.getLogger(__name__)
@@ -23,7 +22,6 @@ RETRY_S = 0.05
 # Of descriptors or of memory, the process or the machine has none left. Any other failure is of one
 # connection, which accept(2) hands on with it.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-LOG_EVERY_S = 60.0
 OnShortage = Callable[[], None]
 
 
@@ -54,7 +52,7 @@ class Acceptor:
         self._opening: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._is_waiting = False
-        self._logged_s = -math.inf
+        self._throttle = Throttle()
         self._loop.add_reader(listening, self._accept)
 
     @property
@@ -115,9 +113,7 @@ class Acceptor:
         if not self._is_waiting:
             self._is_waiting = True
             self._on_shortage()
-        now_s = time.monotonic()
-        if now_s >= self._logged_s + LOG_EVERY_S:
-            self._logged_s = now_s
+        if self._throttle.passes():
             log.error("out_of_descriptors", extra={"limit": limit()})
 
     def _go_on(self) -> None:

@@ -2,19 +2,18 @@
 
 import asyncio
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from app.core.throttle import Throttle
 from app.features.jobs.celery import QUEUE, TASK, make_celery
 from app.features.jobs.metrics import JobMetrics
 
 log = logging.getLogger(__name__)
 
-FAILURE_LOG_S = 60.0  # failures come in floods
 MAX_MESSAGES = 1_000  # each wakes a worker for one slice of a job
 
 
@@ -46,7 +45,7 @@ class CeleryBell:
         self._failures = metrics.bell_failures
         self._max_messages = max_messages
         self._is_waiting = False
-        self._told_at_s = -FAILURE_LOG_S
+        self._throttle = Throttle()
         self.is_heard = True
 
     async def ring(self) -> None:
@@ -75,7 +74,6 @@ class CeleryBell:
     def _failed(self, failure: Exception) -> None:
         self._failures.inc()
         self.is_heard = False
-        if time.monotonic() - self._told_at_s >= FAILURE_LOG_S:
-            self._told_at_s = time.monotonic()
+        if self._throttle.passes():
             # Messages of the client name the host, and may quote the URL.
             log.warning("bell_not_heard", extra={"error": type(failure).__name__})

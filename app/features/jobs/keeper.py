@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.core.background import beside
+from app.core.throttle import Throttle
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
 from app.features.jobs.bell import Bell
@@ -72,7 +73,8 @@ class JobKeeper:
         self._is_failing = False
         self._rung_at_s = -policy.ring_again_s
         self._due_at_s: float | None = None  # when a job that has to pause is due
-        self._told_at_s = clock()
+        self._throttle = Throttle(policy.tell_every_s, clock=clock)
+        self._throttle.restart()
         # Alerts see an increase only of a series that was there before.
         for status in FINAL:
             metrics.jobs.labels(status)
@@ -156,11 +158,9 @@ class JobKeeper:
                 return
 
     def _tell(self, waiting: Waiting) -> None:
-        if self._clock() - self._told_at_s < self._policy.tell_every_s:
-            return
-        self._told_at_s = self._clock()
-        oldest_s = round(waiting.oldest_s, 1)
-        log.info("jobs_waiting", extra={"queued": waiting.queued, "oldest_waiting_s": oldest_s})
+        if self._throttle.passes():
+            oldest_s = round(waiting.oldest_s, 1)
+            log.info("jobs_waiting", extra={"queued": waiting.queued, "oldest_waiting_s": oldest_s})
 
 
 def _said(job: Job) -> dict[str, object]:

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from sqlalchemy.orm import Session
 
 from app.core.backoff import Backoff
+from app.core.throttle import Throttle
 from app.db.failures import StatementError
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 
 Loss = Literal["full", "shutdown", "refused"]
 BACKOFF = Backoff(first_s=0.2, max_s=5.0, jitter=0.2)
-LOSS_LOG_S = 60.0  # losses come in floods
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class PredictionWriter:
             reason: metrics.prediction_log_dropped.labels(reason) for reason in get_args(Loss)
         }
         self._untold = 0
-        self._told_at_s = -LOSS_LOG_S
+        self._throttle = Throttle()
         metrics.prediction_log_waiting.set_function(lambda: len(self._rows))
 
     @property
@@ -193,7 +193,7 @@ class PredictionWriter:
         """Count rows that will never be written; tell of them once a minute."""
         self._lost[reason].inc(count)
         self._untold += count
-        if time.monotonic() - self._told_at_s >= LOSS_LOG_S:
+        if self._untold and self._throttle.passes():
             self._tell(reason, **said)
 
     def _tell(self, reason: Loss, **said: str) -> None:
@@ -201,7 +201,7 @@ class PredictionWriter:
             extra = {"count": self._untold, "waiting": len(self._rows)}
             log.warning("predictions_dropped", extra={"reason": reason, **extra, **said})
             self._untold = 0
-            self._told_at_s = time.monotonic()
+            self._throttle.restart()
 
 
 def _insert(session: Session, *, rows: Sequence[Prediction]) -> None:

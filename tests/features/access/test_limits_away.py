@@ -11,10 +11,11 @@ import pytest
 from servers import Server, Valkey, valkey
 from test_limits import HUNDRED, hits
 
+from app.core.throttle import LOG_EVERY_S
 from app.errors import SettingsError
 from app.features.access.limits.circuit import Circuit
 from app.features.access.limits.limit import parse
-from app.features.access.limits.limiter import LOG_EVERY_S, REST_S, Limiter
+from app.features.access.limits.limiter import REST_S, Limiter
 from app.features.access.limits.memory import MemoryStorage
 from app.features.access.limits.patience import patience
 from app.features.access.limits.redis import SharedStorage, open_redis

@@ -6,7 +6,6 @@ must not be what takes it down. `limiter_unavailable_total` counts what passed s
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from limits.aio.storage import Storage
 from redis.exceptions import RedisError
 
 from app.core.redis_url import CONNECTIONS
+from app.core.throttle import Throttle
 from app.features.access.limits.circuit import Circuit
 from app.features.access.limits.limit import Limit, Verdict
 from app.features.access.limits.patience import patience
@@ -28,7 +28,6 @@ Question = Callable[[RateLimitItem, str, int], Awaitable[tuple[int, float]]]
 
 # Long enough that a dead server costs one request in many, short enough that nobody gains much.
 REST_S = 1.0
-LOG_EVERY_S = 60.0
 
 
 class Limiter:
@@ -61,7 +60,7 @@ class Limiter:
         # The wait for a connection is our own crowd, not the server's silence: it stands outside
         # the budget, or a burst would pass the limit that is there for bursts.
         self._places = asyncio.Semaphore(CONNECTIONS)
-        self._logged_at_s = -math.inf
+        self._throttle = Throttle(clock=clock)
 
     async def hit(self, limit: Limit, *identifiers: str, cost: int = 1) -> Verdict:
         """Count a request and say whether it may go on.
@@ -161,11 +160,9 @@ class Limiter:
             return answer
 
     def _fail_open(self, failure: Exception) -> None:
-        now_s = self._clock()
-        self._circuit.failed(now_s)
+        self._circuit.failed(self._clock())
         self._unavailable.inc()
-        if now_s >= self._logged_at_s + LOG_EVERY_S:
-            self._logged_at_s = now_s
+        if self._throttle.passes():
             # Messages of clients name addresses, and those of proxies more than that.
             log.warning("limiter_unavailable", extra={"error": type(failure).__name__})
 
