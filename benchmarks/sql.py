@@ -11,7 +11,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
@@ -174,13 +174,15 @@ def row(number: int) -> Prediction:
     )
 
 
-async def measured(seconds: list[float], call: Callable[[], Awaitable[int]]) -> dict[str, float]:
+async def measured(
+    seconds: list[float], call: Callable[[], AsyncIterator[int]]
+) -> dict[str, float]:
     """Run a trim; return its deletes and the slowest of them.
 
     The first transaction may be the one that counts, which locks nothing.
     """
     seconds.clear()
-    deleted = await call()
+    deleted = sum([count async for count in call()])
     return {
         "rows": deleted,
         "transactions": len(seconds),

@@ -1,27 +1,70 @@
 """Work that goes on beside a block of code, and ends with it."""
 
 import asyncio
-import random
+import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from app.core.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+RESTART = Backoff(first_s=1.0, max_s=60.0, jitter=0.5)
+# Work that went on for so long had recovered: its next crash is a first one.
+RECOVERED_S = 120.0
+Work = Callable[[], Coroutine[Any, Any, None]]
+
 
 @asynccontextmanager
-async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run work in a task during the block; after it the task is cancelled, and has ended."""
-    task = asyncio.create_task(work)
+async def run_in_background(
+    work: Work,
+    *,
+    name: str,
+    after: Callable[[], Awaitable[object]] | None = None,
+    restart: Backoff | None = RESTART,
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Run work in a task during the block; after it the task is cancelled, and has ended.
+
+    Work that crashes is logged as `background_crashed` and started again. The task ends when the
+    work returns.
+
+    Args:
+        work: called at each start.
+        name: of the work, for the log.
+        after: awaited before the first start.
+        restart: pauses before it is started again; None: it isn't.
+
+    """
+    task = asyncio.create_task(_supervise(work, name=name, after=after, restart=restart))
     try:
-        yield
+        yield task
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
 
-async def regularly(work: Callable[[], Awaitable[object]], *, every_s: float) -> None:
-    """Do work again and again; replicas that started together don't do it together."""
-    await asyncio.sleep(every_s * random.random())  # noqa: S311  # no secret
+async def _supervise(
+    work: Work,
+    *,
+    name: str,
+    after: Callable[[], Awaitable[object]] | None,
+    restart: Backoff | None,
+) -> None:
+    if after is not None:
+        await after()
+    crashes = 0
     while True:
-        await work()
-        await asyncio.sleep(every_s)
+        started_s = time.monotonic()
+        try:
+            await work()
+        except Exception:
+            log.exception("background_crashed", extra={"work": name})
+        else:
+            return
+        if restart is None:
+            return
+        crashes = 1 if time.monotonic() - started_s > RECOVERED_S else crashes + 1
+        await asyncio.sleep(restart.pause_s(crashes))

@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
-from app.core.background import beside
+from app.core.background import run_in_background
 from app.core.metrics import Metrics
 from app.models.catalog import Catalog
 from app.models.registry import ModelRegistry
@@ -45,13 +46,18 @@ async def open_runtime(
         runtime = _open_core(stack, settings, catalog, chosen, metrics=metrics)
         for feature in chosen.features:
             await stack.enter_async_context(feature.open(runtime, settings))
-        background = [load_models(runtime, on_fatal), watch_loading(runtime), watch_lag(runtime)]
+        load = partial(load_models, runtime, on_fatal)
+        await stack.enter_async_context(run_in_background(load, name="load_models", restart=None))
+        watches = {
+            "watch_loading": partial(watch_loading, runtime),
+            "watch_lag": partial(watch_lag, runtime),
+        }
         if runtime.database is None:
             runtime.stored.set()
         else:
-            background.append(watch_database(runtime, runtime.database, on_fatal))
-        for work in background:
-            await stack.enter_async_context(beside(work))
+            watches["watch_database"] = partial(watch_database, runtime, runtime.database, on_fatal)
+        for name, work in watches.items():
+            await stack.enter_async_context(run_in_background(work, name=name))
         yield runtime
 
 

@@ -8,13 +8,14 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
-from app.core.background import beside
+from app.core.background import run_in_background
 from app.features.jobs.child import Child
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.settings import JobsSettings
@@ -91,9 +92,11 @@ class Embedded:
         async with AsyncExitStack() as stack:
             stack.callback(shutil.rmtree, self._socket_folder, ignore_errors=True)
             lock = FileLock(self._folder / "lock")
-            stack.callback(lock.release)
+            stack.callback(lock.release, force=True)
             stack.callback(self._forget_socket)
-            await stack.enter_async_context(beside(self._supervise(lock)))
+            await stack.enter_async_context(
+                run_in_background(partial(self._supervise, lock), name="embedded")
+            )
             try:
                 yield
             finally:

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
-from app.core.background import beside
+from app.core.background import run_in_background
 from app.core.throttle import Throttle
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
@@ -79,11 +79,11 @@ class JobKeeper:
         for status in FINAL:
             metrics.jobs.labels(status)
 
-    @asynccontextmanager
-    async def running(self, *, after: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-        """Keep jobs during the block, from a moment on: before it there may be no tables."""
-        async with beside(self._run(after)):
-            yield
+    def running(
+        self, *, after: Callable[[], Awaitable[object]]
+    ) -> AbstractAsyncContextManager[object]:
+        """Keep jobs during a block, from a moment on: before it there may be no tables."""
+        return run_in_background(self._run, name="job_keeper", after=after)
 
     async def look(self) -> float:
         """Do all that is to be done now; return in how many seconds to look again.
@@ -106,8 +106,7 @@ class JobKeeper:
             return self._policy.every_s
         return min(self._policy.every_s, max(0.0, self._due_at_s - self._clock()))
 
-    async def _run(self, after: Callable[[], Awaitable[object]]) -> None:
-        await after()
+    async def _run(self) -> None:
         while True:
             pause_s = await self.look()
             await asyncio.sleep(pause_s)

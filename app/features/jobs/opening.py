@@ -15,7 +15,7 @@ from app.features.jobs.embedded import Embedded, find_valkey
 from app.features.jobs.keeper import JobKeeper, KeeperPolicy
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import RetryPolicy
-from app.features.jobs.retention import JobRetention
+from app.features.jobs.retention import job_retention
 from app.features.jobs.service import JobService
 from app.features.jobs.settings import JobsSettings
 from app.features.jobs.watch import JobWatch
@@ -143,7 +143,7 @@ async def open_keeper(
     keeper = JobKeeper(database, bell=bell, metrics=metrics, policy=policy)
     await stack.enter_async_context(keeper.running(after=after))
     if days := settings.job_retention_days:
-        retention = JobRetention(database, age_s=days * SECONDS_A_DAY)
+        retention = job_retention(database, age_s=days * SECONDS_A_DAY)
         await stack.enter_async_context(retention.running(after=after))
 
 

@@ -17,7 +17,7 @@ from app.features.prediction_log.repository import (
     Prediction,
     PredictionRepository,
 )
-from app.features.prediction_log.retention import Retention, RetentionPolicy
+from app.features.prediction_log.retention import RetentionPolicy, prediction_retention
 from app.features.prediction_log.writer import PredictionWriter, WriterPolicy
 from app.services.prediction_log import PredictionLogEntry
 
@@ -80,7 +80,8 @@ class PredictionLog:
         self.record = Recorder(policy.input)
         self._database = database
         self._writer = PredictionWriter(database, policy=policy.writer, metrics=metrics)
-        self._retention = Retention(database, policy=policy.retention, metrics=metrics)
+        self._keeps_all = policy.retention.keeps_all
+        self._retention = prediction_retention(database, policy=policy.retention, metrics=metrics)
 
     @property
     def waiting(self) -> int:
@@ -99,7 +100,8 @@ class PredictionLog:
         """Write and delete during the block; after it write what waits, within its budget."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._writer.running())
-            await stack.enter_async_context(self._retention.running())
+            if not self._keeps_all:
+                await stack.enter_async_context(self._retention.running())
             yield
 
     async def page(

@@ -1,5 +1,6 @@
 """Deleting the oldest predictions, in pieces so small that nobody waits for a lock."""
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import partial
 
@@ -19,30 +20,25 @@ async def trim(
     before: datetime | None = None,
     max_rows: int | None = None,
     limit: int = DELETE_ROWS,
-) -> int:
-    """Delete what is older than a time, and the oldest beyond a number of rows; return how many.
+) -> AsyncIterator[int]:
+    """Delete what is older than a time, and the oldest beyond a number of rows.
+
+    Gives the number of rows of each transaction.
 
     Raises:
         DatabaseUnavailableError: what was deleted until then stays deleted.
 
     """
-    deleted = 0
     if before is not None:
-        deleted += await _delete_all(database, Position(before, -1), limit)
+        delete = partial(_delete, position=Position(before, -1), limit=limit)
+        while count := await database.run(delete):
+            yield count
     if max_rows is not None:
         oldest = partial(_nth_newest, number=max_rows)
-        first = await database.read(oldest, timeout_s=COUNT_TIMEOUT_S)
-        deleted += await _delete_all(database, first, limit) if first else 0
-    return deleted
-
-
-async def _delete_all(database: Database, position: Position, limit: int) -> int:
-    deleted = 0
-    while True:
-        some = await database.run(partial(_delete, position=position, limit=limit))
-        deleted += some
-        if some == 0:
-            return deleted
+        if first := await database.read(oldest, timeout_s=COUNT_TIMEOUT_S):
+            delete = partial(_delete, position=first, limit=limit)
+            while count := await database.run(delete):
+                yield count
 
 
 def _nth_newest(session: Session, *, number: int) -> Position | None:

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from sqlalchemy.orm import Session
 
+from app.core.background import run_in_background
 from app.core.backoff import Backoff
 from app.core.throttle import Throttle
 from app.db.failures import StatementError
@@ -96,22 +97,19 @@ class PredictionWriter:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write during the block; after it write what waits, and count what is lost."""
-        task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            for event in (self._is_closing, self._has_some, self._has_batch):
-                event.set()
+        async with run_in_background(self._run, name="prediction_writer") as task:
             try:
-                await asyncio.wait({task}, timeout=self._policy.drain_s)
+                yield
             finally:
-                task.cancel()
-                self._is_closed = True
-                self._lose(len(self._rows), "shutdown")
-                self._rows.clear()
-                self._tell("shutdown")
-                with suppress(asyncio.CancelledError):
-                    await task
+                for event in (self._is_closing, self._has_some, self._has_batch):
+                    event.set()
+                try:
+                    await asyncio.wait({task}, timeout=self._policy.drain_s)
+                finally:
+                    self._is_closed = True
+                    self._lose(len(self._rows), "shutdown")
+                    self._rows.clear()
+                    self._tell("shutdown")
 
     async def _run(self) -> None:
         """Write batches until the end, and then until nothing waits."""

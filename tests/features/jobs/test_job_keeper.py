@@ -19,7 +19,7 @@ from app.features.jobs.keeper import JobKeeper, KeeperPolicy
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.repository import JobRepository
-from app.features.jobs.retention import JobRetention
+from app.features.jobs.retention import job_retention
 from app.features.jobs.values import ItemState, JobStatus
 
 DONE, FAILED = ItemState.DONE, ItemState.FAILED
@@ -249,7 +249,7 @@ async def test_jobs_that_finished_long_ago_are_deleted(
         await ask(database, "cancel", key)
         if n:
             await set_columns(database, key, finished_at=LONG_AGO)
-    await JobRetention(database, age_s=86_400).apply()
+    await job_retention(database, age_s=86_400).apply()
     left = await ask(database, "page", collection=None, limit=10)
     assert [job.id for job in left] == ["job_0"]
     (line,) = events(caplog, "jobs_deleted")
@@ -260,7 +260,7 @@ async def test_deleting_goes_on_by_itself(database: Database) -> None:
     job = await add(database)
     await ask(database, "cancel", job.key)
     await set_columns(database, job.key, finished_at=LONG_AGO)
-    async with JobRetention(database, age_s=86_400, every_s=0.01).running(after=nothing):
+    async with job_retention(database, age_s=86_400, every_s=0.01).running(after=nothing):
         async with asyncio.timeout(10):
             while await stored(database) is not None:
                 await asyncio.sleep(0.01)
@@ -270,7 +270,7 @@ async def test_a_delete_that_fails_is_logged_once_until_it_works(
     empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(empty_database_url) as database:
-        retention = JobRetention(database, age_s=1)
+        retention = job_retention(database, age_s=1)
         for _ in range(2):
             await retention.apply()
         assert len(events(caplog, "job_retention_failed")) == 1

@@ -25,7 +25,7 @@ from app.errors import DatabaseUnavailableError
 from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.records import MAX_INPUT_CHARS, InputKeeping, Recorder
 from app.features.prediction_log.repository import Prediction, PredictionRepository
-from app.features.prediction_log.retention import Retention, RetentionPolicy
+from app.features.prediction_log.retention import RetentionPolicy, prediction_retention
 from app.features.prediction_log.service import LogPolicy, PredictionLog
 from app.features.prediction_log.writer import WriterPolicy
 from app.services.prediction_log import PredictionLogEntry
@@ -321,10 +321,14 @@ async def test_old_rows_and_those_beyond_a_number_are_deleted(database: Database
     def now() -> datetime:
         return START + timedelta(seconds=63)
 
-    by_age = Retention(database, policy=RetentionPolicy(age_s=60), metrics=metrics, now=now)
+    by_age = prediction_retention(
+        database, policy=RetentionPolicy(age_s=60), metrics=metrics, now=now
+    )
     await by_age.apply()
     assert await ids(database) == [4, 5, 6, 7, 8, 9, 10]
-    by_rows = Retention(database, policy=RetentionPolicy(rows=2), metrics=metrics, now=now)
+    by_rows = prediction_retention(
+        database, policy=RetentionPolicy(rows=2), metrics=metrics, now=now
+    )
     await by_rows.apply()
     assert await ids(database) == [9, 10]
     assert value(metrics, "deleted_total") == 8
@@ -346,7 +350,7 @@ async def test_an_age_beyond_the_calendar_ends_no_retention(
     sqlite: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = RetentionPolicy(age_s=10**12)
-    await Retention(sqlite, policy=policy, metrics=PredictionLogMetrics()).apply()
+    await prediction_retention(sqlite, policy=policy, metrics=PredictionLogMetrics()).apply()
     assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == [
         "retention_failed"
     ]
@@ -354,7 +358,7 @@ async def test_an_age_beyond_the_calendar_ends_no_retention(
 
 async def test_retention_that_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async with opened(away()) as database:
-        retention = Retention(
+        retention = prediction_retention(
             database, policy=RetentionPolicy(rows=1), metrics=PredictionLogMetrics()
         )
         await retention.apply()

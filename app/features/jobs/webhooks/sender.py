@@ -6,13 +6,15 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import httpx2
 from sqlalchemy.orm import Session
 
+from app.core.background import run_in_background
 from app.db import clock
 from app.db.session import Database
 from app.features.jobs.metrics import JobMetrics
@@ -111,13 +113,11 @@ class WebhookSender:
 
         """
         active: set[asyncio.Task[None]] = set()
-        task = asyncio.create_task(self._run(active, after))
+        work = partial(self._run, active)
         try:
-            yield
+            async with run_in_background(work, name="webhooks", after=after):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             if active:
                 _, late = await asyncio.wait(active, timeout=FINISH_S)
                 for delivery in late:
@@ -154,11 +154,7 @@ class WebhookSender:
         if attempt is not None:
             _tell(job, attempt)
 
-    async def _run(
-        self, active: set[asyncio.Task[None]], after: Callable[[], Awaitable[object]] | None
-    ) -> None:
-        if after is not None:
-            await after()
+    async def _run(self, active: set[asyncio.Task[None]]) -> None:
         while True:
             claimed = await self.claim(PLACES - len(active)) if len(active) < PLACES else ()
             active.update(asyncio.create_task(self.deliver(job)) for job in claimed)
