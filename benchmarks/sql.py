@@ -27,10 +27,10 @@ from app.features.prediction_log.reading import export
 from app.features.prediction_log.repository import (
     Filters,
     Position,
-    Prediction,
     PredictionRepository,
 )
 from app.features.prediction_log.trimming import trim
+from app.services.prediction_log import PredictionLogEntry
 
 ROWS = 500_000
 TIMES = 15
@@ -108,7 +108,7 @@ async def pages(database: Database, after: Position | None = None) -> dict[str, 
     slowest = {}
     for name, filters in PAGES.items():
 
-        def page(session: Session, filters: Filters = filters) -> list[Prediction]:
+        def page(session: Session, filters: Filters = filters) -> list[PredictionLogEntry]:
             return PredictionRepository(session).page(filters, after=after, limit=100)
 
         taken = [await timed(lambda page=page: database.read(page)) for _ in range(TIMES)]  # type: ignore[misc]  # a default binds it
@@ -158,9 +158,9 @@ async def written(database: Database) -> dict[str, float]:
     }
 
 
-def row(number: int) -> Prediction:
+def row(number: int) -> PredictionLogEntry:
     """Return one prediction of now."""
-    return Prediction(
+    return PredictionLogEntry(
         time=datetime.now(UTC),
         request_id=f"{number:032x}",
         key_id=1,

@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
-from app.features.prediction_log.repository import Prediction, PredictionRepository
+from app.features.prediction_log.repository import PredictionRepository
+from app.services.prediction_log import PredictionLogEntry
 
 # PostgreSQL that is down
 
@@ -86,7 +87,7 @@ async def test_what_is_written_until_it_succeeds_is_stored_once(server: Postgres
     async def write(database: Database) -> None:
         while not is_over:
             batch = [
-                Prediction(
+                PredictionLogEntry(
                     time=datetime.now(UTC),
                     request_id="r",
                     task="t",
@@ -115,7 +116,7 @@ async def test_what_is_written_until_it_succeeds_is_stored_once(server: Postgres
             assert await database.read(ids, timeout_s=10) == sorted(written)
 
 
-async def stored(database: Database, batch: list[Prediction]) -> bool:
+async def stored(database: Database, batch: list[PredictionLogEntry]) -> bool:
     try:
         await database.run(lambda session: PredictionRepository(session).insert_many(batch))
     except DatabaseUnavailableError:

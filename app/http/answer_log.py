@@ -10,7 +10,7 @@ from fastapi import BackgroundTasks, Depends, Request
 from app.errors import ServiceError
 from app.http.deps import RuntimeDep
 from app.http.guard import CallerDep
-from app.services.prediction_log import EntryLog, PredictionLogEntry
+from app.services.prediction_log import EntryLog, PredictionLogEntry, to_ms
 
 
 class AnswerLog:
@@ -40,8 +40,8 @@ class AnswerLog:
         model: str,
         **columns: Any,  # noqa: ANN401  # those of the entry
     ) -> PredictionLogEntry:
-        """Return the entry of an answer; it has taken until now, unless `latency_s` says else."""
-        columns.setdefault("latency_s", time.monotonic() - self._started_s)
+        """Return the entry of an answer; it has taken until now, unless `latency_ms` says else."""
+        columns.setdefault("latency_ms", to_ms(time.monotonic() - self._started_s))
         return PredictionLogEntry(
             task=task, input=text, key_id=self._key_id, model=model, **columns
         )
@@ -73,9 +73,9 @@ class AnswerLog:
         try:
             yield
         except ServiceError as error:
-            latency_s = time.monotonic() - self._started_s
+            latency_ms = to_ms(time.monotonic() - self._started_s)
             for text in texts:
-                self.put(self.failure(error, task, text, model=model or "", latency_s=latency_s))
+                self.put(self.failure(error, task, text, model=model or "", latency_ms=latency_ms))
             raise
 
     def put(self, entry: PredictionLogEntry) -> None:

@@ -14,8 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import DatabaseUnavailableError, NotReadyError, ServiceError
 from app.features.prediction_log.cells import disarm
-from app.features.prediction_log.repository import COLUMNS, TEXTS, Prediction
+from app.features.prediction_log.repository import COLUMNS, TEXTS
 from app.http.error_bodies import problem
+from app.services.prediction_log import PredictionLogEntry
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ HEADERS = {
 }
 
 
-def as_dict(prediction: Prediction) -> dict[str, Any]:
+def as_dict(prediction: PredictionLogEntry) -> dict[str, Any]:
     """Return a prediction's columns by name."""
     return dict(zip(COLUMNS, values_of(prediction), strict=True))
 
@@ -46,7 +47,7 @@ class Style(Protocol):
         """Return what stands before the first row."""
         ...
 
-    def rows(self, predictions: Sequence[Prediction]) -> bytes:
+    def rows(self, predictions: Sequence[PredictionLogEntry]) -> bytes:
         """Return whole rows."""
         ...
 
@@ -65,7 +66,7 @@ class NdjsonStyle:
         """Nothing stands before the first row."""
         return b""
 
-    def rows(self, predictions: Sequence[Prediction]) -> bytes:
+    def rows(self, predictions: Sequence[PredictionLogEntry]) -> bytes:
         """Return a line for each; in ASCII, since some readers split lines at U+2028 too."""
         return b"".join(to_json(as_dict(p), ensure_ascii=True) + b"\n" for p in predictions)
 
@@ -84,7 +85,7 @@ class CsvStyle:
         """Return the columns' names."""
         return _csv([COLUMNS])
 
-    def rows(self, predictions: Sequence[Prediction]) -> bytes:
+    def rows(self, predictions: Sequence[PredictionLogEntry]) -> bytes:
         """Return a record for each; an empty cell is null."""
         return _csv([_cells(prediction) for prediction in predictions])
 
@@ -98,7 +99,7 @@ STYLES: dict[str, type[NdjsonStyle | CsvStyle]] = {
 }
 
 
-def _cells(prediction: Prediction) -> list[object]:
+def _cells(prediction: PredictionLogEntry) -> list[object]:
     cells = list(values_of(prediction))
     cells[TIME_PLACE] = prediction.time.isoformat().replace("+00:00", "Z")
     for place in TEXT_PLACES:
@@ -128,8 +129,8 @@ class ExportResponse(StreamingResponse):
 
     def __init__(
         self,
-        first: Sequence[Prediction],
-        rest: AsyncIterator[list[Prediction]],
+        first: Sequence[PredictionLogEntry],
+        rest: AsyncIterator[list[PredictionLogEntry]],
         *,
         style: Style,
         path: str,
@@ -170,7 +171,7 @@ class ExportResponse(StreamingResponse):
             log.warning("export_cut", extra={"error": type(failure).__name__})
 
     async def _pieces(
-        self, first: Sequence[Prediction], rest: AsyncIterator[list[Prediction]]
+        self, first: Sequence[PredictionLogEntry], rest: AsyncIterator[list[PredictionLogEntry]]
     ) -> AsyncIterator[bytes]:
         yield self._style.head() + await self._written(first)
         try:
@@ -185,7 +186,7 @@ class ExportResponse(StreamingResponse):
     def _last_line(self, error: ServiceError) -> bytes | None:
         return self._style.fail(problem(error, path=self._path, request_id=self._request_id))
 
-    async def _written(self, rows: Sequence[Prediction]) -> bytes:
+    async def _written(self, rows: Sequence[PredictionLogEntry]) -> bytes:
         """Write rows in a thread: together they would hold up the event loop."""
         return await asyncio.to_thread(self._style.rows, rows)
 

@@ -10,16 +10,16 @@ from app.features.prediction_log.repository import (
     NO_FILTERS,
     Filters,
     Position,
-    Prediction,
     PredictionRepository,
 )
+from app.services.prediction_log import PredictionLogEntry
 
 EXPORT_ROWS = 1000
 
 
 async def export(
     database: Database, filters: Filters = NO_FILTERS, *, rows: int = EXPORT_ROWS
-) -> AsyncIterator[list[Prediction]]:
+) -> AsyncIterator[list[PredictionLogEntry]]:
     """Give all predictions in chunks, newest first.
 
     Each chunk is a transaction of its own: a slow reader holds no connection, no thread and no
@@ -41,5 +41,5 @@ async def export(
 
 def _page(
     session: Session, *, filters: Filters, after: Position | None, limit: int
-) -> list[Prediction]:
+) -> list[PredictionLogEntry]:
     return PredictionRepository(session).page(filters, after=after, limit=limit)

@@ -2,9 +2,8 @@
 
 import json
 import math
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, cast
 
@@ -12,7 +11,6 @@ from sqlalchemy import (
     Column,
     CursorResult,
     Double,
-    Table,
     Text,
     Tuple,
     bindparam,
@@ -27,41 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.features.prediction_log.tables import PredictionRow
+from app.features.prediction_log.tables import TABLE
+from app.services.prediction_log import ID_BITS, PredictionLogEntry
 
-TABLE: Table = PredictionRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
 place = (TABLE.c.time, TABLE.c.id)
-ID_BITS = 53  # every JSON reader has integers up to here
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def new_id() -> int:
-    """Return an id for a prediction; together with its time it is unique."""
-    return random.getrandbits(ID_BITS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """One answer. `key_id` is None for callers without a stored key."""
-
-    time: datetime
-    id: int = field(default_factory=new_id)
-    request_id: str
-    key_id: int | None = None
-    task: str
-    model: str
-    version: str | None = None
-    status: int
-    error: str | None = None
-    latency_ms: float
-    label: str | None = None
-    score: float | None = None
-    input_hash: str | None = None
-    input: str | None = field(default=None, repr=False)
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    ttft_ms: float | None = None
-    finish_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -91,7 +59,7 @@ class Position:
             raise ValueError("not a cursor") from None
 
     @classmethod
-    def of(cls, prediction: Prediction) -> Self:
+    def of(cls, prediction: PredictionLogEntry) -> Self:
         """Return a prediction's place."""
         return cls(prediction.time, prediction.id)
 
@@ -116,7 +84,7 @@ class Filters:
 NO_FILTERS = Filters()
 FIRST = Position(datetime.min.replace(tzinfo=UTC), -1)
 LAST = Position(datetime.max.replace(tzinfo=UTC), -1)
-COLUMNS = tuple(column.name for column in fields(Prediction))
+COLUMNS = tuple(column.name for column in fields(PredictionLogEntry))
 TEXTS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Text))
 FLOATS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Double))
 # One parameter for the whole batch: a third of the time of a VALUES list, and a quarter of the time
@@ -142,7 +110,7 @@ class PredictionRepository:
         self._session = session
         self._is_sqlite = session.get_bind().dialect.name == "sqlite"
 
-    def insert_many(self, predictions: Sequence[Prediction]) -> None:
+    def insert_many(self, predictions: Sequence[PredictionLogEntry]) -> None:
         """Store a batch; what is stored already, by time and id, is left as it is."""
         if not predictions:
             return
@@ -154,7 +122,7 @@ class PredictionRepository:
 
     def page(
         self, filters: Filters = NO_FILTERS, *, after: Position | None = None, limit: int
-    ) -> list[Prediction]:
+    ) -> list[PredictionLogEntry]:
         """Return predictions, newest first, that come after a position in that order."""
         given = filters.equal()
         # Whoever names a request asks for few rows, so no index has it together with others.
@@ -174,7 +142,7 @@ class PredictionRepository:
         found = select(TABLE).where(*within).order_by(*newest).limit(limit)
         if not self._is_sqlite:
             self._session.execute(NO_SORTING)
-        return [Prediction(**row) for row in self._session.execute(found).mappings()]
+        return [PredictionLogEntry(**row) for row in self._session.execute(found).mappings()]
 
     def nth_newest(self, number: int) -> Position | None:
         """Return where the prediction with this number is; the newest has number 0."""
@@ -202,7 +170,7 @@ def _tuple(columns: Sequence[Column[Any]], *values: object) -> Tuple:
     return tuple_(*(literal(v, column.type) for column, v in zip(columns, values, strict=True)))
 
 
-def _values(prediction: Prediction) -> dict[str, Any]:
+def _values(prediction: PredictionLogEntry) -> dict[str, Any]:
     values = {name: getattr(prediction, name) for name in COLUMNS}
     # What a database can't store would fail the whole batch.
     for name in TEXTS:

@@ -15,7 +15,7 @@ from app.features.prediction_log.exports import (
     NdjsonStyle,
     as_dict,
 )
-from app.features.prediction_log.repository import Filters, Position, Prediction
+from app.features.prediction_log.repository import Filters, Position
 from app.features.prediction_log.schemas import (
     ExportQuery,
     PageQuery,
@@ -27,6 +27,7 @@ from app.http.deps import part
 from app.http.guard import CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_KEY, problems
+from app.services.prediction_log import PredictionLogEntry
 
 router = APIRouter(
     tags=["predictions"],
@@ -116,7 +117,7 @@ async def export_predictions(
 ) -> ExportResponse:
     """Export the caller's predictions, of any number; an admin's export has everyone's."""
     chunks = predictions.export(_filters(asked), scope=scope)
-    nothing: list[Prediction] = []
+    nothing: list[PredictionLogEntry] = []
     first = await anext(chunks, nothing)
     return ExportResponse(
         first,

@@ -2,11 +2,20 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+)
 
 from app.models.schemas import MAX_NAME_CHARS, Response, example
+from app.services.prediction_log import PredictionLogEntry
 
 MAX_PAGE_ROWS = 1_000
 MAX_LABEL_CHARS = 256
@@ -83,27 +92,13 @@ class ExportQuery(PredictionFilters):
     )
 
 
-class LoggedPrediction(Response):
-    """One answer of the service."""
-
-    time: datetime
-    id: int = Field(description="With `time` it is unique.")
-    request_id: str
-    key_id: int | None = Field(description="Whose API key; null without a stored key.")
-    task: str
-    model: str
-    version: str | None
-    status: int = Field(description="The HTTP status; for a text of a batch its own.")
-    error: str | None = Field(description="The error's code; null when it went well.")
-    latency_ms: float
-    label: str | None
-    score: float | None
-    input_hash: str | None = Field(description="SHA-256 of the input, unless switched off.")
-    input: str | None = Field(description="The input's text, where the service keeps it.")
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    ttft_ms: float | None = Field(description="Time to the first token of a chat.")
-    finish_reason: str | None
+_COLUMNS: dict[str, Any] = {
+    name: (hint, ...)
+    for name, hint in get_type_hints(PredictionLogEntry, include_extras=True).items()
+}
+LoggedPrediction = create_model(
+    "LoggedPrediction", __base__=Response, __doc__="One answer of the service.", **_COLUMNS
+)
 
 
 class PredictionPage(Response):

@@ -14,7 +14,6 @@ from app.features.prediction_log.records import InputKeeping, Recorder
 from app.features.prediction_log.repository import (
     Filters,
     Position,
-    Prediction,
     PredictionRepository,
 )
 from app.features.prediction_log.retention import RetentionPolicy, prediction_retention
@@ -44,7 +43,7 @@ class PredictionsScope:
 class Page:
     """Predictions, newest first, and where the next page begins; None after the last one."""
 
-    predictions: list[Prediction]
+    predictions: list[PredictionLogEntry]
     next: Position | None
 
 
@@ -125,7 +124,7 @@ class PredictionLog:
 
     async def export(
         self, filters: Filters, *, scope: PredictionsScope, rows: int = EXPORT_ROWS
-    ) -> AsyncIterator[list[Prediction]]:
+    ) -> AsyncIterator[list[PredictionLogEntry]]:
         """Give all predictions that the caller may see, newest first, `rows` at a time.
 
         Raises:
@@ -141,5 +140,5 @@ class PredictionLog:
 
 def _page(
     session: Session, *, filters: Filters, after: Position | None, limit: int
-) -> list[Prediction]:
+) -> list[PredictionLogEntry]:
     return PredictionRepository(session).page(filters, after=after, limit=limit)

@@ -20,7 +20,8 @@ from app.db.failures import StatementError
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
 from app.features.prediction_log.metrics import PredictionLogMetrics
-from app.features.prediction_log.repository import Prediction, PredictionRepository
+from app.features.prediction_log.repository import PredictionRepository
+from app.services.prediction_log import PredictionLogEntry
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,9 @@ class PredictionWriter:
     ) -> None:
         self._database = database
         self._policy = policy
-        self._rows: deque[Prediction] = deque()  # a row leaves it once it is written or lost
+        self._rows: deque[PredictionLogEntry] = (
+            deque()
+        )  # a row leaves it once it is written or lost
         self._has_some = asyncio.Event()
         self._has_batch = asyncio.Event()
         self._is_closing = asyncio.Event()
@@ -82,7 +85,7 @@ class PredictionWriter:
         """Rows that are not written yet."""
         return len(self._rows)
 
-    def put(self, row: Prediction) -> None:
+    def put(self, row: PredictionLogEntry) -> None:
         """Take a row, or drop and count it; never waits, never raises."""
         if self._is_closed:
             self._lose(1, "shutdown")
@@ -134,7 +137,7 @@ class PredictionWriter:
             async with asyncio.timeout(self._policy.flush_s):
                 await self._has_batch.wait()
 
-    async def _store(self, rows: Sequence[Prediction]) -> None:
+    async def _store(self, rows: Sequence[PredictionLogEntry]) -> None:
         """Write the rows that come first, in one transaction.
 
         Raises:
@@ -155,7 +158,7 @@ class PredictionWriter:
         self._written.inc(len(rows))
         self._forget(len(rows))
 
-    async def _split(self, rows: Sequence[Prediction], failure: Exception) -> None:
+    async def _split(self, rows: Sequence[PredictionLogEntry], failure: Exception) -> None:
         """Find the rows that the database refuses for themselves, and write the others."""
         if len(rows) == 1:
             self._forget(1)
@@ -202,5 +205,5 @@ class PredictionWriter:
             self._throttle.restart()
 
 
-def _insert(session: Session, *, rows: Sequence[Prediction]) -> None:
+def _insert(session: Session, *, rows: Sequence[PredictionLogEntry]) -> None:
     PredictionRepository(session).insert_many(rows)

@@ -9,7 +9,7 @@ from app.engines.base import Message, Task
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, AnswerLogDep
 from app.http.guard import AccessDep, CallerDep
-from app.services.prediction_log import PredictionLogEntry
+from app.services.prediction_log import PredictionLogEntry, to_ms
 from app.services.streaming import Ended, OnEnd
 
 # nginx's number for "the client closed the connection", as in the request log.
@@ -24,8 +24,8 @@ def entry_of(ended: Ended, messages: Sequence[Message], *, log: AnswerLog) -> Pr
     columns: dict[str, Any] = {
         "model": ended.model,
         "version": ended.version,
-        "latency_s": ended.seconds,
-        "ttft_s": ended.first_token_s,
+        "latency_ms": to_ms(ended.seconds),
+        "ttft_ms": None if ended.first_token_s is None else to_ms(ended.first_token_s),
     }
     text, end = messages[-1].content, ended.end
     if end is None:

@@ -24,18 +24,18 @@ from app.engines.base import Task
 from app.errors import DatabaseUnavailableError
 from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.records import MAX_INPUT_CHARS, InputKeeping, Recorder
-from app.features.prediction_log.repository import Prediction, PredictionRepository
+from app.features.prediction_log.repository import PredictionRepository
 from app.features.prediction_log.retention import RetentionPolicy, prediction_retention
 from app.features.prediction_log.service import LogPolicy, PredictionLog
 from app.features.prediction_log.writer import WriterPolicy
 from app.services.prediction_log import PredictionLogEntry
 
 START = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-ROW = Prediction(
+ROW = PredictionLogEntry(
     time=START, id=1, request_id="1", task="chat", model="m", status=200, latency_ms=1.5
 )
 ONE = PredictionLogEntry(
-    time=START, request_id="1", task=Task.CHAT, input="", key_id=7, model="m", latency_s=0.0125
+    time=START, request_id="1", task=Task.CHAT, input="", key_id=7, model="m", latency_ms=12.5
 )
 QUICK = WriterPolicy(flush_s=0.01, backoff=Backoff(first_s=0.01, max_s=0.05))
 TIMEOUT_S = 20
@@ -69,7 +69,7 @@ def entries(count: int) -> list[PredictionLogEntry]:
     return [replace(ONE, time=at, request_id=str(n)) for n, at in enumerate(moments, start=1)]
 
 
-def rows(count: int) -> list[Prediction]:
+def rows(count: int) -> list[PredictionLogEntry]:
     moments = [START + timedelta(seconds=n) for n in range(count)]
     return [replace(ROW, time=at, id=n, request_id=str(n)) for n, at in enumerate(moments, start=1)]
 
@@ -385,14 +385,16 @@ def test_a_row_says_who_what_and_how_long() -> None:
 
 def test_an_entry_is_of_the_current_request_and_of_now() -> None:
     token = request_id.set("abc")
-    entry = PredictionLogEntry(task=Task.CHAT, input="", key_id=None, model="m", latency_s=1)
+    entry = PredictionLogEntry(task=Task.CHAT, input="", key_id=None, model="m", latency_ms=1)
     request_id.reset(token)
     assert entry.request_id == "abc"
     assert abs(datetime.now(UTC) - entry.time) < timedelta(seconds=TIMEOUT_S)
 
 
 def test_rows_have_ids_of_their_own() -> None:
-    assert Recorder("none")(ONE).id != Recorder("none")(ONE).id
+    first, second = (PredictionLogEntry(task="chat", model="m", latency_ms=1) for _ in range(2))
+    assert first.id != second.id
+    assert Recorder("none")(first).id == first.id
 
 
 @pytest.mark.parametrize(
@@ -407,7 +409,7 @@ def test_an_input_is_kept_as_it_is_set(
 
 
 def test_tokens_and_times_of_a_chat_are_in_its_row() -> None:
-    entry = replace(ONE, prompt_tokens=9, completion_tokens=2, ttft_s=0.02, finish_reason="stop")
+    entry = replace(ONE, prompt_tokens=9, completion_tokens=2, ttft_ms=20, finish_reason="stop")
     row = Recorder("text")(entry)
     assert (row.prompt_tokens, row.completion_tokens, row.ttft_ms) == (9, 2, 20)
     assert row.finish_reason == "stop"

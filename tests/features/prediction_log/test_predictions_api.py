@@ -28,7 +28,7 @@ from app.engines.base import Generation, Message, Task, Usage
 from app.errors import DatabaseUnavailableError, OverloadedError
 from app.features.prediction_log.exports import CsvStyle, ExportResponse, NdjsonStyle, as_dict
 from app.features.prediction_log.metrics import PredictionLogMetrics
-from app.features.prediction_log.repository import COLUMNS, Prediction, PredictionRepository
+from app.features.prediction_log.repository import COLUMNS, PredictionRepository
 from app.features.prediction_log.routes import get_predictions_scope, router
 from app.features.prediction_log.schemas import LoggedPrediction, PredictionPage
 from app.features.prediction_log.service import (
@@ -43,11 +43,12 @@ from app.http.problems import document_problems
 from app.middleware import exceptions
 from app.middleware.logging import RequestLogMiddleware
 from app.services.access import OpenAccess
+from app.services.prediction_log import PredictionLogEntry
 from app.services.streaming import Ended
 from app.tasks.chat.accounting import entry_of
 
 START = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
-ONE = Prediction(
+ONE = PredictionLogEntry(
     time=START,
     id=1,
     request_id="r",
@@ -97,11 +98,11 @@ async def database(database_url: str) -> AsyncIterator[Database]:
         yield database
 
 
-def numbered(count: int) -> list[Prediction]:
+def numbered(count: int) -> list[PredictionLogEntry]:
     return [replace(ONE, time=START + timedelta(seconds=n), id=n + 1) for n in range(count)]
 
 
-async def insert(database: Database, *predictions: Prediction) -> None:
+async def insert(database: Database, *predictions: PredictionLogEntry) -> None:
     await database.run(lambda session: PredictionRepository(session).insert_many(predictions))
 
 
@@ -381,7 +382,7 @@ async def test_nothing_is_read_for_a_reader_that_left(database_url: str) -> None
 
 
 async def test_a_reader_that_stops_is_cut_off() -> None:
-    async def nothing() -> AsyncIterator[list[Prediction]]:
+    async def nothing() -> AsyncIterator[list[PredictionLogEntry]]:
         for chunk in ([ONE], [ONE]):
             yield chunk
 

@@ -14,13 +14,13 @@ from app.features.prediction_log.reading import export
 from app.features.prediction_log.repository import (
     Filters,
     Position,
-    Prediction,
     PredictionRepository,
 )
 from app.features.prediction_log.trimming import trim
+from app.services.prediction_log import PredictionLogEntry
 
 START = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
-ONE = Prediction(
+ONE = PredictionLogEntry(
     time=START,
     id=1,
     request_id="r",
@@ -40,7 +40,7 @@ ONE = Prediction(
     ttft_ms=7.25,
     finish_reason="stop",
 )
-BARE = Prediction(
+BARE = PredictionLogEntry(
     time=START, id=2, request_id="r", task="chat", model="m", status=503, latency_ms=0
 )
 
@@ -51,7 +51,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
         yield database
 
 
-def numbered(count: int, **given: object) -> list[Prediction]:
+def numbered(count: int, **given: object) -> list[PredictionLogEntry]:
     """Make predictions one second apart, with ids that count up from 1."""
     return [
         replace(ONE, time=START + timedelta(seconds=n), id=n + 1, **given)  # type: ignore[arg-type]
@@ -59,13 +59,13 @@ def numbered(count: int, **given: object) -> list[Prediction]:
     ]
 
 
-async def insert(database: Database, predictions: Sequence[Prediction]) -> None:
+async def insert(database: Database, predictions: Sequence[PredictionLogEntry]) -> None:
     await database.run(lambda session: PredictionRepository(session).insert_many(predictions))
 
 
 async def page(
     database: Database, after: Position | None = None, limit: int = 100, **filters: object
-) -> list[Prediction]:
+) -> list[PredictionLogEntry]:
     asked = Filters(**filters)  # type: ignore[arg-type]  # the test knows the fields
     return await database.read(
         lambda session: PredictionRepository(session).page(asked, after=after, limit=limit)
