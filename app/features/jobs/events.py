@@ -1,7 +1,5 @@
 """`/jobs/{job_id}/events`: every change of a job, as server-sent events."""
 
-import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -10,8 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import format_sse_event
 from pydantic_core import to_json
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Send
+from starlette.responses import Response
 
 from app.core.callers import Scope
 from app.core.logs import request_id
@@ -33,21 +30,13 @@ from app.http.error_bodies import problem
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_KEY, problems
+from app.http.streamed import NO_CONTENT, StreamedResponse
 from app.runtime.runtime import Runtime
 
-log = logging.getLogger(__name__)
 router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.JOBS))])
 
 HEARTBEAT_S = 15.0
-# A reader that takes nothing for so long has stopped.
-SEND_TIMEOUT_S = 30.0
-NO_CONTENT = 204
 MEDIA_TYPE = "text/event-stream"
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Accel-Buffering": "no",  # nginx would keep events until it has a page of them
-    "Cache-Control": "no-cache, no-transform",  # proxies would compress, and so collect, events
-}
 # What a reader of server-sent events makes of one; `data` is JSON.
 EVENT = {
     "type": "object",
@@ -63,10 +52,8 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class JobEventsResponse(StreamingResponse):
+class JobEventsResponse(StreamedResponse):
     """Writes a job's changes until it is finished, or the client has left.
-
-    Until the first event an error is raised as from any route; afterwards it is the last event.
 
     Args:
         runtime: says whether the process is ending.
@@ -85,64 +72,39 @@ class JobEventsResponse(StreamingResponse):
         path: str,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
-        super().__init__((), media_type=MEDIA_TYPE, headers=HEADERS)
-        self._runtime = runtime
-        self._events = changes
-        self._seen = seen
-        self._path = path
-        self._heartbeat_s = heartbeat_s
+        def fail(error: ServiceError) -> bytes:
+            body = problem(error, path=path, request_id=request_id.get())
+            return format_sse_event(event="error", data_str=_json(body))
 
-    async def stream_response(self, send: Send) -> None:
-        """Send the events.
+        super().__init__(
+            aclosing(_events(runtime, changes, seen=seen, heartbeat_s=heartbeat_s)),
+            fail=fail,
+            media_type=MEDIA_TYPE,
+            cut_event="events_cut",
+        )
 
-        Raises:
-            ServiceError: before anything is sent.
 
-        """
-        async with aclosing(self._events):
-            first = await anext(self._events)
-            if first is not None and first.status.is_final and _id(first) == self._seen:
-                # What makes a browser's EventSource stop asking.
-                self.status_code = NO_CONTENT
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
-            )
-            try:
-                if self.status_code != NO_CONTENT and first is not None:
-                    await self._send_all(first, send)
-                await self._send(send, b"", more=False)
-            except TimeoutError:
-                log.warning("events_cut", extra={"reason": "reader_too_slow"})
+async def _events(
+    runtime: Runtime, changes: AsyncGenerator[Job | None], *, seen: str | None, heartbeat_s: float
+) -> AsyncGenerator[bytes]:
+    """Write what comes, and a heartbeat where nothing does.
 
-    async def _send_all(self, first: Job, send: Send) -> None:
-        """Send what comes, and a heartbeat where nothing does."""
-        await self._send(send, _event(first))
+    Raises:
+        ServiceError: that is how it ends.
+
+    """
+    async with aclosing(changes):
+        first = await anext(changes)
+        if first is None or (first.status.is_final and _id(first) == seen):
+            return  # a 204 makes a browser's EventSource stop asking
+        yield _event(first)
         sent_s = time.monotonic()
-        try:
-            async for job in self._events:
-                if self._runtime.is_draining:
-                    raise NotReadyError("The service is shutting down.", retry_after_s=1)
-                is_silent = time.monotonic() - sent_s >= self._heartbeat_s
-                if job is not None or is_silent:
-                    await self._send(send, _event(job) if job else format_sse_event(comment=""))
-                    sent_s = time.monotonic()
-        except ServiceError as error:
-            told = problem(error, path=self._path, request_id=request_id.get())
-            await self._send(send, format_sse_event(event="error", data_str=_json(told)))
-
-    async def _send(self, send: Send, piece: bytes, *, more: bool = True) -> None:
-        """Send a piece; waits while the reader is slow.
-
-        Raises:
-            TimeoutError: it takes nothing.
-
-        """
-        async with asyncio.timeout(SEND_TIMEOUT_S):
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
+        async for job in changes:
+            if runtime.is_draining:
+                raise NotReadyError("The service is shutting down.", retry_after_s=1)
+            if job is not None or time.monotonic() - sent_s >= heartbeat_s:
+                yield _event(job) if job else format_sse_event(comment="")
+                sent_s = time.monotonic()
 
 
 def _id(job: Job) -> str:

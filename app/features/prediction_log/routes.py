@@ -27,7 +27,6 @@ from app.http.deps import part
 from app.http.guard import CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_KEY, problems
-from app.services.prediction_log import PredictionLogEntry
 
 router = APIRouter(
     tags=["predictions"],
@@ -116,12 +115,8 @@ async def export_predictions(
     request: Request,
 ) -> ExportResponse:
     """Export the caller's predictions, of any number; an admin's export has everyone's."""
-    chunks = predictions.export(_filters(asked), scope=scope)
-    nothing: list[PredictionLogEntry] = []
-    first = await anext(chunks, nothing)
     return ExportResponse(
-        first,
-        chunks,
+        predictions.export(_filters(asked), scope=scope),
         style=STYLES[asked.format](),
         path=request.url.path,
         request_id=request_id.get(),

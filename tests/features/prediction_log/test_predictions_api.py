@@ -383,11 +383,10 @@ async def test_nothing_is_read_for_a_reader_that_left(database_url: str) -> None
 
 async def test_a_reader_that_stops_is_cut_off() -> None:
     async def nothing() -> AsyncIterator[list[PredictionLogEntry]]:
-        for chunk in ([ONE], [ONE]):
+        for chunk in ([ONE], [ONE], [ONE]):
             yield chunk
 
     response = ExportResponse(
-        [ONE],
         nothing(),
         style=CsvStyle(),
         path="/predictions/export",
@@ -395,12 +394,15 @@ async def test_a_reader_that_stops_is_cut_off() -> None:
         send_timeout_s=0.01,
     )
 
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body":
-            await asyncio.Event().wait()
+            await never()
 
     async with asyncio.timeout(TIMEOUT_S):
-        await response.stream_response(send)
+        await response({"type": "http"}, never, send)
 
 
 def test_a_line_holds_no_other_ends_of_lines() -> None:
