@@ -29,7 +29,7 @@ from app.features.prediction_log.repository import (
     Position,
     PredictionRepository,
 )
-from app.features.prediction_log.trimming import trim
+from app.features.prediction_log.retention import trim
 from app.services.prediction_log import PredictionLogEntry
 
 ROWS = 500_000

@@ -5,14 +5,10 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Literal
 
 from app.core.background import run_in_background
 
 log = logging.getLogger(__name__)
-
-FailedEvent = Literal["retention_failed", "job_retention_failed"]
-DeletedEvent = Literal["predictions_deleted", "jobs_deleted"]
 
 
 class Retention:
@@ -31,8 +27,8 @@ class Retention:
         delete: Callable[[], AsyncIterator[int]],
         *,
         every_s: float,
-        failed_event: FailedEvent,
-        deleted_event: DeletedEvent,
+        failed_event: str,
+        deleted_event: str,
     ) -> None:
         self._delete = delete
         self._every_s = every_s

@@ -70,7 +70,8 @@ class StreamedResponse(Response):
         assert sending is not None  # noqa: S101  # a coroutine runs in a task
         watcher = asyncio.create_task(self._watch(receive, sending))
         try:
-            await self._stream(send, abort=scope.get("state", {}).get("abort", _nothing))
+            # Other servers than ours have no `abort`.
+            await self._stream(send, abort=scope.get("state", {}).get("abort", lambda: None))
         except asyncio.CancelledError:
             if not self._has_left:
                 raise
@@ -174,7 +175,3 @@ async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
     except Exception as failure:
         log.exception("stream_failed")
         raise InternalError from failure
-
-
-def _nothing() -> None:
-    """Stand in for `abort` where the server isn't ours."""

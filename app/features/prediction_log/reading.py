@@ -31,7 +31,7 @@ async def export(
     """
     after = None
     while True:
-        chunk = await database.read(partial(_page, filters=filters, after=after, limit=rows))
+        chunk = await database.read(partial(read_page, filters=filters, after=after, limit=rows))
         if chunk:
             yield chunk
         if len(chunk) < rows:
@@ -39,7 +39,8 @@ async def export(
         after = Position.of(chunk[-1])
 
 
-def _page(
+def read_page(
     session: Session, *, filters: Filters, after: Position | None, limit: int
 ) -> list[PredictionLogEntry]:
+    """Return a page, within a transaction."""
     return PredictionRepository(session).page(filters, after=after, limit=limit)

@@ -5,16 +5,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from sqlalchemy.orm import Session
-
 from app.db.session import Database
 from app.features.prediction_log.metrics import PredictionLogMetrics
-from app.features.prediction_log.reading import export
+from app.features.prediction_log.reading import export, read_page
 from app.features.prediction_log.records import InputKeeping, Recorder
 from app.features.prediction_log.repository import (
     Filters,
     Position,
-    PredictionRepository,
 )
 from app.features.prediction_log.retention import RetentionPolicy, prediction_retention
 from app.features.prediction_log.writer import PredictionWriter, WriterPolicy
@@ -116,7 +113,7 @@ class PredictionLog:
         if narrowed is None:
             return Page(predictions=[], next=None)
         # One more tells whether there is a next page.
-        work = partial(_page, filters=narrowed, after=after, limit=limit + 1)
+        work = partial(read_page, filters=narrowed, after=after, limit=limit + 1)
         found = await self._database.read(work)
         shown = found[:limit]
         is_more = len(found) > limit
@@ -136,9 +133,3 @@ class PredictionLog:
             return
         async for chunk in export(self._database, narrowed, rows=rows):
             yield chunk
-
-
-def _page(
-    session: Session, *, filters: Filters, after: Position | None, limit: int
-) -> list[PredictionLogEntry]:
-    return PredictionRepository(session).page(filters, after=after, limit=limit)

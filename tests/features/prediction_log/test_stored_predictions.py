@@ -16,7 +16,7 @@ from app.features.prediction_log.repository import (
     Position,
     PredictionRepository,
 )
-from app.features.prediction_log.trimming import trim
+from app.features.prediction_log.retention import trim
 from app.services.prediction_log import PredictionLogEntry
 
 START = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
