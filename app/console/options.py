@@ -123,6 +123,15 @@ def _refuse_without_file(settings: "Settings") -> None:
         )
 
 
+def group(cli: typer.Typer, name: str) -> typer.Typer:
+    """Return the commands that `app` has under this name."""
+    return next(
+        found.typer_instance
+        for found in cli.registered_groups
+        if found.name == name and found.typer_instance is not None
+    )
+
+
 def fail(said: str, exit_status: int) -> NoReturn:
     """End the command with one line on standard error."""
     tell(said)

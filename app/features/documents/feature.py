@@ -57,10 +57,12 @@ class Documents(Feature["DocumentsSettings"]):
         return open_documents(runtime)
 
     def add_commands(self, cli: "typer.Typer") -> None:
-        """Add `app search`."""
-        from app.features.documents.commands import add_to
+        """Add `app search`, and to `app db` what looks after vectors."""
+        from app.console.options import group
+        from app.features.documents import commands, vector_commands
 
-        add_to(cli)
+        commands.add_to(cli)
+        vector_commands.add_to(group(cli, "db"))
 
 
 FEATURE = Documents()

@@ -11,8 +11,8 @@ from databases import migrated
 from passages import SPACE, store
 from typer.testing import CliRunner
 
-from app.cli.db import DELETED_AT_ONCE
 from app.cli.main import cli
+from app.features.documents.vector_commands import DELETED_AT_ONCE
 
 OLD = "minilm@0"
 
