@@ -6,7 +6,7 @@ from pathlib import Path
 
 FLOOR = 95.0
 # A path that was never run here is met first at three in the morning.
-COMPLETE = ("app/errors.py", "app/models/")
+COMPLETE = ("app/errors.py", "app/models/", "app/runtime/")
 
 report = json.loads(Path(".coverage.json").read_text(encoding="utf-8"))
 total = report["totals"]["percent_covered"]

@@ -55,7 +55,7 @@ def _look(load_timeout_s: float) -> "Iterator[Finding]":
         yield bad("settings", str(failure), "docs/settings.md has every setting and its values.")
         return
     yield from machine.look(read)
-    yield from parts.look(read, is_stored=chosen.is_stored, load_timeout_s=load_timeout_s)
+    yield from parts.look(read, chosen, load_timeout_s=load_timeout_s)
     yield from settings.look(read, installed(), chosen)
     for feature in chosen.features:
         yield from feature.findings(read)

@@ -16,6 +16,7 @@ from app.doctor.trial import try_model
 from app.engines.loader import EngineTable
 from app.errors import DATABASE_ADVICE, DatabaseUnavailableError, StartupError
 from app.models.catalog import ModelSpec, read_catalog
+from app.runtime.composition import Composition
 from app.settings import Settings
 
 # Sources on this machine; the others would be downloaded.
@@ -26,26 +27,30 @@ SQL_TIMEOUT_S = 3.0
 ALLOWED_SKEW_S = 2.0
 
 
-def look(settings: Settings, *, is_stored: bool, load_timeout_s: float) -> Iterator[Finding]:
+def look(settings: Settings, chosen: Composition, *, load_timeout_s: float) -> Iterator[Finding]:
     """Look at all of it.
 
     Args:
         settings: as they were read.
-        is_stored: whether a feature needs SQL.
+        chosen: the tasks and features.
         load_timeout_s: so long a model may take to load; 0: none is loaded.
 
     """
-    yield from _models(settings, load_timeout_s)
-    yield from _sql(settings) if is_stored else (good("sql", "not used: nothing is stored"),)
+    yield from _models(settings, chosen, load_timeout_s)
+    yield from _sql(settings) if chosen.is_stored else (good("sql", "not used: nothing is stored"),)
     yield from _redis(settings)
 
 
-def _models(settings: Settings, timeout_s: float) -> Iterator[Finding]:
+def _models(settings: Settings, chosen: Composition, timeout_s: float) -> Iterator[Finding]:
     try:
         catalog = read_catalog(settings.models_file)
     except StartupError as failure:
         yield bad("models", str(failure), "Mend models.toml; docs/models.md has its fields.")
         return
+    for spec in catalog.specs:
+        if spec.task not in chosen.kinds:
+            yield good(f"model {spec.name}", f"left out: the task {spec.task} is not installed")
+    catalog = catalog.of_tasks(chosen.kinds)
     if not catalog.specs:
         yield bad("models", "none, so the service is never ready", "Add [[models]] to models.toml.")
     for spec in catalog.specs:

@@ -132,6 +132,10 @@ class Catalog:
             raise CatalogError(f"two default models for {task}: {', '.join(said)}")
         return said[0] if said else of_task[0].name
 
+    def of_tasks(self, tasks: Collection[str]) -> "Catalog":
+        """Return the catalogue without models of other tasks than these."""
+        return Catalog([s for s in self.specs if s.task in tasks], folder=self.folder)
+
     def get(self, name: str) -> ModelSpec | None:
         """Return the entry of that name, if there is one."""
         return self._by_name.get(name)

@@ -59,7 +59,8 @@ class Composition:
     """What one service is made of.
 
     Args:
-        tasks: all that are installed; models of the catalogue decide which are used.
+        tasks: all that are installed; models of the catalogue decide which are used, and models
+            of other tasks are left out.
         features: those that are on, in the order in which they open.
         left_out: why each of the others is off.
 

@@ -1,5 +1,6 @@
 """Opens every long-lived object in order, and closes them in reverse."""
 
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,8 @@ from app.runtime.runtime import Runtime, ServingPolicy
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
 from app.services.results import ResultChecker
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 # Loading is mostly waiting for disk and network; more at once would only fight for memory.
 LOAD_THREADS = 4
@@ -36,12 +39,13 @@ async def open_runtime(
 
     Args:
         settings: as read by the entry point.
-        catalog: the models to load.
+        catalog: the models to load; those of tasks that aren't installed are left out.
         chosen: the tasks and features.
         metrics: where everything counts.
         on_fatal: called on the loop when a required model can't be loaded.
 
     """
+    catalog = _leave_out(catalog, chosen)
     async with AsyncExitStack() as stack:
         runtime = _open_core(stack, settings, catalog, chosen, metrics=metrics)
         for feature in chosen.features:
@@ -59,6 +63,17 @@ async def open_runtime(
         for name, work in watches.items():
             await stack.enter_async_context(run_in_background(work, name=name))
         yield runtime
+
+
+def _leave_out(catalog: Catalog, chosen: Composition) -> Catalog:
+    """Return the models whose task is installed, and log what the service does without."""
+    on = [feature.name for feature in chosen.features]
+    log.info("features_chosen", extra={"on": on, "left_out": dict(chosen.left_out)})
+    for spec in catalog.specs:
+        if spec.task not in chosen.kinds:
+            reason = f"the task {spec.task} is not installed"
+            log.warning("model_left_out", extra={"model": spec.name, "reason": reason})
+    return catalog.of_tasks(chosen.kinds)
 
 
 def _open_core(

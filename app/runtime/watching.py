@@ -54,7 +54,9 @@ async def watch_loading(runtime: Runtime, *, every_s: float = LOADING_LOG_S) -> 
             log.info("models_loading", extra={"waiting": waiting})
 
 
-async def watch_database(runtime: Runtime, database: Database, on_fatal: OnFatal) -> None:
+async def watch_database(
+    runtime: Runtime, database: Database, on_fatal: OnFatal, *, every_s: float = DATABASE_CHECK_S
+) -> None:
     """Migrate SQLite, let features check what is stored, and then tell whether SQL works."""
     is_prepared = is_told = False
     _note(runtime, None)
@@ -80,7 +82,7 @@ async def watch_database(runtime: Runtime, database: Database, on_fatal: OnFatal
             return
         _note(runtime, await database.check())
         runtime.stored.set()
-        await asyncio.sleep(DATABASE_CHECK_S)
+        await asyncio.sleep(every_s)
 
 
 def _note(runtime: Runtime, problem: str | None) -> None:
