@@ -14,7 +14,7 @@ QUICK := not system and not browser
 
 .DEFAULT_GOAL := help
 .PHONY: help serve install test coverage check test-random test-system test-browser fuzz lint
-.PHONY: conformance format lock docs eval bench soak clean audit deploy-check image-check screenshots
+.PHONY: conformance removal-check format lock docs eval bench soak clean audit deploy-check image-check screenshots
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ conformance: $(DEV)  ## Serve tiny models of every kind, hold them against their
 test-browser: $(DEV)  ## Try the page in a real browser (Debian's Chromium).
 	@PYTHONPATH=tests $(BIN)/python scripts/chromium.py
 	@$(PYTEST) $(PARALLEL) -m browser
+
+removal-check: $(DEV)  ## Take each feature and task out of a copy (NAMES for some): lint, types, core tests, /predict.
+	@PYTHONPATH=.:tests $(BIN)/python scripts/removal_check.py --workers $(WORKERS) $(NAMES)
 
 screenshots: $(DEV)  ## Take docs/images/ anew, from the real page with the real models.
 	@PYTHONPATH=tests $(BIN)/python scripts/chromium.py

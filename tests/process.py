@@ -18,7 +18,7 @@ import httpx2
 # A first start converts the default models.
 START_TIMEOUT_S = 240
 STOP_TIMEOUT_S = 40
-KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG"}
+KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG", "PYTHONPATH"}
 APP = Path(sys.executable).parent / "app"
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,10 @@ from httpx2 import ASGITransport, AsyncClient
 from app.batching.scheduler import BatchPolicy, BatchScheduler
 from app.core.metrics import Metrics
 from app.errors import StartupError
-from app.features.jobs.feature import Jobs
-from app.features.jobs.opening import open_jobs
-from app.features.jobs.settings import JobsSettings
 from app.main import create_app, installed, settings_type
 from app.models.registry import Served
 from app.runtime.composition import Installed
+from app.runtime.plugins import Feature
 from app.runtime.runtime import Runtime
 
 FAKE = """
@@ -52,16 +51,32 @@ def fail(app: FastAPI, failure: StartupError) -> None:
 AllSettings: Any = settings_type()
 
 
-class JobsWithoutWorkers(Jobs):
-    """Jobs that nobody runs: a Valkey and a worker take a second to start."""
+class WithoutWorkers:
+    """A feature that opens jobs which nobody runs: a Valkey and a worker take a second to start.
 
-    def open(self, runtime: Runtime, settings: JobsSettings) -> AbstractAsyncContextManager[None]:
-        return open_jobs(runtime, settings, find=lambda: None)
+    It is found by its name, as by the service: one without jobs has these tests too.
+    """
+
+    def __init__(self, jobs: Feature[Any]) -> None:
+        self._jobs = jobs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._jobs, name)
+
+    def open(self, runtime: Runtime, settings: Any) -> AbstractAsyncContextManager[None]:
+        opening: Any = import_module("app.features.jobs.opening")
+        opened: AbstractAsyncContextManager[None] = opening.open_jobs(
+            runtime, settings, find=lambda: None
+        )
+        return opened
 
 
 def without_workers() -> Installed:
     """Return what is installed, with jobs that nobody runs."""
-    features = [JobsWithoutWorkers() if f.name == "jobs" else f for f in installed().features]
+    features: list[Any] = [
+        WithoutWorkers(feature) if feature.name == "jobs" else feature
+        for feature in installed().features
+    ]
     return replace(installed(), features=tuple(features))
 
 

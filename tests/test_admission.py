@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from app.batching.admission import NOTHING, SAFETY, Admission, SpeedMeter, Work
 
+pytestmark = pytest.mark.core
+
 PER_CALL, PER_TOKEN = 0.004, 0.0002
 
 

@@ -9,6 +9,8 @@ from app.errors import CatalogError
 from app.models.catalog import Catalog, Limits, ModelSpec, read_catalog
 from app.settings import PACKAGED_MODELS_FILE
 
+pytestmark = pytest.mark.core
+
 DIGEST = "0123456789abcdef" * 4
 ENTRY = '[[models]]\nname = "a"\nsource = "file:a"\n'
 

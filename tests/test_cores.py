@@ -8,6 +8,8 @@ import pytest
 
 from app.core.cores import affinity_count, core_count, quota_cores
 
+pytestmark = pytest.mark.core
+
 
 def groups(tmp_path: Path, own: str) -> tuple[Path, Path]:
     """Return the folder of the control groups, empty, and the file that names the process's own."""

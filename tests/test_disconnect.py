@@ -10,6 +10,8 @@ from test_scheduler import Engine, hold, queued
 
 from app.middleware.disconnect import DisconnectMiddleware
 
+pytestmark = pytest.mark.core
+
 
 def scope(path: str, method: str = "POST") -> dict[str, Any]:
     headers = [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from httpx2 import AsyncClient, Response
+from httpx2 import AsyncClient
 from serving import make_app, running, serving
 from test_schemas import check_problem
 
 from app.errors import InternalError, ServiceError, StartupError, all_service_errors
+
+pytestmark = pytest.mark.core
 
 
 def test_codes_are_unique_and_every_error_says_something() -> None:
@@ -49,7 +51,6 @@ async def test_an_unknown_path_is_a_404_problem(client: AsyncClient, path: str) 
     ("method", "path", "allow"),
     [
         ("GET", "/predict", "POST"),
-        ("PUT", "/documents", "GET, HEAD, POST"),
         ("PUT", "/predict/x", "POST"),
         ("DELETE", "/predict-batch", "POST"),
         ("POST", "/health", "GET, HEAD"),
@@ -83,24 +84,6 @@ async def test_a_body_over_the_limit_is_413_announced_or_not(tmp_path: Path) -> 
     assert unasked.status_code == 200
     assert huge.headers["Connection"] == "close"
     check_problem(exact, 400, "malformed_json")
-
-
-async def test_where_documents_come_in_bodies_have_a_limit_of_their_own(tmp_path: Path) -> None:
-    headers = {"Content-Type": "application/json"}
-
-    async def post(client: AsyncClient, path: str, size: int) -> Response:
-        return await client.post(path, content=b"[" * size, headers=headers)
-
-    async with serving(tmp_path, max_body_bytes=100, max_documents_bytes=1000) as client:
-        exact = await post(client, "/documents", 1000)
-        over = await post(client, "/documents", 1001)
-        batch = await post(client, "/embed-batch", 1001)
-        below = await client.request("DELETE", "/documents/a", content=b"[" * 101)
-        elsewhere = await post(client, "/predict", 101)
-    check_problem(exact, 400, "malformed_json")
-    for answer, limit in ((over, 1000), (batch, 1000), (below, 100), (elsewhere, 100)):
-        problem = check_problem(answer, 413, "body_too_large")
-        assert problem["detail"] == f"The body is larger than {limit} bytes."
 
 
 async def test_a_body_that_is_announced_as_far_too_large_is_not_read(tmp_path: Path) -> None:

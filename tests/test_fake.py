@@ -21,6 +21,8 @@ from app.engines.fake import FakeFailureError, FakeGenerator, FakeOptions
 from app.engines.loader import load_engine
 from app.errors import EngineError
 
+pytestmark = pytest.mark.core
+
 
 def classifier(**options: object) -> Classifier:
     engine = load_engine(

@@ -13,6 +13,8 @@ from app.batching.generations import GenerationPolicy, Generations, Place
 from app.core.metrics import Metrics
 from app.errors import DeadlineExceededError, NotReadyError, OverloadedError
 
+pytestmark = pytest.mark.core
+
 SOON = 0.02  # seconds; the only waiting is for deadlines to pass
 
 

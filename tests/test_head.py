@@ -14,6 +14,8 @@ from starlette.routing import Route
 
 from app.middleware.head import HeadMiddleware
 
+pytestmark = pytest.mark.core
+
 
 async def test_a_stream_without_end_ends_after_its_headers() -> None:
     ended = False
@@ -64,18 +66,3 @@ async def test_the_log_has_it_as_head_with_its_route(
     assert answer.status_code == 200
     told = [vars(r) for r in caplog.records if r.message == "request_done"]
     assert [(r["method"], r["route"], r["status"]) for r in told] == [("HEAD", "/models", 200)]
-
-
-async def test_of_an_export_with_rows_the_headers_come_alone(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client:
-        await client.post("/predict", json={"text": "x"})
-        async with asyncio.timeout(10):
-            while not (await client.get("/predictions")).json()["predictions"]:
-                await asyncio.sleep(0)
-        whole = await client.get("/predictions/export")
-        head = await client.head("/predictions/export")
-    assert len(whole.content.splitlines()) == 1
-    assert (head.status_code, head.content) == (200, b"")
-    varying = {"x-request-id", "date", "content-length"}
-    kept = {name: value for name, value in whole.headers.items() if name not in varying}
-    assert kept.items() <= dict(head.headers).items()

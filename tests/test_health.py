@@ -10,6 +10,8 @@ from serving import FAKE, make_app, running, serve_instead, serving
 from test_inference import GatedClassifier
 from test_schemas import check_problem
 
+pytestmark = pytest.mark.core
+
 SLOW = """
 [[models]]
 name = "slow"

@@ -19,6 +19,8 @@ from app.http.deps import get_registry
 from app.models.catalog import Catalog, ModelSpec
 from app.models.registry import ModelRegistry, Served
 
+pytestmark = pytest.mark.core
+
 TWO = """
 [[models]]
 name = "first"
@@ -141,16 +143,6 @@ async def test_a_batch_of_nothing_but_bad_texts_is_answered(client: AsyncClient)
 async def test_a_batch_of_the_wrong_type_or_size_is_422(client: AsyncClient, body: Any) -> None:
     answer = await post(client, "/predict-batch", body)
     assert answer.status_code == 422
-
-
-async def test_a_batch_that_fails_leaves_a_row_for_each_text(tmp_path: Path) -> None:
-    async with serving(tmp_path) as client, asyncio.timeout(10):
-        asked = {"texts": ["a", "b"], "model_name": "nobody"}
-        assert (await client.post("/predict-batch", json=asked)).status_code == 404
-        while not (rows := (await client.get("/predictions")).json()["predictions"]):
-            await asyncio.sleep(0.05)  # written a moment later, which tells nobody
-    assert [(row["status"], row["error"]) for row in rows] == [(404, "model_not_found")] * 2
-    assert len({row["input_hash"] for row in rows}) == 2
 
 
 async def test_dependency_overrides_put_a_registry_of_the_test_in_place(tmp_path: Path) -> None:

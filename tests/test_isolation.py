@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.batching.isolation import WrongCountError, run_isolated
+
+pytestmark = pytest.mark.core
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=64))

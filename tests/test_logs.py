@@ -14,6 +14,8 @@ from serving import make_app, running, serving
 
 from app.core.logs import configure, request_id
 
+pytestmark = pytest.mark.core
+
 SECRET = "a secret that must not be logged"
 
 

@@ -19,6 +19,8 @@ from app.server.request_head import MAX_HEADER_BYTES
 from app.server.serve import make_server
 from app.server.unread import Unread
 
+pytestmark = pytest.mark.core
+
 LAST_GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 

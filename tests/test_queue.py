@@ -1,10 +1,13 @@
 """The batch queue: what must hold for every order of arrivals, cuts and cancels."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from app.batching.queue import CALL_COST_TOKENS, MAX_OVERTAKEN, Batch, BatchQueue, Ticket
+
+pytestmark = pytest.mark.core
 
 MAX_COUNT = 4
 MAX_COST = 600

@@ -15,6 +15,8 @@ from app.engines.base import Step
 from app.runtime.runtime import Runtime
 from app.runtime.watching import watch_loading
 
+pytestmark = pytest.mark.core
+
 # As README's "Serve your own model" has it: nothing is said of `required`.
 THREE_LINES = '[[models]]\nname = "mine"\nsource = "file:nowhere"\n'
 FAKE = '[[models]]\nname = "mine"\nengine = "fake"\n'

@@ -25,6 +25,8 @@ from app.errors import (
 from app.models.catalog import Catalog, ModelSpec
 from app.models.registry import LoadModel, ModelEntry, ModelRegistry, ModelState, Served, TaskKey
 
+pytestmark = pytest.mark.core
+
 PATIENCE_S = 30  # for what happens at once unless something is broken
 
 

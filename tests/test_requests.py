@@ -11,6 +11,8 @@ from serving import FAKE
 
 from app.server.request_head import MAX_HEADERS, MAX_TARGET_BYTES
 
+pytestmark = pytest.mark.core
+
 HOST = b"Host: x\r\n"
 LAST = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 BODY = b'{"text":"x"}'

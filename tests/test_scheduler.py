@@ -23,6 +23,8 @@ from app.errors import (
     TextWithoutTokensError,
 )
 
+pytestmark = pytest.mark.core
+
 LATE = 30.0
 
 

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from app.models.schemas import PredictBatchRequest, PredictRequest
 
+pytestmark = pytest.mark.core
+
 JSON = {"Content-Type": "application/json"}
 PROBLEM_MEMBERS = {
     "type",

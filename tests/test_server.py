@@ -20,12 +20,13 @@ from fastapi import FastAPI
 from serving import FAKE, make_settings
 
 from app.errors import EngineError, StartupError
-from app.features.prediction_log.service import PredictionLog
 from app.runtime.runtime import Runtime
 from app.server.drain import CLOSE_S, HURRY_S, LAST_LINE_S, OVERDUE_S, Drain
 from app.server.listening import listening
 from app.server.serve import make_server, run, serve
 from app.server.server import Server
+
+pytestmark = pytest.mark.core
 
 TIMEOUT_S = 20.0
 SLOW = FAKE.replace("fail_on", "delay_ms = 500, fail_on")
@@ -361,23 +362,6 @@ async def test_a_second_signal_hurries_and_a_third_changes_nothing(tmp_path: Pat
         signal.raise_signal(signal.SIGTERM)
         text += "".join([piece async for piece in pieces])
     assert problem_of_ndjson(text)["code"] == "not_ready"
-
-
-async def test_an_export_whose_time_is_over_says_so_in_its_last_line(tmp_path: Path) -> None:
-    async def export(*_: Any, **__: Any) -> AsyncIterator[list[Any]]:
-        yield []
-        await asyncio.Event().wait()
-
-    async with (
-        started(tmp_path, budget_s=0.1) as (server, url),
-        httpx2.AsyncClient(base_url=url) as client,
-    ):
-        runtime_of(server).part(PredictionLog).export = export  # type: ignore[method-assign]  # endless
-        asked = asyncio.create_task(client.get("/predictions/export"))
-        await until_asked(server)
-        signal.raise_signal(signal.SIGTERM)
-        answer = await asked
-    assert json.loads(answer.text.splitlines()[-1])["error"]["code"] == "not_ready"
 
 
 async def test_a_signal_before_the_runtime_is_there_ends_the_server(tmp_path: Path) -> None:

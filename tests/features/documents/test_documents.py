@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
 from serving import FAKE, make_app, running, serving
 from sqlalchemy.orm import Session
+from test_schemas import check_problem
 
 from app.db.schema import upgrade
 from app.features.documents.passages import NewPassage, PassageRepository
@@ -307,3 +308,10 @@ async def test_without_the_database_it_is_503_with_retry_after(tmp_path: Path) -
             assert answer.json()["code"] == "database_unavailable"
             assert answer.headers["Retry-After"] == "2"
             assert "secret" not in answer.text
+
+
+async def test_a_wrong_method_is_405_and_allow_names_those_of_all_routes(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        answer = await client.put("/documents")
+    check_problem(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "GET, HEAD, POST"

@@ -1,13 +1,14 @@
 """Lengths are told: what was cut to the window, and how long a text of each model may be."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from httpx2 import AsyncClient
-from serving import make_app, running, serving
+from serving import serving
 from test_schemas import check_problem
+
+pytestmark = pytest.mark.core
 
 MODELS = """
 [[models]]
@@ -73,17 +74,6 @@ async def test_a_text_may_be_as_long_as_its_own_model_allows(
         "code": "text_too_long",
         "detail": f"The text has {max_chars + 1} characters; {max_chars} are allowed.",
     }
-
-
-async def test_a_text_that_is_too_long_is_refused_while_its_model_loads_and_leaves_no_row(
-    tmp_path: Path,
-) -> None:
-    slow = '[[models]]\nname = "slow"\nengine = "fake"\nfake = { load_delay_ms = 300 }\n'
-    app = make_app(tmp_path, slow)
-    async with running(app, wait=False) as client:
-        refused = await ask(client, "/predict", text="x" * 2001)
-        assert app.state.runtime.entries.waiting == 0
-    check_problem(refused, 422, "invalid_request")
 
 
 async def test_an_unknown_model_is_unknown_however_long_the_text(client: AsyncClient) -> None:

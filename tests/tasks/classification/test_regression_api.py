@@ -12,6 +12,8 @@ from test_inference import post
 from app.engines.base import Activation, Encoded, FloatArray
 from app.tasks.classification.commands import _show_prediction
 
+pytestmark = pytest.mark.core
+
 NUMBERS = (4.4563, -12.5)
 
 
