@@ -21,8 +21,6 @@ from app.server.descriptors import is_short, limit, wanted
 from app.server.listening import listening
 from app.server.serve import make_server
 
-pytestmark = pytest.mark.core
-
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 

@@ -201,7 +201,6 @@ REQUESTS: dict[str, bytes] = {
         b"Upgrade: h2c\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n",
         b"c\r\n" + BODY + b"\r\n0\r\n\r\n",
     ),
-    "the whole server": get(target=b"http://x"),
 }
 
 
@@ -214,6 +213,16 @@ def test_what_is_unusual_is_answered_and_what_follows_it_too(running: Service, n
     assert b" 101 " not in answer
     assert exchange(running.port, b"".join(parts)).count(b"HTTP/1.1 200 OK") == len(parts)
     assert exchange(running.port, get(), *parts).count(b"HTTP/1.1 200 OK") == len(parts) + 1
+
+
+def test_the_whole_server_is_asked_as_its_root_is_and_what_follows_is_answered(
+    running: Service,
+) -> None:
+    whole, root = (
+        exchange(running.port, get(target=target), LAST) for target in (b"http://x", b"/")
+    )
+    assert whole.splitlines()[0] == root.splitlines()[0]
+    assert whole.count(b'{"status":"ok"}') == root.count(b'{"status":"ok"}') == 1
 
 
 def test_many_upgrades_at_once_are_as_many_requests(running: Service) -> None:
@@ -279,7 +288,7 @@ def test_head_is_answered_as_get_without_the_body(running: Service) -> None:
     )
     asked = [path for path, methods in document["paths"].items() if "get" in methods]
     assert len(asked) > 8
-    files = ["/static/page/main.js", "/static/page/icon.svg"]
+    files = ["/static/docs/swagger-ui.css", "/static/docs/swagger-ui-bundle.js"]
     for path in [*asked, "/", "/predict", "/docs", "/openapi.json", *files, "/nowhere"]:
         target = re.sub(r"\{\w+\}", "1", path).encode()
         with_body = split(exchange(running.port, LAST.replace(b"/health", target)))
