@@ -22,14 +22,6 @@ THREE_LINES = '[[models]]\nname = "mine"\nsource = "file:nowhere"\n'
 FAKE = '[[models]]\nname = "mine"\nengine = "fake"\n'
 LATE = FAKE + "fake = { load_delay_ms = 300 }\n"
 FAILS = "required = false\nfake = { fail_load = true }\n"
-REMOTE = """
-[[models]]
-name = "gpt"
-task = "chat"
-engine = "remote"
-source = "openai:x"
-base_url = "http://127.0.0.1:9/v1"
-"""
 SPARE = FAKE.replace("mine", "spare") + FAILS
 WHY = "the fake engine was told not to load"
 
@@ -96,12 +88,6 @@ async def test_a_model_that_may_fail_doesn_t_hold_back_those_that_serve(tmp_path
         answer = await client.get("/ready")
     assert answer.status_code == 200
     assert answer.json()["degraded"] == ["model:spare"]
-
-
-async def test_a_remote_model_is_configured_not_required(tmp_path: Path) -> None:
-    async with running(make_app(tmp_path, REMOTE)) as client:
-        assert (await client.get("/ready")).status_code == 200
-        assert not (await model(client, "gpt"))["required"]
 
 
 async def test_models_gives_the_reason_in_the_words_of_the_log(

@@ -436,3 +436,20 @@ async def test_a_reader_that_stops_does_not_keep_the_server_generating(tmp_path:
             while '"done"' not in said:
                 said += await client.piece()
     assert json.loads(said.splitlines()[-1])["error"]["code"] == "reader_too_slow"
+
+
+CONFIGURED = """
+[[models]]
+name = "gpt"
+task = "chat"
+engine = "remote"
+source = "openai:x"
+base_url = "http://127.0.0.1:9/v1"
+"""
+
+
+async def test_a_remote_model_is_configured_not_required(tmp_path: Path) -> None:
+    async with running(make_app(tmp_path, CONFIGURED)) as client:
+        assert (await client.get("/ready")).status_code == 200
+        (model,) = (await client.get("/models")).json()["models"]
+    assert not model["required"]
