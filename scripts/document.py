@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from app.errors import SchemaTooNewError, ServiceError, StartupError, all_service_errors
 from app.main import installed, settings_type
+from app.runtime.plugins import Feature
 
 ROOT = Path(__file__).parent.parent
 BEGIN = "<!-- made by `make docs` from the code; edit the code instead -->"
@@ -125,9 +126,33 @@ def layers_table() -> str:
 
 def layer_row(number: int, layer: str) -> tuple[str, str]:
     """Return a layer's number and the paths of its parts."""
-    parts = [part.strip().replace(".", "/") for part in layer.split("|")]
+    # Parentheses stand around what may be gone.
+    parts = [part.strip(" ()").replace(".", "/") for part in layer.split("|")]
     shown = [f"{part}/" if (ROOT / part).is_dir() else f"{part}.py" for part in parts]
     return str(number), " · ".join(f"`{part}`" for part in shown)
+
+
+def parts_table() -> str:
+    """Return every feature and task, what it needs, and what needs it."""
+    rows: list[tuple[str, ...]] = []
+    for plugin in installed().plugins:
+        needs = plugin.needs if isinstance(plugin, Feature) else ()
+        needed_by = [f.name for f in installed().features if plugin.name in f.needs]
+        rows.append(
+            (
+                f"`app/{'features' if isinstance(plugin, Feature) else 'tasks'}/{plugin.name}`",
+                (plugin.__doc__ or "").partition(". ")[0].strip().rstrip("."),
+                code(sorted(needs)),
+                code(needed_by),
+                "yes" if isinstance(plugin, Feature) and plugin.is_stored else "",
+            )
+        )
+    return table(("folder", "what it is", "needs", "is needed by", "stores in SQL"), rows)
+
+
+def code(names: Sequence[str]) -> str:
+    """Return names as a document shows them."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def labels(metric: MetricWrapperBase) -> str:
@@ -148,6 +173,7 @@ def between(path: Path, *tables: str, begin: str = BEGIN) -> str:
 def documents() -> dict[Path, str]:
     """Return path → content of everything that is made from the code."""
     docs = ROOT / "docs"
+    leaving_out = docs / "howto" / "leave-a-feature-out.md"
     return {
         ROOT / ".env.example": env_example(),
         docs / "settings.md": between(docs / "settings.md", settings_table()),
@@ -156,6 +182,7 @@ def documents() -> dict[Path, str]:
         docs / "architecture.md": between(
             docs / "architecture.md", layers_table(), folders_table()
         ),
+        leaving_out: between(leaving_out, parts_table()),
     }
 
 
