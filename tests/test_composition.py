@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -250,8 +251,11 @@ async def test_another_package_brings_a_task_and_a_feature(
 
 def children() -> set[str]:
     """Return the processes that threads of this one have started."""
-    found = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    return {child for file in found for child in file.read_text().split()}
+    found: set[str] = set()
+    for file in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has ended since
+            found.update(file.read_text().split())
+    return found
 
 
 async def paths(client: AsyncClient) -> set[str]:
@@ -267,7 +271,7 @@ async def test_features_that_are_off_open_nothing(tmp_path: Path) -> None:
         assert (await client.post("/predict", json={"text": "x"})).status_code == 200
         started = {thread.name for thread in set(threading.enumerate()) - threads}
         assert {name.rstrip("0123456789_-") for name in started} <= OF_EVERY_SERVICE
-        assert children() == processes
+        assert children() <= processes
         assert app.state.runtime.database is None
         written = {file.name for file in settings.data_dir.glob("*")}
         assert written <= {"models"}

@@ -1,4 +1,4 @@
-"""What is watched of a database: once it can't be used, and until it can."""
+"""What is watched: a database until it can be used, and models while they load."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from app.errors import (
     StartupError,
 )
 from app.runtime.runtime import Runtime
-from app.runtime.watching import watch_database
+from app.runtime.watching import watch_database, watch_loading
 
 pytestmark = pytest.mark.core
 
@@ -95,3 +95,14 @@ async def test_what_a_feature_refuses_ends_the_start(runtime: Runtime) -> None:
     runtime.database_checks.append(check)
     assert await watch(runtime) == [failure]
     assert not runtime.stored.is_set()
+
+
+async def test_once_every_model_is_there_none_is_said_to_load(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    runtime.loaded.clear()  # as between the last model and the end of loading
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await watch_loading(runtime, every_s=0.01)
+    assert "models_loading" not in caplog.messages
