@@ -144,13 +144,14 @@ class Catalog:
         """Return the name of the task's default model, if the task has a model at all."""
         return self._defaults.get(task)
 
-    def check_tasks(self, known: Collection[str]) -> None:
-        """Refuse models of tasks that nobody has.
+    def check_tasks(self, installed: Collection[str]) -> None:
+        """Refuse models of tasks that neither this package nor this service has.
 
         Raises:
             CatalogError: names the model, and the tasks that there are.
 
         """
+        known = sorted({*Task, *installed})
         for spec in self.specs:
             if spec.task not in known:
                 tasks = ", ".join(known)
