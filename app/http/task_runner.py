@@ -8,14 +8,17 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 
+from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
+from app.core.callers import Caller
 from app.engines.base import TextEngine
 from app.errors import ServiceError
-from app.http.answer_log import AnswerLogDep
+from app.http.answer_log import AnswerLog, AnswerLogDep
 from app.http.deps import DeadlineDep, InferenceDep, RuntimeDep
 from app.http.guard import CallerDep
 from app.models.registry import TaskKey
-from app.services.inference import Inference, Plan, Refuse
+from app.runtime.runtime import Runtime
+from app.services.inference import Inference, InferenceService, Plan, Refuse
 
 E = TypeVar("E", bound=TextEngine)
 A = TypeVar("A")
@@ -26,15 +29,25 @@ Columns = Callable[[Any], Mapping[str, Any]]
 
 
 class TaskRunner:
-    """Runs texts for one request."""
+    """Runs texts for one request.
+
+    Args:
+        runtime: what the service has.
+        inference: runs them.
+        deadline: of the request.
+        caller: whose request it is.
+        log: of its answers.
+
+    """
 
     def __init__(
         self,
-        inference: InferenceDep,
-        deadline: DeadlineDep,
-        runtime: RuntimeDep,
-        caller: CallerDep,
-        log: AnswerLogDep,
+        runtime: Runtime,
+        inference: InferenceService,
+        *,
+        deadline: Deadline,
+        caller: Caller,
+        log: AnswerLog,
     ) -> None:
         self.inference = inference
         self._deadline = deadline
@@ -140,4 +153,16 @@ class TaskRunner:
         return answered
 
 
-RunnerDep = Annotated[TaskRunner, Depends()]
+# A function, and an async one: FastAPI makes a class that is a dependency in a thread, each time.
+async def get_runner(
+    runtime: RuntimeDep,
+    inference: InferenceDep,
+    deadline: DeadlineDep,
+    caller: CallerDep,
+    log: AnswerLogDep,
+) -> TaskRunner:
+    """Return what runs the texts of this request."""
+    return TaskRunner(runtime, inference, deadline=deadline, caller=caller, log=log)
+
+
+RunnerDep = Annotated[TaskRunner, Depends(get_runner)]

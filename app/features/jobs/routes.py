@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
-from app.core.callers import Scope
+from app.core.callers import Caller, Scope
 from app.core.logs import request_id
 from app.errors import (
     DatabaseUnavailableError,
@@ -22,6 +22,7 @@ from app.errors import (
     RateLimitExceededError,
     TooManyJobsError,
 )
+from app.features.documents.collections import CollectionScope
 from app.features.documents.deps import CollectionDep
 from app.features.jobs.deps import PartDep
 from app.features.jobs.schemas import (
@@ -32,11 +33,13 @@ from app.features.jobs.schemas import (
     JobList,
     JobsQuery,
 )
+from app.features.jobs.service import JobService
 from app.features.jobs.submission import WantedJob
 from app.features.jobs.values import Job
 from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, problems
+from app.services.access import Access
 
 router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.JOBS))])
 STORED = (*WITH_KEY, DatabaseUnavailableError, InvalidRequestError)
@@ -63,12 +66,12 @@ class AccountedSubmission:
     """Submits a job for a route, and charges the caller for a new one."""
 
     def __init__(
-        self, caller: CallerDep, scope: CollectionDep, access: AccessDep, part: PartDep
+        self, caller: Caller, scope: CollectionScope, *, access: Access, jobs: JobService
     ) -> None:
         self._caller = caller
         self._scope = scope
-        self._jobs = part.jobs
         self._access = access
+        self._jobs = jobs
 
     async def __call__(self, asked: EmbedBatchRequest, *, idempotency_key: str | None) -> Job:
         """Submit; raises as `JobService.submit` does.
@@ -135,7 +138,15 @@ class AccountedSubmission:
         )
 
 
-SubmitDep = Annotated[AccountedSubmission, Depends()]
+# An async function: FastAPI makes a class that is a dependency in a thread, each time.
+async def get_submission(
+    caller: CallerDep, scope: CollectionDep, access: AccessDep, part: PartDep
+) -> AccountedSubmission:
+    """Return what submits the job of this request."""
+    return AccountedSubmission(caller, scope, access=access, jobs=part.jobs)
+
+
+SubmitDep = Annotated[AccountedSubmission, Depends(get_submission)]
 
 
 def _hash(asked: EmbedBatchRequest) -> str:
