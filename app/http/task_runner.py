@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends
+from fastapi import BackgroundTasks, Depends, Request
 
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
 from app.core.callers import Caller
 from app.engines.base import TextEngine
 from app.errors import ServiceError
-from app.http.answer_log import AnswerLog, AnswerLogDep
-from app.http.deps import DeadlineDep, InferenceDep, RuntimeDep
+from app.http.answer_log import AnswerLog, get_answer_log
+from app.http.deps import DeadlineDep, RegistryDep, get_runtime
 from app.http.guard import CallerDep
 from app.models.registry import TaskKey
 from app.runtime.runtime import Runtime
@@ -153,16 +153,24 @@ class TaskRunner:
         return answered
 
 
-# A function, and an async one: FastAPI makes a class that is a dependency in a thread, each time.
+# FastAPI makes a class that is a dependency in a thread, each time; and it goes through what a
+# dependency asks for once for each that asks, found or not: each level here costs each request.
 async def get_runner(
-    runtime: RuntimeDep,
-    inference: InferenceDep,
+    request: Request,
+    background: BackgroundTasks,
+    registry: RegistryDep,
     deadline: DeadlineDep,
     caller: CallerDep,
-    log: AnswerLogDep,
 ) -> TaskRunner:
     """Return what runs the texts of this request."""
-    return TaskRunner(runtime, inference, deadline=deadline, caller=caller, log=log)
+    runtime = await get_runtime(request)
+    return TaskRunner(
+        runtime,
+        InferenceService(registry, runtime.results),
+        deadline=deadline,
+        caller=caller,
+        log=await get_answer_log(request, background, runtime, caller),
+    )
 
 
 RunnerDep = Annotated[TaskRunner, Depends(get_runner)]
