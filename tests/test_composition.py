@@ -170,7 +170,7 @@ def test_settings_are_the_same_whatever_the_order_of_the_features() -> None:
     for start in range(len(features)):
         turned = (*features[start:], *features[:start])
         for order in (turned, turned[::-1]):
-            kind = Installed(tasks=(), features=order).settings_type()
+            kind = Installed(tasks=installed().tasks, features=order).settings_type()
             assert {n: f.default for n, f in kind.model_fields.items()} == expected
 
 
@@ -331,3 +331,20 @@ async def test_models_whose_task_is_not_installed_are_left_out_and_one_line_says
     assert line["levelname"] == "WARNING"
     (line,) = events(caplog, "features_chosen")
     assert (line["on"], line["left_out"]) == (["alone"], {"base": "it needs toy"})
+
+
+def test_what_is_not_usable_is_not_asked_for_its_settings() -> None:
+    """The settings of `jobs` inherit from those of `documents`, which may have been deleted."""
+
+    class Broken(Feature[Any]):
+        name = "broken"
+        needs = frozenset({"above"})
+
+        def settings(self) -> type[Settings]:
+            raise ModuleNotFoundError
+
+    without_task = Installed(tasks=(), features=(Base(), Above(), Broken(), Alone()))
+    assert [feature.name for feature in without_task.usable] == ["alone"]
+    assert without_task.settings_type()().features == "all"
+    assert on(without_task) == ["alone"]
+    assert [f.name for f in parts(Toy()).usable] == ["base", "above", "alone"]

@@ -304,7 +304,7 @@ async def test_a_model_that_still_loads_is_503_and_one_that_failed_too(tmp_path:
 [[models]]
 name = "slow"
 engine = "fake"
-fake = { load_delay_ms = 200 }
+fake = { load_delay_ms = 800 }
 
 [[models]]
 name = "broken"

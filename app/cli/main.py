@@ -21,8 +21,10 @@ models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the c
 cli.add_typer(models_cli, name="models")
 cli.command(epilog="Example: app doctor --json")(doctor.doctor)
 cli.add_typer(db.cli, name="db")
-for plugin in installed().plugins:
-    plugin.add_commands(cli)
+for task in installed().tasks:
+    task.add_commands(cli)
+for feature in installed().usable:
+    feature.add_commands(cli)
 
 EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1

@@ -66,7 +66,7 @@ def _idle(settings: Settings, parts: Installed, chosen: Composition) -> Iterator
                 name.upper(), "does nothing with DEVICE=cuda", "Remove it, or change DEVICE."
             )
     used = {name for feature in chosen.features for name in feature.settings().model_fields}
-    for feature in parts.features:
+    for feature in parts.usable:
         if feature.name not in chosen.left_out:
             continue
         why = chosen.left_out[feature.name]

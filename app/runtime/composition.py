@@ -34,12 +34,23 @@ class Installed:
         """All of both."""
         return (*self.tasks, *self.features)
 
+    @property
+    def usable(self) -> tuple[Feature[Any], ...]:
+        """The features whose needs are installed; the code of others may need what is deleted."""
+        there = {plugin.name for plugin in self.plugins}
+        while True:
+            usable = tuple(f for f in self.features if f.name in there and f.needs <= there)
+            lacking = {f.name for f in self.features} & there - {f.name for f in usable}
+            if not lacking:
+                return usable
+            there -= lacking
+
     def metrics(self) -> "list[MetricGroup]":
         """Return all metrics of a service, in one registry."""
         from app.core.metrics import Metrics
 
         own = Metrics()
-        kinds = [kind for feature in self.features if (kind := feature.metrics())]
+        kinds = [kind for feature in self.usable if (kind := feature.metrics())]
         return [own, *(kind(own.registry) for kind in kinds)]
 
     def settings_type(self) -> "type[Settings]":
@@ -48,7 +59,7 @@ class Installed:
 
         from app.settings import Settings
 
-        kinds = dict.fromkeys(feature.settings() for feature in reversed(self.features))
+        kinds = dict.fromkeys(feature.settings() for feature in reversed(self.usable))
         # One that another inherits from is in it.
         bases = tuple(k for k in kinds if not any(k is not o and issubclass(o, k) for o in kinds))
         return create_model("AllSettings", __base__=bases or (Settings,))
@@ -142,13 +153,13 @@ def choose(given: Installed, settings: "Settings") -> Composition:
     for feature in given.features:
         if wanted is not None and feature.name not in wanted:
             left_out[feature.name] = "FEATURES doesn't name it"
-        elif off_by := feature.off_by(settings):
-            left_out[feature.name] = off_by
         elif missing := sorted(feature.needs - there):
             reason = f"it needs {', '.join(missing)}"
             if wanted is not None:
                 raise SettingsError(f"FEATURES: {feature.name} can't be on: {reason}")
             left_out[feature.name] = reason
+        elif off_by := feature.off_by(settings):
+            left_out[feature.name] = off_by
         else:
             on.append(feature)
             there.add(feature.name)
