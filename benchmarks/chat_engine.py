@@ -14,14 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import (
-    ChatOptions,
-    EngineRequest,
-    GenerationOptions,
-    Generator,
-    Message,
-    Task,
-)
+from app.engines.base import EngineRequest, Task
+from app.engines.chat_base import ChatOptions, GenerationOptions, Generator, Message
 from app.engines.llama_cpp.loading import load
 from benchmarks.chat_prompts import messages, prompt
 

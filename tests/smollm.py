@@ -7,15 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import (
-    ChatOptions,
-    EngineRequest,
-    Generation,
-    GenerationOptions,
-    Generator,
-    Message,
-    Task,
-)
+from app.engines.base import EngineRequest, Task
+from app.engines.chat_base import ChatOptions, Generation, GenerationOptions, Generator, Message
 from app.engines.llama_cpp import loading as llama_cpp
 
 

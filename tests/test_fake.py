@@ -5,18 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.engines.base import (
-    Classifier,
-    Embedder,
-    EmbeddingOptions,
-    EngineRequest,
-    Generation,
-    GenerationOptions,
-    Message,
-    OnToken,
-    Task,
-    Usage,
-)
+from app.engines.base import Classifier, Embedder, EmbeddingOptions, EngineRequest, Task
+from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.fake import FakeFailureError, FakeGenerator, FakeOptions
 from app.engines.loader import load_engine
 from app.errors import EngineError

@@ -11,14 +11,8 @@ from typing import Any
 import pytest
 from smollm import gguf
 
-from app.engines.base import (
-    ChatOptions,
-    EngineRequest,
-    GenerationOptions,
-    Generator,
-    Message,
-    Task,
-)
+from app.engines.base import EngineRequest, Task
+from app.engines.chat_base import ChatOptions, GenerationOptions, Generator, Message
 from app.engines.fake import FakeGenerator, FakeOptions
 from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.llama_cpp.generator import LlamaCppGenerator

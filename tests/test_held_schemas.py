@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # n
 from pydantic import TypeAdapter
 from smollm import held_to, loaded, value_of
 
-from app.engines.base import Generator
+from app.engines.chat_base import Generator
 from app.engines.llama_cpp.held_schemas import ALONE, OF_TYPES
 from app.engines.llama_cpp.held_values import EMPTY_FORMATS, RULED_FORMATS
 from app.engines.llama_cpp.plain_schemas import ANNOTATIONS, ROOT

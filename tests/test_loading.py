@@ -17,20 +17,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from app.engines.base import (
-    ChatEngine,
-    Classifier,
-    Embedder,
-    Encoded,
-    EngineRequest,
-    FloatArray,
-    Generation,
-    GenerationOptions,
-    Message,
-    OnToken,
-    Task,
-)
+from app.engines.base import Classifier, Embedder, Encoded, EngineRequest, FloatArray, Task
 from app.engines.chat import LocalChat
+from app.engines.chat_base import ChatEngine, Generation, GenerationOptions, Message, OnToken
 from app.engines.torch import _choose_device, _choose_dtype
 from app.engines.vector_rules import VectorRules
 from app.errors import (

@@ -20,15 +20,9 @@ from openai_server import PROVIDER_WORDS, Exchange, OpenAiServer, chunk, say
 from process import Service, service
 from serving import serving
 
-from app.engines.base import (
-    ChatOptions,
-    EngineRequest,
-    Generation,
-    GenerationOptions,
-    Message,
-    Task,
-)
+from app.engines.base import EngineRequest, Task
 from app.engines.chain import ChatChain
+from app.engines.chat_base import ChatOptions, Generation, GenerationOptions, Message
 from app.engines.remote import RemoteChat, load
 from app.engines.remote_errors import explain
 from app.errors import EngineError, UpstreamUnreachableError

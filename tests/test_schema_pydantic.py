@@ -22,7 +22,7 @@ from pydantic import (
 )
 from smollm import held_to, loaded, value_of
 
-from app.engines.base import Generator
+from app.engines.chat_base import Generator
 from app.errors import OptionsRefusedError
 
 Short = Annotated[str, Field(max_length=8)]

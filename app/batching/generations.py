@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from app.batching.deadline import Deadline
 from app.core.metrics import Metrics
 from app.core.model_metrics import GenerationMetrics
-from app.engines.base import ChatEngine
+from app.engines.chat_base import ChatEngine
 from app.errors import DeadlineExceededError, NotReadyError, OverloadedError
 
 if TYPE_CHECKING:  # it imports LangChain, which only chat needs

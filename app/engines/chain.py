@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable
 
-from app.engines.base import ChatEngine, Generation, GenerationOptions, Message, Usage
+from app.engines.chat_base import ChatEngine, Generation, GenerationOptions, Message, Usage
 from app.errors import ReaderTooSlowError, UpstreamUnreachableError
 
 MESSAGES: dict[str, type[BaseMessage]] = {

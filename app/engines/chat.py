@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from app.engines.base import Explained, Generation, GenerationOptions, Generator, Message
+from app.engines.chat_base import Explained, Generation, GenerationOptions, Generator, Message
 from app.errors import InferenceFailedError, ServiceError
 
 # LangChain's names of the roles, and everybody else's.

@@ -8,19 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from app.engines.base import (
-    EmbeddingOptions,
-    Encoded,
-    Engine,
-    EngineRequest,
-    FloatArray,
-    Generation,
-    GenerationOptions,
-    Message,
-    OnToken,
-    Task,
-    Usage,
-)
+from app.engines.base import EmbeddingOptions, Encoded, Engine, EngineRequest, FloatArray, Task
+from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.vector_rules import DOCUMENT, QUERY, VectorRules, edition_of
 from app.errors import ContextLengthExceededError, EngineError
 

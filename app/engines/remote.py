@@ -12,7 +12,8 @@ import openai
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models.chat_models import BaseChatModel
 
-from app.engines.base import ChatOptions, EngineRequest, Explained, GenerationOptions, Task
+from app.engines.base import EngineRequest, Task
+from app.engines.chat_base import ChatOptions, Explained, GenerationOptions
 from app.engines.remote_errors import explain
 from app.errors import EngineError
 

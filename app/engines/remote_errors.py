@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 from langchain_core import exceptions as theirs
 
-from app.engines.base import Explained
+from app.engines.chat_base import Explained
 from app.errors import (
     ContextLengthExceededError,
     OptionsRefusedError,

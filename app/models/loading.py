@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.engines.base import (
-    ChatEngine,
-    ChatOptions,
     Embedder,
     Engine,
     EngineRequest,
@@ -16,6 +14,7 @@ from app.engines.base import (
     TextEngine,
     ignore_step,
 )
+from app.engines.chat_base import ChatEngine, ChatOptions
 from app.engines.loader import EngineTable
 from app.engines.room import check_embedder
 from app.engines.rows import checked

@@ -8,7 +8,8 @@ from app.batching.generations import GenerationPolicy, Generations
 from app.batching.scheduler import BatchPolicy, BatchScheduler
 from app.core.metrics import Metrics
 from app.db.session import Database
-from app.engines.base import ChatEngine, OpenVinoOptions
+from app.engines.base import OpenVinoOptions
+from app.engines.chat_base import ChatEngine
 from app.models.catalog import Catalog, ModelSpec
 from app.models.loading import Loaded, ModelLoader
 from app.models.registry import LoadModel, Served

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from app.core.callers import Caller
-from app.engines.base import Message
+from app.engines.chat_base import Message
 from app.services.streaming import Ended, OnEnd
 
 Connection = Mapping[str, Any]  # an ASGI scope

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from app.batching.deadline import Deadline
 from app.batching.generations import Generations, Place
 from app.core.backoff import Backoff
-from app.engines.base import Generation, GenerationOptions, Message, Task
+from app.engines.base import Task
+from app.engines.chat_base import Generation, GenerationOptions, Message
 from app.errors import (
     DeadlineExceededError,
     InferenceFailedError,

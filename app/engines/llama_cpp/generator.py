@@ -7,7 +7,7 @@ slot, grammars for JSON schemas.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.engines.base import Generation, GenerationOptions, Message, OnToken, Usage
+from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.llama_cpp.held_schemas import check_held, check_stop
 from app.engines.llama_cpp.json_schema import check_cost
 from app.engines.llama_cpp.plain_schemas import plain

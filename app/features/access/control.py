@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.core.callers import Caller
-from app.engines.base import Message
+from app.engines.chat_base import Message
 from app.errors import UnauthorizedError
 from app.features.access.addresses import Network, caller_address, limited_address
 from app.features.access.keys import KeyService

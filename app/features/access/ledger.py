@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.callers import Caller
-from app.engines.base import Generation, Message
+from app.engines.chat_base import Generation, Message
 from app.errors import DeadlineExceededError, ServiceError
 from app.features.access.limits.limit import MAX_AMOUNT, Limit, Verdict, parse
 from app.features.access.limits.limiter import Limiter

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends
 
-from app.engines.base import Message, Task
+from app.engines.base import Task
+from app.engines.chat_base import Message
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, AnswerLogDep
 from app.http.guard import AccessDep, CallerDep

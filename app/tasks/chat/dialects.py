@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from pydantic_core import to_json
 
-from app.engines.base import Generation
+from app.engines.chat_base import Generation
 from app.errors import ServiceError
 from app.http.error_bodies import openai_error, problem
 from app.tasks.chat.openai_schemas import CompletionUsage, PromptTokensDetails

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Response
 
 from app.core.callers import Scope
-from app.engines.base import GenerationOptions, Message
+from app.engines.chat_base import GenerationOptions, Message
 from app.errors import (
     UnsupportedFieldError,
 )

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 
 from app.core.callers import Scope
 from app.core.logs import request_id
-from app.engines.base import GenerationOptions, Message
+from app.engines.chat_base import GenerationOptions, Message
 from app.http.deps import ChatDeadlineDep, RegistryDep, RuntimeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from app.batching.deadline import Deadline
-from app.engines.base import Generation
+from app.engines.chat_base import Generation
 from app.errors import ServiceError
 from app.http.streamed import SEND_TIMEOUT_S, StreamedResponse
 from app.services.streaming import ChatService, Conversation, Stream

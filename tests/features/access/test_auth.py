@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from serving import FAKE, FatalError, make_settings, serving
 
 from app.core.callers import Caller
-from app.engines.base import Generation, Message, Usage
+from app.engines.chat_base import Generation, Message, Usage
 from app.errors import (
     ContextLengthExceededError,
     DeadlineExceededError,

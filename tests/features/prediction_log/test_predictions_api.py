@@ -24,7 +24,8 @@ from app.core.callers import Caller
 from app.core.metrics import Metrics
 from app.db.schema import upgrade
 from app.db.session import Database
-from app.engines.base import Generation, Message, Task, Usage
+from app.engines.base import Task
+from app.engines.chat_base import Generation, Message, Usage
 from app.errors import DatabaseUnavailableError, OverloadedError
 from app.features.prediction_log.exports import CsvStyle, ExportResponse, NdjsonStyle, as_dict
 from app.features.prediction_log.metrics import PredictionLogMetrics

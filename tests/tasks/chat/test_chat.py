@@ -14,8 +14,8 @@ from langchain_core.runnables import RunnableLambda
 from serving import make_app, running, serving
 
 from app.batching.deadline import Deadline
-from app.engines.base import ChatEngine, GenerationOptions, Message
 from app.engines.chain import ChatChain
+from app.engines.chat_base import ChatEngine, GenerationOptions, Message
 from app.errors import ModelNotFoundError
 from app.services.streaming import ChatService, Conversation, Ended
 from app.tasks.chat.dialects import NdjsonDialect

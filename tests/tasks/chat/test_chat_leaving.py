@@ -15,9 +15,9 @@ from test_chat import CHAT, Reader, metric, never, open_stream
 from test_disconnect import Client, scope
 
 from app.batching.deadline import Deadline
-from app.engines.base import Generation, GenerationOptions, Message, OnToken
 from app.engines.chain import ChatChain
 from app.engines.chat import LocalChat
+from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken
 from app.errors import DeadlineExceededError, OptionsRefusedError
 from app.services.streaming import ChatService, Conversation
 

@@ -1,0 +1,149 @@
+"""What chat engines offer: conversations, options and answers, and the protocols around them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from app.errors import ServiceError
+
+if TYPE_CHECKING:  # it takes most of a second to import
+    from langchain_core.language_models.chat_models import BaseChatModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation; role is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationOptions:
+    """How a caller wants its answer; None leaves it to the engine."""
+
+    max_tokens: int | None = None  # None: to the end of the context
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    response_format: Mapping[str, Any] | None = None  # OpenAI's `response_format`
+
+    def given(self) -> dict[str, Any]:
+        """Return what the caller asked for, by OpenAI's names."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in fields.items() if value not in (None, ())}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a generation cost, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0  # of the prompt, that were found in the prefix cache
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and answer."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A finished answer."""
+
+    text: str
+    finish_reason: str  # "stop", "length"; "cancelled" when `on_token` said so
+    usage: Usage | None  # None: a remote engine that doesn't say
+
+
+# Takes the next piece of the answer; returns whether to stop.
+OnToken = Callable[[str], bool]
+
+
+class Generator(Protocol):
+    """An engine in this process that answers a conversation token by token."""
+
+    kind: str
+    device: str
+    context_tokens: int
+
+    def check(self, options: GenerationOptions) -> None:
+        """Let options pass that the engine can do; costs no more than a few milliseconds.
+
+        Raises:
+            OptionsRefusedError: it can't, for a reason that is seen without the model.
+
+        """
+        ...
+
+    def generate(
+        self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
+    ) -> Generation:
+        """Generate until the end, a bound of `options`, or until `on_token` returns True.
+
+        Blocks its thread and calls `on_token` in it, once for each piece of text; several threads
+        may generate at once.
+
+        Raises:
+            ContextLengthExceededError: the prompt is longer than the context.
+            OptionsRefusedError: the engine can't do what `options` ask.
+
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the memory back. Called once, when no call is running."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """What a failure of a chat engine means to the caller."""
+
+    error: ServiceError
+    is_transient: bool = False  # the same request may succeed in a moment
+
+
+@runtime_checkable
+class ChatEngine(Protocol):
+    """A LangChain chat model, in this process or behind somebody's API."""
+
+    kind: str  # "llama_cpp", "remote" or "fake"
+    device: str
+    chat_model: "BaseChatModel"
+
+    def check(self, options: GenerationOptions) -> None:
+        """Let options pass that the engine can do; called before there is a place for them.
+
+        Raises:
+            OptionsRefusedError: it can't, for a reason that is seen without the model.
+
+        """
+        ...
+
+    def arguments(self, options: GenerationOptions) -> dict[str, Any]:
+        """Return options as the chat model's own arguments."""
+        ...
+
+    def explain(self, failure: Exception) -> Explained:
+        """Say what an exception of the chat model means; nothing of keys or hosts in it."""
+        ...
+
+    def close(self) -> None:
+        """Give memory, threads and connections back. Called once, when no call is running."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatOptions:
+    """What chat engines need beyond the files."""
+
+    slots: int  # generations at once
+    context_tokens: int  # of each generation: prompt and answer
+    cores: int = 1  # processor threads of all generations together
+    source: str = ""  # a remote model as LangChain's init_chat_model spells it
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = 60.0  # of a remote server's silence
