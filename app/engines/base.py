@@ -75,7 +75,7 @@ class TextEngine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory back. Called once, when no call is running."""
+        """Free the memory. Called once, when no call is running."""
         ...
 
 
@@ -92,7 +92,7 @@ class Classifier(TextEngine, Protocol):
 
 @runtime_checkable
 class RowEngine(TextEngine, Protocol):
-    """Gives each text a row of another task's kind: labels of tokens, a language, ..."""
+    """Gives each text a row for another task: labels of tokens, a language, ..."""
 
     def run(self, batch: Sequence[Encoded]) -> Sequence[Any]:
         """Return a row for each text of the batch."""
@@ -101,7 +101,7 @@ class RowEngine(TextEngine, Protocol):
 
 @runtime_checkable
 class Activated(Protocol):
-    """A classifier that says what its scores are; those of one that doesn't are probabilities."""
+    """A classifier that says what its scores are; otherwise they are probabilities."""
 
     activation: Activation
 
@@ -174,7 +174,7 @@ OnStep = Callable[[Step], None]
 
 
 def ignore_step(_step: Step) -> None:
-    """Tell nothing."""
+    """Ignore a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +197,6 @@ class EngineRequest:
     on_step: OnStep = field(default=ignore_step, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Have one spelling of a task: names of converted models' folders are made of it."""
+        """Have one spelling of a task: names of converted models' folders depend on it."""
         if self.task in OWN_TASKS:
             object.__setattr__(self, "task", Task(self.task))

@@ -23,8 +23,8 @@ MESSAGES: dict[str, type[BaseMessage]] = {
 }
 # Where providers say why an answer has ended: OpenAI and most, Anthropic, Ollama, Bedrock.
 REASON_FIELDS = ("finish_reason", "stop_reason", "done_reason", "stopReason")
-# How their words begin, and OpenAI's for them. Only the beginning counts: LangChain joins what a
-# server says twice ("stopstop").
+# How their reasons begin, and OpenAI's for them. Only the beginning counts: LangChain joins what a
+# server sends twice ("stopstop").
 REASONS = {
     "stop": "stop",
     "end_turn": "stop",
@@ -64,7 +64,7 @@ class TokenQueue(AsyncCallbackHandler):
         messages: list[list[BaseMessage]],
         **kwargs: Any,  # noqa: ANN401  # LangChain's signature
     ) -> None:
-        """Nothing: without this method LangChain turns the messages into strings."""
+        """Do nothing: without this method LangChain turns the messages into strings."""
 
     async def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """Queue a token.
@@ -79,23 +79,23 @@ class TokenQueue(AsyncCallbackHandler):
         if not text:
             return
         if self._queue.qsize() >= self._bound:
-            await asyncio.sleep(0)  # tokens that came in one go have given their reader no turn yet
+            await asyncio.sleep(0)  # the reader gets a turn after tokens that came at once
         if self._queue.qsize() >= self._bound:
             raise ReaderTooSlowError
         self._on_token()
         self._queue.put_nowait(text)
 
     def end(self) -> None:
-        """Put the end behind the tokens; belongs into a `finally`."""
+        """Queue the end after the tokens; call it in a `finally`."""
         self._queue.put_nowait(None)
 
     async def drain(self) -> list[str]:
         """Return what has come, waiting for the first of it; empty at the end."""
-        got = [] if self.is_over else [await self._queue.get()]
+        tokens = [] if self.is_over else [await self._queue.get()]
         while not self._queue.empty():
-            got.append(self._queue.get_nowait())
-        self.is_over = self.is_over or None in got
-        return [token for token in got if token is not None]
+            tokens.append(self._queue.get_nowait())
+        self.is_over = self.is_over or None in tokens
+        return [token for token in tokens if token is not None]
 
 
 class ChatChain:
@@ -138,20 +138,20 @@ class ChatChain:
 
         """
         has_system = any(message.role == "system" for message in messages)
-        asked = {
+        variables = {
             "system": [] if has_system else self._system,
             "messages": [MESSAGES[message.role](message.content) for message in messages],
         }
-        return _generation(await self.runnable([tokens], options).ainvoke(asked))
+        return _generation(await self.runnable([tokens], options).ainvoke(variables))
 
 
 def _generation(message: AIMessage) -> Generation:
-    """Return LangChain's answer in our words."""
-    said = message.usage_metadata
-    usage = said and Usage(
-        prompt_tokens=said["input_tokens"],
-        completion_tokens=said["output_tokens"],
-        cached_tokens=said.get("input_token_details", {}).get("cache_read") or 0,
+    """Convert LangChain's answer to ours."""
+    counts = message.usage_metadata
+    usage = counts and Usage(
+        prompt_tokens=counts["input_tokens"],
+        completion_tokens=counts["output_tokens"],
+        cached_tokens=counts.get("input_token_details", {}).get("cache_read") or 0,
     )
     reason = _finish_reason(message.response_metadata)
     if reason is None:
@@ -159,17 +159,17 @@ def _generation(message: AIMessage) -> Generation:
     return Generation(text=_clean(message.text), finish_reason=reason, usage=usage)
 
 
-def _finish_reason(told: Mapping[str, Any]) -> str | None:
-    """Return why an answer has ended, in OpenAI's words where they have one for it."""
-    said = next((str(told[name]) for name in REASON_FIELDS if told.get(name)), None)
-    if said is None:
+def _finish_reason(metadata: Mapping[str, Any]) -> str | None:
+    """Return why an answer has ended, as OpenAI's reason where there is one for it."""
+    reason = next((str(metadata[name]) for name in REASON_FIELDS if metadata.get(name)), None)
+    if reason is None:
         return None
-    known = (ours for theirs, ours in REASONS.items() if said.lower().startswith(theirs))
-    return next(known, said)
+    translations = (ours for start, ours in REASONS.items() if reason.lower().startswith(start))
+    return next(translations, reason)
 
 
 def _clean(text: str) -> str:
-    """Join halves of characters, which some servers send and JSON can't hold; replace odd ones."""
+    """Join surrogate halves, which some servers send and JSON can't hold; replace single ones."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -19,10 +19,10 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from app.engines.chat_base import Explained, Generation, GenerationOptions, Generator, Message
+from app.engines.chat_base import ChatFailure, Generation, GenerationOptions, Generator, Message
 from app.errors import InferenceFailedError, ServiceError
 
-# LangChain's names of the roles, and everybody else's.
+# LangChain's names of the roles, and OpenAI's.
 ROLES = {"system": "system", "human": "user", "ai": "assistant"}
 
 
@@ -44,26 +44,26 @@ class LocalChat:
         )
 
     def check(self, options: GenerationOptions) -> None:
-        """Let options pass that the generator can do."""
+        """Check that the generator supports these options."""
         self._generator.check(options)
 
     def arguments(self, options: GenerationOptions) -> dict[str, Any]:
         """Return options by the names that `GeneratorChatModel` knows them by."""
-        return options.given()
+        return options.as_openai()
 
-    def explain(self, failure: Exception) -> Explained:
-        """Take our own errors as they are; anything else is the engine's failure."""
+    def explain(self, failure: Exception) -> ChatFailure:
+        """Keep our own errors; anything else is the engine's failure."""
         if isinstance(failure, ServiceError):
-            return Explained(error=failure)
-        return Explained(error=InferenceFailedError())
+            return ChatFailure(error=failure)
+        return ChatFailure(error=InferenceFailedError())
 
     def close(self) -> None:
-        """Free the model; no thread of it runs."""
+        """Free the model; none of its threads may be running."""
         self._generator.close()
 
 
 class GeneratorChatModel(BaseChatModel):
-    """LangChain's interface of a generator; callbacks hear of each token."""
+    """LangChain's interface of a generator; it calls callbacks for each token."""
 
     generator: Any
     thread_name: str
@@ -124,7 +124,7 @@ class _Run:
         self._ended.add_done_callback(self._note_end)
         # With the request's id, for what is logged in the thread.
         generate = partial(copy_context().run, generate, on_token=self._push)
-        # Not of a pool: the process would wait at its end for one that is stuck.
+        # Not from a pool: at its end the process would wait for a thread that is stuck.
         Thread(target=_fulfil, args=(result, generate), name=thread_name, daemon=True).start()
 
     @property
@@ -133,10 +133,12 @@ class _Run:
         return self._ended.result()
 
     async def tokens(self) -> AsyncGenerator[str]:
-        """Yield tokens until the thread ends; closing this tells it to."""
+        """Yield tokens until the thread ends; closing the generator stops it."""
         try:
             while True:
-                is_done = self._ended.done()  # asked first: what came before the end is read
+                is_done = (
+                    self._ended.done()
+                )  # checked first: tokens from before the end are still read
                 while self._arrived:
                     yield self._arrived.popleft()
                 if is_done:
@@ -159,7 +161,7 @@ class _Run:
 
     def _note_end(self, ended: asyncio.Future[Generation]) -> None:
         self._changed.set()
-        ended.exception()  # whoever abandoned it isn't interested, and asyncio would say so
+        ended.exception()  # else asyncio would log that nothing has read it
 
 
 def _fulfil(result: Future[Generation], generate: Callable[[], Generation]) -> None:
@@ -170,28 +172,28 @@ def _fulfil(result: Future[Generation], generate: Callable[[], Generation]) -> N
         result.set_exception(failure)
 
 
-def _options(stop: Sequence[str] | None, given: dict[str, Any]) -> GenerationOptions:
-    """Take the options that are ours; LangChain passes others along."""
-    known = {name: given[name] for name in GenerationOptions.__slots__ if name in given}
-    return GenerationOptions(**{**known, "stop": tuple(stop or ())})
+def _options(stop: Sequence[str] | None, arguments: dict[str, Any]) -> GenerationOptions:
+    """Keep our options; LangChain passes others along."""
+    options = {name: arguments[name] for name in GenerationOptions.__slots__ if name in arguments}
+    return GenerationOptions(**{**options, "stop": tuple(stop or ())})
 
 
 def _plain(messages: Sequence[BaseMessage]) -> list[Message]:
-    """Return LangChain's messages in our words."""
+    """Convert LangChain's messages to ours."""
     return [Message(role=ROLES[message.type], content=message.text) for message in messages]
 
 
-def _result(made: Generation) -> ChatResult:
-    """Return a generation as LangChain has it."""
-    usage = made.usage and UsageMetadata(
-        input_tokens=made.usage.prompt_tokens,
-        output_tokens=made.usage.completion_tokens,
-        total_tokens=made.usage.total_tokens,
-        input_token_details=InputTokenDetails(cache_read=made.usage.cached_tokens),
+def _result(generation: Generation) -> ChatResult:
+    """Convert a generation to LangChain's result."""
+    usage = generation.usage and UsageMetadata(
+        input_tokens=generation.usage.prompt_tokens,
+        output_tokens=generation.usage.completion_tokens,
+        total_tokens=generation.usage.total_tokens,
+        input_token_details=InputTokenDetails(cache_read=generation.usage.cached_tokens),
     )
     message = AIMessage(
-        content=made.text,
+        content=generation.text,
         usage_metadata=usage,
-        response_metadata={"finish_reason": made.finish_reason},
+        response_metadata={"finish_reason": generation.finish_reason},
     )
     return ChatResult(generations=[ChatGeneration(message=message)])

@@ -29,8 +29,8 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()
     response_format: Mapping[str, Any] | None = None  # OpenAI's `response_format`
 
-    def given(self) -> dict[str, Any]:
-        """Return what the caller asked for, by OpenAI's names."""
+    def as_openai(self) -> dict[str, Any]:
+        """Return the options that are set, by OpenAI's names."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return {name: value for name, value in fields.items() if value not in (None, ())}
 
@@ -41,7 +41,7 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0  # of the prompt, that were found in the prefix cache
+    cached_tokens: int = 0  # of the prompt, that were in the prefix cache
 
     @property
     def total_tokens(self) -> int:
@@ -54,7 +54,7 @@ class Generation:
     """A finished answer."""
 
     text: str
-    finish_reason: str  # "stop", "length"; "cancelled" when `on_token` said so
+    finish_reason: str  # "stop", "length"; "cancelled" when `on_token` returned True
     usage: Usage | None  # None: a remote engine that doesn't say
 
 
@@ -70,10 +70,10 @@ class Generator(Protocol):
     context_tokens: int
 
     def check(self, options: GenerationOptions) -> None:
-        """Let options pass that the engine can do; costs no more than a few milliseconds.
+        """Check that the engine supports these options; takes no more than a few milliseconds.
 
         Raises:
-            OptionsRefusedError: it can't, for a reason that is seen without the model.
+            OptionsRefusedError: it doesn't, which is known without running the model.
 
         """
         ...
@@ -94,13 +94,13 @@ class Generator(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory back. Called once, when no call is running."""
+        """Free the memory. Called once, when no call is running."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
-    """What a failure of a chat engine means to the caller."""
+class ChatFailure:
+    """A failure of a chat engine, as the caller is told of it."""
 
     error: ServiceError
     is_transient: bool = False  # the same request may succeed in a moment
@@ -108,17 +108,17 @@ class Explained:
 
 @runtime_checkable
 class ChatEngine(Protocol):
-    """A LangChain chat model, in this process or behind somebody's API."""
+    """A LangChain chat model, in this process or behind a remote API."""
 
     kind: str  # "llama_cpp", "remote" or "fake"
     device: str
     chat_model: "BaseChatModel"
 
     def check(self, options: GenerationOptions) -> None:
-        """Let options pass that the engine can do; called before there is a place for them.
+        """Check that the engine supports these options; called before a slot is free.
 
         Raises:
-            OptionsRefusedError: it can't, for a reason that is seen without the model.
+            OptionsRefusedError: it doesn't, which is known without running the model.
 
         """
         ...
@@ -127,12 +127,12 @@ class ChatEngine(Protocol):
         """Return options as the chat model's own arguments."""
         ...
 
-    def explain(self, failure: Exception) -> Explained:
-        """Say what an exception of the chat model means; nothing of keys or hosts in it."""
+    def explain(self, failure: Exception) -> ChatFailure:
+        """Translate an exception of the chat model; the result holds no keys or hosts."""
         ...
 
     def close(self) -> None:
-        """Give memory, threads and connections back. Called once, when no call is running."""
+        """Free memory, threads and connections. Called once, when no call is running."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Engines without weights: deterministic answers, and delays and failures to order."""
+"""Engines without weights: deterministic answers, and delays and failures on request."""
 
 import hashlib
 import math
@@ -136,14 +136,14 @@ class FakeGenerator:
         self.context_tokens = context_tokens
 
     def check(self, options: GenerationOptions) -> None:
-        """Let all pass; it echoes whatever the format."""
+        """Accept all: it echoes whatever the format."""
 
     def generate(
         self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
     ) -> Generation:
         """Generate until the end or `max_tokens`; stop when `on_token` returns True."""
-        asked = [m.content for m in messages if m.role == "user"]
-        words = asked[-1].split() if asked else []
+        questions = [m.content for m in messages if m.role == "user"]
+        words = questions[-1].split() if questions else []
         prompt_tokens = sum(len(m.content.split()) for m in messages)
         if prompt_tokens > self.context_tokens:
             raise ContextLengthExceededError(
@@ -151,21 +151,21 @@ class FakeGenerator:
             )
         max_tokens = options.max_tokens or len(words)
         fail_after = self._options.fail_after if self._options.fail_after is not None else math.inf
-        said: list[str] = []
+        pieces: list[str] = []
         finish_reason = "stop" if len(words) <= max_tokens else "length"
         for index, word in enumerate(words[:max_tokens]):
             if self._options.delay_ms:
                 time.sleep(self._options.delay_ms / 1000)
             if index >= fail_after:
                 raise FakeFailureError
-            said.append(word if index == 0 else f" {word}")
-            if on_token(said[-1]):
+            pieces.append(word if index == 0 else f" {word}")
+            if on_token(pieces[-1]):
                 finish_reason = "cancelled"
                 break
         return Generation(
-            text="".join(said),
+            text="".join(pieces),
             finish_reason=finish_reason,
-            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(said)),
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(pieces)),
         )
 
     def close(self) -> None:
@@ -182,8 +182,8 @@ def load(request: EngineRequest) -> Engine:
     try:
         options = FakeOptions(**request.options)
     except TypeError as unknown:
-        known = ", ".join(FakeOptions.__slots__)
-        raise EngineError(f"the table `fake` may hold {known}; {unknown}") from None
+        names = ", ".join(FakeOptions.__slots__)
+        raise EngineError(f"the table `fake` may hold {names}; {unknown}") from None
     time.sleep(options.load_delay_ms / 1000)
     if options.fail_load:
         raise EngineError("the fake engine was told not to load")

@@ -22,8 +22,8 @@ def inputs_of(
 
     """
     accepted = inspect.signature(model.forward).parameters
-    given = dict(arrays)
+    arguments = dict(arrays)
     if rules.takes_types:
-        given.setdefault("token_type_ids", np.zeros_like(arrays["input_ids"]))
-    inputs = {name: torch.from_numpy(a) for name, a in given.items() if name in accepted}
+        arguments.setdefault("token_type_ids", np.zeros_like(arrays["input_ids"]))
+    inputs = {name: torch.from_numpy(a) for name, a in arguments.items() if name in accepted}
     return inputs | ({"use_cache": False} if "use_cache" in accepted else {})

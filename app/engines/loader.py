@@ -46,8 +46,8 @@ class EngineKind:
 def known_engines() -> Mapping[str, EngineKind]:
     """Return the engines of this package and those that others bring, by name.
 
-    Another package brings an `EngineKind` with an entry point of the group `ml_api.engines`. A name
-    that is taken isn't taken away: what a catalogue means doesn't hang on what is installed beside.
+    Another package brings an `EngineKind` with an entry point of the group `ml_api.engines`. Our
+    own names win: what a catalogue means doesn't depend on other packages.
     """
     kinds = {kind.name: kind for kind in _own_engines()}
     for point in sorted(entry_points(group=ENGINE_GROUP)):
@@ -87,7 +87,7 @@ class EngineTable:
         return self.capabilities.get(task, task)
 
     def has_files(self, engine: str) -> bool:
-        """Say whether models of an engine are files; of one that isn't known `load` says so."""
+        """Say whether an engine's models are files; `load` refuses engines that aren't known."""
         return engine in self.kinds and self.kinds[engine].has_files
 
     def load(self, request: EngineRequest) -> Engine:
@@ -125,14 +125,14 @@ def load_llama_cpp(request: EngineRequest) -> Engine:
 
 
 def load_remote(request: EngineRequest) -> Engine:
-    """Make a chat model of somebody else's server."""
+    """Make a chat model of a remote server."""
     from app.engines import remote  # imports LangChain
 
     return remote.load(request)
 
 
 def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = None) -> Engine:
-    """Load on torch where there is a GPU for it, else on OpenVINO, else on torch all the same."""
+    """Load on torch where there is a GPU for it, else on OpenVINO; on torch if OpenVINO can't."""
     if request.task == Task.CHAT:
         return load_llama_cpp(request)
     if request.openvino is None or (request.device != "cpu" and (has_gpu or torch_has_gpu)()):
@@ -147,9 +147,9 @@ def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = No
 
 
 def load_openvino(request: EngineRequest, *, load: Load = loading.load) -> Engine:
-    """Load on OpenVINO; on torch if OpenVINO answers otherwise than torch does.
+    """Load on OpenVINO; on torch if OpenVINO's answers differ from torch's.
 
-    A baked model has nothing that torch could load: what is wrong with it is raised.
+    A baked model has nothing that torch could load: its failures are raised.
     """
     if baked.is_baked(request.folder):
         return baked.load(request)
@@ -172,7 +172,7 @@ def torch_has_gpu() -> bool:
 def has_cuda_driver(open_library: OpenLibrary = ctypes.CDLL) -> bool:
     """Say whether NVIDIA's driver is there and shows a device, without importing torch.
 
-    CUDA_VISIBLE_DEVICES counts: a hidden device is none.
+    CUDA_VISIBLE_DEVICES counts: a hidden device doesn't count.
     """
     for name in CUDA_DRIVERS:
         try:

@@ -1,4 +1,4 @@
-"""Finds out how a torch model's texts can share a call: each must be answered as it is alone."""
+"""Finds out how to pad a torch model's batches: each text must be answered as it is alone."""
 
 from collections.abc import Callable, Sequence
 

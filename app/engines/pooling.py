@@ -35,10 +35,10 @@ def make_head(torch: Any, steps: Sequence[Step], *, width: int) -> Any:
         EngineError: widths or weights don't fit.
 
     """
-    inside = steps[1:-1] if ends_in_unit_length(steps) else steps[1:]
+    inner_steps = steps[1:-1] if ends_in_unit_length(steps) else steps[1:]
     modules, modes = [], pooling_of(steps).modes
     width *= len(modes)
-    for step in inside:
+    for step in inner_steps:
         module, width = _module(torch, step, width)
         modules.append(module)
 
@@ -129,5 +129,5 @@ def _fill(module: Any, file: Any, *, prefix: str) -> None:
     try:
         module.load_state_dict(tensors)
     except RuntimeError as failure:
-        said = " ".join(str(failure).split())
-        raise EngineError(f"{file}: the weights don't fit: {said}") from failure
+        reason = " ".join(str(failure).split())
+        raise EngineError(f"{file}: the weights don't fit: {reason}") from failure

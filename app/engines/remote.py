@@ -1,4 +1,4 @@
-"""The remote engine: chat models behind somebody's API, as LangChain's init_chat_model knows them.
+"""The remote engine: chat models behind remote APIs, made by LangChain's init_chat_model.
 
 Imports LangChain, so it is imported when a chat model is loaded, and not before.
 """
@@ -13,16 +13,16 @@ from langchain.chat_models import init_chat_model
 from langchain_core.language_models.chat_models import BaseChatModel
 
 from app.engines.base import EngineRequest, Task
-from app.engines.chat_base import ChatOptions, Explained, GenerationOptions
+from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions
 from app.engines.remote_errors import explain
 from app.errors import EngineError
 
-# A server that is there accepts in one round trip; a second try of TCP's comes after 1 s, then 3.
+# A server that runs accepts in one round trip; TCP tries again after 1 s, then 3.
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
 OPENAI = "openai"
 OPENAI_URL = "https://api.openai.com/v1"
-# Servers on one's own machines often want no key; OpenAI's client insists on having one.
+# Self-hosted servers often need no key; OpenAI's client insists on having one.
 NO_KEY = "none"
 # What a request has to carry. OpenAI's client would add what it finds in the environment
 # (OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_CUSTOM_HEADERS), and a description of this machine.
@@ -39,7 +39,7 @@ SENT_HEADERS = frozenset(
 
 
 class Connections:
-    """The connections of one OpenAI model; decides whom they trust, and what is sent.
+    """The connections of one OpenAI model: no redirects, and no headers but those that are needed.
 
     Args:
         key: goes to the model's own address and nowhere else; None sends none.
@@ -55,15 +55,15 @@ class Connections:
         )
 
     async def read_key(self) -> str:
-        """Return the key as OpenAI's client asks for it; `_prepare` has the last word."""
+        """Return the key for OpenAI's client; `_prepare` decides what is sent."""
         return self._key or NO_KEY
 
     async def _prepare(self, request: Any) -> None:  # noqa: ANN401  # of the library that openai uses
-        """Leave of a request what the server needs; called before each is sent."""
+        """Remove headers that the server doesn't need; called before each request is sent."""
         self._loop = asyncio.get_running_loop()
         for name in set(request.headers) - SENT_HEADERS:
             del request.headers[name]
-        # Who compresses collects tokens before sending them.
+        # A server that compresses collects tokens before sending them.
         request.headers["Accept-Encoding"] = "identity"
         if self._key is not None:
             request.headers["Authorization"] = f"Bearer {self._key}"
@@ -96,31 +96,31 @@ class RemoteChat:
         self._connections = connections
 
     def check(self, options: GenerationOptions) -> None:
-        """Let all pass; what the other server can't do it refuses itself."""
+        """Accept all: the remote server refuses what it can't do."""
 
     def arguments(self, options: GenerationOptions) -> dict[str, Any]:
         """Return options as the provider's integration takes them."""
-        given = options.given()
-        if "stop" in given:
-            given["stop"] = list(given["stop"])
+        arguments = options.as_openai()
+        if "stop" in arguments:
+            arguments["stop"] = list(arguments["stop"])
         # As an argument of its own it makes OpenAI's client parse the answer, and raise when
         # `max_tokens` has cut it.
-        if self._provider == OPENAI and "response_format" in given:
-            given["extra_body"] = {"response_format": given.pop("response_format")}
-        return given
+        if self._provider == OPENAI and "response_format" in arguments:
+            arguments["extra_body"] = {"response_format": arguments.pop("response_format")}
+        return arguments
 
-    def explain(self, failure: Exception) -> Explained:
-        """Say what an exception means; keys, hosts and the provider's own words stay here."""
+    def explain(self, failure: Exception) -> ChatFailure:
+        """Translate an exception, without keys, hosts and the provider's message."""
         return explain(failure)
 
     def close(self) -> None:
-        """Close the connections; not from the event loop's thread, which has to do it."""
+        """Close the connections on the event loop; blocks, so call it in another thread."""
         if self._connections is not None:
             self._connections.close()
 
 
 def load(request: EngineRequest) -> RemoteChat:
-    """Make the client of a remote chat model; nobody is asked anything yet.
+    """Make the client of a remote chat model; nothing is sent yet.
 
     Raises:
         EngineError: the entry doesn't say what LangChain needs, or the provider's integration
@@ -135,15 +135,15 @@ def load(request: EngineRequest) -> RemoteChat:
     if not provider or not model:
         raise EngineError("the source of a remote model is provider:model, as openai:gpt-4o-mini")
     _check(chat)
-    given: dict[str, Any] = {"max_retries": 0, "timeout": chat.timeout_s}
+    arguments: dict[str, Any] = {"max_retries": 0, "timeout": chat.timeout_s}
     connections = None
     if provider == OPENAI:
         connections = _connections(chat)
-        given |= _openai_arguments(chat, connections)
+        arguments |= _openai_arguments(chat, connections)
     else:
         own = {"base_url": chat.base_url, "api_key": chat.api_key}
-        given |= {name: value for name, value in own.items() if value is not None}
-    chat_model = _init(model, provider, given)
+        arguments |= {name: value for name, value in own.items() if value is not None}
+    chat_model = _init(model, provider, arguments)
     if "streaming" in type(chat_model).model_fields:
         chat_model.streaming = True  # type: ignore[attr-defined]  # token by token, with ainvoke too
     return RemoteChat(chat_model, provider=provider, connections=connections)
@@ -190,14 +190,14 @@ def _openai_arguments(chat: ChatOptions, connections: Connections) -> Mapping[st
     }
 
 
-def _init(model: str, provider: str, given: Mapping[str, Any]) -> BaseChatModel:
-    """Let LangChain make the model; its own words are kept where they can't hold the key."""
+def _init(model: str, provider: str, arguments: Mapping[str, Any]) -> BaseChatModel:
+    """Make the model with LangChain; its message is kept where it can't hold the key."""
     try:
-        made: BaseChatModel = init_chat_model(model, model_provider=provider, **given)
+        chat_model: BaseChatModel = init_chat_model(model, model_provider=provider, **arguments)
     except ImportError as failure:
-        said = str(failure)
+        reason = str(failure)
     except (ValueError, TypeError, openai.OpenAIError) as failure:
-        said = f"LangChain can't make this model: {type(failure).__name__}"
+        reason = f"LangChain can't make this model: {type(failure).__name__}"
     else:
-        return made
-    raise EngineError(f"source '{provider}:{model}': {said}")
+        return chat_model
+    raise EngineError(f"source '{provider}:{model}': {reason}")

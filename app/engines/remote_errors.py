@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from langchain_core import exceptions as theirs
+from langchain_core import exceptions as lc_exceptions
 
-from app.engines.chat_base import Explained
+from app.engines.chat_base import ChatFailure
 from app.errors import (
     ContextLengthExceededError,
     OptionsRefusedError,
@@ -19,16 +19,16 @@ from app.errors import (
     UpstreamUnreachableError,
 )
 
-# What LangChain calls a failure, and what we do, the more special first.
+# LangChain's errors and ours, the more specific first.
 MEANINGS: Mapping[type[Exception], type[ServiceError]] = {
-    theirs.ContextOverflowError: ContextLengthExceededError,
-    theirs.ModelAuthenticationError: UpstreamUnauthorizedError,
-    theirs.ModelPermissionDeniedError: UpstreamUnauthorizedError,
-    theirs.ModelNotFoundError: UpstreamModelNotFoundError,
-    theirs.ModelRateLimitError: UpstreamBusyError,
-    theirs.ModelInvalidRequestError: OptionsRefusedError,
-    theirs.ModelTimeoutError: UpstreamUnreachableError,
-    theirs.ModelConnectionError: UpstreamUnreachableError,
+    lc_exceptions.ContextOverflowError: ContextLengthExceededError,
+    lc_exceptions.ModelAuthenticationError: UpstreamUnauthorizedError,
+    lc_exceptions.ModelPermissionDeniedError: UpstreamUnauthorizedError,
+    lc_exceptions.ModelNotFoundError: UpstreamModelNotFoundError,
+    lc_exceptions.ModelRateLimitError: UpstreamBusyError,
+    lc_exceptions.ModelInvalidRequestError: OptionsRefusedError,
+    lc_exceptions.ModelTimeoutError: UpstreamUnreachableError,
+    lc_exceptions.ModelConnectionError: UpstreamUnreachableError,
 }
 # How OpenAI, vLLM and llama.cpp say that a prompt is too long: in a code, or in a sentence.
 # LangChain looks for the code where OpenAI's client doesn't show it any more.
@@ -39,31 +39,31 @@ DEFAULT_RETRY_S = 1
 MAX_RETRY_S = 3600
 
 
-def explain(failure: Exception) -> Explained:
-    """Say what an exception of a chat model means; nothing of keys, hosts or its own words."""
+def explain(failure: Exception) -> ChatFailure:
+    """Translate an exception of a chat model, without keys, hosts and its message."""
     if isinstance(failure, ServiceError):
-        # Ours says that the stream ended before the answer did.
+        # We raise it when the stream ends before the answer does.
         is_cut = isinstance(failure, UpstreamUnreachableError)
-        return Explained(error=failure, is_transient=is_cut)
+        return ChatFailure(error=failure, is_transient=is_cut)
     kind = meaning(failure)
     if kind is UpstreamBusyError:
-        # The provider has said when; asking again before is what it asked us not to do.
+        # The provider says when to try again: no retry before.
         now = datetime.now(UTC)
-        return Explained(error=UpstreamBusyError(retry_after_s=retry_after_s(failure, now=now)))
-    # Who was silent until the time was up may well still be working on it.
-    is_silent = isinstance(failure, theirs.ModelTimeoutError | TimeoutError)
-    is_server = isinstance(failure, theirs.ModelAPIError)
+        return ChatFailure(error=UpstreamBusyError(retry_after_s=retry_after_s(failure, now=now)))
+    # After a timeout the server may still be working on it.
+    is_silent = isinstance(failure, lc_exceptions.ModelTimeoutError | TimeoutError)
+    is_server = isinstance(failure, lc_exceptions.ModelAPIError)
     is_cut = kind is UpstreamUnreachableError and not is_silent
-    return Explained(error=kind(), is_transient=is_server or is_cut)
+    return ChatFailure(error=kind(), is_transient=is_server or is_cut)
 
 
 def meaning(failure: Exception) -> type[ServiceError]:
-    """Return what we call a failure."""
-    if isinstance(failure, theirs.ModelInvalidRequestError) and _is_context(failure):
+    """Return our error for a failure."""
+    if isinstance(failure, lc_exceptions.ModelInvalidRequestError) and _is_context(failure):
         return ContextLengthExceededError
-    for kind, ours in MEANINGS.items():
+    for kind, error_type in MEANINGS.items():
         if isinstance(failure, kind):
-            return ours
+            return error_type
     status = getattr(failure, "status_code", None)
     if status == UNPROCESSABLE:
         return OptionsRefusedError
@@ -74,18 +74,18 @@ def meaning(failure: Exception) -> type[ServiceError]:
 
 def retry_after_s(failure: Exception, *, now: datetime) -> int:
     """Return what the provider's Retry-After says, a number or a date, within reason."""
-    said = _headers(failure).get("retry-after", "")
+    header = _headers(failure).get("retry-after", "")
     try:
-        seconds = float(said)
+        seconds = float(header)
     except ValueError:
-        seconds = _seconds_until(said, now=now)
+        seconds = _seconds_until(header, now=now)
     if math.isnan(seconds):
         return DEFAULT_RETRY_S
     return math.ceil(min(max(DEFAULT_RETRY_S, seconds), MAX_RETRY_S))
 
 
 def _seconds_until(date: str, *, now: datetime) -> float:
-    """Return how far a date of HTTP lies ahead; not a number for what is no date."""
+    """Return the seconds until an HTTP date; NaN for what isn't a date."""
     try:
         then = parsedate_to_datetime(date)
     except ValueError:
@@ -100,13 +100,13 @@ def _headers(failure: Exception) -> Mapping[str, str]:
 
 
 def _is_context(failure: Exception) -> bool:
-    said = f"{getattr(failure, 'code', '')} {failure}".lower()
-    return any(mark in said for mark in CONTEXT_MARKS)
+    message = f"{getattr(failure, 'code', '')} {failure}".lower()
+    return any(mark in message for mark in CONTEXT_MARKS)
 
 
 def _is_network(failure: Exception) -> bool:
     """Tell a connection's failure from an answer that makes no sense."""
     if isinstance(failure, OSError):
         return True
-    # Of whichever HTTP library the provider's client uses, where that doesn't translate it.
+    # Of the provider's HTTP library, where its client doesn't translate the error.
     return any(kind.__name__ == "TransportError" for kind in type(failure).__mro__)

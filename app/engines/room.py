@@ -24,7 +24,7 @@ def longest_prompt(engine: Embedder) -> str:
 
 
 def check_embedder(engine: Embedder, request: EngineRequest) -> None:
-    """See that a loaded embedder can do what its files and its entry say, within its window.
+    """Check that a loaded embedder can do what its files and its entry say, within its window.
 
     Prompts that only a request can name are left to `refuse_without_room`.
 
@@ -33,19 +33,19 @@ def check_embedder(engine: Embedder, request: EngineRequest) -> None:
             there are.
 
     """
-    rules, wanted = engine.vector_rules, request.embedding.dimensions
+    rules, dimensions = engine.vector_rules, request.embedding.dimensions
     for prompt in (rules.default_prompt, rules.prompts[QUERY], rules.prompts[DOCUMENT]):
         if prompt and room_behind(engine, prompt) < LEAST_ROOM:
             raise _no_room(engine, request, prompt)
-    if wanted is not None and wanted > engine.dimensions:
+    if dimensions is not None and dimensions > engine.dimensions:
         raise EngineError(
-            f"{_in(request.folder)}the catalogue's dimensions are {wanted}, and the model has"
+            f"{_in(request.folder)}the catalogue's dimensions are {dimensions}, and the model has"
             f" {engine.dimensions}; ask for no more"
         )
 
 
 def refuse_without_room(engine: Embedder, name: str | None) -> None:
-    """See that a prompt that a request names leaves room for a text.
+    """Check that a prompt that a request names leaves room for a text.
 
     Raises:
         UnsupportedFieldError: it doesn't, or there is none of that name.
@@ -53,7 +53,7 @@ def refuse_without_room(engine: Embedder, name: str | None) -> None:
     """
     prompt = engine.vector_rules.prompt(name)
     if name in {None, QUERY, DOCUMENT} or not prompt:
-        return  # seen to when the model was loaded
+        return  # checked when the model was loaded
     if room_behind(engine, prompt) < LEAST_ROOM:
         raise UnsupportedFieldError(
             "prompt_name", detail="This prompt leaves no room for a text in the model's window."

@@ -1,4 +1,4 @@
-"""The one way to an engine's rows: what comes out of it is numbers that can be used, or an error.
+"""Runs engines and checks their rows: callers get usable numbers or an error.
 
 Requests, jobs, searches, the first call and the comparison at load all run an engine by `checked`:
 nothing else may call `classify` or `embed`.
@@ -17,7 +17,7 @@ Run = Callable[[Sequence[Encoded]], Sequence[Any] | FloatArray]
 
 
 class RowsRefusedError(EngineError):
-    """An engine gave rows that nobody can use; the message says why, and nothing of the texts."""
+    """An engine gave unusable rows; the message says why, without the texts."""
 
 
 @overload
@@ -33,7 +33,7 @@ def checked(engine: TextEngine) -> Run:
 
     It raises RowsRefusedError when a row is missing, has another width than the engine says, or
     holds NaN or infinity, or when a vector has no length that float32 can hold: nothing can be
-    compared with it. Who wants to know which text is to blame runs it by `run_isolated`.
+    compared with it. `run_isolated` finds the text that causes it.
     """
     if isinstance(engine, Classifier):
         classify, columns = engine.classify, width(engine)
@@ -70,11 +70,11 @@ def _complete(rows: Sequence[Any], count: int) -> Sequence[Any]:
 
 
 def lack_length(vectors: FloatArray) -> npt.NDArray[np.bool_]:
-    """Say of vectors, (…, dimensions), which have no length that float32 can hold."""
+    """Return which vectors, (…, dimensions), have no length that float32 can hold."""
     with np.errstate(over="ignore", under="ignore"):
         squares = np.square(vectors, dtype=np.float32).sum(axis=-1)
-    found: npt.NDArray[np.bool_] = ~np.isfinite(squares) | (squares <= 0)
-    return found
+    lacking: npt.NDArray[np.bool_] = ~np.isfinite(squares) | (squares <= 0)
+    return lacking
 
 
 def _with_length(vectors: FloatArray) -> FloatArray:

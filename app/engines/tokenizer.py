@@ -26,7 +26,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class Padding(StrEnum):
-    """How texts of different length share a call, so that each is answered as it is alone."""
+    """How texts of different length are padded, so that each is answered as it is alone."""
 
     RIGHT = "right"
     LEFT = "left"
@@ -88,7 +88,7 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
         """Tokenise texts with a prompt before each; one that is too long is cut and says so."""
-        whole = [prompt + text for text in texts] if prompt else list(texts)
+        prompted = [prompt + text for text in texts] if prompt else list(texts)
         left_out = self._left_out(prompt) if prompt and self.rules.leaves_prompt_out else 0
         return [
             Encoded(
@@ -97,7 +97,7 @@ class TextEncoder:
                 type_ids=e.type_ids if self.rules.has_types else (),
                 left_out=left_out,
             )
-            for e in self._tokenizer.encode_batch(whole)
+            for e in self._tokenizer.encode_batch(prompted)
         ]
 
     def _left_out(self, prompt: str) -> int:

@@ -44,7 +44,7 @@ def _libraries() -> tuple[Any, Any]:
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        # PEFT asks transformers for it by its old name; nobody here can do anything about that.
+        # PEFT asks transformers for it by its old name; we can't change that.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is", FutureWarning)
         return torch, transformers
 
@@ -55,7 +55,7 @@ def has_cuda() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _choose_device(torch: Any, wanted: str) -> str:
+def _choose_device(torch: Any, requested: str) -> str:
     """Return "cuda" or "cpu".
 
     Raises:
@@ -63,9 +63,9 @@ def _choose_device(torch: Any, wanted: str) -> str:
 
     """
     has_cuda = bool(torch.cuda.is_available())
-    if wanted == "cuda" and not has_cuda:
+    if requested == "cuda" and not has_cuda:
         raise EngineError("DEVICE=cuda, but torch finds no CUDA device")
-    return "cuda" if has_cuda and wanted != "cpu" else "cpu"
+    return "cuda" if has_cuda and requested != "cpu" else "cpu"
 
 
 def _choose_dtype(torch: Any, device: str) -> Any:
@@ -102,7 +102,7 @@ def _load_model(request: EngineRequest, auto_class: Any, dtype: Any, **config: A
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # refused below, in words that name the weights
+        ignore_mismatched_sizes=True,  # refused below, with the weights' names
         **config,
     )
     _refuse_random(request, report)
@@ -113,7 +113,7 @@ def _load_model(request: EngineRequest, auto_class: Any, dtype: Any, **config: A
 
 
 def _refuse_random(request: EngineRequest, report: Mapping[str, Any]) -> None:
-    """See that every weight that is used came out of a file, the model's or the adapter's."""
+    """Check that every weight that is used came out of a file, the model's or the adapter's."""
     replaced = _saved_by_adapter(request.adapter)
     unfilled = {
         "the weights lack": report["missing_keys"],
@@ -166,8 +166,8 @@ def _label_config(request: EngineRequest) -> dict[str, Any]:
     """Return the head's configuration when the catalogue names labels."""
     if not request.labels:
         return {}
-    named = dict(enumerate(request.labels))
-    return {"id2label": named, "label2id": {label: index for index, label in named.items()}}
+    labels = dict(enumerate(request.labels))
+    return {"id2label": labels, "label2id": {label: index for index, label in labels.items()}}
 
 
 def load(request: EngineRequest) -> Engine:
@@ -214,10 +214,10 @@ def load(request: EngineRequest) -> Engine:
         engine = kind(encoder, torch=torch, model=model, device=device)
         if isinstance(engine, TorchEmbedder):
             check_embedder(engine, request)  # before a conversion takes minutes
-        engine.settle()
+        engine.find_padding()
     except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as failure:
-        said = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
-        raise EngineError(f"{request.folder}: torch can't load this model: {said}") from failure
+        reason = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
+        raise EngineError(f"{request.folder}: torch can't load this model: {reason}") from failure
     return engine
 
 

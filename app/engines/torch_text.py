@@ -1,4 +1,4 @@
-"""What a classifier and an embedder on torch share: tokeniser, device, ways to share a call."""
+"""What a classifier and an embedder on torch share: tokeniser, device, padding."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ class TorchText(ABC):
 
     @abstractmethod
     def _rows(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return what the model itself says of each text, (batch, columns) float32."""
+        """Return the model's output for each text, (batch, columns) float32."""
 
     @property
     def module(self) -> Any:
@@ -43,11 +43,11 @@ class TorchText(ABC):
         self._model = None
         self._torch.cuda.empty_cache()  # does nothing where CUDA isn't used
 
-    def settle(self) -> None:
-        """Find out how texts can share a call.
+    def find_padding(self) -> None:
+        """Find the padding with which texts in a batch are answered as they are alone.
 
         Raises:
-            EngineError: the model answers a text now so, now so, or not in numbers.
+            EngineError: the model's answers to one text vary, or aren't numbers.
 
         """
 
@@ -57,8 +57,8 @@ class TorchText(ABC):
 
         most = MOST["float32" if self._model.dtype is self._torch.float32 else "half"]
         first = self.encoder.rules.padding
-        run_first = choose_padding(run, self.encode(PROBES), most=most, first=first)
-        self.encoder.rules = dataclasses.replace(self.encoder.rules, padding=run_first)
+        padding_found = choose_padding(run, self.encode(PROBES), most=most, first=first)
+        self.encoder.rules = dataclasses.replace(self.encoder.rules, padding=padding_found)
 
     def _each(
         self, batch: Sequence[Encoded], run: Callable[[Sequence[Encoded]], FloatArray]
@@ -69,7 +69,7 @@ class TorchText(ABC):
         return run(batch)
 
     def _inputs(self, arrays: Mapping[str, IntArray]) -> dict[str, Any]:
-        """Return what `forward` takes of a padded batch, and what else it does, on the device."""
+        """Return the arguments of `forward` for a padded batch, on the device."""
         inputs = inputs_of(self._torch, self._model, self.encoder.rules, arrays)
         is_tensor = self._torch.is_tensor
         return {name: a.to(self.device) if is_tensor(a) else a for name, a in inputs.items()}

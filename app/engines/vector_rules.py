@@ -29,13 +29,13 @@ class VectorRules:
     """What holds for all texts and vectors of one embedder."""
 
     prompts: Mapping[str, str] = field(default_factory=lambda: {QUERY: "", DOCUMENT: ""})
-    default_prompt: str = ""  # of a text that is embedded without a word of what it is
+    default_prompt: str = ""  # of a text that is embedded without a prompt's name
     similarity: Similarity = Similarity.COSINE
     is_unit: bool = True  # the model itself scales its vectors to length 1
     dimensions: int | None = None  # that are kept where a request names none; None: all
     # Sentence-transformers cuts a folder's truncate_dim behind the scaling, and leaves it at that.
     scales_again: bool = True
-    edition: str = ""  # tells stored vectors apart that were made otherwise; "": as ever
+    edition: str = ""  # tells apart vectors that were made differently; "": by defaults
 
     def prompt(self, name: str | None) -> str:
         """Return what is put before a text; None asks for the default.
@@ -47,14 +47,14 @@ class VectorRules:
         if name is None:
             return self.default_prompt
         if name not in self.prompts:
-            known = ", ".join(sorted(self.prompts))
+            names = ", ".join(sorted(self.prompts))
             raise UnsupportedFieldError(
-                "prompt_name", detail=f"This model has no prompt of that name; it has {known}."
+                "prompt_name", detail=f"This model has no prompt of that name; it has {names}."
             )
         return self.prompts[name]
 
     def refuse_beyond(self, dimensions: int | None, *, width: int) -> None:
-        """See that a request asks for no more dimensions than the model has.
+        """Check that a request asks for no more dimensions than the model has.
 
         Raises:
             UnsupportedFieldError: it does.
@@ -77,10 +77,10 @@ class VectorRules:
             RowsRefusedError: what is left of it has no length that float32 can hold.
 
         """
-        kept = dimensions or self.dimensions
-        if kept is None or kept >= len(vector):
+        size = dimensions or self.dimensions
+        if size is None or size >= len(vector):
             return vector
-        cut = _with_length(vector[:kept])
+        cut = _with_length(vector[:size])
         scales = self.is_unit and (dimensions is not None or self.scales_again)
         return unit(cut) if scales else cut
 
@@ -108,7 +108,7 @@ def edition_of(
     leaves_prompt_out: bool,
     lowers_case: bool,
 ) -> str:
-    """Return a short name of what makes stored vectors other than mean pooling alone would.
+    """Return a short name of all settings that make vectors differ from plain mean pooling's.
 
     Only what differs from that counts: vectors that are stored already keep their name, also when
     more settings are known one day.

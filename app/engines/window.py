@@ -36,12 +36,12 @@ def runnable_window(model: Any, encoder: TextEncoder) -> int:
         EngineError: it runs no text at all.
 
     """
-    wanted = min(encoder.max_tokens, MOST_TRIED)
-    item = _long_text(encoder, wanted)
-    failure = _failure(model, encoder, item, wanted)
+    tokens = min(encoder.max_tokens, MOST_TRIED)
+    item = _long_text(encoder, tokens)
+    failure = _failure(model, encoder, item, tokens)
     if failure is None:
         return encoder.max_tokens
-    runs, fails = encoder.max_tokens - encoder.passage_tokens, wanted
+    runs, fails = encoder.max_tokens - encoder.passage_tokens, tokens
     while fails - runs > 1:
         middle = (runs + fails) // 2
         if _failure(model, encoder, item, middle) is None:
@@ -71,12 +71,12 @@ def _failure(model: Any, encoder: TextEncoder, item: Encoded, tokens: int) -> Ex
     import torch
 
     # Its beginning and its end, where the special tokens are that some heads look for.
-    places = list(range(item.cost))
-    kept = places[: tokens // 2] + places[len(places) - (tokens - tokens // 2) :]
+    indices = list(range(item.cost))
+    positions = indices[: tokens // 2] + indices[len(indices) - (tokens - tokens // 2) :]
     cut = Encoded(
-        token_ids=[item.token_ids[place] for place in kept],
+        token_ids=[item.token_ids[place] for place in positions],
         is_truncated=True,
-        type_ids=[item.type_ids[place] for place in kept] if item.type_ids else (),
+        type_ids=[item.type_ids[place] for place in positions] if item.type_ids else (),
     )
     layers = 1 if tokens <= MOST_IN_A_LAYER else 0
     try:

@@ -24,7 +24,7 @@ from app.engines.openvino.agreement import answers, calibration_texts
 from app.engines.openvino.conversion import convert
 from app.engines.openvino.converted import folder_of, options_of
 from app.engines.openvino.failures import ConversionError
-from app.engines.openvino.preparation import compile_engine, hold, load_reference
+from app.engines.openvino.preparation import compare_converted, compile_engine, load_reference
 from app.engines.openvino.processor import Processor
 from app.errors import EngineError
 
@@ -84,7 +84,7 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
         refused = Outcome(verdict=Verdict.REFUSED, line="disagrees with torch")
         try:
             engine = compile_engine(request, converted, processor)
-            agrees = hold(engine, answers(reference, calibration), calibration).agrees
+            agrees = compare_converted(engine, answers(reference, calibration), calibration).agrees
             found[name] = _judge(name, engine, texts, expected) if agrees else refused
         except ConversionError as refusal:
             found[name] = replace(refused, line=_line(refusal, folder))

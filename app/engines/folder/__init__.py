@@ -1,1 +1,1 @@
-"""What a model's folder says, as transformers and sentence-transformers write it, or why not."""
+"""Reads a model's folder as transformers and sentence-transformers do, or refuses it."""

@@ -32,13 +32,13 @@ CARD_TAG = "pipeline_tag: text-ranking"
 HEAD_ADAPTERS = ("SEQ_CLS", None)
 
 
-def refuse_other_head(folder: Path, adapter: Path | None, known: Sequence[str]) -> None:
-    """See that a folder, or its adapter, is for classifying texts.
+def refuse_other_head(folder: Path, adapter: Path | None, classifiers: Sequence[str]) -> None:
+    """Check that a folder, or its adapter, is for classifying texts.
 
     Args:
         folder: of the model, with config.json.
         adapter: of a PEFT adapter; one that brings a head of its own replaces the model's.
-        known: classes of transformers that classify texts.
+        classifiers: classes of transformers that classify texts.
 
     Raises:
         EngineError: it is for another task; the message names that.
@@ -49,7 +49,7 @@ def refuse_other_head(folder: Path, adapter: Path | None, known: Sequence[str]) 
     file = folder / "config.json"
     config = read_json(file)
     architectures = config.get("architectures") or []
-    if architectures and not set(architectures) & set(known):
+    if architectures and not set(architectures) & set(classifiers):
         raise EngineError(
             f"{file}: architectures says {architectures[0]}, which is for"
             f" {_task(architectures[0])}, not for text-classification; serve a model whose head"
@@ -94,13 +94,13 @@ def _brings_head(adapter: Path) -> bool:
 
     """
     file = adapter / "adapter_config.json"
-    said = read_json(file)
-    if said and said.get("task_type") not in HEAD_ADAPTERS:
+    config = read_json(file)
+    if config and config.get("task_type") not in HEAD_ADAPTERS:
         raise EngineError(
-            f"{file}: task_type is {said['task_type']}, not SEQ_CLS; text-classification needs an"
+            f"{file}: task_type is {config['task_type']}, not SEQ_CLS; text-classification needs an"
             " adapter that was trained to classify texts"
         )
-    return not said or bool(said.get("modules_to_save"))  # a missing file is told by the merge
+    return not config or bool(config.get("modules_to_save"))  # the merge reports a missing file
 
 
 def _task(architecture: str) -> str:

@@ -14,7 +14,7 @@ LIBRARY = "sentence_transformers."
 FIRST = ("Transformer", "Pooling")
 FOLLOWING = ("Dense", "LayerNorm", "Normalize")
 FIELDS = {"idx", "name", "path", "type", "kwargs"}
-# What the file says and this service leaves aside, with the reason. docs/models.md shows the list.
+# Fields that this service ignores, with the reason. docs/models.md shows the list.
 IGNORED = {
     f"{MODULES}: idx, name": "only the order counts",
     f"{MODULES}: kwargs": "arguments that a caller of `encode` may give; this service gives none",
@@ -30,10 +30,10 @@ class Listed:
 
 
 def read_list(folder: Path) -> Sequence[Listed]:
-    """Return a Transformer, a Pooling and what follows; nothing of a folder without modules.json.
+    """Return a Transformer, a Pooling and what follows; none for a folder without modules.json.
 
     Raises:
-        EngineError: there are others, or they lie elsewhere.
+        EngineError: there are others, or in other places.
 
     """
     if not has_modules(folder):
@@ -101,7 +101,7 @@ def module_files(folder: Path) -> list[Path]:
     """Return the files of the modules behind the transformer, in a fixed order.
 
     Raises:
-        EngineError: as of `read_list`.
+        EngineError: as `read_list`.
 
     """
     inside = [folder / module.path for module in read_list(folder)[1:]]

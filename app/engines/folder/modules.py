@@ -1,7 +1,7 @@
 """Which modules make a vector of token embeddings, as sentence-transformers writes them.
 
 modules.json names them in order, each with a folder of its own. What they say is done as the
-library does it (version 6), or refused with a line that names file, field and cure.
+library does it (version 6), or refused with a line that names file, field and remedy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ NEUTRAL_DENSE = {
     "module_input_name": ("sentence_embedding",),
     "module_output_name": ("sentence_embedding", None),
 }
-# What the files say and this service leaves aside, with the reason. docs/models.md shows the list.
+# Fields that this service ignores, with the reason. docs/models.md shows the list.
 IGNORED = {
     "the Pooling's config.json: embedding_dimension, word_embedding_dimension": (
         "the width is the model's own; the library only reports these"
@@ -126,9 +126,9 @@ def names_of(steps: Sequence[Step]) -> tuple[str, ...]:
     return tuple(s.name if isinstance(s, Pooling) else type(s).__name__ for s in counted)
 
 
-def _contradiction(folder: Path, field: str, said: str) -> EngineError:
+def _contradiction(folder: Path, field: str, module: str) -> EngineError:
     return EngineError(
-        f"{folder / MODULES}: names {said}, and the catalogue's {field} says otherwise; remove"
+        f"{folder / MODULES}: names {module}, and the catalogue's {field} says otherwise; remove"
         f" {field} from the catalogue, or change the folder"
     )
 
@@ -146,13 +146,13 @@ def _pooling(folder: Path) -> Pooling:
         raise unsupported(file, field, config[field], REMOVE)
     flagged = [mode for flag, mode in FLAGS.items() if config.get(flag)]
     modes = config.get("pooling_mode", flagged or ["mean"])
-    named = [modes] if isinstance(modes, str) else modes
-    if not isinstance(named, list) or not named:
+    names = [modes] if isinstance(modes, str) else modes
+    if not isinstance(names, list) or not names:
         raise unsupported(file, "pooling_mode", modes, "name one, or a list of some")
-    for mode in named:
+    for mode in names:
         if not isinstance(mode, str) or mode not in MODES:
             raise unsupported(file, "pooling_mode", mode, f"known are {', '.join(sorted(MODES))}")
-    return Pooling(modes=tuple(named), includes_prompt=bool(config.get("include_prompt", True)))
+    return Pooling(modes=tuple(names), includes_prompt=bool(config.get("include_prompt", True)))
 
 
 def _dense(folder: Path) -> Dense:

@@ -30,7 +30,7 @@ PROBES = (
     "it's 3,141.59 @user #tag http://a.b/c?d=e",
     "\u200b \x07 \u00a0",
 )
-# What transformers reads, or its users know, and this service leaves aside, with the reason.
+# Fields that transformers reads, or its users know, and this service ignores, with the reason.
 # docs/models.md shows the list.
 IGNORED = {
     "tokenizer_config.json: padding_side, pad_token_type_id": (
@@ -71,9 +71,9 @@ def read_tokenizer(folder: Path, transformers: Any) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(  # nosec B615  # a local folder
             folder, trust_remote_code=False, local_files_only=True
         )
-    except Exception as failure:  # the libraries raise whatever they like
-        said = " ".join(f"{type(failure).__name__}: {failure}".split())[:300]
-        raise EngineError(f"{folder}: the tokenizer can't be read: {said}") from failure
+    except Exception as failure:  # the libraries raise anything
+        reason = " ".join(f"{type(failure).__name__}: {failure}".split())[:300]
+        raise EngineError(f"{folder}: the tokenizer can't be read: {reason}") from failure
     if not isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
         raise EngineError(
             f"{folder}: {type(tokenizer).__name__} runs in Python only: there is no"
@@ -99,9 +99,9 @@ def copy_backend(tokenizer: Any, folder: Path, *, rows: int) -> Tokenizer:
     try:
         text = tokenizer.backend_tokenizer.to_str()
         if any(index >= rows for index in tokenizer.backend_tokenizer.get_added_tokens_decoder()):
-            written = json.loads(text)  # a second or so for a large vocabulary
-            written["added_tokens"] = [t for t in written["added_tokens"] if t["id"] < rows]
-            text = json.dumps(written)
+            content = json.loads(text)  # a second or so for a large vocabulary
+            content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] < rows]
+            text = json.dumps(content)
         return Tokenizer.from_str(text)
     except Exception as failure:  # the library raises nothing narrower
         raise EngineError(
@@ -127,7 +127,7 @@ def make_encoder(
         pooling: an embedder's; what sentence-transformers keeps of the tokeniser counts then too.
 
     Raises:
-        EngineError: the tokeniser can't be done as transformers does it, has tokens that the model
+        EngineError: the tokeniser can't do what transformers' does, has tokens that the model
             doesn't know, or no text fits into what the model runs.
 
     """
@@ -135,7 +135,7 @@ def make_encoder(
     rows = _rows(model)
     _refuse_unknown_tokens(folder, tokenizer, rows)
     backend = copy_backend(tokenizer, folder, rows=rows)
-    window = _said_window(folder, tokenizer, model.config, is_embedder=pooling is not None)
+    window = _declared_window(folder, tokenizer, model.config, is_embedder=pooling is not None)
     rules = _rules(tokenizer, model, window=window)
     try:
         window = runnable_window(model, TextEncoder(backend, rules))
@@ -148,8 +148,8 @@ def make_encoder(
             rules = dataclasses.replace(rules, leaves_prompt_out=True, special_ids=special)
         return TextEncoder(backend, rules, limit=limit)
     except EngineError as failure:
-        named = str(failure).startswith(str(folder))
-        raise failure if named else EngineError(f"{folder}: {failure}") from failure
+        is_named = str(failure).startswith(str(folder))
+        raise failure if is_named else EngineError(f"{folder}: {failure}") from failure
 
 
 def _lower_case(backend: Tokenizer) -> bool:
@@ -164,23 +164,23 @@ def _lower_case(backend: Tokenizer) -> bool:
     return [e.ids for e in backend.encode_batch(texts)] != before
 
 
-def _said_window(folder: Path, tokenizer: Any, config: Any, *, is_embedder: bool) -> int:
+def _declared_window(folder: Path, tokenizer: Any, config: Any, *, is_embedder: bool) -> int:
     """Return how many tokens a text may have: the least of what the model's files say.
 
     An embedder's `max_seq_length` overrules them in a folder with modules, as in the library; as
     far as that can be tried, `runnable_window` finds out whether the model has so many positions.
     Without modules the library doesn't read it.
     """
-    said: tuple[int | None, ...]
+    limits: tuple[int | None, ...]
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if is_embedder and (own := own_window(folder)):
-        said = (own, max(positions, MOST_TRIED) if positions and positions > 0 else None)
+        limits = (own, max(positions, MOST_TRIED) if positions and positions > 0 else None)
     elif is_embedder:
-        said = (positions, tokenizer.model_max_length)
+        limits = (positions, tokenizer.model_max_length)
     else:
         settings = read_json(folder / "sentence_bert_config.json")
-        said = (positions, tokenizer.model_max_length, settings.get("max_seq_length"))
-    usable = [int(n) for n in said if n and 0 < n < UNLIMITED]
+        limits = (positions, tokenizer.model_max_length, settings.get("max_seq_length"))
+    usable = [int(n) for n in limits if n and 0 < n < UNLIMITED]
     return min(usable, default=FALLBACK_MAX_TOKENS)
 
 
@@ -211,7 +211,7 @@ def _rows(model: Any) -> int:
 
 
 def _refuse_unknown_tokens(folder: Path, tokenizer: Any, rows: int) -> None:
-    """See that every token that the folder names has a row in the table of embeddings."""
+    """Check that every token that the folder names has a row in the table of embeddings."""
     beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= rows}
     if not beyond:
         return
@@ -227,9 +227,9 @@ def _refuse_unknown_tokens(folder: Path, tokenizer: Any, rows: int) -> None:
 
 
 def _refuse_other_encoding(folder: Path, tokenizer: Any, encoder: TextEncoder) -> None:
-    """See that probes are encoded as transformers does it, whatever its class adds in Python."""
-    known = encoder.vocabulary()
-    special = " ".join(token for token in tokenizer.all_special_tokens if token in known)
+    """Check that probes are encoded as transformers does it, whatever its class adds in Python."""
+    vocabulary = encoder.vocabulary()
+    special = " ".join(token for token in tokenizer.all_special_tokens if token in vocabulary)
     texts = [*PROBES, f"a {special} b", " ".join(PROBES[:4] * 20)]
     expected = tokenizer(
         texts,
@@ -237,10 +237,10 @@ def _refuse_other_encoding(folder: Path, tokenizer: Any, encoder: TextEncoder) -
         max_length=encoder.max_tokens,
         return_token_type_ids=True,
     )
-    for number, found in enumerate(encoder.encode(texts)):
+    for number, encoded in enumerate(encoder.encode(texts)):
         types = expected["token_type_ids"][number] if encoder.rules.has_types else []
         ids = expected["input_ids"][number]
-        if list(found.token_ids) != ids or list(found.type_ids) != types:
+        if list(encoded.token_ids) != ids or list(encoded.type_ids) != types:
             raise EngineError(
                 f"{folder}: {type(tokenizer).__name__} does in Python what tokenizer.json can't"
                 f" say: it encodes {texts[number][:40]!r} otherwise"

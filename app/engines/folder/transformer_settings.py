@@ -1,4 +1,4 @@
-"""What sentence-transformers keeps of the transformer itself: window and case."""
+"""Reads sentence-transformers' settings of the transformer itself: window and case."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ NEUTRAL = {
     "modality_config": (TEXT_IN,),
     "unpad_inputs": (False, True),  # how the library computes it, not what
 }
-# What the files say and this service leaves aside, with the reason. docs/models.md shows the list.
+# Fields that this service ignores, with the reason. docs/models.md shows the list.
 IGNORED = {
     f"{TRANSFORMER_FILES[0]} without a modules.json, of an embedder": (
         "sentence-transformers doesn't read it then either"
@@ -48,10 +48,10 @@ def transformer_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
 
 
 def check_transformer(folder: Path) -> None:
-    """Refuse what isn't done here.
+    """Refuse settings that aren't supported here.
 
     Raises:
-        EngineError: names file, field and cure.
+        EngineError: names file, field and remedy.
 
     """
     file, settings = transformer_settings(folder)

@@ -20,7 +20,7 @@ FIELDS = {
     "truncate_dim",
     "similarity_fn_name",
 }
-# What the files say and this service leaves aside, with the reason. docs/models.md shows the list.
+# Fields that this service ignores, with the reason. docs/models.md shows the list.
 IGNORED = {
     f"{SETTINGS}: __version__": "the versions that the model was made with",
     f"{SETTINGS}: model_type": "that it is a SentenceTransformer; another is refused",
@@ -37,7 +37,7 @@ def read_vector_rules(folder: Path, options: EmbeddingOptions, *, is_unit: bool)
         is_unit: the model's modules end in a scaling to length 1.
 
     Raises:
-        EngineError: something isn't done here, or folder and catalogue contradict each other.
+        EngineError: something isn't supported here, or folder and catalogue contradict each other.
 
     """
     file = folder / SETTINGS
@@ -56,7 +56,7 @@ def read_vector_rules(folder: Path, options: EmbeddingOptions, *, is_unit: bool)
         similarity=Similarity(settings.get("similarity_fn_name") or Similarity.COSINE),
         is_unit=is_unit,
         dimensions=cut or options.dimensions,
-        # The catalogue's word, as the library's `normalize_embeddings`: cut first, scaled then.
+        # The catalogue's setting, as the library's `normalize_embeddings`: cut first, scaled then.
         scales_again=cut is None or options.dimensions is not None or options.normalize is True,
     )
 
@@ -69,8 +69,8 @@ def _check(file: Path, settings: Mapping[str, Any]) -> None:
         raise unsupported(file, "model_type", settings["model_type"], "use a SentenceTransformer")
     similarity = settings.get("similarity_fn_name")
     if similarity is not None and similarity not in list(Similarity):
-        known = ", ".join(Similarity)
-        raise unsupported(file, "similarity_fn_name", similarity, f"known are {known}")
+        names = ", ".join(Similarity)
+        raise unsupported(file, "similarity_fn_name", similarity, f"known are {names}")
     cut = settings.get("truncate_dim")
     if cut is not None and (type(cut) is not int or cut <= 0):
         raise unsupported(file, "truncate_dim", cut, "say how many dimensions to keep, or null")
@@ -88,8 +88,8 @@ def _default_prompt(file: Path, name: object, prompts: Mapping[str, str]) -> str
     if name is None:
         return ""
     if not isinstance(name, str) or name not in prompts:
-        known = ", ".join(sorted(prompts))
+        names = ", ".join(sorted(prompts))
         raise unsupported(
-            file, "default_prompt_name", name, f"there are {known}; or set it to null"
+            file, "default_prompt_name", name, f"there are {names}; or set it to null"
         )
     return prompts[name]

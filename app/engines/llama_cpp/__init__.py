@@ -1,1 +1,1 @@
-"""How GGUF chat models run in this process, and which JSON Schemas their grammars hold."""
+"""How GGUF chat models run in this process, and which JSON Schemas their grammars enforce."""

@@ -1,4 +1,4 @@
-"""How llama.cpp generates: messages and options in, OpenAI's chunks out, put together.
+"""Generates with llama.cpp: sends messages and options, and joins the chunks of the answer.
 
 xllamacpp runs llama.cpp's own server loop: continuous batching over slots, a prefix cache for each
 slot, grammars for JSON schemas.
@@ -34,10 +34,10 @@ class LlamaCppGenerator:
         self.context_tokens = context_tokens
 
     def check(self, options: GenerationOptions) -> None:
-        """Let a schema pass that llama.cpp holds, and doesn't take too long over.
+        """Check that llama.cpp can enforce the schema, and fast enough.
 
         Raises:
-            OptionsRefusedError: it isn't held, or `stop` would cut the JSON.
+            OptionsRefusedError: it can't, or `stop` would cut the JSON.
 
         """
         check_stop(options.stop, options.response_format)
@@ -54,8 +54,8 @@ class LlamaCppGenerator:
             "messages": [{"role": m.role, "content": m.content} for m in messages],
             "stream": True,
             "stream_options": {"include_usage": True},
-            "return_progress": True,  # so that one who leaves is seen while the prompt is read
-            **options.given(),
+            "return_progress": True,  # to notice a client that leaves meanwhile
+            **options.as_openai(),
         }
         if options.response_format is not None:
             body["response_format"] = plain(options.response_format)
@@ -71,7 +71,7 @@ class LlamaCppGenerator:
 
 
 class _Answer:
-    """What the chunks of one generation say, put together."""
+    """The chunks of one generation, joined."""
 
     def __init__(self, on_token: OnToken) -> None:
         self._on_token = on_token
@@ -93,7 +93,7 @@ class _Answer:
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if piece:
             self._pieces.append(piece)
-        # Asked without a piece too: a client may leave while a model is thinking.
+        # Called without a piece too: a client may leave while a model is thinking.
         self._is_stopped = self._is_stopped or self._on_token(piece)
         return self._is_stopped
 
@@ -102,14 +102,14 @@ class _Answer:
         if self._error is not None:
             raise _service_error(self._error)
         if self._finish_reason is None and not self._is_stopped:
-            raise InferenceFailedError  # the loop ended without a word
+            raise InferenceFailedError  # the loop ended without a reason
         details = self._usage.get("prompt_tokens_details") or {}
         return Generation(
             text="".join(self._pieces),
             finish_reason=self._finish_reason or "cancelled",
             usage=Usage(
                 prompt_tokens=self._usage.get("prompt_tokens", 0),
-                # What was stopped brings no usage; a piece is a token, nearly always.
+                # A stopped generation has no usage; a piece is a token, nearly always.
                 completion_tokens=self._usage.get("completion_tokens", len(self._pieces)),
                 cached_tokens=details.get("cached_tokens", 0),
             ),
@@ -117,7 +117,7 @@ class _Answer:
 
 
 def _service_error(error: Mapping[str, Any]) -> Exception:
-    """Give llama.cpp's error object its place in our tree; its message may quote the prompt."""
+    """Return our error for llama.cpp's, without its message, which may quote the prompt."""
     if error.get("type") == CONTEXT_EXCEEDED:
         return ContextLengthExceededError(
             prompt_tokens=error["n_prompt_tokens"], context_tokens=error["n_ctx"]

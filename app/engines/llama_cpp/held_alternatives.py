@@ -1,6 +1,6 @@
-"""Which alternatives exclude one another, so that an answer to one is none to the others.
+"""Checks that the schemas of a `oneOf` exclude each other.
 
-llama.cpp takes `oneOf` for `anyOf`: what is an answer to two of its schemas is none to `oneOf`.
+llama.cpp treats `oneOf` as `anyOf`, so it may write an answer that matches two of them.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from app.engines.llama_cpp.held_values import MAX_PLACE_CHARS, Part, Place, refuse
+from app.engines.llama_cpp.held_values import MAX_PATH_CHARS, Part, SchemaPath, refuse
 
 # By the pointers that `$ref` has to them.
 Definitions = Mapping[str, Any]
@@ -34,17 +34,17 @@ class _Alternative:
     optional: Mapping[str, frozenset[Hashable] | None]  # of those that aren't required
 
 
-def check_one_of(part: Part, definitions: Definitions, place: Place) -> None:
+def check_one_of(part: Part, definitions: Definitions, path: SchemaPath) -> None:
     """Refuse a `oneOf` unless each two of its schemas can be told apart.
 
-    All that it leads to has been checked.
+    All schemas in it have been checked.
     """
     described = [_describe(_resolve(schema, definitions), definitions) for schema in part["oneOf"]]
     for first, second in combinations(described, 2):
         if first.types & second.types and not _differ(first.values, second.values):
             names = first.tags.keys() & second.tags.keys()
             if not any(_differ(first.tags[name], second.tags[name]) for name in names):
-                raise refuse("oneOf", place, _reason(first, second))
+                raise refuse("oneOf", path, _reason(first, second))
 
 
 def type_of(value: object) -> str:
@@ -66,12 +66,12 @@ def _reason(first: _Alternative, second: _Alternative) -> str:
     values = [{**one.optional, **one.tags} for one in (first, second)]
     for name in values[0].keys() & values[1].keys():
         if _differ(values[0][name], values[1][name]):
-            return f"{reason}make `{name[:MAX_PLACE_CHARS]}` required in both"
+            return f"{reason}make `{name[:MAX_PATH_CHARS]}` required in both"
     return f"{reason}use `anyOf` if they may"
 
 
 def _resolve(schema: Part, definitions: Definitions) -> Part:
-    """Follow `$ref` to a schema; to one that says nothing where that leads in a circle."""
+    """Follow `$ref` to a schema; to an empty one where references form a cycle."""
     for _ in range(len(definitions) + 1):
         if "$ref" not in schema:
             return schema
@@ -101,7 +101,7 @@ def _differ(first: frozenset[Hashable] | None, second: frozenset[Hashable] | Non
 
 
 def _comparable(values: list[Any] | None) -> frozenset[Hashable] | None:
-    """Return plain values with their types: True is no 1, and 1.0 is one."""
+    """Return plain values with their types: True isn't 1, but 1.0 is."""
     if values is None or any(isinstance(value, list | dict) for value in values):
         return None
     return frozenset((type_of(value), value) for value in values)

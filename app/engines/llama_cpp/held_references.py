@@ -6,7 +6,7 @@ from itertools import permutations
 from typing import Any
 
 from app.engines.llama_cpp.held_alternatives import Definitions
-from app.engines.llama_cpp.held_values import Part, Place, refuse
+from app.engines.llama_cpp.held_values import Part, SchemaPath, refuse
 
 GROUPS = ("$defs", "definitions")
 # Without the characters that pointers and addresses escape.
@@ -25,22 +25,22 @@ def definitions_of(schema: Part) -> Definitions:
     }
 
 
-def check_reference(part: Part, definitions: Definitions, place: Place) -> str:
+def check_reference(part: Part, definitions: Definitions, path: SchemaPath) -> str:
     """Return where a `$ref` leads to."""
     reference = part["$ref"]
     if not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
-        raise refuse("$ref", place, "it has to be #/$defs/ with a name of letters, digits, . _ -")
+        raise refuse("$ref", path, "it has to be #/$defs/ with a name of letters, digits, . _ -")
     if reference not in definitions:
-        raise refuse("$ref", place, "there is no such definition")
+        raise refuse("$ref", path, "there is no such definition")
     return reference
 
 
 def check_definitions(definitions: Definitions, used: Collection[str]) -> None:
-    """Refuse definitions that llama.cpp can't end, or takes for one another."""
+    """Refuse definitions that never end, or that llama.cpp confuses."""
     edges = {reference: set(_bare(definitions[reference])) for reference in used}
     for reference in used:
         if reference in _reachable(edges, reference):
-            raise refuse("$ref", _place(reference), "it leads back to itself and to nothing else")
+            raise refuse("$ref", _path(reference), "it leads back to itself and to nothing else")
     # A rule's name is a pointer without its odd characters, and what is inside adds to it.
     rules = {reference: ODD_CHARACTERS.sub("-", reference[1:]) for reference in used}
     for first, second in permutations(used, 2):
@@ -49,8 +49,8 @@ def check_definitions(definitions: Definitions, used: Collection[str]) -> None:
         ):
             raise refuse(
                 "$ref",
-                _place(second),
-                f"llama.cpp takes it for a part of `{_place(first)[1]}`; rename one of them",
+                _path(second),
+                f"llama.cpp takes it for a part of `{_path(first)[1]}`; rename one of them",
             )
 
 
@@ -59,7 +59,7 @@ def _is_inside(name: str, rule: str, part: Part) -> bool:
     if not name.startswith(f"{rule}-"):
         return False
     rest = name[len(rule) + 1 :]
-    # It adds a number to a name that it has given already.
+    # llama.cpp adds a number to a name that is taken.
     return any(re.fullmatch(rf"{start}\d*(-.*)?", rest) for start in _starts(part))
 
 
@@ -77,7 +77,7 @@ def _starts(part: Part) -> Iterator[str]:
         yield "additional"
 
 
-def _place(reference: str) -> Place:
+def _path(reference: str) -> SchemaPath:
     return tuple(reference.removeprefix("#/").split("/"))
 
 
@@ -92,11 +92,11 @@ def _bare(part: Any) -> Iterator[str]:  # noqa: ANN401  # JSON can be anything
 
 
 def _reachable(edges: Mapping[str, set[str]], start: str) -> set[str]:
-    found: set[str] = set()
+    reachable: set[str] = set()
     waiting = list(edges[start])
     while waiting:
         reference = waiting.pop()
-        if reference not in found:
-            found.add(reference)
+        if reference not in reachable:
+            reachable.add(reference)
             waiting += edges[reference]
-    return found
+    return reachable

@@ -14,7 +14,7 @@ from app.engines.llama_cpp.held_references import check_definitions, check_refer
 from app.engines.llama_cpp.held_values import (
     MAX_DEPTH,
     Part,
-    Place,
+    SchemaPath,
     check_array,
     check_integers,
     check_list,
@@ -52,7 +52,7 @@ DIALECTS = re.compile(
 
 
 def check_held(response_format: Mapping[str, Any] | None) -> None:
-    """Let a format pass whose schema llama.cpp holds in full.
+    """Check that llama.cpp can enforce a format's schema in full.
 
     Raises:
         OptionsRefusedError: it has a keyword, a value or a combination that isn't known to hold.
@@ -65,30 +65,30 @@ def check_held(response_format: Mapping[str, Any] | None) -> None:
     if "$schema" in schema and not DIALECTS.fullmatch(str(schema["$schema"])):
         raise refuse("$schema", (), "only drafts 07, 2019-09 and 2020-12 are known")
     used: list[str] = []
-    choices: list[tuple[Part, Place]] = []
-    waiting: list[tuple[Any, Place]] = [(schema, ())]
+    choices: list[tuple[Part, SchemaPath]] = []
+    waiting: list[tuple[Any, SchemaPath]] = [(schema, ())]
     while waiting:
-        part, place = waiting.pop()
-        form = _check(part, place)
-        waiting += _inner(part, place)
+        part, path = waiting.pop()
+        form = _check(part, path)
+        waiting += _inner(part, path)
         if form == "oneOf":
-            choices.append((part, place))
+            choices.append((part, path))
         elif form == "$ref":
-            reference = check_reference(part, definitions, place)
+            reference = check_reference(part, definitions, path)
             if reference not in used:
                 used.append(reference)
                 group, name = reference[2:].split("/")
                 waiting.append(_schema(group, definitions[reference], (group, name)))
-    for part, place in choices:
-        check_one_of(part, definitions, place)
+    for part, path in choices:
+        check_one_of(part, definitions, path)
     check_definitions(definitions, used)
 
 
 def check_stop(stop: Sequence[str], response_format: Mapping[str, Any] | None) -> None:
-    """Let texts pass that end an answer, but for one that has to be whole.
+    """Refuse stop texts for an answer that has to be complete JSON.
 
     Raises:
-        OptionsRefusedError: they stand beside a JSON schema.
+        OptionsRefusedError: both are set.
 
     """
     if stop and (response_format or {}).get("type") == "json_schema":
@@ -98,93 +98,93 @@ def check_stop(stop: Sequence[str], response_format: Mapping[str, Any] | None) -
         )
 
 
-def _check(part: Part, place: Place) -> str | None:
+def _check(part: Part, path: SchemaPath) -> str | None:
     """Check one schema without those in it; return the keyword that decides alone, if one does."""
-    if len(place) > MAX_DEPTH:
-        raise refuse(place[-1], place, "it is nested too deeply")
+    if len(path) > MAX_DEPTH:
+        raise refuse(path[-1], path, "it is nested too deeply")
     form = next((keyword for keyword in ALONE if keyword in part), None)
-    types = _types(part, place)
-    _check_keywords(part, form, types, place)
+    types = _types(part, path)
+    _check_keywords(part, form, types, path)
     if form in {"anyOf", "enum", "oneOf"}:
-        check_list(part, form, place)
+        check_list(part, form, path)
     if form in {"const", "enum"}:
-        _check_values(part, form, types, place)
+        _check_values(part, form, types, path)
     if form is None:
-        check_object(part, place)
-        check_array(part, place)
-        check_string(part, place)
-        check_integers(part, types, place)
+        check_object(part, path)
+        check_array(part, path)
+        check_string(part, path)
+        check_integers(part, types, path)
     return form
 
 
-def _check_keywords(part: Part, form: str | None, types: list[str], place: Place) -> None:
+def _check_keywords(part: Part, form: str | None, types: list[str], path: SchemaPath) -> None:
     """Refuse the first keyword that isn't in the lists."""
-    known = ANNOTATIONS if place else ANNOTATIONS | ROOT
+    allowed = ANNOTATIONS if path else ANNOTATIONS | ROOT
     if form is not None:
-        known |= {form} | ALONE[form]
+        allowed |= {form} | ALONE[form]
     else:
-        known |= {"type"}.union(*(OF_TYPES[name] for name in types))
+        allowed |= {"type"}.union(*(OF_TYPES[name] for name in types))
     for keyword in part:
-        if keyword not in known:
-            raise refuse(keyword, place, _reason(keyword, form, types))
-        # It bounds integers alone, and here they may be had as numbers too.
+        if keyword not in allowed:
+            raise refuse(keyword, path, _reason(keyword, form, types))
+        # It bounds integers only, and here other numbers are allowed too.
         if form is None and keyword in OF_TYPES["integer"] and "number" in types:
-            raise refuse(keyword, place, "it holds for `integer`, not for `number`")
+            raise refuse(keyword, path, "it holds for `integer`, not for `number`")
 
 
 def _reason(keyword: str, form: str | None, types: list[str]) -> str:
     """Say why a keyword that isn't in the lists isn't."""
-    places = [name for name, keywords in OF_TYPES.items() if keyword in keywords]
+    types_with_it = [name for name, keywords in OF_TYPES.items() if keyword in keywords]
     if keyword in ROOT:
         return "it may only stand at the beginning"
-    if form is not None and (places or keyword in ALONE or keyword == "type"):
+    if form is not None and (types_with_it or keyword in ALONE or keyword == "type"):
         return f"not beside `{form}`"
     if keyword == "format" and types and NUMBER_FORMATS.keys() >= set(types) - {"null"}:
-        known = ", ".join(sorted(frozenset().union(*NUMBER_FORMATS.values())))
-        return f"of numbers only {known} are known, and int32 with a lower and an upper bound"
-    if places and not types:
-        return f"it needs a `type`: {places[0]}"
-    if places:
-        return f"it holds for `{places[0]}`, not for `{', '.join(types)}`"
+        formats = ", ".join(sorted(frozenset().union(*NUMBER_FORMATS.values())))
+        return f"of numbers only {formats} are known, and int32 with a lower and an upper bound"
+    if types_with_it and not types:
+        return f"it needs a `type`: {types_with_it[0]}"
+    if types_with_it:
+        return f"it holds for `{types_with_it[0]}`, not for `{', '.join(types)}`"
     return "it isn't among the keywords that hold"
 
 
-def _types(part: Part, place: Place) -> list[str]:
+def _types(part: Part, path: SchemaPath) -> list[str]:
     """Return the types of a schema; without a `type`, what it is taken for."""
     if "type" not in part:
         return next(([name] for keyword, name in SHAPES.items() if keyword in part), [])
     types = part["type"] if isinstance(part["type"], list) else [part["type"]]
     if not types or not all(isinstance(name, str) and name in OF_TYPES for name in types):
-        raise refuse("type", place, "it has to name JSON's types")
+        raise refuse("type", path, "it has to name JSON's types")
     return types
 
 
-def _check_values(part: Part, form: str, types: list[str], place: Place) -> None:
+def _check_values(part: Part, form: str, types: list[str], path: SchemaPath) -> None:
     """Refuse values that llama.cpp would write although `type` excludes them."""
     values = part[form] if form == "enum" else [part[form]]
-    check_values(values, form, place)
+    check_values(values, form, path)
     if "type" in part and not all(is_of(value, types) for value in values):
-        raise refuse(form, place, "it has a value that isn't of its `type`")
+        raise refuse(form, path, "it has a value that isn't of its `type`")
 
 
-def _inner(part: Part, place: Place) -> Iterator[tuple[Part, Place]]:
+def _inner(part: Part, path: SchemaPath) -> Iterator[tuple[Part, SchemaPath]]:
     """Yield the schemas in a schema that was checked."""
     for name, inner in part.get("properties", {}).items():
-        yield _schema("properties", inner, (*place, "properties", name))
+        yield _schema("properties", inner, (*path, "properties", name))
     for keyword in ("anyOf", "oneOf", "prefixItems"):
         for number, inner in enumerate(part.get(keyword, ())):
-            yield _schema(keyword, inner, (*place, keyword, str(number)))
+            yield _schema(keyword, inner, (*path, keyword, str(number)))
     if "items" in part:
-        yield _schema("items", part["items"], (*place, "items"))
+        yield _schema("items", part["items"], (*path, "items"))
     if not isinstance(part.get("additionalProperties", False), bool):
         keyword = "additionalProperties"
-        yield _schema(keyword, part[keyword], (*place, keyword))
+        yield _schema(keyword, part[keyword], (*path, keyword))
 
 
-def _schema(keyword: str, part: Any, place: Place) -> tuple[Part, Place]:  # noqa: ANN401  # JSON can be anything
+def _schema(keyword: str, part: Any, path: SchemaPath) -> tuple[Part, SchemaPath]:  # noqa: ANN401  # JSON can be anything
     """Return a schema that a keyword has, with its place, unless it is none."""
     if not isinstance(part, dict):
         is_list = keyword == "items" and isinstance(part, list)
         instead = "; a list of them is `prefixItems`" if is_list else ""
-        raise refuse(keyword, place, f"a schema has to be an object{instead}")
-    return part, place
+        raise refuse(keyword, path, f"a schema has to be an object{instead}")
+    return part, path

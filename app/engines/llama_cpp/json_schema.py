@@ -1,4 +1,4 @@
-"""Which JSON Schemas a grammar can keep to without holding up the generations of others.
+"""Which JSON Schemas a grammar can enforce without delaying other generations.
 
 llama.cpp checks its whole vocabulary against the grammar before each token, in the one loop that
 all generations share. With 2,000 values in an `enum` that takes longer than clients wait; the
@@ -18,16 +18,16 @@ MAX_ALTERNATIVES = 256
 MAX_CHARS = 16_384
 # Measured on 2 cores: 50,000 took 20 ms, 100,000 80 ms, 500,000 360 ms.
 MAX_REPETITIONS = 50_000
-# What these hold is named by the client, and no keyword.
+# The keys in these are names of the client's, not keywords.
 NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties"})
-# What these hold is data.
+# The values of these are data.
 DATA = frozenset({"const", "default", "enum", "example", "examples"})
 ALTERNATIVES = frozenset({"anyOf", "enum", "oneOf", "properties", "type"})
 REPETITIONS = (("minLength", "maxLength"), ("minItems", "maxItems"))
 
 
 def check_cost(response_format: Mapping[str, Any] | None) -> None:
-    """Let a format pass whose grammar is cheap.
+    """Check that a format's grammar is cheap.
 
     Raises:
         OptionsRefusedError: its schema is too long, nested too deeply, or has too many
@@ -43,8 +43,8 @@ def check_cost(response_format: Mapping[str, Any] | None) -> None:
         raise _refuse(f"The JSON schema is longer than {MAX_CHARS} characters.")
     count = repetitions = 0
     for part in _schemas(schema):
-        held = [value for keyword, value in part.items() if keyword in ALTERNATIVES]
-        count += sum(len(value) for value in held if isinstance(value, list | dict))
+        alternatives = [value for keyword, value in part.items() if keyword in ALTERNATIVES]
+        count += sum(len(value) for value in alternatives if isinstance(value, list | dict))
         repetitions += _repetitions(part)
     if count > MAX_ALTERNATIVES:
         raise _refuse(
@@ -63,7 +63,7 @@ def _refuse(detail: str) -> OptionsRefusedError:
 
 
 def _repetitions(part: Mapping[str, Any]) -> int:
-    """Return how often one schema repeats a rule; what is no number is refused elsewhere."""
+    """Return how often one schema repeats a rule; other checks refuse what isn't a number."""
     bounds = [[part[keyword] for keyword in pair if keyword in part] for pair in REPETITIONS]
     return sum(
         max((bound for bound in pair if isinstance(bound, int)), default=0) for pair in bounds

@@ -1,4 +1,4 @@
-"""Loads a GGUF file into llama.cpp, and sees that it can be used."""
+"""Loads a GGUF file into llama.cpp, and checks that it works."""
 
 import ctypes
 import importlib.util
@@ -14,11 +14,11 @@ from app.engines.llama_cpp.generator import LlamaCppGenerator
 from app.errors import EngineError
 
 OPENMP = "libgomp.so.1"
-# How often a thread that waits for its mate looks before it sleeps. OpenMP's own 300,000 leave
-# nothing to whoever else wants the cores; see docs/decisions/0006-chat.md.
+# How often a waiting thread polls before it sleeps. OpenMP's own 300,000 leave no processor time
+# to other threads; see docs/decisions/0006-chat.md.
 SPIN_COUNT = "1000"
 OpenLibrary = Callable[..., Any]
-# A prompt is read in pieces of so many tokens: between two of them it can be given up, and others
+# A prompt is read in pieces of so many tokens: between two of them it can be cancelled, and others
 # get a token. A CPU reads no faster in larger ones (64 to 512: within the noise).
 PROMPT_PIECE_TOKENS = 64
 QUIET = -1  # below every level that llama.cpp logs at
@@ -79,7 +79,7 @@ def load(request: EngineRequest) -> LlamaCppGenerator:
     params.n_batch = max(PROMPT_PIECE_TOKENS, chat.slots)
     # The cache of each slot stays; this one keeps prompts of others, up to 8 GiB of them.
     params.cache_ram_mib = 0
-    # The wheel opens an HTTP port on loopback, whether one wants it or not. Nobody has its key.
+    # The wheel always opens an HTTP port on loopback: a random key keeps others out.
     params.api_keys = [secrets.token_hex(32)]
     params.ui = False
     params.endpoint_slots = False
@@ -91,22 +91,22 @@ def load(request: EngineRequest) -> LlamaCppGenerator:
             f"{request.folder}: llama.cpp can't load this model: it is cut off, damaged, or of a"
             " kind that it doesn't know; compare the file with the one it was copied from"
         ) from failure
-    _check_odds(server, request.folder)
+    _check_logprobs(server, request.folder)
     return LlamaCppGenerator(server, context_tokens=chat.context_tokens)
 
 
-def _check_odds(server: Any, file: Path) -> None:
-    """See that a first token is likelier than others.
+def _check_logprobs(server: Any, file: Path) -> None:
+    """Check that a first token is likelier than others.
 
-    llama.cpp samples from whatever comes: weights that are damaged behind a good header make NaN,
-    zeros make all tokens alike, and either is answered as text.
+    llama.cpp samples from any numbers: weights that are damaged behind a good header make NaN,
+    zeros make all tokens alike, and both are answered as text.
 
     Raises:
         EngineError: it isn't.
 
     """
     chunks: list[Mapping[str, Any]] = []
-    asked = {
+    request = {
         "messages": [{"role": "user", "content": "a"}],
         "max_tokens": 1,
         "stream": True,
@@ -118,15 +118,15 @@ def _check_odds(server: Any, file: Path) -> None:
         chunks.append(chunk)
         return False
 
-    with suppress(TypeError, ValueError):  # which the first call says again
-        server.handle_chat_completions(asked, take)
-    odds = [
+    with suppress(TypeError, ValueError):  # the first call raises it again
+        server.handle_chat_completions(request, take)
+    logprobs = [
         [likely["logprob"] for likely in token["top_logprobs"]]
         for chunk in chunks
         for choice in chunk.get("choices", ())
         for token in (choice.get("logprobs") or {}).get("content", ())
     ]
-    if any(None in found or len(set(found)) == 1 for found in odds):
+    if any(None in values or len(set(values)) == 1 for values in logprobs):
         raise EngineError(
             f"{file}: its weights are damaged, no token is likelier than another; compare the file"
             " with the one it was copied from"

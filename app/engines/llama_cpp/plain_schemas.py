@@ -1,6 +1,6 @@
-"""What a JSON Schema says without keywords that ask nothing, which llama.cpp may misread.
+"""Removes keywords of a JSON Schema that ask nothing of an answer, and that llama.cpp may misread.
 
-What comes out asks the same of an answer. So it is what is checked, and what is sent.
+The result asks the same of an answer, so it is what is checked and sent.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ ANNOTATIONS = frozenset(
         *("readOnly", "title", "writeOnly"),
     }
 )
-# Only where the whole schema begins: nested ones change what a `$ref` means.
+# Only at the root: nested ones change what a `$ref` means.
 ROOT = frozenset({"$id", "$schema", *GROUPS})
 # Each name is a text.
 ANY_NAME: tuple[Part, ...] = ({}, {"type": "string"})
@@ -31,38 +31,38 @@ MAX_INT32 = 2**31 - 1
 
 def plain(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Return a format with the plain form of its schema."""
-    wanted = (response_format or {}).get("json_schema") or {}
-    schema = wanted.get("schema")
+    json_schema = (response_format or {}).get("json_schema") or {}
+    schema = json_schema.get("schema")
     if response_format is None or not isinstance(schema, dict):
         return response_format
     # Before draft 2020-12 `items` stood alone, and `prefixItems` said nothing.
     has_prefixes = "2020-12" in str(schema.get("$schema", "2020-12"))
-    kept = _plain(schema, has_prefixes=has_prefixes, depth=0)
-    return {**response_format, "json_schema": {**wanted, "schema": kept}}
+    plain_schema = _plain(schema, has_prefixes=has_prefixes, depth=0)
+    return {**response_format, "json_schema": {**json_schema, "schema": plain_schema}}
 
 
 def _plain(part: Any, *, has_prefixes: bool, depth: int) -> Any:  # noqa: ANN401  # any JSON
-    if not isinstance(part, dict) or depth > MAX_DEPTH:  # both are refused by what comes next
+    if not isinstance(part, dict) or depth > MAX_DEPTH:  # both are refused by the checks
         return part
 
     def inner(value: Any) -> Any:  # noqa: ANN401  # any JSON
         return _plain(value, has_prefixes=has_prefixes, depth=depth + 1)
 
-    kept = {
+    keywords = {
         keyword: value
         for keyword, value in _without_wrapper(part).items()
         if not _asks_nothing(keyword, value, part, has_prefixes=has_prefixes)
     }
     for keyword in ("properties", *GROUPS):
-        if isinstance(kept.get(keyword), dict):
-            kept[keyword] = {name: inner(value) for name, value in kept[keyword].items()}
+        if isinstance(keywords.get(keyword), dict):
+            keywords[keyword] = {name: inner(value) for name, value in keywords[keyword].items()}
     for keyword in ("anyOf", "oneOf", "prefixItems"):
-        if isinstance(kept.get(keyword), list):
-            kept[keyword] = [inner(value) for value in kept[keyword]]
+        if isinstance(keywords.get(keyword), list):
+            keywords[keyword] = [inner(value) for value in keywords[keyword]]
     for keyword in ("additionalProperties", "items"):
-        if keyword in kept:
-            kept[keyword] = inner(kept[keyword])
-    return kept
+        if keyword in keywords:
+            keywords[keyword] = inner(keywords[keyword])
+    return keywords
 
 
 def _without_wrapper(part: Part) -> Part:

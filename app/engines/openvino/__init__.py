@@ -1,1 +1,1 @@
-"""How a model is converted to OpenVINO, held against torch and served, without torch, on a CPU."""
+"""How a model is converted to OpenVINO, compared with torch and served, without torch, on a CPU."""

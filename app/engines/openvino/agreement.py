@@ -1,4 +1,4 @@
-"""Holds an engine against the torch model that it was made of, and keeps the verdict."""
+"""Compares an engine with the torch model that it was made of, and stores the verdict."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def calibration_texts(adapter: Path | None) -> list[str]:
 
 
 def _encode(engine: TextEngine, texts: Sequence[str]) -> list[Encoded]:
-    """Tokenise; once more behind a prompt where it isn't pooled, which the graph has to do too."""
+    """Tokenise; once more behind a prompt where prompts aren't pooled: the graph does that."""
     items = engine.encode(texts)
     if isinstance(engine, Embedder):
         behind = engine.encode(texts, longest_prompt(engine))
@@ -66,28 +66,28 @@ def answers(engine: TextEngine, texts: Sequence[str]) -> FloatArray:
 
 
 def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> Verdict:
-    """Run an engine on texts, in batches and each alone, and hold it against expected `answers`."""
-    found = answers(engine, texts)
+    """Run an engine on texts, in batches and each alone, and compare it with expected `answers`."""
+    actual = answers(engine, texts)
     alone = np.concatenate([_run(engine, [item]) for item in _encode(engine, texts)])
     # Numbers of a regression, and vectors, have a size of their own.
     is_free = is_regression(engine) or isinstance(engine, Embedder)
     unit = max(1.0, float(np.abs(expected).max())) if is_free else 1.0
-    figures = {"batch_difference_max": float(np.abs(found - alone).max()) / unit}
+    figures = {"batch_difference_max": float(np.abs(actual - alone).max()) / unit}
     if isinstance(engine, Classifier):
         if not is_regression(engine):
-            equal = found.argmax(axis=1) == expected.argmax(axis=1)
+            equal = actual.argmax(axis=1) == expected.argmax(axis=1)
             figures["labels_equal"] = float(equal.mean())
-        figures["score_difference_max"] = float(np.abs(found - expected).max()) / unit
+        figures["score_difference_max"] = float(np.abs(actual - expected).max()) / unit
     else:
-        lengths = np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1)
-        cosines = (found * expected).sum(axis=1) / (lengths[0] * lengths[1])
+        lengths = np.linalg.norm(actual, axis=1), np.linalg.norm(expected, axis=1)
+        cosines = (actual * expected).sum(axis=1) / (lengths[0] * lengths[1])
         figures["cosine_min"] = float(cosines.min())
         figures["length_difference_max"] = float(np.abs(lengths[0] / lengths[1] - 1).max())
     return Verdict(agrees=_is_close(figures), figures=figures)
 
 
 def _is_close(figures: Mapping[str, float]) -> bool:
-    """Hold each figure against its limit; one that is not a number fails."""
+    """Compare each figure with its limit; NaN fails."""
     return all(
         value >= LEAST[name] if name in LEAST else value <= MOST[name]
         for name, value in figures.items()
@@ -100,7 +100,7 @@ def _in_batches(engine: TextEngine, batch: Sequence[Encoded]) -> FloatArray:
 
 
 def _run(engine: TextEngine, batch: Sequence[Encoded]) -> FloatArray:
-    """Return a batch's rows; of one that is refused NaN, which agrees with nothing."""
+    """Return a batch's rows; NaN for one that is refused, which agrees with nothing."""
     assert isinstance(engine, Classifier | Embedder)  # noqa: S101  # there is no third TextEngine
     try:
         return checked(engine)(batch)
@@ -119,14 +119,14 @@ def verdict_file(folder: Path, precision: str, texts: Sequence[str]) -> Path:
 
 
 def write_verdict(file: Path, verdict: Verdict) -> None:
-    """Write it all at once or not at all."""
-    fresh = file.with_suffix(".part")
-    fresh.write_text(json.dumps(asdict(verdict)), encoding="utf-8")
-    fresh.replace(file)
+    """Write it atomically."""
+    temporary = file.with_suffix(".part")
+    temporary.write_text(json.dumps(asdict(verdict)), encoding="utf-8")
+    temporary.replace(file)
 
 
 def read_verdict(file: Path) -> Verdict | None:
-    """Return the verdict, or None where there is none that can be read."""
+    """Return the verdict, or None where it is missing or can't be read."""
     try:
         return Verdict(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,8 +1,8 @@
-"""A converted model that serves without torch: it brings the answers that torch gave with it.
+"""A converted model that serves without torch: its folder holds torch's answers too.
 
 `preparation` converts on the machine that serves. A baked model was converted where torch was, for
 an image that has none; on a processor that computes in another precision than the one it was baked
-on, it is held against the answers that it brings.
+on, it is compared with those answers.
 """
 
 import logging
@@ -25,7 +25,12 @@ from app.engines.openvino.conversion import convert
 from app.engines.openvino.converted import options_of, read
 from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder
 from app.engines.openvino.failures import ConversionError, DisagreementError
-from app.engines.openvino.preparation import LoadReference, compile_engine, hold, load_reference
+from app.engines.openvino.preparation import (
+    LoadReference,
+    compare_converted,
+    compile_engine,
+    load_reference,
+)
 from app.engines.openvino.processor import Processor
 from app.errors import EngineError
 
@@ -35,14 +40,14 @@ REFERENCE = "reference.npy"
 
 
 def is_baked(folder: Path | None) -> bool:
-    """Tell whether `bake` has made this folder."""
+    """Say whether `bake` has made this folder."""
     return folder is not None and (folder / REFERENCE).is_file()
 
 
 def bake(
     request: EngineRequest, folder: Path, *, load_reference: LoadReference = load_reference
 ) -> None:
-    """Convert a model with torch, hold it against torch, and write all that serving it takes.
+    """Convert a model with torch, compare the two, and write all that serving it takes.
 
     Args:
         request: with the model as it came, and its adapter.
@@ -50,7 +55,7 @@ def bake(
         load_reference: loads the model on torch.
 
     Raises:
-        DisagreementError: the converted model answers otherwise than torch.
+        DisagreementError: the converted model's answers differ from torch's.
         StartupError: as `convert` says, and whatever torch finds wrong with the model.
 
     """
@@ -60,7 +65,7 @@ def bake(
     converted = convert(reference, folder)
     expected = answers(reference, texts)
     processor = Processor(options_of(request))
-    verdict = hold(compile_engine(request, converted, processor), expected, texts)
+    verdict = compare_converted(compile_engine(request, converted, processor), expected, texts)
     if not verdict.agrees:
         raise DisagreementError(verdict.figures)
     (folder / CALIBRATION_NAME).write_text("\n".join(texts) + "\n", encoding="utf-8")
@@ -72,7 +77,7 @@ def load(request: EngineRequest) -> OpenVinoClassifier | OpenVinoEmbedder:
     """Load a baked model; nothing is written.
 
     Raises:
-        DisagreementError: on this processor it answers otherwise than torch did.
+        DisagreementError: on this processor its answers differ from torch's.
         ConversionError: its folder isn't as `bake` left it, or OpenVINO can't run it.
 
     """
@@ -99,7 +104,7 @@ def load(request: EngineRequest) -> OpenVinoClassifier | OpenVinoEmbedder:
 def _compare(
     request: EngineRequest, engine: OpenVinoClassifier | OpenVinoEmbedder, texts: list[str]
 ) -> Verdict:
-    """Hold it against the answers that it brings, on a processor that it hasn't met."""
+    """Compare it with the answers in its folder, on a processor without a verdict."""
     assert request.folder is not None  # noqa: S101  # it is baked
     try:
         expected: FloatArray = np.load(request.folder / REFERENCE, allow_pickle=False)

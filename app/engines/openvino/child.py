@@ -1,7 +1,4 @@
-"""Prepares a model in a child process: the service itself never holds torch's memory.
-
-Not on its first start either.
-"""
+"""Prepares a model in a child process, so that the service itself never holds torch's memory."""
 
 import dataclasses
 import json
@@ -32,22 +29,22 @@ STARTUP_ERRORS: tuple[type[StartupError], ...] = (StartupError, *StartupError.__
 REASONS = {kind.reason: kind for kind in STARTUP_ERRORS}
 CONVERSION, INTERRUPTED = "conversion_failed", "conversion_interrupted"
 CONVERSION_ERRORS = {CONVERSION: ConversionError, INTERRUPTED: InterruptedConversionError}
-STEP = "step"  # of a line of the child's, beside which libraries may print others
+STEP = "step"  # in lines of the child; libraries may print others
 
 
 def prepare_in_child(request: EngineRequest) -> None:
     """Run `prepare` in a process of its own, and wait for it.
 
     Raises:
-        StartupError: of the kind that the child met.
+        StartupError: of the class that the child raised.
 
     """
     child = _run_child(request)
     if child.returncode == 0:
         return
     try:
-        said = json.loads(child.stdout.splitlines()[-1])  # libraries may print above it
-        kind, message = said["reason"], said["message"]
+        report = json.loads(child.stdout.splitlines()[-1])  # libraries may print above it
+        kind, message = report["reason"], report["message"]
     except (ValueError, LookupError, TypeError):
         last = (child.stderr.strip().splitlines() or ["it said nothing"])[-1]
         # Killed, say for want of memory: that needn't be so the next time.
@@ -61,7 +58,7 @@ def _run_child(request: EngineRequest) -> subprocess.CompletedProcess[str]:
     # The child imports from where this process does, and never from the working directory.
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
     command = [sys.executable, "-P", "-c", program, dump(request)]
-    # Nothing is ever written: when this process ends, the child reads the end and ends too.
+    # Nothing is written to it: when this process ends, the child reads EOF and ends too.
     read_end, write_end = os.pipe()
     try:
         with (
@@ -70,18 +67,18 @@ def _run_child(request: EngineRequest) -> subprocess.CompletedProcess[str]:
                 command, stdin=read_end, stdout=subprocess.PIPE, stderr=errors, text=True
             ) as child,
         ):
-            late = threading.Timer(PREPARE_TIMEOUT_S, child.kill)
-            late.daemon = True
-            late.start()
+            timer = threading.Timer(PREPARE_TIMEOUT_S, child.kill)
+            timer.daemon = True
+            timer.start()
             try:
-                said = _follow(child, request.on_step)
+                output = _follow(child, request.on_step)
             finally:
-                is_late = not late.is_alive()
-                late.cancel()
+                is_late = not timer.is_alive()
+                timer.cancel()
             if is_late:
                 raise ConversionError(f"the conversion took longer than {PREPARE_TIMEOUT_S} s")
             errors.seek(0)
-            return subprocess.CompletedProcess(command, child.wait(), said, errors.read())
+            return subprocess.CompletedProcess(command, child.wait(), output, errors.read())
     except OSError as failure:
         raise InterruptedConversionError(f"the conversion did not run: {failure}") from failure
     finally:
@@ -104,7 +101,7 @@ def _follow(child: subprocess.Popen[str], on_step: OnStep) -> str:
 
 def dump(request: EngineRequest) -> str:
     """Return a request as JSON; `parse` is the way back."""
-    # What steps are told to stays here: a copy of it in another process would tell nobody.
+    # The callback stays here: in another process a copy of it would have no effect.
     fields = dataclasses.asdict(dataclasses.replace(request, on_step=ignore_step))
     del fields["on_step"]
     return json.dumps(fields, default=str)

@@ -1,4 +1,4 @@
-"""Converts a torch model for OpenVINO: traces it, and saves it all at once or not at all."""
+"""Converts a torch model for OpenVINO: traces it, and saves it atomically."""
 
 import inspect
 import logging
@@ -25,7 +25,7 @@ MATRIX = 2
 
 
 def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted:
-    """Convert a loaded model and save it, all at once or not at all.
+    """Convert a loaded model and save it atomically.
 
     Call it with the cache's lock held: what another conversion of the same model has left
     half-written is removed.
@@ -37,18 +37,18 @@ def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Convert
     try:
         for leftover in folder.parent.glob(f".{folder.name}-*"):
             shutil.rmtree(leftover)
-        fresh = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-        fresh.mkdir(parents=True)
+        temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+        temporary.mkdir(parents=True)
         with _log_level_kept():
-            converted = _save(reference, fresh)
+            converted = _save(reference, temporary)
         if folder.exists():
             shutil.rmtree(folder)
-        fresh.rename(folder)
+        temporary.rename(folder)
     except OSError as failure:
         raise InterruptedConversionError(f"{type(failure).__name__}: {failure}") from failure
     except Exception as failure:  # OpenVINO's tracer has exceptions of its own, and models any
-        said = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
-        raise ConversionError(said) from failure
+        reason = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
+        raise ConversionError(reason) from failure
     return replace(converted, folder=folder)
 
 
@@ -95,8 +95,8 @@ def _graph(openvino: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
     texts = EXAMPLES[:1] if encoder.rules.padding is Padding.NONE else EXAMPLES
     example = encoder.pad(encoder.encode(texts))
     with warnings.catch_warnings():
-        # OpenVINO traces with torch.jit, which torch deprecates; the graph is held against torch
-        # afterwards, so that what the tracer warns of would show.
+        # OpenVINO traces with torch.jit, which torch deprecates; the graph is compared with
+        # torch afterwards, which would show what the tracer warns of.
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return openvino.convert_model(
@@ -143,14 +143,16 @@ def _traceable(torch: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
         ) -> Any:
             if rules.takes_types and token_type_ids is None:
                 token_type_ids = torch.zeros_like(input_ids)
-            given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
-            given = {name: t for name, t in given.items() if name in accepted and t is not None}
+            arguments = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
+            arguments = {
+                name: t for name, t in arguments.items() if name in accepted and t is not None
+            }
             if "use_cache" in accepted:
-                given["use_cache"] = False
-            answer = self.model(input_ids=input_ids, **given)
+                arguments["use_cache"] = False
+            output = self.model(input_ids=input_ids, **arguments)
             if self.head is None:
-                return answer.logits
+                return output.logits
             pooled = attention_mask if pooling_mask is None else pooling_mask
-            return self.head(answer.last_hidden_state, attention_mask, pooled)
+            return self.head(output.last_hidden_state, attention_mask, pooled)
 
     return Traceable()

@@ -17,7 +17,7 @@ from app.errors import EngineError
 
 # Raise it when what is saved changes: folders of an older format are then left alone.
 FORMAT = 4
-# What has a say in the graph; their versions are part of the folder's name.
+# What affects the graph; their versions are part of the folder's name.
 LIBRARIES = ("openvino", "torch", "transformers", "peft", "tokenizers")
 # What transformers reads; a changed README makes no other model.
 READ_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".spm", ".tiktoken")
@@ -65,7 +65,7 @@ def options_of(request: EngineRequest) -> OpenVinoOptions:
 
 
 def folder_of(request: EngineRequest) -> Path:
-    """Return where this very model lies once it is converted.
+    """Return where this model lies once it is converted.
 
     The name holds a digest of the weights, the adapter, the labels and the libraries' versions.
     """
@@ -100,7 +100,7 @@ def _files(request: EngineRequest) -> Iterator[Path]:
 def _fingerprint(file: Path) -> str:
     """Return a file's size and CRC: quick, as each start does it, and enough against accidents.
 
-    What holds against malice are the pins of the catalogue.
+    Against tampering there are the pins of the catalogue.
     """
     crc = size = 0
     with file.open("rb") as content:
@@ -120,28 +120,28 @@ def describe(converted: Converted) -> None:
 
 
 def read(folder: Path) -> Converted | None:
-    """Return the converted model of a folder; None if there is none, or not as it was written."""
+    """Return the converted model of a folder; None if it is missing or damaged."""
     try:
-        said = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        whole = all(_fingerprint(folder / name) == digest for name, digest in said["files"].items())
-        labels = tuple(said.pop("labels"))
-        rules = said.pop("rules")
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        files = description.pop("files")
+        is_intact = all(_fingerprint(folder / name) == digest for name, digest in files.items())
+        labels = tuple(description.pop("labels"))
+        rules = description.pop("rules")
         rules = TextRules(
             **rules
             | {"padding": Padding(rules["padding"]), "special_ids": tuple(rules["special_ids"])}
         )
-        vectors = said.pop("vector_rules")
+        vectors = description.pop("vector_rules")
         vectors = VectorRules(**vectors | {"similarity": Similarity(vectors["similarity"])})
-        activation = Activation(said.pop("activation"))
-        del said["files"]
-        found = Converted(
+        activation = Activation(description.pop("activation"))
+        converted = Converted(
             folder=folder,
             labels=labels,
             rules=rules,
             activation=activation,
             vector_rules=vectors,
-            **said,
+            **description,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found if whole else None
+    return converted if is_intact else None

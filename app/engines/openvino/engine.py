@@ -6,7 +6,7 @@ import numpy as np
 
 from app.engines.base import Activation, Encoded, EngineRequest, FloatArray, Task, unit
 from app.engines.openvino.converted import Converted
-from app.engines.openvino.processor import Lanes, Processor, release_memory
+from app.engines.openvino.processor import GraphPair, Processor, release_memory
 from app.engines.scores import scores
 from app.engines.tokenizer import Padding, TextEncoder
 
@@ -42,15 +42,15 @@ def cut(batch: Sequence[Encoded]) -> Iterator[list[int]]:
 
 
 class _OpenVinoText:
-    """What the classifier and the embedder share: tokeniser, pieces, lanes."""
+    """What the classifier and the embedder share: tokeniser, pieces, compiled graphs."""
 
     kind = "openvino"
     device = "cpu"
 
-    def __init__(self, encoder: TextEncoder, lanes: Lanes) -> None:
+    def __init__(self, encoder: TextEncoder, graphs: GraphPair) -> None:
         self._encoder = encoder
         self.max_tokens = encoder.max_tokens
-        self._lanes: Lanes | None = lanes
+        self._graphs: GraphPair | None = graphs
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise; a text longer than the model's window is cut and says so."""
@@ -58,27 +58,27 @@ class _OpenVinoText:
 
     def close(self) -> None:
         """Drop the compiled models."""
-        self._lanes = None
+        self._graphs = None
 
     def _run(self, batch: Sequence[Encoded], columns: int) -> FloatArray:
         """Return the graph's output for each text, (batch, columns) float32."""
-        if self._lanes is None:
+        if self._graphs is None:
             raise RuntimeError("the engine is closed")
         output = np.empty((len(batch), columns), dtype=np.float32)
         is_padded = self._encoder.rules.padding is not Padding.NONE
-        with self._lanes.enter() as lane:
+        with self._graphs.choose() as graph:
             for piece in cut(batch) if is_padded else ([index] for index in range(len(batch))):
                 texts = [batch[index] for index in piece]
                 width = min(padded(texts[-1].cost), self.max_tokens) if is_padded else 0
-                output[piece] = lane.infer(self._encoder.pad(texts, width=width))
+                output[piece] = graph.infer(self._encoder.pad(texts, width=width))
         return output
 
 
 class OpenVinoClassifier(_OpenVinoText):
     """A sequence classifier, whose logits become scores as in transformers' pipeline."""
 
-    def __init__(self, encoder: TextEncoder, lanes: Lanes, converted: Converted) -> None:
-        super().__init__(encoder, lanes)
+    def __init__(self, encoder: TextEncoder, graphs: GraphPair, converted: Converted) -> None:
+        super().__init__(encoder, graphs)
         self.labels = converted.labels
         self.activation = converted.activation
 
@@ -90,8 +90,8 @@ class OpenVinoClassifier(_OpenVinoText):
 class OpenVinoEmbedder(_OpenVinoText):
     """An encoder and the modules behind it, as sentence-transformers models are used."""
 
-    def __init__(self, encoder: TextEncoder, lanes: Lanes, converted: Converted) -> None:
-        super().__init__(encoder, lanes)
+    def __init__(self, encoder: TextEncoder, graphs: GraphPair, converted: Converted) -> None:
+        super().__init__(encoder, graphs)
         self.dimensions = converted.dimensions
         self.vector_rules = converted.vector_rules
         self.passage_tokens = encoder.passage_tokens
@@ -117,20 +117,20 @@ def open_engine(
     encoder = TextEncoder.read(converted.tokenizer, converted.rules, limit=request.max_tokens)
     # Bfloat16 has three digits: no softmax hides what that does to the numbers of a regression.
     is_exact = bool(converted.labels) and converted.activation is Activation.NONE
-    lanes = processor.compile(converted.graph, precision="f32" if is_exact else None)
-    run_first(lanes, encoder)
+    graphs = processor.compile(converted.graph, precision="f32" if is_exact else None)
+    run_first(graphs, encoder)
     release_memory(converted.weights)
     if request.task == Task.CLASSIFICATION:
-        return OpenVinoClassifier(encoder, lanes, converted)
-    return OpenVinoEmbedder(encoder, lanes, converted)
+        return OpenVinoClassifier(encoder, graphs, converted)
+    return OpenVinoEmbedder(encoder, graphs, converted)
 
 
-def run_first(lanes: Lanes, encoder: TextEncoder) -> None:
-    """Have the weights packed before anyone waits for it."""
+def run_first(graphs: GraphPair, encoder: TextEncoder) -> None:
+    """Run each shape once: first calls pack the weights, and no request should wait for it."""
     if encoder.rules.padding is Padding.NONE:
-        return  # only whole texts have a meaning to it: the first call of `warm` does
+        return  # it takes whole texts only; `warm` makes the first call
     for texts, tokens in FIRST_SHAPES:
         blank = Encoded(token_ids=[0] * min(tokens, encoder.max_tokens), is_truncated=False)
         arrays = encoder.pad([blank] * texts)
-        for lane in lanes.all:
-            lane.infer(arrays)
+        for graph in graphs.all:
+            graph.infer(arrays)

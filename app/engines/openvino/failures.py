@@ -12,15 +12,15 @@ class ConversionError(EngineError):
 
 
 class InterruptedConversionError(ConversionError):
-    """The conversion failed for what may be over by the next start, such as a full disk."""
+    """The conversion failed, but may work at the next start: the disk was full, for example."""
 
     is_lasting = False
 
 
 class DisagreementError(ConversionError):
-    """The converted model answers otherwise than the one it was made of."""
+    """The converted model's answers differ from those of the one it was made of."""
 
     def __init__(self, figures: Mapping[str, float]) -> None:
         self.figures = figures
-        said = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        super().__init__(f"the converted model disagrees with torch: {said}")
+        differences = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        super().__init__(f"the converted model disagrees with torch: {differences}")

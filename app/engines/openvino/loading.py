@@ -21,9 +21,9 @@ def load(request: EngineRequest, prepare: Prepare = prepare_in_child) -> OpenVin
     """Load a classifier or an embedder, converting it first if that hasn't been done.
 
     Raises:
-        DisagreementError: the converted model answers otherwise than torch.
+        DisagreementError: the converted model's answers differ from torch's.
         ConversionError: it can't be converted, or OpenVINO can't run it.
-        EngineError: the task or the source are none of this engine's.
+        EngineError: this engine has no such task or source.
 
     """
     if request.task == Task.CHAT:

@@ -1,4 +1,4 @@
-"""Converts a model and holds it against torch, once, with the lock of the cache."""
+"""Converts a model and compares it with torch, once, with the lock of the cache."""
 
 import dataclasses
 import textwrap
@@ -37,7 +37,7 @@ LoadReference = Callable[[EngineRequest], Reference]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A converted model and what the comparison with torch said of it on such a processor."""
+    """A converted model and the verdict of the comparison with torch on such a processor."""
 
     converted: Converted
     verdict: Verdict
@@ -51,16 +51,16 @@ def step(number: int) -> Step:
 def compile_engine(
     request: EngineRequest, converted: Converted, processor: Processor
 ) -> OpenVinoText:
-    """Open the engine; what OpenVINO says against it becomes a ConversionError."""
+    """Open the engine; OpenVINO's errors become a ConversionError."""
     try:
         return open_engine(request, converted, processor)
     except (RuntimeError, ValueError) as failure:
-        said = textwrap.shorten(str(failure), torch.MAX_REASON_CHARS)
-        raise ConversionError(f"{converted.folder}: {said}") from failure
+        reason = textwrap.shorten(str(failure), torch.MAX_REASON_CHARS)
+        raise ConversionError(f"{converted.folder}: {reason}") from failure
 
 
-def hold(engine: OpenVinoText, expected: FloatArray, texts: Sequence[str]) -> Verdict:
-    """Hold a converted model against what torch answers.
+def compare_converted(engine: OpenVinoText, expected: FloatArray, texts: Sequence[str]) -> Verdict:
+    """Compare a converted model with torch's answers.
 
     Raises:
         ConversionError: it can't run one of the texts.
@@ -69,12 +69,12 @@ def hold(engine: OpenVinoText, expected: FloatArray, texts: Sequence[str]) -> Ve
     try:
         return compare(engine, expected, texts)
     except (RuntimeError, ValueError) as failure:
-        said = textwrap.shorten(str(failure), torch.MAX_REASON_CHARS)
-        raise ConversionError(f"the converted model can't run: {said}") from failure
+        reason = textwrap.shorten(str(failure), torch.MAX_REASON_CHARS)
+        raise ConversionError(f"the converted model can't run: {reason}") from failure
 
 
 def find(request: EngineRequest, folder: Path, processor: Processor) -> Prepared | None:
-    """Return what an earlier start has left; None where a part of it is missing or damaged."""
+    """Return what an earlier start prepared; None where a part of it is missing or damaged."""
     verdict = read_verdict(_verdict_file(request, folder, processor))
     converted = read(folder) if verdict else None
     return Prepared(converted=converted, verdict=verdict) if converted and verdict else None
@@ -85,13 +85,13 @@ def _verdict_file(request: EngineRequest, folder: Path, processor: Processor) ->
 
 
 def prepare(request: EngineRequest, load_reference: LoadReference) -> None:
-    """Convert the model and hold it against torch, unless another process has just done so.
+    """Convert the model and compare it with torch, unless another process has just done so.
 
     One process at a time does this in a cache: two replicas on one volume don't do it twice, and
     the memory of two conversions is never needed at once.
 
     Raises:
-        StartupError: it can't be converted, and whatever torch finds wrong with the model.
+        StartupError: it can't be converted, or torch can't load it.
 
     """
     cache = options_of(request).cache
@@ -116,14 +116,14 @@ def _prepare_alone(request: EngineRequest, load_reference: LoadReference) -> Non
     request.on_step(step(COMPARING))
     engine = compile_engine(request, converted, processor)
     texts = calibration_texts(request.adapter)
-    verdict = hold(engine, answers(reference, texts), texts)
+    verdict = compare_converted(engine, answers(reference, texts), texts)
     write_verdict(_verdict_file(request, folder, processor), verdict)
     file_of(request).unlink(missing_ok=True)  # of other settings
 
 
 def load_reference(request: EngineRequest) -> Reference:
-    """Load the model on torch, in float32 on the CPU: what it is, before any engine."""
+    """Load the model on torch, in float32 on the CPU, as the reference of the comparison."""
     options = options_of(request)
-    found = torch.load(dataclasses.replace(request, device="cpu", threads=options.cores))
-    assert isinstance(found, Reference)  # noqa: S101  # torch has no chat models
-    return found
+    reference = torch.load(dataclasses.replace(request, device="cpu", threads=options.cores))
+    assert isinstance(reference, Reference)  # noqa: S101  # torch has no chat models
+    return reference

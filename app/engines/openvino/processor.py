@@ -32,28 +32,28 @@ def openvino_library() -> Any:
     Where the telemetry package can't be imported OpenVINO takes its own stub instead.
     """
     with _IMPORT_LOCK:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # "can't be had"
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # makes its import fail
         import openvino
 
         # Its bindings look numpy up once, at the first array. Two threads that do so at once can
-        # wait for each other for ever, one with the interpreter's lock: the whole process stands.
+        # wait for each other for ever, one with the interpreter's lock: the whole process hangs.
         openvino.Tensor(np.zeros(1, np.float32))
         return openvino
 
 
 def _capabilities(core: Any) -> Sequence[str]:
-    """Ask what the processor can do, in a thread that ends with the answer.
+    """Ask what the processor can do, in a thread that ends afterwards.
 
-    The first question loads OpenVINO's plug-in, which gives the thread that asks an alternate
-    stack for signals: the smallest that the kernel allows, too small for a handler of Python's
+    The first query loads OpenVINO's plug-in, which gives the calling thread an alternate stack
+    for signals: the smallest that the kernel allows, too small for a handler of Python's
     where the processor has tiles (AMX). In the main thread the next SIGTERM then ends the process
     with a segmentation fault.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="openvino") as asking:
-        found: Sequence[str] = asking.submit(
+    with ThreadPoolExecutor(1, thread_name_prefix="openvino") as pool:
+        capabilities: Sequence[str] = pool.submit(
             core.get_property, "CPU", "OPTIMIZATION_CAPABILITIES"
         ).result()
-    return found
+    return capabilities
 
 
 def choose_precision(capabilities: Sequence[str]) -> str:
@@ -100,11 +100,11 @@ class CompiledGraph:
             self._idle.put(request)
 
 
-class Lanes:
-    """One model with a lane for a call that runs alone, and one for calls side by side.
+class GraphPair:
+    """One model compiled twice: for a call that runs alone, and for concurrent calls.
 
-    A stream for each core does most in all; all cores on one text answer soonest. Which of the
-    two is wanted shows only when a call comes, so both are compiled where they differ.
+    A stream for each core has the highest throughput, all cores on one text the lowest latency.
+    Which is needed is known only when a call comes, so both are compiled where they differ.
     """
 
     def __init__(self, *, alone: CompiledGraph, shared: CompiledGraph) -> None:
@@ -115,13 +115,13 @@ class Lanes:
         self._running = 0
 
     @contextmanager
-    def enter(self) -> Iterator[CompiledGraph]:
-        """Lend the lane that suits how many calls are running."""
+    def choose(self) -> Iterator[CompiledGraph]:
+        """Yield the graph that suits the number of running calls."""
         with self._lock:
             self._running += 1
-            lane = self._alone if self._running == 1 else self._shared
+            graph = self._alone if self._running == 1 else self._shared
         try:
-            yield lane
+            yield graph
         finally:
             with self._lock:
                 self._running -= 1
@@ -141,21 +141,21 @@ class Processor:
             "ENABLE_CPU_PINNING": False,
         }
 
-    def compile(self, file: Path, *, precision: str | None = None) -> Lanes:
+    def compile(self, file: Path, *, precision: str | None = None) -> GraphPair:
         """Read and compile a graph; its weights stay mapped from the file beside it.
 
         Args:
             file: the graph.
-            precision: to compute in, where the processor's own won't do.
+            precision: to compute in, where the processor's own isn't exact enough.
 
         """
         graph = self._core.read_model(file)
         config = self._config | {"INFERENCE_PRECISION_HINT": precision or self.precision}
         alone = CompiledGraph(self._core, graph, config | {"NUM_STREAMS": 1})
         if self.streams == 1:
-            return Lanes(alone=alone, shared=alone)
+            return GraphPair(alone=alone, shared=alone)
         shared = CompiledGraph(self._core, graph, config | {"NUM_STREAMS": self.streams})
-        return Lanes(alone=alone, shared=shared)
+        return GraphPair(alone=alone, shared=shared)
 
 
 def release_memory(file: Path, mappings: Path = MAPPINGS) -> None:

@@ -1,4 +1,4 @@
-"""Remembers that a model could not be converted, so that no restart tries the same in vain.
+"""Remembers that a model could not be converted, so that restarts don't try it again.
 
 The note lies beside the folder that the model would have been converted into, whose name changes
 with files and libraries; it holds the settings too, and counts as long as they are the same.
@@ -31,7 +31,7 @@ class Refusal:
 
     @classmethod
     def of(cls, request: EngineRequest, reason: str) -> Self:
-        """Return what there is to remember now."""
+        """Return the refusal as of now."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(reason=reason, time=now, settings=_settings(request))
 
@@ -62,21 +62,22 @@ def raise_remembered(request: EngineRequest) -> None:
 
 
 def remember(request: EngineRequest, failure: ConversionError) -> None:
-    """Leave a note, all at once; without one the next start tries again."""
+    """Store the refusal atomically; if that fails, the next start tries again."""
     file = file_of(request)
-    fresh = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
+    temporary = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(asdict(Refusal.of(request, failure.line))), encoding="utf-8")
-        fresh.replace(file)
+        refusal = Refusal.of(request, failure.line)
+        temporary.write_text(json.dumps(asdict(refusal)), encoding="utf-8")
+        temporary.replace(file)
     except OSError:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _settings(request: EngineRequest) -> str:
-    """Return a digest of what has a say in a conversion beside the files and the libraries."""
+    """Return a digest of what affects a conversion besides the files and the libraries."""
     options = options_of(request)
-    said = (
+    values = (
         version("ml-api"),
         request.max_tokens,
         request.device,
@@ -85,4 +86,4 @@ def _settings(request: EngineRequest) -> str:
         options.streams,
         calibration_texts(request.adapter),
     )
-    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
