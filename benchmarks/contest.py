@@ -183,7 +183,7 @@ def overload(
         target,
         rate=OVERLOAD * capacity,
         seconds=seconds,
-        patience_s=lambda _: DEADLINE_S,
+        timeout_s=lambda _: DEADLINE_S,
         keep_answers=keep_answers,
     )
 

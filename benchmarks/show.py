@@ -100,10 +100,10 @@ def show_leavers(contestant: Contestant, seconds: float) -> bool:
         rate = OVERLOAD * capacity_of(contestant, port, texts, seconds)
         target = target_of(contestant, port, texts, deadline_s=DEADLINE_S)
         alone = open_loop(
-            target, rate=rate / STAYING_SHARE, seconds=seconds, patience_s=lambda _: DEADLINE_S
+            target, rate=rate / STAYING_SHARE, seconds=seconds, timeout_s=lambda _: DEADLINE_S
         )
         before = read_counters(port, *names)
-        among = open_loop(target, rate=rate, seconds=seconds, patience_s=_patience_s)
+        among = open_loop(target, rate=rate, seconds=seconds, timeout_s=_timeout_s)
         counted = read_counters(port, *names)
         counted.subtract(before)
     stayed = replace(among, answers=[a for a in among.answers if a.number % STAYING_SHARE == 0])
@@ -118,7 +118,7 @@ def show_leavers(contestant: Contestant, seconds: float) -> bool:
     return counted["mlapi_wasted_items_total"] <= counted["mlapi_cancelled_total"]
 
 
-def _patience_s(number: int) -> float:
+def _timeout_s(number: int) -> float:
     return LEAVING_S if number % STAYING_SHARE else DEADLINE_S
 
 

@@ -17,7 +17,7 @@ from serving import FAKE, AllSettings, make_settings
 
 from app.doctor import machine
 from app.server.accepting import AT_ONCE, RETRY_S, Acceptor
-from app.server.descriptors import is_short, limit, wanted
+from app.server.descriptors import is_short, limit, needed_descriptors
 from app.server.listening import listening
 from app.server.serve import make_server
 
@@ -209,13 +209,15 @@ def test_the_lowest_free_number_tells_how_much_is_left() -> None:
 def test_doctor_says_when_the_limit_is_too_low(tmp_path: Path) -> None:
     settings = AllSettings(_env_file=None)
     with_redis: Any = {"redis_url": "redis://h"}
-    assert wanted(settings) < wanted(AllSettings(_env_file=None, **with_redis))
+    assert needed_descriptors(settings) < needed_descriptors(
+        AllSettings(_env_file=None, **with_redis)
+    )
     found = {each.place: each for each in machine.look(make_settings(tmp_path))}["open files"]
     assert (found.level, found.said) == ("ok", f"{limit()} at once")
     with less_than_the_reserve():
         found = {each.place: each for each in machine.look(make_settings(tmp_path))}["open files"]
     assert found.level == "warn"
-    assert str(wanted(settings)) in found.advice
+    assert str(needed_descriptors(settings)) in found.advice
 
 
 def test_with_64_descriptors_300_callers_at_once_are_all_answered(tmp_path: Path) -> None:

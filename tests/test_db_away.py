@@ -166,7 +166,7 @@ async def test_an_outage_and_its_end_are_logged_once_each(
     server: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert server.server is not None
-    caplog.set_level(logging.INFO, logger="app.db.standing")
+    caplog.set_level(logging.INFO, logger="app.db.availability")
     with server.database() as url:
         async with opened(url) as database:
             await database.run(ONE)

@@ -18,8 +18,8 @@ from serving import make_app, running
 from sqlalchemy.engine import make_url
 
 from app.core.throttle import LOG_EVERY_S
+from app.db.availability import HOLD_S, Availability
 from app.db.session import Database
-from app.db.standing import HOLD_S, Standing
 from app.runtime import watching
 
 DOCUMENT = {"documents": [{"id": "a", "text": "x" * 4000}]}
@@ -194,12 +194,12 @@ async def test_damage_shows_in_ready_metric_and_log_and_is_a_typed_503(
 
 
 class Log:
-    """The events of a Standing, at a time that the test says."""
+    """The events of an Availability, at a time that the test says."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level(logging.INFO, logger="app.db.standing")
+        caplog.set_level(logging.INFO, logger="app.db.availability")
         self.now_s = 1000.0
-        self.standing = Standing(lambda: self.now_s)
+        self.availability = Availability(lambda: self.now_s)
         self._caplog = caplog
 
     def new(self) -> list[str]:
@@ -211,33 +211,33 @@ class Log:
 def test_damage_is_said_again_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:
     log = Log(caplog)
     for _ in range(100):  # now a page that is whole, now one that isn't
-        log.standing.failed("damaged", "SQLITE_CORRUPT", is_read=True)
-        log.standing.answered(is_read=True)
+        log.availability.failed("damaged", "SQLITE_CORRUPT", is_read=True)
+        log.availability.answered(is_read=True)
     assert log.new() == ["damaged"]
     log.now_s += LOG_EVERY_S
-    assert log.standing.problem() == "damaged"
-    assert log.standing.problem() == "damaged"
+    assert log.availability.problem() == "damaged"
+    assert log.availability.problem() == "damaged"
     assert log.new() == ["damaged"], "also when nobody meets it"
 
 
 def test_reads_that_go_on_do_not_end_an_outage_of_writes(caplog: pytest.LogCaptureFixture) -> None:
     log = Log(caplog)
     for _ in range(100):
-        log.standing.failed("refused", "READONLY", is_read=False)
-        log.standing.answered(is_read=True)
+        log.availability.failed("refused", "READONLY", is_read=False)
+        log.availability.answered(is_read=True)
     assert log.new() == ["refused"]
     log.now_s += LOG_EVERY_S
-    log.standing.failed("refused", "READONLY", is_read=False)
-    log.standing.answered(is_read=False)
+    log.availability.failed("refused", "READONLY", is_read=False)
+    log.availability.answered(is_read=False)
     assert log.new() == ["refused", "database_available"]
 
 
 def test_a_small_write_does_not_end_a_full_disk_at_once(caplog: pytest.LogCaptureFixture) -> None:
     log = Log(caplog)
-    log.standing.failed("disk_full", "SQLITE_FULL", is_read=False)
-    log.standing.answered(is_read=False)
-    assert log.standing.problem() == "disk_full"
+    log.availability.failed("disk_full", "SQLITE_FULL", is_read=False)
+    log.availability.answered(is_read=False)
+    assert log.availability.problem() == "disk_full"
     log.now_s += HOLD_S
-    assert log.standing.problem() is None
-    log.standing.answered(is_read=False)
+    assert log.availability.problem() is None
+    log.availability.answered(is_read=False)
     assert log.new() == ["disk_full", "database_available"]

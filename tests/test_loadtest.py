@@ -165,7 +165,7 @@ def test_a_server_that_is_not_there_ends_in_time() -> None:
         port = listening.getsockname()[1]
     started = time.monotonic()
     closed = closed_loop(target(port), connections=2, seconds=0.3)
-    opened = open_loop(target(port), rate=50, seconds=0.3, patience_s=lambda _: 1.0)
+    opened = open_loop(target(port), rate=50, seconds=0.3, timeout_s=lambda _: 1.0)
     assert time.monotonic() - started < 3
     assert closed.outcomes.keys() == {"unconnected"}
     assert len(closed.answers) < 30  # it pauses between two tries
@@ -175,7 +175,7 @@ def test_a_server_that_is_not_there_ends_in_time() -> None:
 
 def test_an_open_loop_keeps_its_rate_when_answers_are_slow() -> None:
     with server(always(OK, 0.3)) as running:
-        found = open_loop(target(running.port), rate=200, seconds=1, patience_s=lambda _: 5.0)
+        found = open_loop(target(running.port), rate=200, seconds=1, timeout_s=lambda _: 5.0)
     due = arrivals(200, 1)
     assert len(found.answers) == len(due) == running.count
     assert found.outcomes.keys() == {"200"}
@@ -184,13 +184,13 @@ def test_an_open_loop_keeps_its_rate_when_answers_are_slow() -> None:
     assert running.connections <= len(due)
 
 
-def test_a_client_leaves_when_its_patience_ends() -> None:
+def test_a_client_leaves_at_its_timeout() -> None:
     with server(always(OK, 0.4)) as running:
         found = open_loop(
             target(running.port),
             rate=100,
             seconds=0.5,
-            patience_s=lambda number: 0.02 if number % 2 else 5.0,
+            timeout_s=lambda number: 0.02 if number % 2 else 5.0,
         )
     by_end = {a.number: a for a in found.answers}
     assert {a.outcome for n, a in by_end.items() if n % 2 == 0} == {"200"}
@@ -309,7 +309,7 @@ def test_tls_is_spoken_and_the_certificate_is_checked(
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
         trusted = make_target(url, ["x"])
         closed = closed_loop(trusted, connections=1, seconds=5, max_requests=2)
-        opened = open_loop(trusted, rate=50, seconds=0.3, patience_s=lambda _: 5.0)
+        opened = open_loop(trusted, rate=50, seconds=0.3, timeout_s=lambda _: 5.0)
     assert unknown.outcomes == {"untrusted": 1}
     assert closed.outcomes == {"200": 2}
     assert opened.outcomes.keys() == {"200"}

@@ -26,17 +26,17 @@ def doctor(*, load_timeout: LoadTimeout = LOAD_TIMEOUT_S, as_json: Json = False)
     Ends with 1 when something keeps the service from working.
     """
     keep_log_quiet()  # findings say it all
-    found = []
+    findings = []
     for finding in _look(load_timeout):
-        found.append(finding)
+        findings.append(finding)
         if as_json:
             show_json(finding.as_dict())
         else:
             _show(finding)
-    failed = sum(finding.level == "fail" for finding in found)
-    doubts = sum(finding.level == "warn" for finding in found)
+    failed = sum(finding.level == "fail" for finding in findings)
+    doubts = sum(finding.level == "warn" for finding in findings)
     if not as_json:
-        typer.echo(f"\n{len(found)} checks, {failed} failed, {doubts} to look at")
+        typer.echo(f"\n{len(findings)} checks, {failed} failed, {doubts} to look at")
     if failed:
         raise typer.Exit(EXIT_FAILED)
 

@@ -12,7 +12,7 @@ import typer
 
 from app.cli import db, doctor
 from app.console.ending import end_process
-from app.console.options import Json, Key, fail, show_json, tell
+from app.console.options import Json, Key, fail, print_error, show_json
 from app.errors import StartupError
 from app.main import installed
 
@@ -54,10 +54,10 @@ def serve(
     from app.main import load_settings
     from app.server.serve import serve as run_server
 
-    given = {
+    overrides = {
         name: value for name, value in {"host": host, "port": port}.items() if value is not None
     }
-    settings = load_settings(**given)
+    settings = load_settings(**overrides)
     configure(
         log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
     )
@@ -75,8 +75,8 @@ def list_models(*, as_json: Json = False) -> None:
     for spec in catalog.specs:
         is_default = catalog.default(spec.task) == spec.name
         if as_json:
-            told = {"name": spec.name, "task": spec.task, "engine": spec.engine}
-            show_json({**told, "source": spec.source, "default": is_default})
+            row = {"name": spec.name, "task": spec.task, "engine": spec.engine}
+            show_json({**row, "source": spec.source, "default": is_default})
             continue
         default = "default" if is_default else ""
         print(f"{spec.name:20} {spec.task:20} {spec.engine:10} {spec.source or '-':50} {default}")
@@ -152,16 +152,16 @@ def bench(  # noqa: PLR0913  # each is an option
         raise StartupError(str(failure)) from None
     measured = measure(target, connections=counts, seconds=seconds, rounds=rounds)
     if as_json:
-        for load, found in measured:
-            show_json(as_dict(load, found))
+        for load, figures in measured:
+            show_json(as_dict(load, figures))
         return
     for row in rows(measured):
         print(row)
 
 
-def _read_counts(given: str) -> list[int]:
+def _read_counts(text: str) -> list[int]:
     """Read numbers that are separated by commas."""
-    counts = [int(part) if part.strip().isdecimal() else 0 for part in given.split(",")]
+    counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
     if not all(0 < count <= MAX_CONNECTIONS for count in counts):
         raise StartupError(f"--connections: numbers from 1 to {MAX_CONNECTIONS}, such as 1,8,64")
     return counts
@@ -190,7 +190,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         cli(arguments, prog_name="app")
     except StartupError as failure:
-        tell(str(failure))
+        print_error(str(failure))
         return EXIT_STARTUP_FAILED
     except SystemExit as ended:
         # The way in which every other command ends.

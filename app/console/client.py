@@ -23,12 +23,12 @@ EXIT_INPUT = 6
 EXIT_BUSY = 7
 EXIT_JOB_FAILED = 8
 
-GOOD = range(200, 300)
-ELSEWHERE = range(300, 400)
+SUCCESSES = range(200, 300)
+REDIRECTS = range(300, 400)
 BAD_REQUEST = range(400, 500)
 UNAUTHORIZED = 401
-# What load balancers say themselves, of a service that is away or late.
-IN_BETWEEN = (502, 503, 504)
+# Statuses of load balancers themselves, when a service is down or late.
+GATEWAY_STATUSES = (502, 503, 504)
 EXIT_STATUSES = {
     401: EXIT_KEY,
     403: EXIT_KEY,
@@ -42,16 +42,16 @@ EXIT_STATUSES = {
 class ClientError(Exception):
     """The service didn't do what was asked; the message is for people, the status for scripts."""
 
-    def __init__(self, said: str, *, exit_status: int) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, *, exit_status: int) -> None:
+        super().__init__(message)
         self.exit_status = exit_status
 
 
 class NoServiceError(ClientError):
-    """Nobody answers, or not to the end, or somebody else."""
+    """Nothing answers, or not completely, or another service does."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said, exit_status=EXIT_NO_SERVICE)
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_status=EXIT_NO_SERVICE)
 
 
 def key_headers(key: str | None) -> dict[str, str]:
@@ -87,8 +87,8 @@ class Client:
         except (httpx2.InvalidURL, UnicodeEncodeError):
             parsed = httpx2.URL()
         if parsed.scheme not in {"http", "https"} or not parsed.host:
-            said = f"APP_URL: {url!r} is no address such as http://127.0.0.1:8000"
-            raise ClientError(said, exit_status=EXIT_USAGE)
+            message = f"APP_URL: {url!r} is no address such as http://127.0.0.1:8000"
+            raise ClientError(message, exit_status=EXIT_USAGE)
         self._url = url
         self._has_key = bool(key)
         self._http = httpx2.Client(
@@ -123,10 +123,10 @@ class Client:
         """Give what a POST answers line by line; leaving early ends the work for it."""
         with self._open("POST", path, json=body) as response:
             for line in response.iter_lines():
-                said = self._read(line)
-                if error := said.get("error"):
+                item = self._read(line)
+                if error := item.get("error"):
                     raise self._refusal(error)
-                yield said
+                yield item
 
     def events(self, path: str) -> Iterator[dict[str, Any]]:
         """Give the server-sent events of a GET; one called `error` is raised."""
@@ -137,17 +137,17 @@ class Client:
                 if field == "event":
                     name = value.strip()
                 elif field == "data":
-                    said = self._read(value)
+                    data = self._read(value)
                     if name == "error":
-                        raise self._refusal(said)
-                    yield said
+                        raise self._refusal(data)
+                    yield data
 
     @contextmanager
-    def _open(self, method: str, path: str, **sent: Any) -> Iterator[httpx2.Response]:  # noqa: ANN401  # httpx2's own
-        request = self._request(method, path, sent)
+    def _open(self, method: str, path: str, **content: Any) -> Iterator[httpx2.Response]:  # noqa: ANN401  # httpx2's own
+        request = self._request(method, path, content)
         try:
             with closing(self._http.send(request, stream=True)) as response:
-                if response.status_code not in GOOD:
+                if response.status_code not in SUCCESSES:
                     response.read()
                     raise self._failure(response)
                 yield response
@@ -162,69 +162,69 @@ class Client:
         except httpx2.HTTPError:
             raise NoServiceError(f"the connection to {self._url} broke off") from None
 
-    def _request(self, method: str, path: str, sent: Mapping[str, Any]) -> httpx2.Request:
+    def _request(self, method: str, path: str, content: Mapping[str, Any]) -> httpx2.Request:
         try:
-            return self._http.build_request(method, path, **sent)
+            return self._http.build_request(method, path, **content)
         except UnicodeEncodeError:
-            said = "an argument is not UTF-8, and can't be sent"
-            raise ClientError(said, exit_status=EXIT_USAGE) from None
+            message = "an argument is not UTF-8, and can't be sent"
+            raise ClientError(message, exit_status=EXIT_USAGE) from None
 
     def _failure(self, response: httpx2.Response) -> ClientError:
-        if response.status_code in ELSEWHERE:
+        if response.status_code in REDIRECTS:
             place = response.headers.get("Location", "another place")
             return NoServiceError(f"{self._url} sends on to {place}: set APP_URL to that address")
         problem = _problem(response.text)
         if problem is None:
-            if response.status_code in IN_BETWEEN:
-                said = f"something before the service answers {response.status_code}; try again"
-                return ClientError(said, exit_status=EXIT_BUSY)
-            return self._stranger()
+            if response.status_code in GATEWAY_STATUSES:
+                message = f"something before the service answers {response.status_code}; try again"
+                return ClientError(message, exit_status=EXIT_BUSY)
+            return self._other_service()
         return self._refusal(problem, retry_after_s=response.headers.get("Retry-After"))
 
     def _refusal(
         self, problem: Mapping[str, Any], *, retry_after_s: str | None = None
     ) -> ClientError:
-        """Return a problem in words that help."""
+        """Return the error for a problem, with advice."""
         status = problem.get("status", 500)
-        said = str(problem.get("detail", "The service failed."))
+        message = str(problem.get("detail", "The service failed."))
         if fields := problem.get("errors"):
-            said = "; ".join(_field(field) for field in fields)
+            message = "; ".join(_field(field) for field in fields)
         if status == UNAUTHORIZED:
-            said = (
+            message = (
                 "The service refuses the key in APP_KEY: it is wrong, expired or revoked."
                 if self._has_key
                 else "The service wants a key: put it in APP_KEY; `app keys create` makes one."
             )
         if problem.get("code") == "not_found":
-            said = f"The service has no {problem.get('instance')}: is APP_URL its address alone?"
-        if retry_after_s and f" {retry_after_s} s" not in said:
-            said += f" Try again in {retry_after_s} s."
+            message = f"The service has no {problem.get('instance')}: is APP_URL its address alone?"
+        if retry_after_s and f" {retry_after_s} s" not in message:
+            message += f" Try again in {retry_after_s} s."
         exit_status = EXIT_INPUT if status in BAD_REQUEST else EXIT_FAILED
         if status not in BAD_REQUEST:
-            said += f" (request {problem.get('request_id')})"
-        return ClientError(said, exit_status=EXIT_STATUSES.get(status, exit_status))
+            message += f" (request {problem.get('request_id')})"
+        return ClientError(message, exit_status=EXIT_STATUSES.get(status, exit_status))
 
     def _read(self, text: str | bytes) -> dict[str, Any]:
-        """Return a JSON object; whoever sends something else is another service."""
+        """Return a JSON object; anything else comes from another service."""
         try:
-            said = json.loads(text)
+            document = json.loads(text)
         except ValueError:
-            raise self._stranger() from None
-        if not isinstance(said, dict):
-            raise self._stranger()
-        return said
+            raise self._other_service() from None
+        if not isinstance(document, dict):
+            raise self._other_service()
+        return document
 
-    def _stranger(self) -> ClientError:
+    def _other_service(self) -> ClientError:
         return NoServiceError(f"{self._url} answers, but it isn't this service: check APP_URL")
 
 
 def _problem(text: str) -> dict[str, Any] | None:
-    """Return a problem of the service; None for what anybody else answers."""
+    """Return a problem of the service; None for another's answer."""
     try:
-        said = json.loads(text)
+        document = json.loads(text)
     except ValueError:
         return None
-    return said if isinstance(said, dict) and "code" in said else None
+    return document if isinstance(document, dict) and "code" in document else None
 
 
 def _field(error: Mapping[str, Any]) -> str:

@@ -10,6 +10,6 @@ def end_process(status: int) -> NoReturn:
     """End the process now, without waiting for a thread that is still loading a model."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # whoever started the command may have closed it
+        if stream is not None:  # the caller may have closed it
             stream.flush()
     os._exit(status)

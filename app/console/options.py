@@ -50,7 +50,7 @@ def connected(url: str, key: str | None) -> "Iterator[Client]":
 
 
 def standard_input() -> TextIO:
-    """Return the standard input, which whoever started the command may have closed."""
+    """Return the standard input, which the caller may have closed."""
     from app.console.client import EXIT_USAGE
 
     if sys.stdin is None:
@@ -100,19 +100,19 @@ def with_database(
 
 
 def database_sentence(failure: ServiceError) -> str:
-    """Return what an operator is told; the error's own detail is for clients of the service."""
+    """Return the message for operators; the error's own detail is for clients of the service."""
     if isinstance(failure, DatabaseUnavailableError):
         return f"the database: {failure.advice}; `app doctor` looks at more"
     return failure.detail
 
 
 def keep_log_quiet() -> None:
-    """Print no bare names of log events: a command says itself what went wrong."""
+    """Print no bare names of log events: a command prints its own errors."""
     logging.getLogger("app").addHandler(logging.NullHandler())
 
 
 def _refuse_without_file(settings: "Settings") -> None:
-    """Don't make an empty database where somebody looks for a full one."""
+    """Don't make an empty database where an existing one is expected."""
     from app.db.engine import parse_url
 
     url = parse_url(settings.sql_url)
@@ -126,28 +126,28 @@ def _refuse_without_file(settings: "Settings") -> None:
 def group(cli: typer.Typer, name: str) -> typer.Typer:
     """Return the commands that `app` has under this name."""
     return next(
-        found.typer_instance
-        for found in cli.registered_groups
-        if found.name == name and found.typer_instance is not None
+        group_info.typer_instance
+        for group_info in cli.registered_groups
+        if group_info.name == name and group_info.typer_instance is not None
     )
 
 
-def fail(said: str, exit_status: int) -> NoReturn:
+def fail(message: str, exit_status: int) -> NoReturn:
     """End the command with one line on standard error."""
-    tell(said)
+    print_error(message)
     raise typer.Exit(exit_status)
 
 
-def tell(said: str) -> None:
-    """Say what went wrong, on standard error; the service may have said it."""
+def print_error(message: str) -> None:
+    """Print an error on standard error; its text may come from the service."""
     if sys.stderr is not None:  # or print would take standard output instead
-        show(f"ml-api: error: {said}", file=sys.stderr)
+        show(f"ml-api: error: {message}", file=sys.stderr)
 
 
-def warn(said: str) -> None:
-    """Say what a person should know of an answer; a script finds it in the JSON."""
+def warn(message: str) -> None:
+    """Print a warning about an answer for a person; a script finds it in the JSON."""
     if sys.stderr is not None and sys.stderr.isatty():
-        show(f"ml-api: warning: {said}", file=sys.stderr)
+        show(f"ml-api: warning: {message}", file=sys.stderr)
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401  # what the service answered
@@ -160,6 +160,6 @@ def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
     print(STEERING.sub("", text), end=end, file=file, flush=True)
 
 
-def given(**values: object) -> dict[str, Any]:
-    """Return what was given of a request's fields."""
+def request_fields(**values: object) -> dict[str, Any]:
+    """Return the fields of a request that are given."""
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Freeing a thread from a database that is silent."""
+"""Frees a thread from a database that doesn't answer."""
 
 import os
 import socket
@@ -42,7 +42,7 @@ class Call:
             self._drop()
 
     def abort(self) -> None:
-        """Make whatever the thread waits for fail now; from any thread."""
+        """Make what the thread waits for fail now; may be called in any thread."""
         with self._lock:
             self.is_aborted = True
             self._interrupt()

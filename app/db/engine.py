@@ -1,4 +1,4 @@
-"""How a DATABASE_URL becomes an engine: drivers, timeouts and SQLite's ways."""
+"""How a DATABASE_URL becomes an engine: drivers, timeouts and SQLite's settings."""
 
 import math
 import sqlite3
@@ -28,7 +28,7 @@ WAL_RETRY_S = 0.005  # a switch takes one write to the disk
 # read-only by default would obey.
 WRITE: dict[str, Any] = {"postgresql_readonly": None}
 READ = {"read_only": True, "postgresql_readonly": True}
-UNDERSTOOD = (
+NOT_UNDERSTOOD = (
     "DATABASE_URL: not understood; give postgresql://user:password@host/name or sqlite:///path"
 )
 
@@ -43,12 +43,12 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise SettingsError(UNDERSTOOD) from None
+        raise SettingsError(NOT_UNDERSTOOD) from None
     if parsed.drivername in POSTGRES_NAMES:
         # SQLAlchemy 2.1 takes a bare postgresql:// for another driver than the one installed here.
         return parsed.set(drivername=POSTGRES_DRIVER)
     if parsed.drivername != "sqlite" or not parsed.database or ":memory:" in parsed.database:
-        raise SettingsError(UNDERSTOOD)
+        raise SettingsError(NOT_UNDERSTOOD)
     return parsed.set(database=str(Path(parsed.database).expanduser().absolute()))
 
 
@@ -63,7 +63,7 @@ def make_engine(url: URL, *, timeout_s: float, pool_size: int) -> Engine:
     """
     pool: dict[str, Any] = {"poolclass": NullPool}
     if pool_size:
-        # Whoever waits for more connections than that waits for a thread first.
+        # Calls beyond that number wait for a thread first.
         pool = {
             "poolclass": QueuePool,
             "pool_size": pool_size,
@@ -80,9 +80,9 @@ def make_engine(url: URL, *, timeout_s: float, pool_size: int) -> Engine:
 
 def _postgres(url: URL, timeout_s: float, options: dict[str, Any]) -> Engine:
     waits = {"connect_timeout": max(1, math.ceil(timeout_s)), "application_name": "ml-api"}
-    # What the URL itself says goes first.
-    given = {k: v for k, v in (waits | KEEPALIVES).items() if k not in url.query}
-    engine = create_engine(url, connect_args=given, **options)
+    # Settings in the URL itself take precedence.
+    connect_args = {k: v for k, v in (waits | KEEPALIVES).items() if k not in url.query}
+    engine = create_engine(url, connect_args=connect_args, **options)
     timeout_ms = int(timeout_s * 1000)
     set_timeouts = (
         f"SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms}; "
@@ -112,7 +112,7 @@ def _sqlite(url: URL, timeout_s: float, options: dict[str, Any]) -> Engine:
     @event.listens_for(engine, "do_connect")
     def make_file(*_: Any) -> None:  # noqa: ANN401 -- as SQLAlchemy hands them over
         path = Path(url.database or "")
-        # Where that fails, so does the opening, and that one is told.
+        # If that fails, opening the file fails too, and reports why.
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             # It holds hashes of keys, and a secret; the files beside it are made as it is.
@@ -139,7 +139,7 @@ def _sqlite(url: URL, timeout_s: float, options: dict[str, Any]) -> Engine:
 
 
 def _use_wal(connection: sqlite3.Connection, *, timeout_s: float) -> None:
-    """Let readers and a writer work side by side; the file remembers it.
+    """Switch to WAL, where readers and a writer don't block each other; the file remembers it.
 
     Switching needs the file alone, and SQLite doesn't wait for that: when several processes open a
     new file at once, one of them switches and the others see so a moment later.

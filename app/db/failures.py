@@ -59,7 +59,7 @@ class ConflictError(StatementError):
 
 
 def unavailable_reason(failure: SQLAlchemyError) -> Reason | None:
-    """Return why the database can't do its work now; None for a mistake in what it was asked."""
+    """Return why the database can't do its work now; None for a mistake in the statement."""
     if not isinstance(failure, DBAPIError):
         # The pool's own timeout, among others.
         return "timeout" if "QueuePool limit" in str(failure) else None

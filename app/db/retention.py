@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Retention:
-    """Deletes again and again what is not to be kept; any number may work at once.
+    """Deletes expired rows at intervals; several processes may do so at once.
 
     Args:
         delete: deletes all of it, and gives the number of rows of each transaction.
@@ -43,7 +43,7 @@ class Retention:
         return run_in_background(self._run, name="retention", after=after)
 
     async def apply(self) -> None:
-        """Delete what is not to be kept; a failure is logged once, until it works again."""
+        """Delete expired rows; a failure is logged once, until it works again."""
         deleted = 0
         try:
             async for count in self._delete():

@@ -82,18 +82,18 @@ def _migrate(database: Database, revision: str, migrations: Path, *, is_upgrade:
         log.info("database_migrated", extra={"from": before, "to": after})
 
 
-def _is_newer(connection: Connection, found: str | None, *, program: str | None) -> bool:
+def _is_newer(connection: Connection, revision: str | None, *, program: str | None) -> bool:
     """Tell whether the tables are of a newer program.
 
     Raises:
         SchemaTooNewError: they are, and don't serve this one.
 
     """
-    if found is None or program is None or found <= program:
+    if revision is None or program is None or revision <= program:
         return False
     if refusal := read_support(connection).refusal(program):
         raise SchemaTooNewError(refusal)
-    log.info("database_newer", extra={"found": found, "program": program})
+    log.info("database_newer", extra={"found": revision, "program": program})
     return True
 
 

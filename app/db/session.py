@@ -1,4 +1,4 @@
-"""Transactions: run off the event loop, committed here and nowhere else, never waited for long."""
+"""Transactions: run off the event loop, committed here and nowhere else, each with a timeout."""
 
 import asyncio
 import time
@@ -11,10 +11,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.db.availability import Availability
 from app.db.call import Call
 from app.db.engine import READ, WRITE, make_engine, parse_url
 from app.db.failures import describe, refused, unavailable_reason
-from app.db.standing import Standing
 from app.db.support import REVISION, SupportCheck
 from app.db.tables import SCHEMA_REVISION
 from app.db.threads import CallThreads
@@ -73,8 +73,8 @@ class Database:
         self._threads = CallThreads(pool_size, max_waiting=max_waiting)
         self._threads.watch(self._engine)
         self._observe = observe
-        self._standing = Standing()
-        self._support = SupportCheck(self._engine, self._standing)
+        self._availability = Availability()
+        self._support = SupportCheck(self._engine, self._availability)
 
     def __repr__(self) -> str:
         return f"Database({self.dialect})"  # a URL can hold a password in many places
@@ -82,12 +82,12 @@ class Database:
     @property
     def is_answering(self) -> bool:
         """Whether the last call that ended was answered."""
-        return self._standing.is_answering
+        return self._availability.is_answering
 
     async def run(self, work: Work[T], *, timeout_s: float | None = None) -> T:
         """Run work in one transaction, and commit it.
 
-        After a timeout the outcome is unknown: a commit may have gone through unheard.
+        After a timeout the outcome is unknown: the commit may have succeeded.
 
         Args:
             work: the statements; returns plain values.
@@ -117,14 +117,14 @@ class Database:
             is_current = await self.run(_write_row, timeout_s=timeout_s)
         except DatabaseUnavailableError as failure:
             return failure.reason
-        return self._standing.problem() if is_current else "schema"
+        return self._availability.problem() if is_current else "schema"
 
     async def require_support(self) -> None:
-        """See that this program may use the tables, before it does.
+        """Check that this program may use the tables, before it does.
 
         Raises:
             SchemaTooNewError: it may not, and why.
-            DatabaseUnavailableError: there is no telling.
+            DatabaseUnavailableError: it doesn't answer.
 
         """
         self._support.forget()
@@ -144,7 +144,7 @@ class Database:
     def transaction(self, options: dict[str, Any] | None = None) -> Iterator[Session]:
         """Open a session in this thread; it is committed after the block, rolled back on errors.
 
-        For threads of one's own; what goes wrong comes as SQLAlchemy raises it.
+        For the caller's own threads; SQLAlchemy's errors are raised as they are.
 
         Raises:
             DatabaseUnavailableError: its tables are of a newer program, which doesn't serve this.
@@ -185,7 +185,7 @@ class Database:
         except DatabaseUnavailableError as failure:
             outcome = failure.reason
             if outcome == "timeout":
-                self._standing.failed(outcome, "no answer", is_read=options is READ)
+                self._availability.failed(outcome, "no answer", is_read=options is READ)
             raise
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -198,7 +198,7 @@ class Database:
         """Run a call in this thread.
 
         Raises:
-            DatabaseUnavailableError: without a word of the driver's, which names hosts and users.
+            DatabaseUnavailableError: without the driver's message, which names hosts and users.
             StatementError: without the values that the driver repeats.
 
         """
@@ -208,9 +208,9 @@ class Database:
             reason = unavailable_reason(failure)
             if reason is None:
                 raise refused(failure) from None
-            self._standing.failed(reason, describe(failure), is_read=options is READ)
+            self._availability.failed(reason, describe(failure), is_read=options is READ)
             raise DatabaseUnavailableError(reason) from None
-        self._standing.answered(is_read=options is READ)
+        self._availability.answered(is_read=options is READ)
         return result
 
     def _attempt(self, call: Call, work: Work[T], options: dict[str, Any], timeout_s: float) -> T:

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
+from app.db.availability import Availability
 from app.db.engine import READ
 from app.db.failures import unavailable_reason
-from app.db.standing import Standing
 from app.db.tables import SCHEMA_REVISION
 from app.errors import DatabaseUnavailableError
 
 REVISION = text("SELECT max(version_num) FROM alembic_version")
-# For so long tables are believed to be those that were found: another program may migrate them.
+# How long a check of the tables counts; another program may migrate them meanwhile.
 SUPPORT_S = 5.0
 SUPPORT = text("SELECT max(revision), max(oldest_program) FROM schema_support")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Support:
-    """What a database says of itself.
+    """The migration that a database is at, and the programs that it serves.
 
     Args:
         revision: the migration that it is at; None when it is empty.
@@ -43,36 +43,36 @@ class Support:
         """Return why a program that knows revisions up to `program` must not use it, or None."""
         if self.revision is None or self.revision <= program:
             return None
-        found = f"the database is at revision {self.revision}, newer than this program's {program}"
+        state = f"the database is at revision {self.revision}, newer than this program's {program}"
         if not self.is_shared:
-            return f"{found}: start the newer program, or put back the file from before its start"
+            return f"{state}: start the newer program, or put back the file from before its start"
         if self.oldest is None:
-            return f"{found}, and doesn't say which older programs it serves: start the newer one"
+            return f"{state}, and doesn't say which older programs it serves: start the newer one"
         if program < self.oldest:
-            return f"{found}, and serves programs from {self.oldest} on: start one of those"
+            return f"{state}, and serves programs from {self.oldest} on: start one of those"
         return None
 
 
 def read_support(connection: Connection) -> Support:
-    """Ask the database; the connection's transaction is of no use afterwards.
+    """Read it from the database; the connection's transaction can't be used afterwards.
 
     Raises:
         DBAPIError: it doesn't answer.
 
     """
     is_shared = connection.dialect.name == "postgresql"
-    revision = _first(connection, REVISION)[0]
+    revision = _first_row(connection, REVISION)[0]
     if revision is None or revision <= SCHEMA_REVISION:
         return Support(revision=revision, is_shared=is_shared)
-    declared, oldest = _first(connection, SUPPORT)
+    declared, oldest = _first_row(connection, SUPPORT)
     # What was declared for older tables says nothing of these.
-    known = oldest if declared is not None and declared >= revision else None
-    return Support(revision=revision, oldest=known, is_shared=is_shared)
+    valid_oldest = oldest if declared is not None and declared >= revision else None
+    return Support(revision=revision, oldest=valid_oldest, is_shared=is_shared)
 
 
-def _first(connection: Connection, question: TextClause) -> tuple[str | None, ...]:
+def _first_row(connection: Connection, statement: TextClause) -> tuple[str | None, ...]:
     try:
-        return tuple(connection.execute(question).one())
+        return tuple(connection.execute(statement).one())
     except DBAPIError as failure:
         if unavailable_reason(failure) == "schema":
             return (None, None)  # there is no such table
@@ -84,13 +84,13 @@ class SupportCheck:
 
     Args:
         engine: of the database.
-        standing: is told of a refusal.
+        availability: is told of a refusal.
 
     """
 
-    def __init__(self, engine: Engine, standing: Standing) -> None:
+    def __init__(self, engine: Engine, availability: Availability) -> None:
         self._engine = engine
-        self._standing = standing
+        self._availability = availability
         self._until_s = -math.inf
         self.refusal = ""  # why this program must not use the tables
 
@@ -99,7 +99,7 @@ class SupportCheck:
         self._until_s = -math.inf
 
     def require(self) -> None:
-        """See that the tables may be used.
+        """Check that the tables may be used.
 
         Raises:
             DatabaseUnavailableError: they are of a newer program, which doesn't serve this one.
@@ -112,6 +112,6 @@ class SupportCheck:
             support = read_support(connection.execution_options(**READ))
         self.refusal = support.refusal() or ""
         if self.refusal:
-            self._standing.failed("newer", self.refusal, is_read=False)
+            self._availability.failed("newer", self.refusal, is_read=False)
             raise DatabaseUnavailableError("newer")
         self._until_s = time.monotonic() + SUPPORT_S

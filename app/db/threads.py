@@ -1,4 +1,4 @@
-"""Calls that run in threads of their own: so many at once, so many waiting, each for so long."""
+"""Threads for database calls, with bounds on running calls, waiting calls and their time."""
 
 import asyncio
 import threading
@@ -26,7 +26,7 @@ class CallThreads:
 
     def __init__(self, count: int, *, max_waiting: int) -> None:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="sql")
-        self._places = threading.Semaphore(count + max_waiting)
+        self._slots = threading.Semaphore(count + max_waiting)
         self._of_thread = threading.local()
         self._running: set[Call] = set()
         self._is_closed = False
@@ -36,7 +36,7 @@ class CallThreads:
         return getattr(self._of_thread, "call", None)
 
     def watch(self, engine: Engine) -> None:
-        """Tell each call which connection it uses, so that it can be made to fail."""
+        """Tell each call which connection it uses, so that it can be aborted."""
 
         def attach(connection: Any, *_: Any) -> None:  # noqa: ANN401 -- the driver's
             if call := self.current():
@@ -58,7 +58,7 @@ class CallThreads:
     async def run(self, work: Callable[[Call], T], *, timeout_s: float) -> T:
         """Run work in a thread.
 
-        A caller that is cancelled takes its work with it, unless that has begun.
+        When the caller is cancelled, work that hasn't begun is dropped.
 
         Raises:
             DatabaseUnavailableError: with the reason "closed", "full" or "timeout".
@@ -66,25 +66,25 @@ class CallThreads:
         """
         if self._is_closed:
             raise DatabaseUnavailableError("closed")
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise DatabaseUnavailableError("full")
         call = Call()
         pending = self._threads.submit(self._execute, call, work)
-        pending.add_done_callback(lambda _: self._places.release())
-        answer = asyncio.wrap_future(pending)
+        pending.add_done_callback(lambda _: self._slots.release())
+        result = asyncio.wrap_future(pending)
         try:
-            done, _ = await asyncio.wait({answer}, timeout=timeout_s)
+            done, _ = await asyncio.wait({result}, timeout=timeout_s)
             if not done:
                 call.abort()
                 raise DatabaseUnavailableError("timeout")
-            if answer.cancelled():  # by close(), not by the caller
+            if result.cancelled():  # by close(), not by the caller
                 raise DatabaseUnavailableError("closed")
-            return answer.result()
+            return result.result()
         finally:
-            answer.cancel()
+            result.cancel()
 
     async def close(self, *, timeout_s: float) -> None:
-        """Let calls end in this time, and make the others fail."""
+        """Wait this long for calls to end, then abort the others."""
         self._is_closed = True
         ended = asyncio.get_running_loop().create_future()
         threading.Thread(target=self._join, args=(ended,), name="sql-close", daemon=True).start()

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from app.core.finding import Finding, bad, doubtful, good
-from app.server.descriptors import limit, wanted
+from app.server.descriptors import limit, needed_descriptors
 from app.settings import Settings
 
 GIB = 2**30
@@ -36,36 +36,36 @@ def look(settings: Settings) -> Iterator[Finding]:
     yield _memory(_memory_bytes())
     yield from _disk(settings.data_dir.absolute())
     yield _port(settings.host, settings.port)
-    yield _descriptors(limit(), wanted(settings))
+    yield _descriptors(limit(), needed_descriptors(settings))
 
 
 def _python() -> Finding:
-    said = f"{'.'.join(map(str, sys.version_info[:3]))} on {sys.platform}"
+    summary = f"{'.'.join(map(str, sys.version_info[:3]))} on {sys.platform}"
     if sys.version_info < OLDEST_PYTHON:
-        return bad("python", said, "Install Python 3.11 or newer.")
-    return good("python", said)
+        return bad("python", summary, "Install Python 3.11 or newer.")
+    return good("python", summary)
 
 
 def _memory_bytes() -> int:
     """Return the memory that this process may use."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in MEMORY_LIMITS:
         try:
-            said = file.read_text(encoding="ascii").strip()
+            content = file.read_text(encoding="ascii").strip()
         except OSError:
             continue
-        if said.isdecimal():
-            found.append(int(said))
-    return min(found)
+        if content.isdecimal():
+            sizes.append(int(content))
+    return min(sizes)
 
 
 def _memory(size: int) -> Finding:
-    said = f"{size / GIB:.1f} GiB"
+    summary = f"{size / GIB:.1f} GiB"
     if size < WANTED_MEMORY:
         return doubtful(
-            "memory", said, "The default models want 1.5 GiB; leave some out of models.toml."
+            "memory", summary, "The default models want 1.5 GiB; leave some out of models.toml."
         )
-    return good("memory", said)
+    return good("memory", summary)
 
 
 def _disk(folder: Path) -> Iterator[Finding]:
@@ -79,11 +79,11 @@ def _disk(folder: Path) -> Iterator[Finding]:
         yield bad("disk", f"{there} can't be written: {failure.strerror}", advice)
         return
     free = shutil.disk_usage(there).free
-    said = f"{free / GIB:.1f} GiB free in {folder}"
+    summary = f"{free / GIB:.1f} GiB free in {folder}"
     if free < WANTED_DISK:
-        yield doubtful("disk", said, "Make room, or set DATA_DIR to a larger disk.")
+        yield doubtful("disk", summary, "Make room, or set DATA_DIR to a larger disk.")
     else:
-        yield good("disk", said)
+        yield good("disk", summary)
 
 
 def _port(host: str, port: int) -> Finding:
@@ -97,24 +97,24 @@ def _port(host: str, port: int) -> Finding:
     except OSError as failure:
         if port and _answers(host, port):
             return good("port", f"{place} is in use, by a service that answers /health")
-        said = f"{place}: {failure.strerror or failure}"
-        return bad("port", said, "End what listens there, or set HOST and PORT.")
+        summary = f"{place}: {failure.strerror or failure}"
+        return bad("port", summary, "End what listens there, or set HOST and PORT.")
     return good("port", f"{place} is free")
 
 
-def _descriptors(found: int, needed: int) -> Finding:
-    """See that connections don't have to wait for one another's end."""
-    said = f"{found} at once"
-    if found < needed:
+def _descriptors(available: int, needed: int) -> Finding:
+    """Check that connections don't have to wait for others to end."""
+    summary = f"{available} at once"
+    if available < needed:
         advice = f"Give the process {needed} or more: `ulimit -n`, LimitNOFILE, or --ulimit nofile."
-        return doubtful("open files", said, advice)
-    return good("open files", said)
+        return doubtful("open files", summary, advice)
+    return good("open files", summary)
 
 
 def _answers(host: str, port: int) -> bool:
-    shown = f"[{host}]" if ":" in host else host
+    url_host = f"[{host}]" if ":" in host else host
     try:
-        with DIRECT.open(f"http://{shown}:{port}/health", timeout=PROBE_S) as answer:
+        with DIRECT.open(f"http://{url_host}:{port}/health", timeout=PROBE_S) as answer:
             return bool(answer.status == 200)  # noqa: PLR2004  # HTTP's
     except (OSError, ValueError, HTTPException):  # the last: something else than HTTP listens
         return False

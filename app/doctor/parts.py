@@ -84,14 +84,14 @@ async def _ask_sql(settings: Settings) -> list[Finding]:
             return [good("sql", "SQLite, whose tables are made or brought up to date at the start")]
         if problem is not None:
             return [_sql_problem(kind, problem)]
-        found = [good("sql", f"{kind}, up to date")]
+        findings = [good("sql", f"{kind}, up to date")]
         if database.dialect == "postgresql":
-            found.append(await _sql_clock(database))
+            findings.append(await _sql_clock(database))
     except DatabaseUnavailableError as failure:
         return [_sql_problem(kind, failure.reason)]
     finally:
         await database.close()
-    return found
+    return findings
 
 
 def _sql_problem(kind: str, reason: str) -> Finding:
@@ -102,8 +102,8 @@ def _sql_problem(kind: str, reason: str) -> Finding:
 async def _sql_clock(database: Database) -> Finding:
     now = text("SELECT extract(epoch FROM clock_timestamp())")
     before = time.time()
-    there = float(await database.read(lambda session: session.execute(now).scalar_one()))
-    return _clock("PostgreSQL", there, before, time.time())
+    server_s = float(await database.read(lambda session: session.execute(now).scalar_one()))
+    return _clock("PostgreSQL", server_s, before, time.time())
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:
@@ -122,17 +122,17 @@ def _redis(settings: Settings) -> Iterator[Finding]:
             after = time.time()
     except (redis.RedisError, ValueError, OSError) as failure:
         # Messages of the client may have the URL in them, with its password.
-        said = f"no answer ({type(failure).__name__})"
-        yield bad("redis", said, "See that it runs, and that REDIS_URL names it.")
+        summary = f"no answer ({type(failure).__name__})"
+        yield bad("redis", summary, "See that it runs, and that REDIS_URL names it.")
         return
     yield good("redis", "answers")
     yield _clock("Redis", seconds + micros / 1e6, before, after)
 
 
-def _clock(whose: str, there: float, before: float, after: float) -> Finding:
+def _clock(server: str, server_s: float, before: float, after: float) -> Finding:
     """Compare clocks; the answer was made at some time between `before` and `after`."""
-    skew_s = max(before - there, there - after, 0.0)
-    said = f"{skew_s:.1f} s apart from {whose}'s"
+    skew_s = max(before - server_s, server_s - after, 0.0)
+    summary = f"{skew_s:.1f} s apart from {server}'s"
     if skew_s > ALLOWED_SKEW_S:
-        return doubtful("clock", said, "Let both machines keep time by NTP.")
-    return good("clock", said)
+        return doubtful("clock", summary, "Let both machines keep time by NTP.")
+    return good("clock", summary)

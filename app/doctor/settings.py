@@ -48,14 +48,14 @@ def _read(
     variables = {name.upper() for name in environment}
     for name in sorted(settings.model_fields_set):
         value = getattr(settings, name)
-        shown = HIDDEN if isinstance(value, SecretStr) else value
+        display = HIDDEN if isinstance(value, SecretStr) else value
         origin = "environment" if name.upper() in variables else ENV_FILE
-        yield good(name.upper(), f"{shown}, from {origin}")
-    known = {name.upper() for name in type(settings).model_fields}
+        yield good(name.upper(), f"{display}, from {origin}")
+    names = {name.upper() for name in type(settings).model_fields}
     for name in sorted(file):
-        if name.upper() in known and name.upper() in variables and file[name]:
-            said = f"{ENV_FILE} has it, but the environment wins"
-            yield doubtful(name.upper(), said, f"Remove it from {ENV_FILE} or the environment.")
+        if name.upper() in names and name.upper() in variables and file[name]:
+            summary = f"{ENV_FILE} has it, but the environment wins"
+            yield doubtful(name.upper(), summary, f"Remove it from {ENV_FILE} or the environment.")
 
 
 def _idle(settings: Settings, parts: Installed, chosen: Composition) -> Iterator[Finding]:
@@ -81,14 +81,14 @@ def _idle(settings: Settings, parts: Installed, chosen: Composition) -> Iterator
 def _misspelt(
     settings: Settings, environment: Mapping[str, str], file: Mapping[str, str | None]
 ) -> Iterator[Finding]:
-    """Name what nobody reads: all of the file, and of the environment what looks like ours."""
-    known = {name.upper() for name in type(settings).model_fields}
+    """Name what isn't read: all of the file, and of the environment what looks like ours."""
+    names = {name.upper() for name in type(settings).model_fields}
     for name in sorted({*file, *environment}):
-        if name.upper() in known:
+        if name.upper() in names:
             continue
-        near = get_close_matches(name.upper(), known, n=1, cutoff=CLOSE)
+        near = get_close_matches(name.upper(), names, n=1, cutoff=CLOSE)
         if near:
             yield doubtful(name, "is no setting", f"Is {near[0]} meant?")
         elif name in file:
-            said = f"in {ENV_FILE}, is no setting"
-            yield good(name, f"{said}; models.toml may name it as api_key_env")
+            summary = f"in {ENV_FILE}, is no setting"
+            yield good(name, f"{summary}; models.toml may name it as api_key_env")

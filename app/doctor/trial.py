@@ -45,27 +45,27 @@ def try_model(spec: ModelSpec, *, timeout_s: float) -> Finding:
             timeout=timeout_s,
         )
     except subprocess.TimeoutExpired:
-        said = f"not loaded within {timeout_s:g} s"
-        return doubtful(place, said, "Wait longer with --load-timeout, or see what holds it up.")
+        summary = f"not loaded within {timeout_s:g} s"
+        return doubtful(place, summary, "Wait longer with --load-timeout, or see what holds it up.")
     try:
-        told: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])  # libraries print above
+        report: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])  # libraries print above
     except (ValueError, LookupError):
         return bad(place, f"the process that loaded it ended with {child.returncode}", MEND)
-    if "failure" in told:
-        return bad(place, told["failure"], MEND)
-    return good(place, told["loaded"])
+    if "failure" in report:
+        return bad(place, report["failure"], MEND)
+    return good(place, report["loaded"])
 
 
 def main() -> None:
     """Load the model that the command line names; print how that went as JSON, and end."""
     logging.getLogger("app").addHandler(logging.NullHandler())  # the report has what is to be said
     try:
-        told = {"loaded": _load(sys.argv[1])}
+        report = {"loaded": _load(sys.argv[1])}
     except StartupError as failure:
-        told = {"failure": failure.line}
+        report = {"failure": failure.line}
     except Exception as failure:  # noqa: BLE001  # as the registry says of what libraries raise
-        told = {"failure": StartupError(f"{type(failure).__name__}: {failure}").line}
-    print(json.dumps(told), flush=True)  # noqa: T201
+        report = {"failure": StartupError(f"{type(failure).__name__}: {failure}").line}
+    print(json.dumps(report), flush=True)  # noqa: T201
     os._exit(0)  # without waiting for threads of engines
 
 

@@ -70,7 +70,7 @@ def measure(
     """Measure a running service; give the figures of each kind of load.
 
     Raises:
-        StartupError: nobody listens there, or not one answer was a 200.
+        StartupError: nothing listens there, or not one answer was a 200.
 
     """
     _refuse_broken(closed_loop(target, connections=1, seconds=WARM_UP_S))
@@ -79,26 +79,26 @@ def measure(
         for count in connections:
             reports[count].append(closed_loop(target, connections=count, seconds=seconds))
     figures = {count: summarise(reports[count]) for count in connections}
-    for count, found in figures.items():
-        yield Load(connections=count), found
-    rate = OVERLOAD * max(found.per_second for found in figures.values())
+    for count, medians in figures.items():
+        yield Load(connections=count), medians
+    rate = OVERLOAD * max(medians.per_second for medians in figures.values())
     if rate:
         yield Load(rate=rate), _overload(target, rate, seconds, rounds)
 
 
 def rows(measured: Iterable[tuple[Load, Figures]]) -> Iterator[str]:
     """Give the lines of a table."""
-    for number, (load, found) in enumerate(measured):
+    for number, (load, medians) in enumerate(measured):
         if number == 0:
             yield _row("load", ("req/s", "p50 ms", "p99 ms", "client CPU"), "other answers")
         is_open = load.connections is None
         name = f"open, {load.rate:.0f} req/s" if is_open else f"{load.connections} connections"
-        yield _figures_row(name, found)
+        yield _figures_row(name, medians)
 
 
-def as_dict(load: Load, found: Figures) -> dict[str, object]:
-    """Return what JSON can hold; a latency that nobody had is null."""
-    figures = asdict(found)
+def as_dict(load: Load, medians: Figures) -> dict[str, object]:
+    """Return what JSON can hold; a latency without answers is null."""
+    figures = asdict(medians)
     for name in ("p50_ms", "p99_ms"):
         if math.isnan(figures[name]):
             figures[name] = None
@@ -109,7 +109,7 @@ def _overload(target: Target, rate: float, seconds: float, rounds: int) -> Figur
     """Ask for more than it can do, by clients that leave when their deadline has passed."""
     return summarise(
         [
-            open_loop(target, rate=rate, seconds=seconds, patience_s=lambda _: DEADLINE_S)
+            open_loop(target, rate=rate, seconds=seconds, timeout_s=lambda _: DEADLINE_S)
             for _ in range(rounds)
         ]
     )
@@ -119,20 +119,22 @@ def _refuse_broken(report: Report) -> None:
     """Say so at once where there is nothing to measure."""
     if report.good:
         return
-    seen = ", ".join(report.outcomes) or "no answer"
-    if said := NOTHING_TO_MEASURE.get(seen):
-        raise StartupError(said)
-    raise StartupError(f"nothing there answers with 200 (seen: {seen}); is /predict in the URL?")
-
-
-def _figures_row(name: str, found: Figures) -> str:
-    numbers = (
-        f"{found.per_second:.1f}",
-        f"{found.p50_ms:.1f}",
-        f"{found.p99_ms:.1f}",
-        f"{found.cpu_share:.0%}",
+    outcomes = ", ".join(report.outcomes) or "no answer"
+    if reason := NOTHING_TO_MEASURE.get(outcomes):
+        raise StartupError(reason)
+    raise StartupError(
+        f"nothing there answers with 200 (seen: {outcomes}); is /predict in the URL?"
     )
-    others = ", ".join(f"{count} x {outcome}" for outcome, count in sorted(found.others.items()))
+
+
+def _figures_row(name: str, medians: Figures) -> str:
+    numbers = (
+        f"{medians.per_second:.1f}",
+        f"{medians.p50_ms:.1f}",
+        f"{medians.p99_ms:.1f}",
+        f"{medians.cpu_share:.0%}",
+    )
+    others = ", ".join(f"{count} x {outcome}" for outcome, count in sorted(medians.others.items()))
     return _row(name, numbers, others or "-")
 
 

@@ -146,8 +146,8 @@ class Connection(asyncio.Protocol):
 
 def _whole_length(head: bytes) -> int:
     """Return how long the whole answer is, or -1 if it comes in chunks. The head is lower case."""
-    _, found, rest = head.partition(b"\r\ncontent-length:")
-    if not found and b"chunked" in head:
+    _, separator, rest = head.partition(b"\r\ncontent-length:")
+    if not separator and b"chunked" in head:
         return -1
-    body_bytes = int(rest.split(b"\r\n", 1)[0]) if found else 0
+    body_bytes = int(rest.split(b"\r\n", 1)[0]) if separator else 0
     return len(head) + len(HEAD_END) + body_bytes

@@ -18,7 +18,7 @@ else:
 
 Result = TypeVar("Result")
 
-UNCONNECTED = "unconnected"  # nobody answers at the address
+UNCONNECTED = "unconnected"  # nothing answers at the address
 UNTRUSTED = "untrusted"  # the server's certificate isn't one for its name
 TIMEOUT = "timeout"  # the client left first
 CONNECT_TIMEOUT_S = 2.0
@@ -60,10 +60,10 @@ class Loop:
         return connection
 
     def record(self, number: int, outcome: str, since_s: float, raw: bytes = b"") -> None:
-        """Write down what became of a request."""
+        """Record the outcome of a request."""
         now_s = self.now_s()
-        kept = raw if self._keep_answers else b""
-        self.report.answers.append(Answer(number, outcome, now_s - since_s, now_s, kept))
+        stored = raw if self._keep_answers else b""
+        self.report.answers.append(Answer(number, outcome, now_s - since_s, now_s, stored))
 
     def on_answer(self, connection: Connection, outcome: str, raw: bytes) -> None:
         """Record an answer."""

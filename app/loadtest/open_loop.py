@@ -24,18 +24,18 @@ class _OpenLoop(Loop):
         target: Target,
         report: Report,
         *,
-        patience_s: Callable[[int], float],
+        timeout_s: Callable[[int], float],
         keep_answers: bool,
     ) -> None:
         super().__init__(target, report, keep_answers=keep_answers)
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._free: list[Connection] = []
         self._leaving: list[tuple[float, int, Connection]] = []  # a heap: who leaves when
         self._opening: deque[asyncio.Task[None]] = deque()
         self._busy = 0
 
     async def run(self, due: Sequence[float]) -> Report:
-        """Send each request when it is due; wait for the last as long as it has patience."""
+        """Send each request when it is due; wait for the last until its timeout."""
         for number, due_s in enumerate(due):
             await self._pass_time(due_s)
             self._send(number, due_s)
@@ -48,7 +48,7 @@ class _OpenLoop(Loop):
         return self.finish()
 
     async def _pass_time(self, until_s: float) -> None:
-        """Wait; clients whose patience ends in the meantime leave."""
+        """Wait; clients whose timeout ends in the meantime leave."""
         while True:
             self._let_leave()
             if self.now_s() >= until_s:
@@ -91,7 +91,7 @@ class _OpenLoop(Loop):
 
     def _send_over(self, connection: Connection, number: int, due_s: float) -> None:
         connection.send(number, self.request(number), due_s)
-        leaves_s = due_s + self._patience_s(number)
+        leaves_s = due_s + self._timeout_s(number)
         heapq.heappush(self._leaving, (leaves_s, number, connection))
 
     def on_answer(self, connection: Connection, outcome: str, raw: bytes) -> None:
@@ -118,23 +118,23 @@ def open_loop(
     *,
     rate: float,
     seconds: float,
-    patience_s: Callable[[int], float],
+    timeout_s: Callable[[int], float],
     keep_answers: bool = False,
 ) -> Report:
-    """Send `rate` requests a second; each client leaves when its patience ends.
+    """Send `rate` requests a second; each client leaves at its timeout.
 
     Args:
         target: what is asked.
         rate: requests a second, at random times (the same in each run).
         seconds: how long.
-        patience_s: request number → seconds after which its client hangs up.
+        timeout_s: request number → seconds after which its client hangs up.
         keep_answers: whether the report holds the bytes of the answers.
 
     """
 
     async def run() -> Report:
         report = Report(seconds=seconds, counts_late=True)
-        loop = _OpenLoop(target, report, patience_s=patience_s, keep_answers=keep_answers)
+        loop = _OpenLoop(target, report, timeout_s=timeout_s, keep_answers=keep_answers)
         return await loop.run(arrivals(rate, seconds))
 
     return run_undisturbed(run())

@@ -1,4 +1,4 @@
-"""What a load test says: each request's end, and the figures made of them."""
+"""The result of a load test: each request's outcome, and the figures made of them."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ OK = "200"
 
 
 class Answer(NamedTuple):
-    """What became of one request."""
+    """The outcome of one request."""
 
     number: int  # of the request, from 0
     outcome: str  # an HTTP status, or "timeout", "closed", "unconnected", …
@@ -26,7 +26,7 @@ class Report:
     seconds: float
     counts_late: bool  # whether an answer after the end counts; its request was sent before
     answers: list[Answer] = field(default_factory=list)
-    cpu_share: float = 0.0  # of one core, that the client took from whom it measures
+    cpu_share: float = 0.0  # of one core, that the client took from the service
 
     @property
     def outcomes(self) -> Counter[str]:

@@ -16,23 +16,23 @@ from app.server.descriptors import is_short, limit
 
 log = logging.getLogger(__name__)
 
-# Connections at a time, as asyncio: between them others have their turn.
+# Connections at a time, as asyncio: between them other tasks run.
 AT_ONCE = 100
 RETRY_S = 0.05
-# Of descriptors or of memory, the process or the machine has none left. Any other failure is of one
-# connection, which accept(2) hands on with it.
+# The process or the machine has no descriptors or no memory left. Any other failure is of one
+# connection, whose errors accept(2) passes on.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 OnShortage = Callable[[], None]
 
 
 class Acceptor:
-    """Accepts connections of one socket; stands where uvicorn has an event loop's server.
+    """Accepts connections of one socket; replaces the event loop's server in uvicorn.
 
     Args:
         listening: already listens; closed with this.
         make_protocol: makes what a connection is for.
         on_shortage: called when connections begin to wait for a descriptor.
-        retry_s: after how long it is looked whether there is one.
+        retry_s: the pause before it tries again.
 
     """
 
@@ -107,7 +107,7 @@ class Acceptor:
                 connection.close()
 
     def _wait(self) -> None:
-        """Leave them in the kernel's queue, and look again in a moment."""
+        """Leave connections in the kernel's queue, and try again in a moment."""
         self._loop.remove_reader(self._listening)
         self._retry = self._loop.call_later(self._retry_s, self._go_on)
         if not self._is_waiting:

@@ -21,7 +21,7 @@ def limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def wanted(settings: Settings) -> int:
+def needed_descriptors(settings: Settings) -> int:
     """Return how many it should be able to have open."""
     redis = REDIS_CONNECTIONS if settings.redis_url is not None else 0
     sql = PER_SQL_CONNECTION * settings.database_pool_size

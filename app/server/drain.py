@@ -1,4 +1,4 @@
-"""How far the end of a process has come: until when it accepts, answers, and closes."""
+"""The phases of a shutdown: until when the process accepts, answers and closes."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 HURRY_S = 1.0
 # For requests that are cut: to send their last line, and for the client to take it.
 LAST_LINE_S = 2.0
-# For what is behind the requests: rows are written, jobs put back, models unloaded.
+# To close the rest: rows are written, jobs put back, models unloaded.
 CLOSE_S = 10.0
 # After all of them the process ends, in whatever state it is.
 OVERDUE_S = 1.0
@@ -18,7 +18,7 @@ CLOSE = (b"connection", b"close")
 
 @dataclass(slots=True, kw_only=True)
 class Drain:
-    """The phases of an end. It has no clock: who asks says what time it is, in monotonic seconds.
+    """The phases of a shutdown. It has no clock: callers pass the time, in monotonic seconds.
 
     Args:
         delay_s: for which requests are still accepted.
@@ -37,8 +37,8 @@ class Drain:
 
         Args:
             now_s: the time.
-            was_ready: whether anybody may have been told to send requests; if not, none are
-                waited for.
+            was_ready: whether clients may have been told to send requests; if not, there is no
+                delay.
 
         """
         if self.begun_s is None:
@@ -60,7 +60,7 @@ class Drain:
         return now_s < self._hurried(self.closed_s + self.budget_s)
 
     def may_close(self, now_s: float, *, since_s: float) -> bool:
-        """Tell whether there is time to close what is behind the requests, begun at `since_s`."""
+        """Tell whether there is time to close the rest after the requests, begun at `since_s`."""
         return now_s < max(since_s + HURRY_S, self._hurried(since_s + CLOSE_S))
 
     @property
@@ -75,7 +75,7 @@ class Drain:
 
 
 class LastAnswers:
-    """Says `Connection: close` in each answer of a process that ends.
+    """Adds `Connection: close` to each answer during a shutdown.
 
     A proxy or client then opens its next connection to a process that stays: a kept connection
     that is closed later may be closed while a request is on its way.
@@ -103,4 +103,4 @@ class LastAnswers:
         except asyncio.CancelledError:
             if scope["type"] != "http" or self._drain.closed_s is None:
                 raise
-            # Its time was over, and its client has been told so: for uvicorn this is no crash.
+            # Its time was over, and its client has been told: uvicorn would log a crash.

@@ -1,4 +1,4 @@
-"""Where the service listens: taken before anything is opened, or refused in one sentence."""
+"""Where the service listens: before anything else is opened, or it fails with one sentence."""
 
 import errno
 import socket
@@ -20,23 +20,23 @@ NOT_HERE = "can't be listened on ({}): give --host with an address of this machi
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """Listen, and stop when the block is over; who connects waits until somebody accepts.
+    """Listen, and stop when the block is over; clients wait until they are accepted.
 
     Args:
         host: an address, or a name, which may stand for several.
         port: 0 takes a free one.
 
     Raises:
-        StartupError: the address can't be had.
+        StartupError: the address can't be used.
 
     """
     with ExitStack() as stack:
         sockets = []
         try:
             for kind, address in _find(host, port):
-                opened = stack.enter_context(socket.socket(kind, socket.SOCK_STREAM))
-                _listen(opened, address)
-                sockets.append(opened)
+                sock = stack.enter_context(socket.socket(kind, socket.SOCK_STREAM))
+                _listen(sock, address)
+                sockets.append(sock)
         except (OSError, UnicodeError) as failure:
             raise StartupError(_refusal(host, port, failure)) from None
         yield sockets
@@ -44,10 +44,10 @@ def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
 
 def _find(host: str, port: int) -> list[tuple[int, Address]]:
     """Return the addresses that a name stands for, each once, in the resolver's order."""
-    named = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    found = list(dict.fromkeys((kind, address) for kind, _, _, _, address in named))
+    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = list(dict.fromkeys((kind, address) for kind, _, _, _, address in infos))
     # "localhost" may stand for an address of a family that the kernel was built without.
-    return [each for each in found if len(found) == 1 or _is_family(each[0])]
+    return [entry for entry in addresses if len(addresses) == 1 or _is_family(entry[0])]
 
 
 def _is_family(kind: int) -> bool:
@@ -58,15 +58,15 @@ def _is_family(kind: int) -> bool:
     return True
 
 
-def _listen(opened: socket.socket, address: Address) -> None:
+def _listen(sock: socket.socket, address: Address) -> None:
     """Prepare a socket as event loops do, which would do it after the start."""
-    opened.settimeout(0)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if opened.family == socket.AF_INET6:
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    opened.bind(address)
-    # Bound alone, the address could be bound once more, and the loser would hear of it late.
-    opened.listen(BACKLOG)
+    sock.settimeout(0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind(address)
+    # Bound alone, the address could be bound once more, and one of the two would fail late.
+    sock.listen(BACKLOG)
 
 
 def _refusal(host: str, port: int, failure: OSError | UnicodeError) -> str:

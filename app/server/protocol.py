@@ -1,4 +1,4 @@
-"""One connection: bounds what it sends before a request is one, and answers what can't be any."""
+"""One connection: bounds what it sends before a request is complete, and answers invalid ones."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ from app.server.refusal import refusal
 from app.server.request_head import MAX_HEADER_BYTES, RequestHead
 from app.server.unread import UNREAD_S, Unread
 
-# A connection that is opened and then says nothing, or says it a byte at a time.
+# For a connection that sends nothing, or a byte at a time.
 HEADER_TIMEOUT_S = 20
 LINGER_S = 2
 # A chunk of one byte comes with five around it.
@@ -28,8 +28,8 @@ HEAD_END = b"\r\n\r\n"
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Uvicorn's protocol with bounds in bytes and in time, and with errors of ours.
 
-    No request is upgraded to another protocol: as RFC 9110 has it, the wish is ignored and the
-    request answered.
+    No request is upgraded to another protocol: as RFC 9110 has it, the upgrade is ignored and
+    the request answered.
     """
 
     header_timeout_s: float = HEADER_TIMEOUT_S
@@ -88,7 +88,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     @property
     def is_kept(self) -> bool:
-        """Whether it was used, and nothing of a next request has been read."""
+        """Whether it has served a request, and nothing of the next has been read."""
         is_between = not (self._is_in_headers and self._unfinished_bytes)
         return self.cycle is not None and self.is_idle and is_between
 
@@ -130,7 +130,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_in_headers, self._is_in_body = False, True
         self._stop_clock()
         self._unread.stop()
-        # For a reader that takes nothing. Uvicorn makes each request a state of its own, before
+        # For a client that doesn't read. Uvicorn makes each request a state of its own, before
         # this; `app_state` is shared by all connections.
         self.scope["state"]["abort"] = self.transport.abort
         super().on_headers_complete()
@@ -147,7 +147,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request, or to the answer for what is none."""
+        """Go on to the next request, or to the answer to an invalid one."""
         is_last = not self.pipeline
         super().on_response_complete()
         if self.is_idle:
@@ -171,10 +171,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return b""
 
     def _without_upgrade(self) -> bytes:
-        """Return the head of a request without its wish for another protocol.
+        """Return the head of a request without its upgrade to another protocol.
 
-        After that wish the parser stops and takes no body, so that one would be read as the next
-        request.
+        After an upgrade the parser stops and takes no body, so that the body would be read as the
+        next request.
         """
         version = self.parser.get_http_version().encode()
         lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
@@ -185,7 +185,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return b"\r\n".join(lines) + HEAD_END
 
     def _bound_head(self, data: bytes) -> None:
-        """Refuse a head without end: the parser tells of a header when it is whole."""
+        """Refuse a head that is too long: the parser reports a header when it is complete."""
         if self._begun:
             _, _, after = data.rpartition(HEAD_END)
             self._unfinished_bytes = max(1, len(after) - self._body_bytes)
@@ -218,10 +218,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.is_idle:
             self._refuse(HeadersTimeoutError())
         else:
-            self._start_clock()  # the request before has its answer first
+            self._start_clock()  # the earlier request is answered first
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer what is no request, after those before it; nothing more is parsed."""
+        """Answer an invalid request, after those before it; nothing more is parsed."""
         self._stop_clock()
         if self._refusal is not None or self.transport.is_closing():
             return
@@ -230,7 +230,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self.is_idle:
                 self._answer(error)
         elif self.pipeline and self.pipeline[0][0] is self.cycle:
-            self.pipeline.popleft()  # its body is what is wrong, and it waits for one before it
+            self.pipeline.popleft()  # its body is wrong, and it waits for an earlier request
         elif self.cycle.response_started:
             self.transport.close()
         else:

@@ -1,4 +1,4 @@
-"""The answer to what never becomes a request, as bytes: no framework has seen it."""
+"""The answer to an invalid request, as bytes: the framework never sees it."""
 
 import logging
 from http import HTTPStatus

@@ -1,7 +1,7 @@
-"""Whether a request can be told from the bytes around it: what RFC 9112 leaves no choice in.
+"""Whether it is clear where a request begins and ends, as RFC 9112 requires.
 
 The parser refuses most of what is ambiguous itself: two lengths, a length beside an encoding,
-signs, folded lines, blanks before a colon, names and line ends that aren't any. This is the rest.
+signs, folded lines, blanks before a colon, invalid names and line ends. This is the rest.
 """
 
 import re
@@ -61,12 +61,12 @@ class RequestHead:
             raise HeadersTooLargeError
 
     def take_header(self, name: bytes, value: bytes) -> None:
-        """Count a header, and look at those that say whose a request is and where it ends.
+        """Count a header, and check Host and Transfer-Encoding.
 
         Raises:
             HeadersTooLargeError: all together are too many, or too large.
             TransferEncodingError: the body is encoded otherwise than in chunks.
-            BadRequestError: there can't be such a host.
+            BadRequestError: the host isn't valid.
 
         """
         self.take_trailer(name, value)
@@ -81,7 +81,7 @@ class RequestHead:
                 raise TransferEncodingError
 
     def check(self, version: str) -> None:
-        """Look at the whole.
+        """Check the complete head.
 
         Raises:
             HttpVersionError: it is in another version of HTTP.

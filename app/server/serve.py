@@ -7,7 +7,7 @@ import uvicorn
 
 from app.errors import StartupError
 from app.main import create_app
-from app.server.descriptors import limit, wanted
+from app.server.descriptors import limit, needed_descriptors
 from app.server.drain import Drain, LastAnswers
 from app.server.listening import listening
 from app.server.protocol import BoundedHttpProtocol
@@ -68,11 +68,13 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
 
     Raises:
         StartupError: a setting can't be used, the catalogue can't be read, the address can't be
-            had, or a required model can't be loaded.
+            used, or a required model can't be loaded.
 
     """
-    if limit() < wanted(settings):
-        log.warning("few_descriptors", extra={"limit": limit(), "wanted": wanted(settings)})
+    if limit() < needed_descriptors(settings):
+        log.warning(
+            "few_descriptors", extra={"limit": limit(), "wanted": needed_descriptors(settings)}
+        )
     run(make_server(settings, on_overdue=on_overdue))
 
 

@@ -1,4 +1,4 @@
-"""What uvicorn's server does otherwise here: signals, accepting, and an end that drops nothing."""
+"""What differs from uvicorn's server: signals, accepting, and a shutdown that drops nothing."""
 
 import asyncio
 import logging
@@ -23,17 +23,17 @@ from app.server.protocol import BoundedHttpProtocol
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Uvicorn's connections and tasks tell nobody when they go.
+# Uvicorn's connections and tasks don't notify when they end.
 POLL_S = 0.05
 # A connection that was opened and has said nothing yet: its first request is on its way.
 FIRST_REQUEST_S = 1.0
 # Turns of the event loop: asyncio has accepted a connection a turn or two before it is one of
-# the server's. New ones may come as fast as they are let in; the door closes all the same.
+# the server's. New ones may come as fast as they are accepted; listening stops all the same.
 QUIET_ROUNDS, MAX_ROUNDS = 3, 100
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that says where to look, drops nothing when it ends, and has an exit status of ours.
+    """Uvicorn that prints its address, drops nothing when it ends, and has an exit status of ours.
 
     Args:
         config: uvicorn's.
@@ -65,13 +65,13 @@ class Server(uvicorn.Server):
         await super().startup(None if sockets is None else [])
         if not self.started:
             return
-        for opened in sockets or []:
-            acceptor = Acceptor(opened, self._make_protocol, on_shortage=self._note_shortage)
+        for sock in sockets or []:
+            acceptor = Acceptor(sock, self._make_protocol, on_shortage=self._note_shortage)
             self._acceptors.append(acceptor)
             self.servers.append(cast("asyncio.Server", acceptor))
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(f"ml-api: http://{shown}:{port} (docs at /docs; ready when /ready is)", flush=True)
+        url_host = f"[{host}]" if ":" in host else host
+        print(f"ml-api: http://{url_host}:{port} (docs at /docs; ready when /ready is)", flush=True)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # as uvicorn
-        """Begin the end, or hurry it; `/ready` says so from now on."""
+        """Begin the shutdown, or shorten it; `/ready` says so from now on."""
         runtime = self.runtime()
         if self.drain.begun_s is None:
             # Not here: the signal may have come in the middle of a line of the log.
@@ -101,11 +101,11 @@ class Server(uvicorn.Server):
             self._overdue.start()
 
     async def on_tick(self, counter: int) -> bool:
-        """Tell uvicorn's loop whether the door is to be closed."""
+        """Tell uvicorn's loop whether to stop listening."""
         return await super().on_tick(counter) or not self.drain.is_accepting(time.monotonic())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn passes them
-        """Close the door, let requests end, and then what is behind them."""
+        """Stop listening, let requests end, and then close the app."""
         connections = len(self.server_state.connections)
         log.info("drain_closing", extra={"connections": connections})
         await self._stop_listening()
@@ -134,7 +134,7 @@ class Server(uvicorn.Server):
             runtime.metrics.descriptor_shortages.inc()
 
     async def _stop_listening(self) -> None:
-        """Close the door, behind those who stand in it: they would be reset."""
+        """Stop listening, after accepting clients that wait: they would be reset."""
         listening = [one.fileno() for server in self.servers for one in server.sockets]
         quiet = 0
         for _ in range(MAX_ROUNDS):
@@ -150,10 +150,10 @@ class Server(uvicorn.Server):
     def _is_done(self) -> bool:
         """Close connections that are idle; tell whether none is left, and no request."""
         for connection in list(self.server_state.connections):
-            self._let_go(cast("BoundedHttpProtocol", connection))
+            self._close_when_idle(cast("BoundedHttpProtocol", connection))
         return not self.server_state.connections and not self.server_state.tasks
 
-    def _let_go(self, connection: BoundedHttpProtocol) -> None:
+    def _close_when_idle(self, connection: BoundedHttpProtocol) -> None:
         """Close a connection after its answer, or now if no request is on its way."""
         if connection.transport.is_closing():
             return
@@ -163,14 +163,14 @@ class Server(uvicorn.Server):
             and not connection.is_kept
             and time.monotonic() < closed_s + FIRST_REQUEST_S
         )
-        arrived = connection.is_kept and _has_arrived(
+        has_request = connection.is_kept and _has_arrived(
             connection.transport.get_extra_info("socket").fileno()
         )
-        if not is_awaited and not arrived:
+        if not is_awaited and not has_request:
             connection.shutdown()
 
     async def _cut(self) -> None:
-        """End the requests whose time is over; each tells its client so."""
+        """Cancel the requests whose time is over; each tells its client."""
         if tasks := set(self.server_state.tasks):
             log.warning("drain_cut", extra={"requests": len(tasks)})
             for task in tasks:

@@ -1,7 +1,7 @@
-"""When a connection ends whose reader takes nothing of a whole answer.
+"""When a connection is aborted whose client doesn't read a complete answer.
 
-Its transport would wait for that reader for ever, with the answer in memory and a descriptor. What
-is streamed has a bound of its own.
+Its transport would wait for ever, with the answer in memory and a descriptor. Streamed answers have
+a bound of their own.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ UNREAD_S = 60.0
 
 
 class Unread:
-    """Looks at what a transport still has to send; aborts it when that gets no less.
+    """Checks what a transport still has to send; aborts it when that gets no less.
 
     Args:
         loop: calls it.
         transport: of the connection.
-        after_s: how long a reader may take nothing.
+        after_s: how long a client may read nothing.
 
     """
 
@@ -33,13 +33,13 @@ class Unread:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Look from now on: an answer is whole, and nothing will come behind it."""
+        """Check from now on: the answer is complete, and nothing will follow."""
         self.stop()
         if left := self._transport.get_write_buffer_size():
             self._timer = self._loop.call_later(self._after_s, self._look, left)
 
     def stop(self) -> None:
-        """Look no more: the connection has ended, or there is another answer."""
+        """Stop checking: the connection has ended, or there is another answer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -13,7 +13,7 @@ from app.console.options import (
     Model,
     Url,
     connected,
-    given,
+    request_fields,
     show,
     show_json,
 )
@@ -35,7 +35,9 @@ def search(  # noqa: PLR0913  # each is an option
     key: Key = None,
 ) -> None:
     """Find documents that mean what the query means, the best first."""
-    asked = given(query=query, top_k=top_k, filter=_read_filter(conditions), model_name=model)
+    asked = request_fields(
+        query=query, top_k=top_k, filter=_read_filter(conditions), model_name=model
+    )
     with connected(url, key) as client:
         for found in client.post("/search", asked)["results"]:
             if as_json:

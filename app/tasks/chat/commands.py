@@ -13,11 +13,11 @@ from app.console.options import (
     Model,
     Url,
     connected,
-    given,
+    print_error,
+    request_fields,
     show,
     show_json,
     standard_input,
-    tell,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def chat(  # noqa: PLR0913  # each is an option
     key: Key = None,
 ) -> None:
     """Talk with a model: a line is a question, Ctrl-C stops an answer, Ctrl-D ends."""
-    options = given(model_name=model, max_tokens=max_tokens, temperature=temperature)
+    options = request_fields(model_name=model, max_tokens=max_tokens, temperature=temperature)
     with connected(url, key) as client:
         conversation = _Conversation(client, options, system=system, as_json=as_json)
         if text is not None:
@@ -70,7 +70,7 @@ def _converse(conversation: "_Conversation") -> None:
         try:
             conversation.ask(line)
         except ClientError as failure:
-            tell(str(failure))
+            print_error(str(failure))
         except KeyboardInterrupt:
             print(" (stopped)")
 

@@ -15,7 +15,7 @@ from app.console.options import (
     Url,
     connected,
     fail,
-    given,
+    request_fields,
     show,
     show_json,
     standard_input,
@@ -50,7 +50,7 @@ def predict(
         if text == STDIN:
             _predict_lines(client, standard_input(), model=model, as_json=as_json)
         else:
-            asked = given(text=text, model_name=model, top_k=top_k)
+            asked = request_fields(text=text, model_name=model, top_k=top_k)
             _show_prediction(client.post("/predict", asked), as_json=as_json)
 
 
@@ -82,7 +82,7 @@ def _predict_lines(
         if _size(batch[0]) > MAX_BATCH_BYTES:
             results = [TOO_LONG]
         else:
-            asked = given(texts=batch, model_name=model)
+            asked = request_fields(texts=batch, model_name=model)
             results = client.post("/predict-batch", asked)["results"]
         for text, result in zip(batch, results, strict=True):
             failed += "error" in result and text != ""

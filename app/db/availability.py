@@ -1,4 +1,4 @@
-"""What the calls so far have said of the database, for the log and /ready."""
+"""Whether the database is available, by the results of its calls, for the log and /ready."""
 
 import logging
 import math
@@ -10,14 +10,14 @@ from app.core.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
-# A full disk still takes what fits into pages that are there: what was refused says more than what
-# was small enough.
+# A full disk still takes writes that fit into existing pages: one that succeeds doesn't mean that
+# there is space.
 HOLD_S = 10.0
 FULL, DAMAGED = "disk_full", "damaged"
 
 
-class Standing:
-    """Whether the database answers, takes what is written, and is whole; from any thread.
+class Availability:
+    """Whether the database answers, accepts writes and is undamaged; safe in any thread.
 
     Reading may go on while nothing can be written: an outage of writes isn't over until a write
     succeeds. Damage doesn't go away by itself: it stays until the process ends.
@@ -32,17 +32,17 @@ class Standing:
         self._full_at_s = -math.inf
         self._throttle = Throttle(clock=clock)  # by reason
 
-    def failed(self, reason: str, said: str, *, is_read: bool) -> None:
-        """Note a call that failed, and log it: at once when it is news, else now and then."""
+    def failed(self, reason: str, error: str, *, is_read: bool) -> None:
+        """Note a call that failed, and log it: at once when it is new, else now and then."""
         with self._lock:
             self.is_answering = False
-            is_news = reason not in self._failing.values() and reason != DAMAGED
+            is_new = reason not in self._failing.values() and reason != DAMAGED
             self._failing[is_read] = reason
             if reason == DAMAGED:
-                self._damage = said
+                self._damage = error
             if reason == FULL:
                 self._full_at_s = self._clock()
-            self._tell(reason, said, is_news=is_news)
+            self._log_failure(reason, error, is_new=is_new)
 
     def answered(self, *, is_read: bool) -> None:
         """Note a call that succeeded."""
@@ -51,26 +51,26 @@ class Standing:
             if not self._failing or (not is_read and self._is_full()):
                 return
             self._failing.pop(is_read, None)
-            if not is_read:  # who can write can read
+            if not is_read:  # if it can write, it can read
                 self._failing.clear()
             if not self._failing and self._damage is None:
                 log.info("database_available")
 
     def problem(self) -> str | None:
-        """Return what lasts, although a small write has just succeeded; None when nothing does."""
+        """Return a problem that a successful small write doesn't end, or None."""
         with self._lock:
             if self._damage is not None:
-                self._tell(DAMAGED, self._damage, is_news=False)
+                self._log_failure(DAMAGED, self._damage, is_new=False)
                 return DAMAGED
             return FULL if self._is_full() else None
 
     def _is_full(self) -> bool:
         return self._clock() < self._full_at_s + HOLD_S
 
-    def _tell(self, reason: str, said: str, *, is_news: bool) -> None:
-        if is_news:
+    def _log_failure(self, reason: str, error: str, *, is_new: bool) -> None:
+        if is_new:
             self._throttle.restart(reason)
         elif not self._throttle.passes(reason):
             return
         level = logging.ERROR if reason == DAMAGED else logging.WARNING
-        log.log(level, "database_unavailable", extra={"reason": reason, "error": said})
+        log.log(level, "database_unavailable", extra={"reason": reason, "error": error})
