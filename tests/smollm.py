@@ -25,15 +25,15 @@ def loaded(*, slots: int = 1, context_tokens: int = 512) -> Iterator[Generator]:
     request = EngineRequest(
         name="smollm2", task=Task.CHAT, engine="llama_cpp", folder=gguf(), chat=chat
     )
-    made = llama_cpp.load(request)
-    yield made
-    made.close()
+    generator = llama_cpp.load(request)
+    yield generator
+    generator.close()
 
 
 def held_to(engine: Generator, schema: Mapping[str, Any], prompt: str, **more: Any) -> Generation:
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    given = {"max_tokens": 200, "temperature": 0.0, **more}
-    options = GenerationOptions(response_format=wanted, **given)
+    json_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    values = {"max_tokens": 200, "temperature": 0.0, **more}
+    options = GenerationOptions(response_format=json_format, **values)
     message = Message(role="user", content=prompt)
     return engine.generate([message], options, on_token=lambda _: False)
 

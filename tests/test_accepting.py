@@ -126,10 +126,10 @@ class Leaving(asyncio.Protocol):
         transport.close()
 
 
-async def accept_one(opened: Scripted) -> Accepted:
+async def accept_one(scripted: Scripted) -> Accepted:
     """Accept from a socket until one connection has arrived."""
-    accepted = Accepted(opened)
-    with socket.create_connection(opened.getsockname()):
+    accepted = Accepted(scripted)
+    with socket.create_connection(scripted.getsockname()):
         await asyncio.wait_for(accepted.arrived.wait(), 10)
     await accepted.close()
     return accepted
@@ -143,18 +143,18 @@ async def test_what_the_process_or_the_machine_lacks_is_waited_for(lack: int) ->
 
 @pytest.mark.parametrize("failure", [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN])
 async def test_one_connection_s_failure_is_no_shortage(failure: int) -> None:
-    opened = Scripted(failure, failure)
-    accepted = await accept_one(opened)
+    scripted = Scripted(failure, failure)
+    accepted = await accept_one(scripted)
     assert accepted.shortages == 0
-    assert opened.tries <= 4, "the next one was accepted at once"
+    assert scripted.tries <= 4, "the next one was accepted at once"
 
 
 async def test_a_second_shortage_is_counted_after_a_spell_in_which_the_queue_never_was_empty() -> (
     None
 ):
-    opened = Scripted(errno.EMFILE, *[None] * AT_ONCE, errno.EMFILE)
-    accepted = Accepted(opened)
-    clients = [socket.create_connection(opened.getsockname()) for _ in range(AT_ONCE + 1)]
+    scripted = Scripted(errno.EMFILE, *[None] * AT_ONCE, errno.EMFILE)
+    accepted = Accepted(scripted)
+    clients = [socket.create_connection(scripted.getsockname()) for _ in range(AT_ONCE + 1)]
     async with asyncio.timeout(10):
         while accepted.connections <= AT_ONCE:
             await asyncio.sleep(0)
@@ -170,9 +170,9 @@ async def test_a_connection_without_a_protocol_is_closed_and_told(
     def fail() -> asyncio.Protocol:
         raise RuntimeError
 
-    opened = Scripted()
-    acceptor = Acceptor(opened, fail, on_shortage=lambda: None)
-    reader, writer = await asyncio.open_connection(*opened.getsockname())
+    scripted = Scripted()
+    acceptor = Acceptor(scripted, fail, on_shortage=lambda: None)
+    reader, writer = await asyncio.open_connection(*scripted.getsockname())
     assert await asyncio.wait_for(reader.read(), 10) == b""
     writer.close()
     acceptor.close()
@@ -180,11 +180,11 @@ async def test_a_connection_without_a_protocol_is_closed_and_told(
 
 
 async def test_what_was_accepted_is_waited_for_when_it_closes() -> None:
-    opened = Scripted()
-    accepted = Accepted(opened)
-    with socket.create_connection(opened.getsockname()):
+    scripted = Scripted()
+    accepted = Accepted(scripted)
+    with socket.create_connection(scripted.getsockname()):
         async with asyncio.timeout(10):
-            while not opened.tries:
+            while not scripted.tries:
                 await asyncio.sleep(0)
         await accepted.close()
         assert accepted.connections == 1

@@ -28,17 +28,17 @@ fake = { fail_load = true }
 
 
 def test_help_names_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> None:
-    shown = process.run(tmp_path, "--help", pythonprofileimporttime="1")
-    assert shown.returncode == 0
+    output = process.run(tmp_path, "--help", pythonprofileimporttime="1")
+    assert output.returncode == 0
     for command in ("serve", "models"):
-        assert command in shown.stdout
-    assert "torch" not in shown.stderr
+        assert command in output.stdout
+    assert "torch" not in output.stderr
 
 
 def test_models_list_shows_the_catalogue(tmp_path: Path) -> None:
-    shown = run(tmp_path, "models", "list")
-    assert shown.returncode == 0
-    sentiment, minilm, smollm2 = shown.stdout.splitlines()
+    output = run(tmp_path, "models", "list")
+    assert output.returncode == 0
+    sentiment, minilm, smollm2 = output.stdout.splitlines()
     assert "chat" in smollm2
     assert sentiment.split() == [
         *("sentiment", "text-classification", "auto"),
@@ -127,7 +127,7 @@ def run_closed(folder: Path, closed: str, *arguments: str) -> subprocess.Complet
 
 
 @pytest.mark.parametrize(
-    ("closed", "command", "status", "said"),
+    ("closed", "command", "status", "message"),
     [
         ("<&-", ("predict", "hi"), 3, "nothing answers at"),
         ("<&-", ("predict", "-"), 2, "standard input is closed: give a text"),
@@ -138,12 +138,12 @@ def run_closed(folder: Path, closed: str, *arguments: str) -> subprocess.Complet
     ],
 )
 def test_a_stream_that_is_closed_is_one_line(
-    tmp_path: Path, closed: str, command: tuple[str, ...], status: int, said: str
+    tmp_path: Path, closed: str, command: tuple[str, ...], status: int, message: str
 ) -> None:
     ended = run_closed(tmp_path, closed, *command)
     assert ended.returncode == status
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"ml-api: error: {said}")
+    assert line.startswith(f"ml-api: error: {message}")
 
 
 def test_without_standard_error_a_command_says_nothing_elsewhere(tmp_path: Path) -> None:
@@ -164,13 +164,13 @@ def test_a_required_model_that_fails_ends_the_start_with_one_readable_line(tmp_p
 
 
 def test_an_app_under_another_server_asks_it_to_stop() -> None:
-    got: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: got.append(number))
+    signals: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: signals.append(number))
     try:
         stop_server(EngineError("x"))
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert got == [signal.SIGTERM]
+    assert signals == [signal.SIGTERM]
 
 
 def test_an_app_without_a_server_is_left_alone() -> None:

@@ -85,8 +85,8 @@ def app(
     served: Service, *arguments: str, stdin: str = "", **settings: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a command, by default with the service's address and key."""
-    given = {"app_url": served.url, "app_key": KEY, "columns": 80} | settings
-    return run(served.log_file.parent, *arguments, stdin=stdin, **given)
+    variables = {"app_url": served.url, "app_key": KEY, "columns": 80} | settings
+    return run(served.log_file.parent, *arguments, stdin=stdin, **variables)
 
 
 def printed(done: subprocess.CompletedProcess[str]) -> str:
@@ -123,8 +123,8 @@ def submitted(served: Service, *texts: str, **more: str) -> str:
 
 
 def test_predict_prints_the_label_and_its_share(served: Service) -> None:
-    given = {"app_url": served.url, "app_key": KEY}
-    in_a_process = process.run(served.log_file.parent, "predict", "Good.", **given)
+    variables = {"app_url": served.url, "app_key": KEY}
+    in_a_process = process.run(served.log_file.parent, "predict", "Good.", **variables)
     assert re.fullmatch(r"(POSI|NEGA)TIVE +\d+\.\d%\n", printed(in_a_process))
     assert printed(app(served, "predict", "Good.")) == in_a_process.stdout
 
@@ -136,8 +136,8 @@ def test_predict_prints_the_best_labels_below_each_other(served: Service) -> Non
 
 
 def test_predict_prints_what_the_service_answered_as_json(served: Service) -> None:
-    (found,) = objects(app(served, "predict", "Gut, 😀", "--json", "--model", "dummy"))
-    assert (found["text"], found["model"]) == ("Gut, 😀", "dummy")
+    (line,) = objects(app(served, "predict", "Gut, 😀", "--json", "--model", "dummy"))
+    assert (line["text"], line["model"]) == ("Gut, 😀", "dummy")
 
 
 def test_predict_classifies_each_line_of_the_input_in_order(served: Service) -> None:
@@ -181,14 +181,14 @@ def test_a_blank_line_has_its_place_among_the_answers_and_fails_nothing(served: 
     lines = printed(app(served, "predict", "-", stdin="\ngood\n \n\nbad\n")).split("\n")
     assert [line.split("\t")[-1] for line in lines] == ["", "good", "", "", "bad", ""]
     assert [line for line in lines if line.startswith("error")] == ["error\ttext_empty\t"] * 3
-    found = objects(app(served, "predict", "-", "--json", stdin="good\n\n"))
-    assert [line["text"] for line in found] == ["good", ""]
-    assert found[1]["error"]["code"] == "text_empty"
+    rows = objects(app(served, "predict", "-", "--json", stdin="good\n\n"))
+    assert [row["text"] for row in rows] == ["good", ""]
+    assert rows[1]["error"]["code"] == "text_empty"
 
 
 def test_json_says_which_texts_were_cut(served: Service) -> None:
-    found = objects(app(served, "predict", "-", "--json", stdin=f"short\n{'long ' * 200}\n"))
-    assert [line["truncated"] for line in found] == [False, True]
+    rows = objects(app(served, "predict", "-", "--json", stdin=f"short\n{'long ' * 200}\n"))
+    assert [row["truncated"] for row in rows] == [False, True]
 
 
 def test_bytes_that_are_no_utf_8_end_nothing(served: Service) -> None:
@@ -226,8 +226,8 @@ def test_chat_answers_each_line_of_the_input_and_remembers_the_others(served: Se
 
 
 def test_chat_passes_its_options_on(served: Service) -> None:
-    (said,) = objects(app(served, "chat", "a b c d", "--json", "--max-tokens", "2"))
-    assert (said["answer"], said["finish_reason"]) == ("a b", "length")
+    (answer,) = objects(app(served, "chat", "a b c d", "--json", "--max-tokens", "2"))
+    assert (answer["answer"], answer["finish_reason"]) == ("a b", "length")
 
 
 def test_an_answer_that_breaks_off_says_why(served: Service) -> None:
@@ -246,7 +246,7 @@ class Terminal:
 
     def __init__(self, served: Service, *arguments: str) -> None:
         self.master, self.slave = pty.openpty()
-        self._said = ""
+        self._output = ""
         name = os.ttyname(self.slave)
         # Whoever leads a session and opens a terminal has it, with its Ctrl-C.
         open_it = ["sh", "-c", 'tty=$1; shift; exec "$@" <"$tty" >"$tty" 2>&1', "sh", name]
@@ -265,12 +265,12 @@ class Terminal:
     def wait_for(self, pattern: str) -> str:
         """Read until something is printed; return all up to there."""
         until = time.monotonic() + TIMEOUT_S
-        while not (found := re.search(pattern, self._said)):
+        while not (match := re.search(pattern, self._output)):
             ready, _, _ = select.select([self.master], [], [], until - time.monotonic())
-            assert ready, self._said
-            self._said += os.read(self.master, 4096).decode()
-        said, self._said = self._said[: found.end()], self._said[found.end() :]
-        return said
+            assert ready, self._output
+            self._output += os.read(self.master, 4096).decode()
+        text, self._output = self._output[: match.end()], self._output[match.end() :]
+        return text
 
     def leave(self) -> int:
         """Press Ctrl-C, again where it wasn't heard; return the exit status.
@@ -282,7 +282,7 @@ class Terminal:
             self.type("\x03")
             with suppress(subprocess.TimeoutExpired):
                 return self.process.wait(5)
-        raise AssertionError(self._said)
+        raise AssertionError(self._output)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -294,18 +294,18 @@ class Terminal:
 
 @contextmanager
 def terminal(served: Service, *arguments: str) -> Iterator[Terminal]:
-    opened = Terminal(served, *arguments)
+    terminal = Terminal(served, *arguments)
     try:
-        yield opened
+        yield terminal
     finally:
-        opened.close()
+        terminal.close()
 
 
 def active(served: Service) -> float:
     """Return how many generations run."""
     text = httpx2.get(f"{served.url}/metrics").text
-    found = re.findall(r"^mlapi_generations_active\{.*\} (\S+)$", text, re.MULTILINE)
-    return sum(map(float, found))
+    values = re.findall(r"^mlapi_generations_active\{.*\} (\S+)$", text, re.MULTILINE)
+    return sum(map(float, values))
 
 
 def test_a_person_talks_stops_an_answer_hears_of_an_error_and_leaves(served: Service) -> None:
@@ -342,27 +342,27 @@ def test_a_job_is_watched_to_its_end_and_what_it_embedded_is_found(served: Servi
     lines = printed(app(served, "jobs", "watch", job_id)).splitlines()
     assert all(re.fullmatch(r"\w+ \d+ % \(\d+ of 100\)", line) for line in lines)
     assert lines[-1] == "succeeded 100 % (100 of 100)"
-    found = printed(app(served, "search", "text number 7", "--top-k", "1")).splitlines()
-    assert re.fullmatch(r"[\d.]+  -?[0-9a-f]+", found[0])
-    assert re.fullmatch(r" {7}text number \d+", found[1])
+    lines = printed(app(served, "search", "text number 7", "--top-k", "1")).splitlines()
+    assert re.fullmatch(r"[\d.]+  -?[0-9a-f]+", lines[0])
+    assert re.fullmatch(r" {7}text number \d+", lines[1])
     (result,) = objects(app(served, "search", "text number 7", "--top-k", "1", "--json"))
-    assert result["passage"]["text"] == result["text"] == found[1].strip()
+    assert result["passage"]["text"] == result["text"] == lines[1].strip()
     assert printed(app(served, "search", "x", "--filter", '{"lang": "none"}')) == ""
 
 
 def test_a_watched_job_is_a_bar_on_a_terminal(served: Service) -> None:
     job_id = submitted(served, *(f"more {n}" for n in range(100)))
     with terminal(served, "jobs", "watch", job_id) as person:
-        said = person.wait_for(r"succeeded.*100/100")
-        assert "━" in said
+        text = person.wait_for(r"succeeded.*100/100")
+        assert "━" in text
         assert person.process.wait(TIMEOUT_S) == 0
 
 
 def test_a_watched_job_is_json_for_scripts(served: Service) -> None:
-    told = objects(app(served, "jobs", "watch", submitted(served, "some text"), "--json"))
-    assert told[-1]["status"] == "succeeded"
-    assert [job["progress"]["done"] for job in told] == sorted(
-        job["progress"]["done"] for job in told
+    jobs = objects(app(served, "jobs", "watch", submitted(served, "some text"), "--json"))
+    assert jobs[-1]["status"] == "succeeded"
+    assert [job["progress"]["done"] for job in jobs] == sorted(
+        job["progress"]["done"] for job in jobs
     )
 
 
@@ -391,16 +391,16 @@ def test_the_secret_of_webhooks_is_printed_alone_and_is_always_the_same(served: 
     (secret,) = printed(app(served, "jobs", "secret")).splitlines()
     assert len(secret) == 43
     assert printed(app(served, "jobs", "secret")) == f"{secret}\n"
-    given = "a secret of the setting"
-    assert printed(app(served, "jobs", "secret", webhook_secret=given)) == f"{given}\n"
+    secret = "a secret of the setting"
+    assert printed(app(served, "jobs", "secret", webhook_secret=secret)) == f"{secret}\n"
 
 
 def test_keys_and_models_are_json_for_scripts(served: Service) -> None:
-    wanted = ("--name", "web", "--scopes", "predict,chat", "--json")
-    (made,) = objects(app(served, "keys", "create", *wanted))
-    assert printed(app(served, "predict", "x", app_key=made["key"]))
+    options = ("--name", "web", "--scopes", "predict,chat", "--json")
+    (key,) = objects(app(served, "keys", "create", *options))
+    assert printed(app(served, "predict", "x", app_key=key["key"]))
     listed = objects(app(served, "keys", "list", "--json"))
-    assert {name: made[name] for name in listed[0]} == listed[0]
+    assert {name: key[name] for name in listed[0]} == listed[0]
     models = objects(app(served, "models", "list", "--json"))
     assert {model["name"]: model["task"] for model in models}["minilm"] == "embedding"
 
@@ -413,13 +413,13 @@ def test_without_a_service_it_says_how_to_start_one(served: Service) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
         for command in (("predict", "x"), ("chat", "x"), ("search", "x"), ("jobs", "list")):
-            said = failed(app(served, *command, app_url=url), 3)
-            assert said.startswith(f"nothing answers at {url} (Connection refused): ")
-            assert "`make serve`" in said
+            message = failed(app(served, *command, app_url=url), 3)
+            assert message.startswith(f"nothing answers at {url} (Connection refused): ")
+            assert "`make serve`" in message
 
 
 @pytest.mark.parametrize(
-    ("settings", "status", "said"),
+    ("settings", "status", "message"),
     [
         ({"app_url": "localhost:8000"}, 2, "APP_URL: 'localhost:8000' is no address such as"),
         ({"app_url": "http://"}, 2, "APP_URL: 'http://' is no address such as"),
@@ -430,23 +430,23 @@ def test_without_a_service_it_says_how_to_start_one(served: Service) -> None:
     ],
 )
 def test_a_wrong_address_and_a_wrong_key_are_told_apart(
-    served: Service, settings: dict[str, str], status: int, said: str
+    served: Service, settings: dict[str, str], status: int, message: str
 ) -> None:
-    given = {name: value.replace("{url}", served.url) for name, value in settings.items()}
-    assert failed(app(served, "predict", "x", **given), status).startswith(said)
+    variables = {name: value.replace("{url}", served.url) for name, value in settings.items()}
+    assert failed(app(served, "predict", "x", **variables), status).startswith(message)
 
 
 def test_a_key_without_the_scope_is_told_which_one(served: Service) -> None:
-    made = httpx2.post(
+    response = httpx2.post(
         f"{served.url}/keys",
         json={"name": "web", "scopes": ["predict"]},
         headers={"X-API-Key": KEY},
     )
-    assert "'chat'" in failed(app(served, "chat", "x", app_key=made.json()["key"]), 4)
+    assert "'chat'" in failed(app(served, "chat", "x", app_key=response.json()["key"]), 4)
 
 
 @pytest.mark.parametrize(
-    ("command", "status", "said"),
+    ("command", "status", "message"),
     [
         (("predict", "x", "--model", "nobody"), 5, "There is no such model"),
         (("chat", "x", "--model", "nobody"), 5, "There is no such model"),
@@ -459,9 +459,9 @@ def test_a_key_without_the_scope_is_told_which_one(served: Service) -> None:
     ],
 )
 def test_what_the_service_refuses_is_one_sentence_and_a_status(
-    served: Service, command: tuple[str, ...], status: int, said: str
+    served: Service, command: tuple[str, ...], status: int, message: str
 ) -> None:
-    assert failed(app(served, *command), status).startswith(said)
+    assert failed(app(served, *command), status).startswith(message)
 
 
 NOT_UTF_8 = os.fsdecode(b"caf\xe9")
@@ -481,8 +481,8 @@ NOT_UTF_8 = os.fsdecode(b"caf\xe9")
 def test_an_argument_that_is_no_utf_8_is_wrong_usage(
     served: Service, command: tuple[str, ...]
 ) -> None:
-    said = failed(app(served, *command), 2)
-    assert said == "an argument is not UTF-8, and can't be sent"
+    message = failed(app(served, *command), 2)
+    assert message == "an argument is not UTF-8, and can't be sent"
 
 
 def test_an_id_and_an_address_that_are_no_utf_8_are_refused_too(served: Service) -> None:
@@ -539,7 +539,7 @@ BUSY = json.dumps({"status": 429, "code": "rate_limited", "detail": "Too much."}
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "said"),
+    ("answer", "status", "message"),
     [
         (response("429 X", BUSY, "Retry-After: 7"), 7, "Too much. Try again in 7 s."),
         (response("200 OK", "<html>"), 3, "{url} answers, but it isn't this service"),
@@ -559,19 +559,19 @@ BUSY = json.dumps({"status": 429, "code": "rate_limited", "detail": "Too much."}
     ],
 )
 def test_whatever_answers_is_one_sentence_and_a_status(
-    served: Service, answer: bytes, status: int, said: str
+    served: Service, answer: bytes, status: int, message: str
 ) -> None:
     with answering(answer) as url:
         assert failed(app(served, "predict", "x", app_url=url), status).startswith(
-            said.format(url=url)
+            message.format(url=url)
         )
 
 
 def test_when_to_try_again_is_said_once(served: Service) -> None:
     problem = {**json.loads(BUSY), "detail": "The limit of 3 is used up; try again in 60 s."}
     with answering(response("429 X", json.dumps(problem), "Retry-After: 60")) as url:
-        said = failed(app(served, "predict", "x", app_url=url), 7)
-    assert said == "The limit of 3 is used up; try again in 60 s."
+        message = failed(app(served, "predict", "x", app_url=url), 7)
+    assert message == "The limit of 3 is used up; try again in 60 s."
 
 
 def test_a_service_that_says_nothing_is_not_waited_for_without_end() -> None:
@@ -593,8 +593,8 @@ def test_watching_goes_on_when_the_service_was_replaced(served: Service) -> None
     first = (stream + event("queued", 0) + event("running", 1) + draining).encode()
     second = (stream + event("succeeded", 2)).encode()
     with answering(first, second) as url:
-        said = printed(app(served, "jobs", "watch", "job_1", app_url=url))
-    assert said == "queued 0 % (0 of 2)\nrunning 50 % (1 of 2)\nsucceeded 100 % (2 of 2)\n"
+        text = printed(app(served, "jobs", "watch", "job_1", app_url=url))
+    assert text == "queued 0 % (0 of 2)\nrunning 50 % (1 of 2)\nsucceeded 100 % (2 of 2)\n"
 
 
 def test_what_a_model_says_does_not_steer_the_terminal(served: Service) -> None:
@@ -637,8 +637,8 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(served: Servic
 
 @pytest.mark.parametrize("command", [("predict", "x"), ("chat", "x"), ("search", "x")])
 def test_client_commands_import_nothing_heavy(served: Service, command: tuple[str, ...]) -> None:
-    given = {"app_url": served.url, "app_key": KEY, "pythonprofileimporttime": "1"}
-    done = process.run(served.log_file.parent, *command, **given)
+    variables = {"app_url": served.url, "app_key": KEY, "pythonprofileimporttime": "1"}
+    done = process.run(served.log_file.parent, *command, **variables)
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "httpx2" in imported
@@ -660,12 +660,12 @@ def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 @pytest.mark.parametrize("command", list(commands()), ids=" ".join)
 def test_help_fits_a_screen_and_has_an_example(command: tuple[str, ...]) -> None:
-    shown = CliRunner().invoke(cli, [*command, "--help"], env={"COLUMNS": "80"})
-    assert shown.exit_code == 0
-    lines = shown.stdout.splitlines()
+    result = CliRunner().invoke(cli, [*command, "--help"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
-    assert "Example: " in shown.stdout
+    assert "Example: " in result.stdout
 
 
 def test_the_document_names_every_command_and_every_exit_status() -> None:
@@ -673,6 +673,6 @@ def test_the_document_names_every_command_and_every_exit_status() -> None:
     for command in commands():
         assert f"app {' '.join(command)}" in text, command
     documented = set(map(int, re.findall(r"^\| (\d+) \|", text, re.MULTILINE)))
-    given = {name: value for name, value in vars(client).items() if name.startswith("EXIT_")}
-    statuses = {value for value in given.values() if isinstance(value, int)}
+    constants = {name: value for name, value in vars(client).items() if name.startswith("EXIT_")}
+    statuses = {value for value in constants.values() if isinstance(value, int)}
     assert documented == statuses | {0, EXIT_UNFINISHED, 130}

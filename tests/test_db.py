@@ -126,9 +126,9 @@ async def test_a_mistake_in_the_statement_is_no_outage_and_tells_no_values(
     async with opened(database_url) as database:
         with pytest.raises(StatementError) as caught:
             await database.run(says("SELEKT :x", x="a secret"))
-        told = "".join(traceback.format_exception(caught.value))
-        assert "42601" in told or "SQLITE_ERROR" in told
-        assert "'a secret'" not in told.replace('x="a secret"', "")
+        report = "".join(traceback.format_exception(caught.value))
+        assert "42601" in report or "SQLITE_ERROR" in report
+        assert "'a secret'" not in report.replace('x="a secret"', "")
         assert await database.run(ONE) == 1
 
 
@@ -164,12 +164,12 @@ async def test_postgresql_bounds_its_own_waits(postgres_url: str) -> None:
 async def test_too_many_calls_are_refused_at_once(database_url: str) -> None:
     go_on = threading.Event()
     async with opened(database_url, pool_size=1, max_waiting=1) as database:
-        held = [asyncio.create_task(database.run(lambda _: go_on.wait(10))) for _ in range(2)]
+        calls = [asyncio.create_task(database.run(lambda _: go_on.wait(10))) for _ in range(2)]
         await asyncio.sleep(0)
         with unavailable("full", within_s=0.5):
             await database.run(ONE)
         go_on.set()
-        assert await asyncio.gather(*held) == [True, True]
+        assert await asyncio.gather(*calls) == [True, True]
         assert await database.run(ONE) == 1
 
 
@@ -203,14 +203,14 @@ async def test_a_lock_is_not_waited_for_longer(database_url: str) -> None:
 async def test_work_of_a_caller_that_left_is_not_begun(database_url: str) -> None:
     go_on, begun = threading.Event(), threading.Event()
     async with opened(database_url, pool_size=1) as database:
-        held = asyncio.create_task(database.run(lambda _: go_on.wait(10)))
+        call = asyncio.create_task(database.run(lambda _: go_on.wait(10)))
         left = asyncio.create_task(database.run(lambda _: begun.set()))
         await asyncio.sleep(0)
         left.cancel()
         with pytest.raises(asyncio.CancelledError):
             await left
         go_on.set()
-        await held
+        await call
         assert await database.run(ONE) == 1
         assert not begun.is_set()
 
@@ -244,10 +244,10 @@ async def test_a_schema_that_is_behind_is_named(empty_database_url: str) -> None
 async def test_a_closed_database_says_so(database_url: str) -> None:
     async with opened(database_url) as database:
         assert await database.run(ONE) == 1
-        held = asyncio.create_task(database.run(says("SELECT 2")))
+        call = asyncio.create_task(database.run(says("SELECT 2")))
         await asyncio.sleep(0)
         await database.close()
-        assert await held == 2
+        assert await call == 2
         assert await database.check() == "closed"
         with unavailable("closed"):
             await database.run(ONE)
@@ -256,10 +256,10 @@ async def test_a_closed_database_says_so(database_url: str) -> None:
 async def test_closing_does_not_wait_for_a_statement_without_end(database_url: str) -> None:
     async with opened(database_url, timeout_s=TIMEOUT_S) as database:
         forever = says(FOREVER[database.dialect])
-        held = asyncio.create_task(database.run(forever, timeout_s=60))
+        call = asyncio.create_task(database.run(forever, timeout_s=60))
         await asyncio.sleep(0)
         started = time.monotonic()
         await database.close()
         assert time.monotonic() - started < TIMEOUT_S + 1
         with unavailable("timeout" if database.dialect == "sqlite" else "unreachable"):
-            await held
+            await call

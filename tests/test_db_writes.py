@@ -203,9 +203,9 @@ class Log:
         self._caplog = caplog
 
     def new(self) -> list[str]:
-        said = [str(vars(r).get("reason", r.message)) for r in self._caplog.records]
+        reasons = [str(vars(r).get("reason", r.message)) for r in self._caplog.records]
         self._caplog.clear()
-        return said
+        return reasons
 
 
 def test_damage_is_said_again_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:

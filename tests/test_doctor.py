@@ -31,14 +31,17 @@ SECRET = "a secret that nobody may see"
 def doctor(folder: Path, models: str = FAKE, **settings: Any) -> tuple[int, dict[str, list[Any]]]:
     """Run it; return its status, and its findings by place."""
     (folder / "models.toml").write_text(models)
-    given: dict[str, Any] = {"models_file": folder / "models.toml", "port": free_port()} | settings
-    ended = run(folder, "doctor", "--json", **given)
+    values: dict[str, Any] = {
+        "models_file": folder / "models.toml",
+        "port": free_port(),
+    } | settings
+    ended = run(folder, "doctor", "--json", **values)
     assert SECRET not in ended.stdout
     assert ended.stderr == ""
     found: dict[str, list[Any]] = {}
     for line in ended.stdout.splitlines():
-        said = json.loads(line)
-        found.setdefault(said["place"], []).append(said)
+        finding = json.loads(line)
+        found.setdefault(finding["place"], []).append(finding)
     assert found
     return ended.returncode, found
 
@@ -112,7 +115,7 @@ def test_a_port_in_use_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("models", "place", "said"),
+    ("models", "place", "message"),
     [
         ("[[models]]\nname = 3", "models", "name"),
         ('[[models]]\nname = "m"\nsource = "package:not_installed/x"', "model m", "not_installed"),
@@ -123,11 +126,13 @@ def test_a_port_in_use_fails(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_model_that_cant_be_had_fails(tmp_path: Path, models: str, place: str, said: str) -> None:
+def test_a_model_that_cant_be_had_fails(
+    tmp_path: Path, models: str, place: str, message: str
+) -> None:
     status, found = doctor(tmp_path, models)
     assert status == 1
     assert found[place][0]["level"] == "fail"
-    assert said in found[place][0]["said"]
+    assert message in found[place][0]["said"]
 
 
 def test_servers_that_are_away_fail_within_their_time(tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ def start(folder: Path, models: str) -> str:
 
 
 def test_a_model_that_loads_is_told_with_its_engine(tmp_path: Path) -> None:
-    status, found = doctor(tmp_path, entry(tiny(tmp_path / "model")))
+    status, findings = doctor(tmp_path, entry(tiny(tmp_path / "model")))
     assert status == 0
-    (finding,) = found["model m"]
+    (finding,) = findings["model m"]
     assert "torch, loaded in" in finding["said"]
     assert "the first start will convert it" in finding["said"]
     assert not (tmp_path / "data").exists(), "nothing was written"
@@ -41,27 +41,27 @@ def test_a_model_that_loads_is_told_with_its_engine(tmp_path: Path) -> None:
 def test_a_model_that_can_t_be_loaded_fails_in_the_words_of_the_start(tmp_path: Path) -> None:
     folder = tiny(tmp_path / "model")
     (folder / SAFE).write_bytes((folder / SAFE).read_bytes()[:1000])
-    status, found = doctor(tmp_path, entry(folder))
+    status, findings = doctor(tmp_path, entry(folder))
     assert status == 1
-    said = found["model m"][0]["said"]
-    assert start(tmp_path, entry(folder)) == f"ml-api: error: model 'm' (required): {said}"
+    message = findings["model m"][0]["said"]
+    assert start(tmp_path, entry(folder)) == f"ml-api: error: model 'm' (required): {message}"
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ("fake = { fail_load = true }", "the fake engine was told not to load"),
         ('fake = { fail_on = "warm" }', "the first call failed: FakeFailureError: "),
     ],
 )
-def test_the_first_call_is_tried_too(tmp_path: Path, fields: str, said: str) -> None:
-    status, found = doctor(tmp_path, FAKE + fields)
-    assert (status, found["model m"][0]["said"]) == (1, said.strip())
+def test_the_first_call_is_tried_too(tmp_path: Path, fields: str, message: str) -> None:
+    status, findings = doctor(tmp_path, FAKE + fields)
+    assert (status, findings["model m"][0]["said"]) == (1, message.strip())
 
 
 def test_no_models_fail(tmp_path: Path) -> None:
-    status, found = doctor(tmp_path, "")
-    assert (status, found["models"][0]["level"]) == (1, "fail")
+    status, findings = doctor(tmp_path, "")
+    assert (status, findings["models"][0]["level"]) == (1, "fail")
 
 
 def test_a_load_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,9 @@ def classifier(**options: object) -> Classifier:
     return engine
 
 
-def hear(heard: list[str]) -> OnToken:
+def hear(tokens: list[str]) -> OnToken:
     def on_token(token: str) -> bool:
-        heard.append(token)
+        tokens.append(token)
         return False
 
     return on_token
@@ -50,10 +50,10 @@ def test_vectors_have_length_one() -> None:
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("said", [{"pooling": ("cls",)}, {"normalize": False}])
-def test_an_embedder_has_no_pooling_to_set(said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fields", [{"pooling": ("cls",)}, {"normalize": False}])
+def test_an_embedder_has_no_pooling_to_set(fields: dict[str, Any]) -> None:
     request = EngineRequest(
-        name="x", task=Task.EMBEDDING, engine="fake", embedding=EmbeddingOptions(**said)
+        name="x", task=Task.EMBEDDING, engine="fake", embedding=EmbeddingOptions(**fields)
     )
     with pytest.raises(EngineError, match="the fake engine has no pooling"):
         load_engine(request)
@@ -83,7 +83,7 @@ def test_it_fails_on_the_text_and_the_batch_size_that_it_is_told() -> None:
 
 
 def test_chat_echoes_the_last_user_message_word_by_word() -> None:
-    heard: list[str] = []
+    tokens: list[str] = []
     chat = FakeGenerator(FakeOptions(delay_ms=0.001), context_tokens=10)
     asked = [
         Message(role="system", content="Be brief."),
@@ -91,21 +91,21 @@ def test_chat_echoes_the_last_user_message_word_by_word() -> None:
         Message(role="assistant", content="One."),
         Message(role="user", content="one  two\nthree"),
     ]
-    said = chat.generate(asked, GenerationOptions(), on_token=hear(heard))
-    assert heard == ["one", " two", " three"]
+    generation = chat.generate(asked, GenerationOptions(), on_token=hear(tokens))
+    assert tokens == ["one", " two", " three"]
     usage = Usage(prompt_tokens=7, completion_tokens=3)
-    assert said == Generation(text="one two three", finish_reason="stop", usage=usage)
+    assert generation == Generation(text="one two three", finish_reason="stop", usage=usage)
     assert chat.generate([], GenerationOptions(), on_token=lambda _: False).text == ""
     chat.close()
 
 
 def test_chat_fails_after_as_many_tokens_as_it_is_told() -> None:
-    heard: list[str] = []
+    tokens: list[str] = []
     chat = FakeGenerator(FakeOptions(fail_after=2), context_tokens=10)
     with pytest.raises(FakeFailureError):
         chat.generate(
             [Message(role="user", content="one two three")],
             GenerationOptions(),
-            on_token=hear(heard),
+            on_token=hear(tokens),
         )
-    assert heard == ["one", " two"]
+    assert tokens == ["one", " two"]

@@ -86,8 +86,8 @@ def test_tokenizer_config_counts_as_it_does_in_transformers(
             transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
         edit(folder / "tokenizer_config.json", **fields)
         engine = on_torch(folder)
-        found = ids_of(engine.encode(PHRASES))
-        assert found == expected_ids(folder, PHRASES, engine.max_tokens), name
+        encoded = ids_of(engine.encode(PHRASES))
+        assert encoded == expected_ids(folder, PHRASES, engine.max_tokens), name
 
 
 def test_each_setting_makes_a_difference(tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_special_tokens_map_counts_where_older_folders_have_it(tmp_path: Path) -
     folder = vocab_only(tmp_path)
     edit(folder / "special_tokens_map.json", sep_token="film", cls_token="cat")
     engine = on_torch(folder)
-    found = ids_of(engine.encode(PHRASES))
-    assert found == expected_ids(folder, PHRASES, engine.max_tokens)
-    assert [found[0][0], found[0][-1]] == [VOCABULARY.index("cat"), VOCABULARY.index("film")]
+    encoded = ids_of(engine.encode(PHRASES))
+    assert encoded == expected_ids(folder, PHRASES, engine.max_tokens)
+    assert [encoded[0][0], encoded[0][-1]] == [VOCABULARY.index("cat"), VOCABULARY.index("film")]
 
 
 def test_a_converted_model_keeps_all_of_it_without_transformers(tmp_path: Path) -> None:

@@ -53,46 +53,49 @@ def user(text: str) -> list[Message]:
 
 
 def ask(engine: Generator, text: str, **options: Any) -> tuple[list[str], Any]:
-    heard: list[str] = []
+    tokens: list[str] = []
     given = {"max_tokens": 12, "temperature": 0.0} | options
 
     def hear(token: str) -> bool:
-        heard.append(token)
+        tokens.append(token)
         return False
 
-    said = engine.generate(user(text), GenerationOptions(**given), on_token=hear)
-    return [token for token in heard if token], said
+    generation = engine.generate(user(text), GenerationOptions(**given), on_token=hear)
+    return [token for token in tokens if token], generation
 
 
 def test_the_pieces_are_the_text_and_the_usage_counts_them(generator: Generator) -> None:
-    pieces, said = ask(generator, COUNT)
-    assert said.text == "".join(pieces)
-    assert said.text
-    assert said.usage.prompt_tokens > 0
-    assert 0 < said.usage.completion_tokens <= 12
-    assert said.usage.total_tokens == said.usage.prompt_tokens + said.usage.completion_tokens
+    pieces, generation = ask(generator, COUNT)
+    assert generation.text == "".join(pieces)
+    assert generation.text
+    assert generation.usage.prompt_tokens > 0
+    assert 0 < generation.usage.completion_tokens <= 12
+    assert (
+        generation.usage.total_tokens
+        == generation.usage.prompt_tokens + generation.usage.completion_tokens
+    )
 
 
 def test_max_tokens_ends_it_with_length(generator: Generator) -> None:
-    pieces, said = ask(generator, COUNT, max_tokens=2)
-    assert said.finish_reason == "length"
-    assert said.usage.completion_tokens == 2
+    pieces, generation = ask(generator, COUNT, max_tokens=2)
+    assert generation.finish_reason == "length"
+    assert generation.usage.completion_tokens == 2
     assert 0 < len(pieces) <= 2
 
 
 def test_it_stops_with_the_token_at_which_it_is_told_to(generator: Generator) -> None:
-    heard: list[str] = []
+    tokens: list[str] = []
 
     def hear(token: str) -> bool:
-        heard.append(token)
-        return len([t for t in heard if t]) == 3
+        tokens.append(token)
+        return len([t for t in tokens if t]) == 3
 
     options = GenerationOptions(max_tokens=100, temperature=0.0)
-    said = generator.generate(user(COUNT), options, on_token=hear)
-    assert said.finish_reason == "cancelled"
-    assert len([t for t in heard if t]) == 3
-    assert said.usage is not None
-    assert said.usage.completion_tokens == 3
+    generation = generator.generate(user(COUNT), options, on_token=hear)
+    assert generation.finish_reason == "cancelled"
+    assert len([t for t in tokens if t]) == 3
+    assert generation.usage is not None
+    assert generation.usage.completion_tokens == 3
 
 
 def test_a_prompt_over_the_context_says_both_numbers(generator: Generator) -> None:
@@ -109,8 +112,8 @@ def test_generations_side_by_side_dont_mix(generator: Generator) -> None:
 
     def run(text: str) -> str:
         start.wait()
-        said: str = ask(generator, text)[1].text
-        return said
+        generation: str = ask(generator, text)[1].text
+        return generation
 
     with ThreadPoolExecutor(SLOTS) as threads:
         together = list(threads.map(run, texts))
@@ -138,26 +141,28 @@ def test_the_same_seed_gives_the_same_answer(smollm: Generator) -> None:
 def test_a_schema_that_cant_be_followed_is_refused_and_stops_nobody(
     smollm: Generator, schema: Any
 ) -> None:
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     with pytest.raises(OptionsRefusedError):
-        ask(smollm, "Say hi.", response_format=wanted)
+        ask(smollm, "Say hi.", response_format=response_format)
     assert ask(smollm, "Say hi.")[1].text
 
 
 def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(smollm: Generator) -> None:
-    whole = ask(smollm, COUNT, max_tokens=24)[1].text
-    stop = whole.split()[2]
-    pieces, said = ask(smollm, COUNT, max_tokens=24, stop=(stop,))
-    assert said.finish_reason == "stop"
-    assert stop not in said.text
-    assert whole.startswith(said.text)
-    assert "".join(pieces) == said.text
+    complete = ask(smollm, COUNT, max_tokens=24)[1].text
+    stop = complete.split()[2]
+    pieces, generation = ask(smollm, COUNT, max_tokens=24, stop=(stop,))
+    assert generation.finish_reason == "stop"
+    assert stop not in generation.text
+    assert complete.startswith(generation.text)
+    assert "".join(pieces) == generation.text
 
 
 def test_a_repeated_prompt_is_found_in_the_prefix_cache(smollm: Generator) -> None:
     ask(smollm, "The prefix cache keeps what this prompt was made of, word by word.")
-    said = ask(smollm, "The prefix cache keeps what this prompt was made of, word by word.")[1]
-    assert said.usage.cached_tokens > said.usage.prompt_tokens // 2
+    generation = ask(smollm, "The prefix cache keeps what this prompt was made of, word by word.")[
+        1
+    ]
+    assert generation.usage.cached_tokens > generation.usage.prompt_tokens // 2
 
 
 def test_one_who_leaves_while_the_prompt_is_read_is_seen(smollm: Generator) -> None:
@@ -168,8 +173,8 @@ def test_one_who_leaves_while_the_prompt_is_read_is_seen(smollm: Generator) -> N
         return True
 
     options = GenerationOptions(max_tokens=50, temperature=0.0)
-    said = smollm.generate(user("A prompt of some length. " * 35), options, on_token=leave)
-    assert said.finish_reason == "cancelled"
+    generation = smollm.generate(user("A prompt of some length. " * 35), options, on_token=leave)
+    assert generation.finish_reason == "cancelled"
     assert asked == [""], "told before there was a token, and never asked again"
     assert ask(smollm, COUNT, max_tokens=2)[1].finish_reason == "length"
 
@@ -181,16 +186,18 @@ def test_json_schemas_are_obeyed_and_bad_ones_refused(smollm: Generator) -> None
         "required": ["city"],
         "additionalProperties": False,
     }
-    wanted = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
-    said = ask(smollm, "Name a city as JSON.", max_tokens=60, response_format=wanted)[1]
-    assert said.text.lstrip().startswith('{"city":') or '"city"' in said.text
+    response_format = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
+    generation = ask(
+        smollm, "Name a city as JSON.", max_tokens=60, response_format=response_format
+    )[1]
+    assert generation.text.lstrip().startswith('{"city":') or '"city"' in generation.text
     bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
     with pytest.raises(OptionsRefusedError):
         ask(smollm, "Name a city as JSON.", response_format=bad)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"folder": Path("model.bin")}, "needs a source that is a .gguf file"),
         ({"folder": None}, "needs a source that is a .gguf file"),
@@ -198,8 +205,8 @@ def test_json_schemas_are_obeyed_and_bad_ones_refused(smollm: Generator) -> None
         ({"chat": None}, "has chat models only"),
     ],
 )
-def test_what_isnt_a_chat_model_is_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(EngineError, match=said):
+def test_what_isnt_a_chat_model_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
         llama_cpp.load(request(**given))
 
 

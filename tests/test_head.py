@@ -64,5 +64,5 @@ async def test_the_log_has_it_as_head_with_its_route(
     async with serving(tmp_path) as client:
         answer = await client.head("/models")
     assert answer.status_code == 200
-    told = [vars(r) for r in caplog.records if r.message == "request_done"]
-    assert [(r["method"], r["route"], r["status"]) for r in told] == [("HEAD", "/models", 200)]
+    records = [vars(r) for r in caplog.records if r.message == "request_done"]
+    assert [(r["method"], r["route"], r["status"]) for r in records] == [("HEAD", "/models", 200)]

@@ -340,7 +340,7 @@ def skip_a_label(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (break_config, r"config\.json: can't be read as JSON"),
         (break_tokenizer, r"tokenizer\.json: can't be read as JSON"),
@@ -351,10 +351,10 @@ def skip_a_label(folder: Path) -> None:
     ],
 )
 def test_broken_files_are_told_in_one_short_line(
-    shelf: Path, tmp_path: Path, damage: Callable[[Path], None], said: str
+    shelf: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(copy(shelf, "classifier", tmp_path))
-    with pytest.raises((EngineError, SourceError), match=said) as refused:
+    with pytest.raises((EngineError, SourceError), match=message) as refused:
         load(tmp_path, "classifier")
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400 + len(str(tmp_path))
@@ -462,7 +462,7 @@ def machine(*, has_cuda: bool, has_bf16: bool = False) -> Any:
 def test_auto_takes_the_gpu_where_there_is_one() -> None:
     with_gpu, without = machine(has_cuda=True), machine(has_cuda=False)
     assert [_choose_device(with_gpu, w) for w in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
-    assert [_choose_device(without, wanted) for wanted in ("auto", "cpu")] == ["cpu", "cpu"]
+    assert [_choose_device(without, requested) for requested in ("auto", "cpu")] == ["cpu", "cpu"]
 
 
 def test_a_gpu_computes_in_half_precision_and_a_cpu_does_not() -> None:
@@ -519,13 +519,13 @@ def test_a_fake_fails_to_load_when_it_is_told_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", [Task.CLASSIFICATION, Task.EMBEDDING])
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [({"fail_on": "warm up"}, "FakeFailureError"), ({"oom_over": 1}, "MemoryError")],
 )
 def test_a_crash_in_the_first_call_is_told_before_the_first_request(
-    tmp_path: Path, task: Task, option: dict[str, Any], said: str
+    tmp_path: Path, task: Task, option: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(EngineError, match=f"the first call failed: {said}"):
+    with pytest.raises(EngineError, match=f"the first call failed: {message}"):
         load(tmp_path, engine="fake", task=task, fake=option)
 
 

@@ -109,31 +109,31 @@ def always(answer: bytes | None, delay_s: float = 0.0) -> Reply:
 
 def test_a_request_is_whole_and_in_turn() -> None:
     with server(always(OK)) as running:
-        found = closed_loop(
+        report = closed_loop(
             target(running.port, ("one", "é two")), connections=1, seconds=5, max_requests=3
         )
     assert running.bodies == [b'{"text": "one"}', b'{"text": "\\u00e9 two"}', b'{"text": "one"}']
-    assert [answer.number for answer in found.answers] == [0, 1, 2]
+    assert [answer.number for answer in report.answers] == [0, 1, 2]
     assert running.connections == 1
 
 
 def test_a_closed_loop_has_as_many_requests_in_flight_as_connections() -> None:
     with server(always(OK, 0.05)) as running:
-        found = closed_loop(target(running.port), connections=4, seconds=1)
-    assert found.outcomes.keys() == {"200"}
+        report = closed_loop(target(running.port), connections=4, seconds=1)
+    assert report.outcomes.keys() == {"200"}
     assert running.connections == 4
-    assert 40 <= found.per_second <= 80  # 4 clients, an answer each 50 ms and a bit
-    assert 50 <= found.latency_ms(0.5) <= 150
-    assert 0 < found.cpu_share < 1
+    assert 40 <= report.per_second <= 80  # 4 clients, an answer each 50 ms and a bit
+    assert 50 <= report.latency_ms(0.5) <= 150
+    assert 0 < report.cpu_share < 1
 
 
 def test_each_status_is_counted_and_only_200_is_good() -> None:
     with server(lambda number, _: (0, FULL if number % 4 else OK)) as running:
-        found = closed_loop(target(running.port), connections=2, seconds=5, max_requests=40)
-    assert found.outcomes == {"200": 10, "503": 30}
-    assert len(found.good) == 10
-    assert found.per_second == pytest.approx(10 / found.seconds)
-    assert found.seconds < 5
+        report = closed_loop(target(running.port), connections=2, seconds=5, max_requests=40)
+    assert report.outcomes == {"200": 10, "503": 30}
+    assert len(report.good) == 10
+    assert report.per_second == pytest.approx(10 / report.seconds)
+    assert report.seconds < 5
 
 
 def test_answers_are_kept_when_they_are_asked_for() -> None:
@@ -149,15 +149,15 @@ def test_answers_are_kept_when_they_are_asked_for() -> None:
 def test_chunked_answers_and_closing_servers_are_no_failures() -> None:
     for answer, connections in ((CHUNKED, 1), (LAST, 6)):
         with server(always(answer)) as running:
-            found = closed_loop(target(running.port), connections=1, seconds=5, max_requests=6)
-        assert found.outcomes == {"200": 6}
+            report = closed_loop(target(running.port), connections=1, seconds=5, max_requests=6)
+        assert report.outcomes == {"200": 6}
         assert running.connections == connections
 
 
 def test_a_server_that_hangs_up_is_counted_and_asked_again() -> None:
     with server(lambda number, _: (0, None if number == 1 else OK)) as running:
-        found = closed_loop(target(running.port), connections=1, seconds=5, max_requests=4)
-    assert found.outcomes == {"200": 3, "closed": 1}
+        report = closed_loop(target(running.port), connections=1, seconds=5, max_requests=4)
+    assert report.outcomes == {"200": 3, "closed": 1}
 
 
 def test_a_server_that_is_not_there_ends_in_time() -> None:
@@ -165,37 +165,37 @@ def test_a_server_that_is_not_there_ends_in_time() -> None:
         port = listening.getsockname()[1]
     started = time.monotonic()
     closed = closed_loop(target(port), connections=2, seconds=0.3)
-    opened = open_loop(target(port), rate=50, seconds=0.3, timeout_s=lambda _: 1.0)
+    report = open_loop(target(port), rate=50, seconds=0.3, timeout_s=lambda _: 1.0)
     assert time.monotonic() - started < 3
     assert closed.outcomes.keys() == {"unconnected"}
     assert len(closed.answers) < 30  # it pauses between two tries
-    assert opened.outcomes.keys() == {"unconnected"}
+    assert report.outcomes.keys() == {"unconnected"}
     assert math.isnan(closed.latency_ms(0.5))
 
 
 def test_an_open_loop_keeps_its_rate_when_answers_are_slow() -> None:
     with server(always(OK, 0.3)) as running:
-        found = open_loop(target(running.port), rate=200, seconds=1, timeout_s=lambda _: 5.0)
+        report = open_loop(target(running.port), rate=200, seconds=1, timeout_s=lambda _: 5.0)
     due = arrivals(200, 1)
-    assert len(found.answers) == len(due) == running.count
-    assert found.outcomes.keys() == {"200"}
-    assert found.per_second == len(due)  # those that end after the second count too
-    assert 300 <= found.latency_ms(0.5) <= 500
+    assert len(report.answers) == len(due) == running.count
+    assert report.outcomes.keys() == {"200"}
+    assert report.per_second == len(due)  # those that end after the second count too
+    assert 300 <= report.latency_ms(0.5) <= 500
     assert running.connections <= len(due)
 
 
 def test_a_client_leaves_at_its_timeout() -> None:
     with server(always(OK, 0.4)) as running:
-        found = open_loop(
+        report = open_loop(
             target(running.port),
             rate=100,
             seconds=0.5,
             timeout_s=lambda number: 0.02 if number % 2 else 5.0,
         )
-    by_end = {a.number: a for a in found.answers}
+    by_end = {a.number: a for a in report.answers}
     assert {a.outcome for n, a in by_end.items() if n % 2 == 0} == {"200"}
     assert {a.outcome for n, a in by_end.items() if n % 2} == {"timeout"}
-    left = [a.latency_s for a in found.answers if a.outcome == "timeout"]
+    left = [a.latency_s for a in report.answers if a.outcome == "timeout"]
     assert min(left) >= 0.02
     assert max(left) < 0.3
 
@@ -226,10 +226,10 @@ def test_figures_are_medians_over_rounds() -> None:
         report.answers.append(Answer(99, "503", 0.0, 0.5, b""))
         report.answers.append(Answer(100, "200", latency_s, 1.5, b""))  # too late to count
         reports.append(report)
-    found = summarise(reports)
-    assert found.per_second == 20
-    assert found.p50_ms == pytest.approx(200)
-    assert found.others == {"503": 3}
+    figures = summarise(reports)
+    assert figures.per_second == 20
+    assert figures.p50_ms == pytest.approx(200)
+    assert figures.others == {"503": 3}
 
 
 def test_a_measurement_is_a_line_for_each_load() -> None:
@@ -271,10 +271,10 @@ def test_bench_is_json_for_scripts(tmp_path: Path) -> None:
     assert one["others"] == {}
 
 
-def test_a_latency_that_nobody_had_is_null() -> None:
-    found = as_dict(Load(connections=1), summarise([Report(seconds=1, counts_late=False)]))
-    assert found["p50_ms"] is found["p99_ms"] is None
-    assert found["per_second"] == 0
+def test_a_latency_without_answers_is_null() -> None:
+    document = as_dict(Load(connections=1), summarise([Report(seconds=1, counts_late=False)]))
+    assert document["p50_ms"] is document["p99_ms"] is None
+    assert document["per_second"] == 0
 
 
 @pytest.mark.parametrize(("status", "says"), [("401", "wants a key"), ("403", "may not use")])
@@ -309,10 +309,10 @@ def test_tls_is_spoken_and_the_certificate_is_checked(
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
         trusted = make_target(url, ["x"])
         closed = closed_loop(trusted, connections=1, seconds=5, max_requests=2)
-        opened = open_loop(trusted, rate=50, seconds=0.3, timeout_s=lambda _: 5.0)
+        report = open_loop(trusted, rate=50, seconds=0.3, timeout_s=lambda _: 5.0)
     assert unknown.outcomes == {"untrusted": 1}
     assert closed.outcomes == {"200": 2}
-    assert opened.outcomes.keys() == {"200"}
+    assert report.outcomes.keys() == {"200"}
 
 
 def certificate(folder: Path) -> ssl.SSLContext:

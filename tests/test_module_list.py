@@ -64,7 +64,7 @@ def test_a_module_outside_of_the_folder_is_refused(tmp_path: Path, path: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("kinds", "fields", "said"),
+    ("kinds", "fields", "message"),
     [
         ((*FIRST, "Pooling"), {}, "type: a second Pooling is not done here; behind the Pooling D"),
         ((*FIRST, "Transformer"), {}, "type: a second Transformer is not done here"),
@@ -77,12 +77,12 @@ def test_a_module_outside_of_the_folder_is_refused(tmp_path: Path, path: Any) ->
     ],
 )
 def test_what_is_not_done_is_refused_by_field(
-    tmp_path: Path, kinds: tuple[str, ...], fields: dict[str, Any], said: str
+    tmp_path: Path, kinds: tuple[str, ...], fields: dict[str, Any], message: str
 ) -> None:
     folder = write(tmp_path, *kinds, **fields)
     with pytest.raises(EngineError) as refused:
         read_list(folder)
-    assert f"{folder}/modules.json: {said}" in str(refused.value)
+    assert f"{folder}/modules.json: {message}" in str(refused.value)
 
 
 def test_two_modules_with_one_name_are_refused(tmp_path: Path) -> None:

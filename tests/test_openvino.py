@@ -243,12 +243,12 @@ def test_an_engine_answers_as_torch_does_alone_and_in_a_batch(
     assert engine.labels == ("COLD", "MILD", "WARM")
     batch = engine.encode(TEXTS)
     assert batch == reference.encode(TEXTS)
-    found = engine.classify(batch)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, reference.classify(batch), atol=0.03)
+    rows = engine.classify(batch)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, reference.classify(batch), atol=0.03)
     alone = np.concatenate([engine.classify([text]) for text in batch])
-    np.testing.assert_allclose(found, alone, atol=0.005)
-    assert np.ptp(found, axis=0).max() > 0.1, "the texts have to differ for this to mean much"
+    np.testing.assert_allclose(rows, alone, atol=0.005)
+    assert np.ptp(rows, axis=0).max() > 0.1, "the texts have to differ for this to mean much"
 
 
 def test_a_batch_larger_than_a_piece_keeps_its_order(tiny_folder: Path, tiny_cache: Path) -> None:
@@ -298,8 +298,8 @@ def test_threads_that_call_at_once_get_their_own_answers(
     expected = [engine.classify(batch) for batch in batches]
 
     def differs(number: int) -> bool:
-        found = engine.classify(batches[number])
-        return not np.allclose(found, expected[number], atol=0.005)
+        rows = engine.classify(batches[number])
+        return not np.allclose(rows, expected[number], atol=0.005)
 
     with ThreadPoolExecutor(len(batches)) as threads:
         assert not any(threads.map(differs, list(range(len(batches))) * 20))
@@ -638,7 +638,7 @@ def resident_kb(file: Path) -> int:
     lines = iter(Path("/proc/self/smaps").read_text().splitlines())
     for line in lines:
         if line.endswith(str(file)):
-            return int(next(found for found in lines if found.startswith("Rss:")).split()[1])
+            return int(next(rows for rows in lines if rows.startswith("Rss:")).split()[1])
     return 0
 
 

@@ -159,7 +159,7 @@ def test_a_note_that_can_t_be_read_counts_as_none(request_: EngineRequest) -> No
 
 
 def test_the_steps_of_a_conversion_in_its_own_process_are_told(request_: EngineRequest) -> None:
-    told: list[Step] = []
-    prepare_in_child(replace(request_, on_step=told.append))
-    assert [(step.number, step.of) for step in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert [step.name for step in told][2] == "converting"
+    steps: list[Step] = []
+    prepare_in_child(replace(request_, on_step=steps.append))
+    assert [(step.number, step.of) for step in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [step.name for step in steps][2] == "converting"

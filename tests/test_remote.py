@@ -50,8 +50,8 @@ def models(server: OpenAiServer, more: str = "") -> str:
     return f'{ENTRY}base_url = "{server.url}"\napi_key_env = "{KEY_VARIABLE}"\n{more}'
 
 
-def last_line(answered: Response) -> dict[str, Any]:
-    last: dict[str, Any] = json.loads(answered.text.splitlines()[-1])
+def last_line(response: Response) -> dict[str, Any]:
+    last: dict[str, Any] = json.loads(response.text.splitlines()[-1])
     return last
 
 
@@ -66,8 +66,8 @@ async def ask(
     """Ask once, of a server that behaves so; it is gone afterwards, its notes aren't."""
     with OpenAiServer(*behaviours) as server:
         async with serving(tmp_path, models(server, more)) as client:
-            answered = await client.post(path, json=body)
-    return answered, server
+            response = await client.post(path, json=body)
+    return response, server
 
 
 class StreamClient(Client):
@@ -113,12 +113,12 @@ async def happens(event: Any) -> bool:
 
 
 async def test_an_answer_has_text_reason_and_usage(tmp_path: Path) -> None:
-    answered, server = await ask(tmp_path)
-    assert answered.status_code == 200
-    assert answered.json() == {
+    response, server = await ask(tmp_path)
+    assert response.status_code == 200
+    assert response.json() == {
         "answer": "Hello wide world",
         "finish_reason": "stop",
-        "usage": {name: USAGE[name] for name in answered.json()["usage"]},
+        "usage": {name: USAGE[name] for name in response.json()["usage"]},
         "model": "remote",
     }
     assert [request.path for request in server.requests] == ["/v1/chat/completions"]
@@ -129,14 +129,14 @@ async def test_tokens_stream_as_they_come(tmp_path: Path) -> None:
         app = make_app(tmp_path, models(server))
         async with running(app), streaming(app) as client:
             assert await client.start() == 200
-            came = await client.piece()
-            while "wide" not in came:
-                came += await client.piece()
-            assert came == '{"token":"Hello"}\n{"token":" wide"}\n'
+            text = await client.piece()
+            while "wide" not in text:
+                text += await client.piece()
+            assert text == '{"token":"Hello"}\n{"token":" wide"}\n'
             server.go.set()
-            while '"done"' not in came:
-                came += await client.piece()
-    lines = [json.loads(line) for line in came.splitlines()]
+            while '"done"' not in text:
+                text += await client.piece()
+    lines = [json.loads(line) for line in text.splitlines()]
     assert lines[2] == {"token": " late"}
     assert (lines[3]["finish_reason"], lines[3]["usage"]["total_tokens"]) == ("stop", 12)
 
@@ -177,18 +177,18 @@ async def test_the_system_prompt_is_the_catalogues_or_the_callers(tmp_path: Path
 
 async def test_a_server_that_tells_no_usage_gives_null(tmp_path: Path) -> None:
     for path in PATHS:
-        answered, _ = await ask(tmp_path, say("a", usage=None), path=path)
-        assert last_line(answered)["usage"] is None
+        response, _ = await ask(tmp_path, say("a", usage=None), path=path)
+        assert last_line(response)["usage"] is None
 
 
 async def test_a_cut_answer_says_length(tmp_path: Path) -> None:
-    answered, _ = await ask(tmp_path, say("a", finish_reason="length"))
-    assert answered.json()["finish_reason"] == "length"
+    response, _ = await ask(tmp_path, say("a", finish_reason="length"))
+    assert response.json()["finish_reason"] == "length"
 
 
 async def test_a_stream_under_another_content_type_is_read(tmp_path: Path) -> None:
-    answered, _ = await ask(tmp_path, say("a", " b", kind="text/plain"))
-    assert answered.json()["answer"] == "a b"
+    response, _ = await ask(tmp_path, say("a", " b", kind="text/plain"))
+    assert response.json()["answer"] == "a b"
 
 
 async def test_a_burst_of_tokens_is_not_taken_for_a_slow_reader(tmp_path: Path) -> None:
@@ -200,14 +200,14 @@ async def test_a_burst_of_tokens_is_not_taken_for_a_slow_reader(tmp_path: Path) 
         exchange.send(b"\n\n".join(lines) + b"\n\n")
         exchange.finish()
 
-    answered, _ = await ask(tmp_path, burst, path="/chat/stream")
-    lines = [json.loads(line) for line in answered.text.splitlines()]
+    response, _ = await ask(tmp_path, burst, path="/chat/stream")
+    lines = [json.loads(line) for line in response.text.splitlines()]
     assert [line["token"] for line in lines] == [*words, ""]
     assert lines[-1]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize(
-    ("said", "streamed", "whole"),
+    ("pieces", "streamed", "whole"),
     [
         (["a", "\ud83d", "\ude00", "b"], ["a", "\U0001f600", "b"], "a\U0001f600b"),
         (["\ud83d\ude00 ", "é"], ["\U0001f600 ", "é"], "\U0001f600 é"),
@@ -216,19 +216,19 @@ async def test_a_burst_of_tokens_is_not_taken_for_a_slow_reader(tmp_path: Path) 
     ids=["halves", "pair", "odd halves"],
 )
 async def test_halves_of_characters_are_joined_or_replaced_and_the_stream_goes_on(
-    tmp_path: Path, said: list[str], streamed: list[str], whole: str
+    tmp_path: Path, pieces: list[str], streamed: list[str], whole: str
 ) -> None:
-    answered, _ = await ask(tmp_path, say(*said), path="/chat/stream")
-    lines = [json.loads(line) for line in answered.text.splitlines()]
+    response, _ = await ask(tmp_path, say(*pieces), path="/chat/stream")
+    lines = [json.loads(line) for line in response.text.splitlines()]
     assert [line["token"] for line in lines] == [*streamed, ""]
     assert (lines[-1]["done"], lines[-1]["finish_reason"]) == (True, "stop")
-    answered, _ = await ask(tmp_path, say(*said))
-    assert (answered.status_code, answered.json()["answer"]) == (200, whole)
+    response, _ = await ask(tmp_path, say(*pieces))
+    assert (response.status_code, response.json()["answer"]) == (200, whole)
 
 
 async def test_half_a_character_at_the_end_is_no_token(tmp_path: Path) -> None:
-    answered, _ = await ask(tmp_path, say("a", "\ud83d"), path="/chat/stream")
-    lines = [json.loads(line) for line in answered.text.splitlines()]
+    response, _ = await ask(tmp_path, say("a", "\ud83d"), path="/chat/stream")
+    lines = [json.loads(line) for line in response.text.splitlines()]
     assert [line["token"] for line in lines] == ["a", ""]
     assert lines[-1]["finish_reason"] == "stop"
 
@@ -269,16 +269,16 @@ async def test_a_failure_before_the_first_token_has_its_status_and_code(
         async with serving(tmp_path, models(server)) as client:
             for path in PATHS:
                 server.requests.clear()
-                answered = await client.post(path, json=ASK)
-                assert (answered.status_code, answered.json()["code"]) == (status, code)
-                assert answered.headers["content-type"] == "application/problem+json"
+                response = await client.post(path, json=ASK)
+                assert (response.status_code, response.json()["code"]) == (status, code)
+                assert response.headers["content-type"] == "application/problem+json"
                 assert len(server.requests) == requests
-                told = answered.text + str(answered.headers) + "".join(caplog.messages)
-                assert not [secret for secret in secrets(server) if secret in told]
+                visible = response.text + str(response.headers) + "".join(caplog.messages)
+                assert not [secret for secret in secrets(server) if secret in visible]
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("retry_after", "seconds"),
     [
         ("7", "7"),
         ("0.2", "1"),
@@ -295,16 +295,16 @@ async def test_a_failure_before_the_first_token_has_its_status_and_code(
     ],
 )
 async def test_the_providers_retry_after_is_passed_on_within_reason(
-    tmp_path: Path, said: str, seconds: str
+    tmp_path: Path, retry_after: str, seconds: str
 ) -> None:
-    answered, _ = await ask(tmp_path, refuse(429, Retry_After=said))
-    assert answered.headers["retry-after"] == seconds
+    response, _ = await ask(tmp_path, refuse(429, Retry_After=retry_after))
+    assert response.headers["retry-after"] == seconds
 
 
 async def test_a_retry_after_that_is_a_date_is_counted_from_now(tmp_path: Path) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    answered, _ = await ask(tmp_path, refuse(429, Retry_After=date))
-    assert 50 <= int(answered.headers["retry-after"]) <= 60
+    response, _ = await ask(tmp_path, refuse(429, Retry_After=date))
+    assert 50 <= int(response.headers["retry-after"]) <= 60
 
 
 @pytest.mark.parametrize(
@@ -320,16 +320,16 @@ async def test_a_prompt_over_the_servers_context_is_422_whoever_says_so(
     tmp_path: Path, refused: Behaviour
 ) -> None:
     for path in PATHS:
-        answered, server = await ask(tmp_path, refused, path=path)
-        assert (answered.status_code, answered.json()["code"]) == (422, "context_length_exceeded")
+        response, server = await ask(tmp_path, refused, path=path)
+        assert (response.status_code, response.json()["code"]) == (422, "context_length_exceeded")
         assert len(server.requests) == 1
 
 
 async def test_a_failure_that_passes_is_not_seen_by_the_caller(tmp_path: Path) -> None:
     for path in PATHS:
         failing = (refuse(500), then(last=cut_in_chunk))
-        answered, server = await ask(tmp_path, *failing, say("at", " last"), path=path)
-        assert answered.status_code == 200
+        response, server = await ask(tmp_path, *failing, say("at", " last"), path=path)
+        assert response.status_code == 200
         assert len(server.requests) == 3
 
 
@@ -338,9 +338,9 @@ async def test_a_refused_connection_is_unreachable(tmp_path: Path) -> None:
         app = make_app(tmp_path, models(server))
     async with running(app) as client:
         for path in PATHS:
-            answered = await client.post(path, json=ASK)
-            assert (answered.status_code, answered.json()["code"]) == (502, "upstream_unreachable")
-            assert not [secret for secret in secrets(server) if secret in answered.text]
+            response = await client.post(path, json=ASK)
+            assert (response.status_code, response.json()["code"]) == (502, "upstream_unreachable")
+            assert not [secret for secret in secrets(server) if secret in response.text]
 
 
 async def test_a_silent_server_is_ended_by_the_callers_deadline_and_let_go(tmp_path: Path) -> None:
@@ -349,8 +349,8 @@ async def test_a_silent_server_is_ended_by_the_callers_deadline_and_let_go(tmp_p
             for path in PATHS:
                 server.behave(wait_after())
                 wish = {"X-Request-Timeout-Ms": "1000"}  # the first call imports much
-                answered = await client.post(path, json=ASK, headers=wish)
-                assert (answered.status_code, answered.json()["code"]) == (504, "deadline_exceeded")
+                response = await client.post(path, json=ASK, headers=wish)
+                assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
                 assert await happens(server.left)
                 assert len(server.requests) == 1
 
@@ -370,15 +370,15 @@ async def test_a_silent_server_is_ended_by_the_callers_deadline_and_let_go(tmp_p
 async def test_a_failure_after_the_first_token_is_a_typed_last_line_and_is_not_retried(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, last: Any, code: str
 ) -> None:
-    answered, server = await ask(tmp_path, then("a", " b", last=last), path="/chat/stream")
-    assert answered.status_code == 200
-    lines = [json.loads(line) for line in answered.text.splitlines()]
+    response, server = await ask(tmp_path, then("a", " b", last=last), path="/chat/stream")
+    assert response.status_code == 200
+    lines = [json.loads(line) for line in response.text.splitlines()]
     assert [line["token"] for line in lines] == ["a", " b", ""]
     assert lines[-1]["done"] is True
     assert lines[-1]["error"]["code"] == code
     assert len(server.requests) == 1
-    told = answered.text + "".join(caplog.messages)
-    assert not [secret for secret in secrets(server) if secret in told]
+    visible = response.text + "".join(caplog.messages)
+    assert not [secret for secret in secrets(server) if secret in visible]
 
     whole, again = await ask(tmp_path, then("a", last=last))
     assert (whole.status_code, whole.json()["code"]) == (502, code)
@@ -432,10 +432,10 @@ async def test_a_reader_that_stops_does_not_keep_the_server_generating(tmp_path:
             assert await happens(server.left)
             more.set()
             assert await client.start() == 200
-            said = await client.piece()
-            while '"done"' not in said:
-                said += await client.piece()
-    assert json.loads(said.splitlines()[-1])["error"]["code"] == "reader_too_slow"
+            text = await client.piece()
+            while '"done"' not in text:
+                text += await client.piece()
+    assert json.loads(text.splitlines()[-1])["error"]["code"] == "reader_too_slow"
 
 
 CONFIGURED = """

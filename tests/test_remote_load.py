@@ -64,9 +64,9 @@ async def run(
     """Run one conversation; return its end and its tokens."""
     chain = ChatChain(engine, system_prompt=None)
     tokens = chain.queue(bound=100, on_token=lambda: None)
-    made = await chain.run(HI, options or GenerationOptions(), tokens=tokens)
+    generation = await chain.run(HI, options or GenerationOptions(), tokens=tokens)
     tokens.end()
-    return made, await tokens.drain()
+    return generation, await tokens.drain()
 
 
 @asynccontextmanager
@@ -82,7 +82,7 @@ async def loaded(made: EngineRequest) -> AsyncIterator[RemoteChat]:
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "message"),
     [
         (request("http://127.0.0.1:1", source="gpt-4o-mini"), "provider:model"),
         (request("http://127.0.0.1:1", source=":gpt"), "provider:model"),
@@ -101,10 +101,10 @@ async def loaded(made: EngineRequest) -> AsyncIterator[RemoteChat]:
         (replace(request(None), chat=None), "chat models only"),
     ],
 )
-def test_an_entry_that_can_not_work_is_one_readable_line(made: EngineRequest, said: str) -> None:
+def test_an_entry_that_can_not_work_is_one_readable_line(made: EngineRequest, message: str) -> None:
     with pytest.raises(EngineError) as raised:
         load(made)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "secr" not in str(raised.value)
 
 
@@ -117,8 +117,8 @@ async def test_a_key_whose_variable_is_not_set_is_a_failure_that_names_it(
         answered = await client.post("/chat", json={"query": "hi"})
     assert (answered.status_code, answered.json()["code"]) == (503, "model_unavailable")
     (failed,) = [record for record in caplog.records if record.message == "model_failed"]
-    said = "the environment variable NO_SUCH_VARIABLE (api_key_env) is not set"
-    assert vars(failed)["reason"] == said
+    message = "the environment variable NO_SUCH_VARIABLE (api_key_env) is not set"
+    assert vars(failed)["reason"] == message
 
 
 def test_loading_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ async def test_a_server_that_falls_silent_is_taken_for_dead() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("metadata", "reason"),
     [
         ({"stop_reason": "end_turn", "stop_sequence": None}, "stop"),
         ({"stop_reason": "stop_sequence"}, "stop"),
@@ -221,9 +221,9 @@ async def test_a_server_that_falls_silent_is_taken_for_dead() -> None:
     ],
 )
 async def test_other_providers_reasons_are_told_in_openais_words(
-    told: dict[str, Any], reason: str
+    metadata: dict[str, Any], reason: str
 ) -> None:
-    message = AIMessage("hello", response_metadata=told)
+    message = AIMessage("hello", response_metadata=metadata)
     model = GenericFakeChatModel(messages=iter([message]))
     made, _ = await run(RemoteChat(model, provider="other", connections=None))
     assert (made.text, made.finish_reason, made.usage) == ("hello", reason, None)
@@ -344,5 +344,5 @@ def test_no_log_line_of_a_debugging_service_tells_key_host_or_words(
     assert running.stop() == 0
     log = running.log
     assert [json.loads(line)["event"] for line in log.splitlines()].count("generation_done") == 4
-    told = (KEY, FOREIGN, PROVIDER_WORDS, f":{server.port}", str(server.port), "my-own-words")
-    assert [secret for secret in told if secret in log] == []
+    metadata = (KEY, FOREIGN, PROVIDER_WORDS, f":{server.port}", str(server.port), "my-own-words")
+    assert [secret for secret in metadata if secret in log] == []

@@ -135,13 +135,13 @@ async def test_zeros_are_scores_and_only_no_vector(tmp_path: Path) -> None:
     assert checked(engine)(engine.encode(["x"])).tolist() == [[0, 0]]
 
 
-@pytest.mark.parametrize(("value", "said"), [(np.nan, "NaN or infinity"), (0.0, "no length")])
-def test_a_model_whose_first_rows_are_none_is_not_loaded(value: float, said: str) -> None:
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN or infinity"), (0.0, "no length")])
+def test_a_model_whose_first_rows_are_none_is_not_loaded(value: float, message: str) -> None:
     class Broken(FakeEmbedder):
         def embed(self, batch: Sequence[Encoded]) -> FloatArray:
             return np.full((len(batch), DIMENSIONS), value, dtype=np.float32)
 
-    with pytest.raises(EngineError, match=f"2 of 2 .*{said}"):
+    with pytest.raises(EngineError, match=f"2 of 2 .*{message}"):
         warm(Broken(EMBEDDING, FakeOptions()))
 
 

@@ -73,14 +73,14 @@ def test_texts_are_lowered_and_cut_as_the_library_does(
     assert np.abs(found[True] - found[False]).max() > 0.1
 
 
-@pytest.mark.parametrize(("said", "expected"), [(None, 40), (20, 20), (46, 46), (99, 48)])
+@pytest.mark.parametrize(("max_seq_length", "expected"), [(None, 40), (20, 20), (46, 46), (99, 48)])
 def test_max_seq_length_overrules_the_tokeniser_s_own(
-    encoder: Path, tmp_path: Path, said: int | None, expected: int
+    encoder: Path, tmp_path: Path, max_seq_length: int | None, expected: int
 ) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"))
-    write(folder / "sentence_bert_config.json", {"max_seq_length": said})
+    write(folder / "sentence_bert_config.json", {"max_seq_length": max_seq_length})
     expert = library(folder)
-    expert.max_seq_length = min(said or 40, 48)  # beyond it fails for long texts
+    expert.max_seq_length = min(max_seq_length or 40, 48)  # beyond it fails for long texts
     for engine, most in both(folder, tmp_path / "cache"):
         assert engine.max_tokens == expected
         assert_like(engine, expert.encode(list(TEXTS)), most=most)
@@ -96,16 +96,16 @@ def rotary(folder: Path) -> Path:
     return embedder(model, folder, pooled("lasttoken"))
 
 
-@pytest.mark.parametrize("said", [None, 128])
+@pytest.mark.parametrize("max_seq_length", [None, 128])
 def test_max_seq_length_overrules_positions_that_the_model_needn_t_look_up(
-    tmp_path: Path, said: int | None
+    tmp_path: Path, max_seq_length: int | None
 ) -> None:
     folder = rotary(tmp_path / "model")
-    write(folder / "sentence_bert_config.json", {"max_seq_length": said})
+    write(folder / "sentence_bert_config.json", {"max_seq_length": max_seq_length})
     texts = [*TEXTS, "the cat was good but the film is dull , " * 12]
     expected = library(folder).encode(texts, batch_size=1)
     engine = on_torch(folder)
-    assert engine.max_tokens == (said or 40)
+    assert engine.max_tokens == (max_seq_length or 40)
     assert np.abs(alone(engine, texts) - expected).max() <= ALONE * np.abs(expected).max()
 
 
@@ -166,7 +166,7 @@ def test_a_plain_folder_is_mean_pooled_and_normalised(encoder: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("config_sentence_transformers.json", {"default_prompt_name": "q", "prompts": {"p": "P: "}},
          "config_sentence_transformers.json: default_prompt_name: 'q' is not done here; there are"),
@@ -205,13 +205,13 @@ def test_a_plain_folder_is_mean_pooled_and_normalised(encoder: Path, tmp_path: P
     ],
 )  # fmt: skip
 def test_what_is_not_done_is_refused_by_file_and_field(
-    encoder: Path, tmp_path: Path, file: str, content: Any, said: str
+    encoder: Path, tmp_path: Path, file: str, content: Any, message: str
 ) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"), dense())
     write(folder / file, content)
     with pytest.raises(EngineError) as refused:
         engines(folder, tmp_path / "cache")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "torch can't load" not in str(refused.value)
 
@@ -253,7 +253,7 @@ def test_a_changed_module_makes_another_converted_model(encoder: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (
             EmbeddingOptions(pooling=("cls",)),
@@ -267,7 +267,7 @@ def test_a_changed_module_makes_another_converted_model(encoder: Path, tmp_path:
     ],
 )
 def test_a_catalogue_that_contradicts_a_folder_is_refused(
-    encoder: Path, tmp_path: Path, options: EmbeddingOptions, said: str
+    encoder: Path, tmp_path: Path, options: EmbeddingOptions, message: str
 ) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"), NORMALIZE)
     write(folder / "config_sentence_transformers.json", {"truncate_dim": 8})
@@ -275,7 +275,7 @@ def test_a_catalogue_that_contradicts_a_folder_is_refused(
     assert engines(folder, tmp_path / "cache", agreeing)[0].vector_rules.dimensions == 8
     with pytest.raises(EngineError) as refused:
         engines(folder, tmp_path / "cache", options)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_more_dimensions_than_the_model_has_are_refused(encoder: Path, tmp_path: Path) -> None:

@@ -203,14 +203,14 @@ async def test_after_the_delay_nobody_is_let_in_and_a_request_in_flight_is_answe
         started(tmp_path, SLOW, delay_s=0.2) as (server, url),
         httpx2.AsyncClient(base_url=url) as client,
     ):
-        asked = asyncio.create_task(client.post("/predict", json=TEXT))
+        request = asyncio.create_task(client.post("/predict", json=TEXT))
         await until_asked(server)
         signal.raise_signal(signal.SIGTERM)
         await until_closed(server)
         with pytest.raises(ConnectionRefusedError):
             await connect(url)
-        assert not asked.done()
-        assert (await asked).status_code == 200
+        assert not request.done()
+        assert (await request).status_code == 200
 
 
 async def test_who_stands_in_the_door_when_it_closes_is_answered(tmp_path: Path) -> None:
@@ -228,16 +228,16 @@ def open_socket(url: str) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), TIMEOUT_S)
 
 
-def read_to_end(opened: socket.socket) -> bytes:
-    with opened:
-        return b"".join(iter(lambda: opened.recv(65_536), b""))
+def read_to_end(sock: socket.socket) -> bytes:
+    with sock:
+        return b"".join(iter(lambda: sock.recv(65_536), b""))
 
 
-def read_answer(opened: socket.socket) -> None:
+def read_answer(sock: socket.socket) -> None:
     """Read an object of JSON."""
     answer = b""
     while not answer.endswith(b"}"):
-        answer += opened.recv(65_536)
+        answer += sock.recv(65_536)
 
 
 async def test_who_waits_at_the_door_is_let_in_before_it_closes(tmp_path: Path) -> None:
@@ -245,18 +245,18 @@ async def test_who_waits_at_the_door_is_let_in_before_it_closes(tmp_path: Path) 
         waiting = [open_socket(url) for _ in range(3)]
         await server._stop_listening()
         signal.raise_signal(signal.SIGTERM)
-        for opened in waiting:
-            opened.sendall(REQUEST)
-            answer = await asyncio.to_thread(read_to_end, opened)
+        for sock in waiting:
+            sock.sendall(REQUEST)
+            answer = await asyncio.to_thread(read_to_end, sock)
             assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_kept_connection_over_which_a_request_comes_is_not_closed(tmp_path: Path) -> None:
     async with started(tmp_path) as (server, url):
         idle, busy = open_socket(url), open_socket(url)
-        for opened in (idle, busy):
-            opened.sendall(REQUEST)
-            await asyncio.to_thread(read_answer, opened)
+        for sock in (idle, busy):
+            sock.sendall(REQUEST)
+            await asyncio.to_thread(read_answer, sock)
         busy.sendall(REQUEST)
         signal.raise_signal(signal.SIGTERM)
         server.drain.closed_s = time.monotonic()
@@ -272,10 +272,10 @@ async def test_a_request_whose_time_is_over_gets_503(
         started(tmp_path, SLOW, budget_s=0.1) as (server, url),
         httpx2.AsyncClient(base_url=url) as client,
     ):
-        asked = asyncio.create_task(client.post("/predict", json=TEXT))
+        request = asyncio.create_task(client.post("/predict", json=TEXT))
         await until_asked(server)
         signal.raise_signal(signal.SIGTERM)
-        answer = await asked
+        answer = await request
     assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
     assert "shutting down" in answer.json()["detail"]
     assert errors_of(caplog) == []

@@ -38,13 +38,13 @@ BREAKS = NEXT
 
 def newer_program(folder: Path, *oldest: str) -> Path:
     """Make the migrations of a newer program: one for each, with what it says of older ones."""
-    made = Path(shutil.copytree(MIGRATIONS, folder / "-".join(oldest)))
+    target = Path(shutil.copytree(MIGRATIONS, folder / "-".join(oldest)))
     before = SCHEMA_REVISION
     for revision, program in zip((NEXT, AFTER), oldest, strict=False):
-        said = MIGRATION.format(revision=revision, before=before, oldest=program)
-        (made / "versions" / f"{revision}_new.py").write_text(said, encoding="utf-8")
+        source = MIGRATION.format(revision=revision, before=before, oldest=program)
+        (target / "versions" / f"{revision}_new.py").write_text(source, encoding="utf-8")
         before = revision
-    return made
+    return target
 
 
 @asynccontextmanager
@@ -58,7 +58,7 @@ async def newer(url: str, folder: Path, *oldest: str) -> AsyncIterator[Database]
 
 
 @pytest.mark.parametrize(
-    ("support", "said"),
+    ("support", "expected"),
     [
         (Support(revision=None, is_shared=True), None),
         (Support(revision="0004", is_shared=True), None),
@@ -71,11 +71,11 @@ async def newer(url: str, folder: Path, *oldest: str) -> AsyncIterator[Database]
     ],
 )
 def test_a_program_uses_what_it_knows_and_what_says_that_it_serves(
-    support: Support, said: str | None
+    support: Support, expected: str | None
 ) -> None:
     refusal = support.refusal("0005")
-    assert (refusal is None) == (said is None)
-    assert said is None or said in (refusal or "")
+    assert (refusal is None) == (expected is None)
+    assert expected is None or expected in (refusal or "")
 
 
 def test_every_migration_says_which_programs_it_serves() -> None:

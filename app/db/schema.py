@@ -83,7 +83,7 @@ def _migrate(database: Database, revision: str, migrations: Path, *, is_upgrade:
 
 
 def _is_newer(connection: Connection, revision: str | None, *, program: str | None) -> bool:
-    """Tell whether the tables are of a newer program.
+    """Return whether the tables are of a newer program.
 
     Raises:
         SchemaTooNewError: they are, and don't serve this one.

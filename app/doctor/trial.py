@@ -88,7 +88,7 @@ def _load(name: str) -> str:
 
 
 def _would_convert(request: EngineRequest) -> bool:
-    """Tell whether a start would convert this model first, which takes most of a minute.
+    """Return whether a start would convert this model first, which takes most of a minute.
 
     Raises:
         ConversionError: OpenVINO is asked for by name, and the last conversion failed.

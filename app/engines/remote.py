@@ -150,7 +150,7 @@ def load(request: EngineRequest) -> RemoteChat:
 
 
 def _check(chat: ChatOptions) -> None:
-    """Refuse now what would only fail, or tell too much, with the first request."""
+    """Refuse what would only fail, or leak too much, with the first request."""
     if chat.api_key is not None and not (chat.api_key.isascii() and chat.api_key.isprintable()):
         raise EngineError("the API key is not one line of ASCII")
     if chat.base_url is None:

@@ -33,7 +33,7 @@ class VectorRules:
     similarity: Similarity = Similarity.COSINE
     is_unit: bool = True  # the model itself scales its vectors to length 1
     dimensions: int | None = None  # that are kept where a request names none; None: all
-    # Sentence-transformers cuts a folder's truncate_dim behind the scaling, and leaves it at that.
+    # Sentence-transformers applies a folder's truncate_dim after scaling, and doesn't scale again.
     scales_again: bool = True
     edition: str = ""  # tells apart vectors that were made differently; "": by defaults
 

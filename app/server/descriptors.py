@@ -12,7 +12,7 @@ RESERVE = 16
 AT_START = 64
 # SQLite has its file, a log and an index of it.
 PER_SQL_CONNECTION = 3
-# As many callers at once as a service should bear whose batches, queues and streams are for more.
+# Callers at once that a service should have room for; its batches, queues and streams have more.
 CALLERS = 200
 
 
@@ -29,7 +29,7 @@ def needed_descriptors(settings: Settings) -> int:
 
 
 def is_short(any_open: int) -> bool:
-    """Tell whether only the reserve is left.
+    """Return whether only the reserve is left.
 
     Args:
         any_open: a descriptor; a copy of it gets the lowest free number.

@@ -33,7 +33,7 @@ class Drain:
     closed_s: float | None = None  # when nothing was accepted any more
 
     def begin(self, now_s: float, *, was_ready: bool = True) -> None:
-        """Take a signal: the first begins, the second hurries, more change nothing.
+        """Take a signal: the first begins, the second shortens, more change nothing.
 
         Args:
             now_s: the time.
@@ -48,19 +48,19 @@ class Drain:
             self.hurried_s = now_s
 
     def is_accepting(self, now_s: float) -> bool:
-        """Tell whether new connections are accepted."""
+        """Return whether new connections are accepted."""
         if self.begun_s is None:
             return True
         return self.hurried_s is None and now_s < self.begun_s + self.delay_s
 
     def is_answering(self, now_s: float) -> bool:
-        """Tell whether requests in flight may go on."""
+        """Return whether requests in flight may go on."""
         if self.closed_s is None:
             return True
         return now_s < self._hurried(self.closed_s + self.budget_s)
 
     def may_close(self, now_s: float, *, since_s: float) -> bool:
-        """Tell whether there is time to close the rest after the requests, begun at `since_s`."""
+        """Return whether there is time to close the rest after the requests, begun at `since_s`."""
         return now_s < max(since_s + HURRY_S, self._hurried(since_s + CLOSE_S))
 
     @property

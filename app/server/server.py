@@ -193,7 +193,7 @@ def _is_ready(runtime: Runtime) -> bool:
 
 
 def _has_arrived(*descriptors: int) -> bool:
-    """Tell whether the kernel has something for these sockets that the event loop hasn't seen."""
+    """Return whether the kernel has something for these sockets that the event loop hasn't seen."""
     waiting = select.poll()
     for descriptor in descriptors:
         waiting.register(descriptor, select.POLLIN)

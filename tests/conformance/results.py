@@ -40,9 +40,9 @@ def render(head: str, results: Mapping[str, Outcomes]) -> str:
     """Return all that stands between the markers."""
     cells = {name: cell(found) for name, found in results.items()}
     counts = {word: list(cells.values()).count(word) for word in ("right", "torch", "refused")}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items())
+    sums = ", ".join(f"{count} {word}" for word, count in counts.items())
     return "\n\n".join((
-        f"{head} {len(cells)} kinds, {len(ARCHITECTURES)} architectures: {told}; 0 silently wrong.",
+        f"{head} {len(cells)} kinds, {len(ARCHITECTURES)} architectures: {sums}; 0 silently wrong.",
         MEANING,
         matrix(ARCHITECTURES, {name: f"{{}}, {name}" for name in HEADS}, cells),
         matrix(POOLINGS, {name: f"{name}, {{}}" for name in EMBEDDERS}, cells),

@@ -55,7 +55,7 @@ def type_of(value: object) -> str:
 
 
 def is_of(value: object, types: Sequence[str]) -> bool:
-    """Tell whether a value is of one of these types; each integer is a number."""
+    """Return whether a value is of one of these types; each integer is a number."""
     name = type_of(value)
     return name in types or (name == "integer" and "number" in types)
 

@@ -55,7 +55,7 @@ def check_definitions(definitions: Definitions, used: Collection[str]) -> None:
 
 
 def _is_inside(name: str, rule: str, part: Part) -> bool:
-    """Tell whether a rule's name may be one that llama.cpp gives to what is inside another's."""
+    """Return whether llama.cpp may give a rule's name to a part of another rule."""
     if not name.startswith(f"{rule}-"):
         return False
     rest = name[len(rule) + 1 :]

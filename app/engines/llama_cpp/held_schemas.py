@@ -182,7 +182,7 @@ def _inner(part: Part, path: SchemaPath) -> Iterator[tuple[Part, SchemaPath]]:
 
 
 def _schema(keyword: str, part: Any, path: SchemaPath) -> tuple[Part, SchemaPath]:  # noqa: ANN401  # JSON can be anything
-    """Return a schema that a keyword has, with its place, unless it is none."""
+    """Return a schema that a keyword holds, with its path; refuse what isn't a schema."""
     if not isinstance(part, dict):
         is_list = keyword == "items" and isinstance(part, list)
         instead = "; a list of them is `prefixItems`" if is_list else ""

@@ -101,6 +101,6 @@ def _is_empty_format(name: str, part: Part) -> bool:
 
 
 def _is_within(part: Part, keywords: tuple[str, str]) -> bool:
-    """Tell whether one of the bounds is there, and is an integer of 32 bits."""
+    """Return whether one of the bounds is there, and is an integer of 32 bits."""
     bounds = [part[keyword] for keyword in keywords if keyword in part]
     return any(isinstance(bound, int | float) and abs(bound) <= MAX_INT32 for bound in bounds)
