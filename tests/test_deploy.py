@@ -17,8 +17,8 @@ from app.db.engine import parse_url
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.features.jobs.celery import make_celery
-from app.features.jobs.keeper import JobKeeper, KeeperPolicy
 from app.features.jobs.metrics import JobMetrics
+from app.features.jobs.supervisor import JobSupervisor, SupervisorPolicy
 from scripts.check_deploy import (
     PARAMETERS,
     README,
@@ -366,10 +366,10 @@ async def test_workers_are_scaled_by_a_line_that_the_service_writes(
 ) -> None:
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     await asyncio.to_thread(upgrade, database)
-    policy = KeeperPolicy(tell_every_s=0)
-    keeper = JobKeeper(database, bell=None, metrics=JobMetrics(), policy=policy)
+    policy = SupervisorPolicy(log_interval_s=0)
+    supervisor = JobSupervisor(database, notifier=None, metrics=JobMetrics(), policy=policy)
     with caplog.at_level("INFO"):
-        await keeper.look()
+        await supervisor.check()
     await database.close()
     line = json.loads(_Json(log_inputs=False).format(caplog.records[-1]))
     scaling = read["Resources"]["OldestJob"]["Properties"]

@@ -19,7 +19,7 @@ def test_what_needs_a_part_goes_with_it() -> None:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("import app.features.jobs.keeper", True),
+        ("import app.features.jobs.supervisor", True),
         ("from app.features import access, jobs", True),
         ("def test() -> None:\n    from app.features.jobs import routes", True),
         ("from jobs import NEW", True),

@@ -112,7 +112,7 @@ def configure(*, log_format: str, level: str, log_inputs: bool) -> None:
                 "httpx2": {"level": "WARNING"},
                 "alembic": {"level": "WARNING"},
                 "botocore": {"level": "WARNING"},
-                # A line for each message of the bell, which says nothing.
+                # A line for each message to a worker, which says nothing.
                 "celery": {"level": "WARNING"},
                 "kombu": {"level": "WARNING"},
                 # A reader that is too slow ends its run by an exception in the callback.

@@ -1,7 +1,7 @@
-"""The Celery app: where the bell hangs, and in which way its workers answer it.
+"""The Celery app: its queue, its only task, and how workers take messages.
 
-A message has no content: it says that there may be work, and the `jobs` table says which. So it
-doesn't matter when one is lost, late, or delivered twice.
+A message has no content: it says that there may be work, and the `jobs` table says which. So a
+message may be lost, late, or delivered twice.
 """
 
 import ssl
@@ -13,11 +13,11 @@ from celery import Celery
 QUEUE = "mlapi-jobs"
 TASK = "mlapi.work"
 # A slice of a job takes JobRunner's `slice_s`, a batch that may take LoadedEmbedder's
-# BATCH_TIMEOUT_S, and at first the model's loading, which may have to be fetched. What takes longer
-# holds even the thread that would have noticed.
+# BATCH_TIMEOUT_S, and at first the model's download and loading. A child that takes longer hangs so
+# that it can't even notice that itself.
 TASK_LIMIT_S = 900
 BROKER_TIMEOUT_S = 2.0
-# After that Redis delivers a message again that nobody acknowledged; the job has long moved on.
+# After that Redis delivers an unacknowledged message again; by then its job has been given away.
 VISIBILITY_TIMEOUT_S = 3600
 
 
@@ -37,7 +37,7 @@ def make_celery(redis_url: str) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_time_limit=TASK_LIMIT_S,
-        task_publish_retry=False,  # whoever rings doesn't wait; JobKeeper rings again
+        task_publish_retry=False,  # the sender doesn't wait; JobSupervisor sends again
         worker_prefetch_multiplier=1,
         worker_concurrency=1,
         worker_hijack_root_logger=False,

@@ -1,4 +1,4 @@
-"""What jobs need to live as long as the process: a broker with a bell, and who tells of them."""
+"""What jobs open for the life of the process: broker, notifier, supervisor, webhooks."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,14 +10,14 @@ from pathlib import Path
 import httpcore2
 
 from app.db.session import Database
-from app.features.jobs.bell import Bell, CeleryBell
 from app.features.jobs.embedded import Embedded, find_valkey
-from app.features.jobs.keeper import JobKeeper, KeeperPolicy
 from app.features.jobs.metrics import JobMetrics
+from app.features.jobs.notifier import CeleryNotifier, JobNotifier
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.retention import job_retention
 from app.features.jobs.service import JobService
 from app.features.jobs.settings import JobsSettings
+from app.features.jobs.supervisor import JobSupervisor, SupervisorPolicy
 from app.features.jobs.watch import JobWatch
 from app.features.jobs.webhooks.addresses import AllowedHosts
 from app.features.jobs.webhooks.client import CheckedNetwork, WebhookClient, system_resolver
@@ -35,16 +35,16 @@ LOOKUPS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """Where workers hear of jobs. Without a bell no jobs are taken."""
+    """How workers are notified of jobs. Without a notifier no jobs are taken."""
 
-    bell: CeleryBell | None
+    notifier: CeleryNotifier | None
     embedded: Embedded | None = None
 
     def problem(self) -> str | None:
         """Return why jobs run late, or not at all; None when all is well."""
-        if self.embedded is not None and (said := self.embedded.problem()):
-            return said
-        return "broker" if self.bell is not None and not self.bell.is_heard else None
+        if self.embedded is not None and (problem := self.embedded.problem()):
+            return problem
+        return "broker" if self.notifier is not None and not self.notifier.is_reachable else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,10 +62,10 @@ async def open_jobs(
     *,
     find: Callable[[], Path | None] = find_valkey,
 ) -> AsyncIterator[None]:
-    """Take jobs, keep them going and tell of them during the block.
+    """Take jobs, supervise them and deliver their webhooks during the block.
 
     Args:
-        runtime: what the service has so far.
+        runtime: has the database, the models and the metrics.
         settings: as the entry point read them.
         find: a Valkey server to start where there is no REDIS_URL; None: jobs wait.
 
@@ -76,15 +76,17 @@ async def open_jobs(
         broker = await open_broker(stack, settings, find=find, metrics=metrics, after=loaded)
         jobs = JobService(
             database,
-            bell=broker.bell,
+            notifier=broker.notifier,
             registry=runtime.registry,
             metrics=metrics,
             max_open=settings.jobs_per_key,
         )
         runtime.provide(JobsPart(jobs=jobs, watch=JobWatch(jobs.get)))
-        runtime.degraded.append(lambda: f"jobs:{said}" if (said := broker.problem()) else None)
-        await open_keeper(
-            stack, settings, database, bell=broker.bell, metrics=metrics, after=stored
+        runtime.degraded.append(
+            lambda: f"jobs:{problem}" if (problem := broker.problem()) else None
+        )
+        await open_supervisor(
+            stack, settings, database, notifier=broker.notifier, metrics=metrics, after=stored
         )
         await open_webhooks(stack, settings, database, metrics=metrics, after=stored)
         yield
@@ -105,43 +107,43 @@ async def open_broker(
         settings: as read by the entry point.
         find: a Valkey server to start.
         metrics: where failures count.
-        after: awaited before a worker of our own starts.
+        after: awaited before the worker of this process starts.
 
     """
     if settings.redis_url is not None:
-        return Broker(bell=_bell(stack, settings.redis_url.get_secret_value(), metrics))
+        return Broker(notifier=_notifier(stack, settings.redis_url.get_secret_value(), metrics))
     valkey = find()
     if valkey is None:
         log.warning("jobs_unavailable", extra={"reason": "no Valkey for this platform"})
-        return Broker(bell=None)
+        return Broker(notifier=None)
     try:
         embedded = Embedded(settings, valkey=valkey, metrics=metrics, after=after)
     except OSError as failure:
         log.warning("jobs_unavailable", extra={"reason": str(failure)})
-        return Broker(bell=None)
+        return Broker(notifier=None)
     await stack.enter_async_context(embedded.running())
-    return Broker(bell=_bell(stack, embedded.url, metrics), embedded=embedded)
+    return Broker(notifier=_notifier(stack, embedded.url, metrics), embedded=embedded)
 
 
-def _bell(stack: AsyncExitStack, redis_url: str, metrics: JobMetrics) -> CeleryBell:
-    bell = CeleryBell(redis_url, metrics=metrics)
-    stack.callback(bell.close)
-    return bell
+def _notifier(stack: AsyncExitStack, redis_url: str, metrics: JobMetrics) -> CeleryNotifier:
+    notifier = CeleryNotifier(redis_url, metrics=metrics)
+    stack.callback(notifier.close)
+    return notifier
 
 
-async def open_keeper(
+async def open_supervisor(
     stack: AsyncExitStack,
     settings: JobsSettings,
     database: Database,
     *,
-    bell: Bell | None,
+    notifier: JobNotifier | None,
     metrics: JobMetrics,
     after: Callable[[], Awaitable[object]],
 ) -> None:
-    """Keep jobs going, and delete old ones; `after` is awaited before that begins."""
-    policy = KeeperPolicy(retry=RetryPolicy(attempts=settings.job_attempts))
-    keeper = JobKeeper(database, bell=bell, metrics=metrics, policy=policy)
-    await stack.enter_async_context(keeper.running(after=after))
+    """Supervise jobs, and delete old ones; `after` is awaited before that begins."""
+    policy = SupervisorPolicy(retry=RetryPolicy(attempts=settings.job_attempts))
+    supervisor = JobSupervisor(database, notifier=notifier, metrics=metrics, policy=policy)
+    await stack.enter_async_context(supervisor.running(after=after))
     if days := settings.job_retention_days:
         retention = job_retention(database, age_s=days * SECONDS_A_DAY)
         await stack.enter_async_context(retention.running(after=after))
@@ -162,7 +164,7 @@ async def open_webhooks(
         settings: as read by the entry point.
         database: where jobs and their webhooks are.
         metrics: where attempts count.
-        after: awaited before somebody looks for webhooks.
+        after: awaited before the first delivery.
 
     """
     lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="webhook-lookup")

@@ -1,4 +1,4 @@
-"""Jobs as they are stored: what their owners ask, and what is told of them when they end."""
+"""Jobs as they are stored: queries of their owners and of the supervisor."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ class JobRepository:
         self._items = JobItems(session)
         self._is_sqlite = session.get_bind().dialect.name == "sqlite"
 
-    # What their owners ask
+    # For their owners
 
     def add(self, new: NewJob, document_keys: Sequence[int] = ()) -> Job | None:
         """Store a job, queued; None when its owner has used its idempotency key before.
@@ -139,7 +139,7 @@ class JobRepository:
             self._items.wait_again(key)
         return job
 
-    # What the keeper asks
+    # For the supervisor
 
     def waiting(self) -> Waiting:
         """Return how much waits for a worker, and for how long."""

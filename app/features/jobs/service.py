@@ -19,8 +19,8 @@ from app.errors import (
     TooManyJobsError,
 )
 from app.features.documents.collections import CollectionScope
-from app.features.jobs.bell import Bell
 from app.features.jobs.metrics import JobMetrics
+from app.features.jobs.notifier import JobNotifier
 from app.features.jobs.repository import JobRepository
 from app.features.jobs.submission import WantedJob, find_known, see_room, submit
 from app.features.jobs.values import Job, JobStatus, NewJob
@@ -47,7 +47,7 @@ class JobService:
 
     Args:
         database: where they are.
-        bell: rung when there is one more; None: nobody would hear of it.
+        notifier: wakes a worker for a new job; None: workers can't be notified.
         registry: which embedders there are; they need not be loaded here.
         metrics: where refusals count.
         max_open: unfinished jobs that a caller may have.
@@ -58,13 +58,13 @@ class JobService:
         self,
         database: Database,
         *,
-        bell: Bell | None,
+        notifier: JobNotifier | None,
         registry: ModelRegistry,
         metrics: JobMetrics,
         max_open: int,
     ) -> None:
         self._database = database
-        self._bell = bell
+        self._notifier = notifier
         self._registry = registry
         self._refused = metrics.jobs_refused
         self._max_open = max_open
@@ -84,14 +84,14 @@ class JobService:
         return await self._database.read(find)
 
     async def submit(self, wanted: WantedJob, *, scope: CollectionScope) -> tuple[Job, bool]:
-        """Store a job, with its documents where it brings any, and tell a worker.
+        """Store a job, with its documents where it brings any, and notify a worker.
 
         Returns:
             The job, and whether it is new: with an idempotency key that was used before for the
             same request, it is the job from then.
 
         Raises:
-            JobsUnavailableError: there is no way to tell a worker.
+            JobsUnavailableError: there is no way to notify a worker.
             ModelNotFoundError: no embedder has that name.
             DocumentNotFoundError: names the first that aren't there; nothing was stored.
             IdempotencyConflictError: the key was used for another request.
@@ -99,7 +99,7 @@ class JobService:
             DatabaseUnavailableError: whether it was stored isn't known.
 
         """
-        bell = self._find_bell()
+        notifier = self._require_notifier()
         new = NewJob(
             id=f"job_{secrets.token_urlsafe(ID_BYTES)}",
             kind=KIND,
@@ -115,7 +115,7 @@ class JobService:
             job, is_new = await self._database.run(work, timeout_s=SUBMIT_TIMEOUT_S)
         if is_new:
             log.info("job_submitted", extra={"job": job.id, "documents": job.total})
-            await bell.ring()
+            await notifier.notify()
         return job, is_new
 
     async def get(self, job_id: str, *, scope: CollectionScope) -> Job:
@@ -167,16 +167,16 @@ class JobService:
         Raises:
             JobNotFoundError: as `get`.
             JobStateError: it hasn't failed.
-            JobsUnavailableError: there is no way to tell a worker.
+            JobsUnavailableError: there is no way to notify a worker.
             TooManyJobsError: its owner has too many.
 
         """
-        bell = self._find_bell()
+        notifier = self._require_notifier()
         work = partial(_retry, job_id=job_id, scope=scope, max_open=self._max_open)
         with self._counted():
             job = await self._database.run(work)
         log.info("job_retried", extra={"job": job.id})
-        await bell.ring()
+        await notifier.notify()
         return job
 
     @contextmanager
@@ -187,10 +187,10 @@ class JobService:
             self._refused.inc()
             raise
 
-    def _find_bell(self) -> Bell:
-        if self._bell is None:
+    def _require_notifier(self) -> JobNotifier:
+        if self._notifier is None:
             raise JobsUnavailableError
-        return self._bell
+        return self._notifier
 
     def _find_model(self, name: str | None) -> str:
         for entry in self._registry.entries:

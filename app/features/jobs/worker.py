@@ -1,4 +1,4 @@
-"""The worker process: Celery takes the bell's messages, a child of it runs the jobs."""
+"""The worker process: Celery takes messages, its child process runs the jobs."""
 
 import asyncio
 import logging

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from app.core.metrics import Metrics
 from app.errors import DatabaseUnavailableError
-from app.features.jobs.bell import CeleryBell
 from app.features.jobs.embedders import JobEmbedders
 from app.features.jobs.metrics import JobMetrics
+from app.features.jobs.notifier import CeleryNotifier
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.runner import JobRunner, RunnerPolicy
 from app.features.jobs.settings import JobsSettings
@@ -57,7 +57,7 @@ class Shop:
         phase: mmap.mmap,
     ) -> None:
         self._loop = asyncio.Runner()
-        self._bell = CeleryBell(redis_url, metrics=metrics.jobs)
+        self._notifier = CeleryNotifier(redis_url, metrics=metrics.jobs)
         self._tokenisers = ThreadPoolExecutor(settings.thread_count, thread_name_prefix="tokenise")
         load = make_load(settings, catalog, tokenisers=self._tokenisers, metrics=metrics.service)
         self._embedders = JobEmbedders(catalog, load=load)
@@ -73,7 +73,7 @@ class Shop:
         self._phase = phase
 
     def work(self) -> None:
-        """Run one slice of the job that is due, and ring for the next.
+        """Run one slice of the job that is due, and notify workers of the next.
 
         Where an engine is broken the process ends: its parent makes another, and the message is
         delivered again.
@@ -91,7 +91,7 @@ class Shop:
             log.critical("worker_broken")
             os._exit(EXIT_BROKEN)
         if had_work:
-            self._bell.ring_now()
+            self._notifier.notify_now()
 
     async def _run_next(self) -> bool:
         """Run one slice, which is cancelled when there is a hurry."""

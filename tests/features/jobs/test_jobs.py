@@ -16,7 +16,7 @@ from jobs import ask, claim, run_job, stored
 from serving import FAKE, make_app, running
 
 from app.features.documents.repository import DocumentRepository
-from app.features.jobs.bell import Bell
+from app.features.jobs.notifier import JobNotifier
 from app.features.jobs.opening import JobsPart
 from app.features.jobs.schemas import MAX_DOC_IDS, JobInfo
 from app.features.jobs.values import Item, ItemState, Job
@@ -42,20 +42,20 @@ engine = "fake"
 
 
 @dataclass
-class CountingBell:
-    rings: int = 0
+class CountingNotifier:
+    calls: int = 0
 
-    async def ring(self) -> None:
-        self.rings += 1
+    async def notify(self) -> None:
+        self.calls += 1
 
 
 @dataclass
 class Serving:
-    """A service whose bell is heard by the test alone."""
+    """A service whose notifier only counts."""
 
     app: FastAPI
     client: AsyncClient
-    bell: CountingBell
+    notifier: CountingNotifier
 
     @property
     def runtime(self) -> Runtime:
@@ -95,9 +95,9 @@ class Serving:
         return [sources[key].text for key in keys]
 
 
-def ring(runtime: Runtime, bell: Bell | None) -> None:
-    """Give the service another bell."""
-    runtime.part(JobsPart).jobs._bell = bell
+def set_notifier(runtime: Runtime, notifier: JobNotifier | None) -> None:
+    """Give the service another notifier."""
+    runtime.part(JobsPart).jobs._notifier = notifier
 
 
 @asynccontextmanager
@@ -106,10 +106,10 @@ async def serving_jobs(
 ) -> AsyncIterator[Serving]:
     app = make_app(tmp_path, models, **settings)
     async with running(app) as client:
-        bell = CountingBell()
+        notifier = CountingNotifier()
         runtime: Runtime = app.state.runtime
-        ring(runtime, bell)
-        yield Serving(app, client, bell)
+        set_notifier(runtime, notifier)
+        yield Serving(app, client, notifier)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ async def test_a_job_is_accepted_and_can_be_followed(service: Serving) -> None:
         },
     }
     assert await service.texts_of(job_id) == ["Text of b.", "Text of a."]
-    assert service.bell.rings == 1
+    assert service.notifier.calls == 1
 
 
 async def test_documents_can_come_with_the_job(service: Serving) -> None:
@@ -234,7 +234,7 @@ async def test_a_model_that_embeds_nothing_is_404(tmp_path: Path, name: str) -> 
         await service.store("a")
         said = await service.submit("a", model_name=name, status=404)
         assert said["code"] == "model_not_found"
-        assert service.bell.rings == 0
+        assert service.notifier.calls == 0
 
 
 async def test_documents_that_are_not_there_are_named(service: Serving) -> None:
@@ -245,7 +245,7 @@ async def test_documents_that_are_not_there_are_named(service: Serving) -> None:
         "7 documents are not there, such as 'gone-0', 'gone-1', 'gone-2', 'gone-3', 'gone-4'."
     )
     assert (await service.client.get("/jobs")).json() == {"jobs": [], "next": None}
-    assert service.bell.rings == 0
+    assert service.notifier.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ async def test_without_a_bell_no_job_is_taken_and_none_is_lost(tmp_path: Path) -
         await service.store("a")
         job_id = (await service.submit("a"))["job_id"]
         await run_job(service.runtime.require_database(), FAILED)
-        ring(service.runtime, None)
+        set_notifier(service.runtime, None)
         said = await service.submit("a", status=503)
         assert said["code"] == "jobs_unavailable"
         again = await service.client.post(f"/jobs/{job_id}/retry")
@@ -321,7 +321,7 @@ async def test_the_same_call_with_the_same_key_is_the_same_job(service: Serving)
     body = {"documents": [{"metadata": {"m": [2], "n": 1}, "text": "x", "id": "a"}]}
     second = await service.submit(**body, headers=KEY)
     assert second == {"job_id": first["job_id"], "status": "running"}
-    assert service.bell.rings == 1
+    assert service.notifier.calls == 1
 
 
 async def test_another_call_with_the_same_key_is_a_conflict_and_stores_nothing(
@@ -346,7 +346,7 @@ async def test_200_calls_at_once_with_one_key_make_one_job(service: Serving) -> 
     answers = await asyncio.gather(*(service.submit(**body, headers=KEY) for _ in range(200)))
     assert len({answer["job_id"] for answer in answers}) == 1
     assert len((await service.client.get("/jobs")).json()["jobs"]) == 1
-    assert service.bell.rings == 1
+    assert service.notifier.calls == 1
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "schlüssel"])
@@ -515,7 +515,7 @@ async def test_a_failed_job_can_be_retried_and_no_other(service: Serving) -> Non
     assert answer.status_code == 202
     assert (answer.json()["status"], answer.json()["error"]) == ("queued", None)
     assert answer.json()["progress"] == {"done": 1, "total": 2, "failed": 0}
-    assert service.bell.rings == 2
+    assert service.notifier.calls == 2
     assert await service.texts_of(job_id) == ["Text of b."]
 
 

@@ -392,7 +392,7 @@ async def test_a_job_whose_workers_all_die_fails(database: Database) -> None:
     assert job.error == "The worker fell silent. 2 attempts in a row got nothing done."
 
 
-async def test_each_lost_job_is_reaped_by_one_keeper(database: Database) -> None:
+async def test_each_lost_job_is_reaped_by_one_supervisor(database: Database) -> None:
     for n in range(20):
         await add(database, [], id=f"job_{n}")
         await claim(database, lease_s=-1)
@@ -502,7 +502,7 @@ async def test_only_a_failed_job_can_be_retried(database: Database) -> None:
     assert await ask(database, "cancel", job.key) is None
 
 
-# What the keeper asks
+# For the supervisor
 
 
 async def test_what_waits_is_counted_with_its_age(database: Database) -> None:

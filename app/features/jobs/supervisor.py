@@ -1,4 +1,4 @@
-"""Sees to jobs behind everybody's back: dead workers, lost bells, news, gauges."""
+"""What the supervisor of jobs does: frees dead workers' jobs, notifies again, reports, counts."""
 
 import asyncio
 import logging
@@ -11,9 +11,9 @@ from app.core.background import run_in_background
 from app.core.throttle import Throttle
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
-from app.features.jobs.bell import Bell
 from app.features.jobs.leases import JobLeases
 from app.features.jobs.metrics import JobMetrics
+from app.features.jobs.notifier import JobNotifier
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.repository import JobRepository
 from app.features.jobs.values import FINAL, Job, JobStatus, Waiting
@@ -21,37 +21,37 @@ from app.features.jobs.values import FINAL, Job, JobStatus, Waiting
 log = logging.getLogger(__name__)
 
 REAPED_AT_ONCE = 100
-ANNOUNCED_AT_ONCE = 100
+REPORTED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeeperPolicy:
-    """When the keeper does what.
+class SupervisorPolicy:
+    """The intervals of the supervisor.
 
     Args:
         retry: what becomes of a job whose worker died.
-        every_s: between two looks; a job that is due sooner is rung for on time.
-        patience_s: how long a job may wait before the bell is rung for it again.
-        ring_again_s: between two such rings: workers may be busy, and each ring is a message.
-        tell_every_s: between two log lines of what waits.
+        interval_s: between two checks; for a job that is due sooner it notifies on time.
+        max_wait_s: how long a job may wait before workers are notified again.
+        notify_interval_s: between two such notifications: workers may be busy.
+        log_interval_s: between two log lines of what waits.
 
     """
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    every_s: float = 2.0
-    patience_s: float = 3.0
-    ring_again_s: float = 10.0
-    tell_every_s: float = 60.0
+    interval_s: float = 2.0
+    max_wait_s: float = 3.0
+    notify_interval_s: float = 10.0
+    log_interval_s: float = 60.0
 
 
-class JobKeeper:
-    """Keeps jobs going; every service process has one, and any number may work at once.
+class JobSupervisor:
+    """Supervises jobs; every service process has one, and any number may work at once.
 
     Args:
         database: where the jobs are.
-        bell: rung for jobs that nobody came for; None: there is none.
+        notifier: wakes workers for jobs that none has taken; None: workers can't be notified.
         metrics: where jobs count.
-        policy: when it does what.
+        policy: its intervals.
         clock: monotonic seconds.
 
     """
@@ -60,20 +60,20 @@ class JobKeeper:
         self,
         database: Database,
         *,
-        bell: Bell | None,
+        notifier: JobNotifier | None,
         metrics: JobMetrics,
-        policy: KeeperPolicy,
+        policy: SupervisorPolicy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._bell = bell
+        self._notifier = notifier
         self._metrics = metrics
         self._policy = policy
         self._clock = clock
         self._is_failing = False
-        self._rung_at_s = -policy.ring_again_s
-        self._due_at_s: float | None = None  # when a job that has to pause is due
-        self._throttle = Throttle(policy.tell_every_s, clock=clock)
+        self._notified_at_s = -policy.notify_interval_s
+        self._due_at_s: float | None = None  # when the next job that pauses is due
+        self._throttle = Throttle(policy.log_interval_s, clock=clock)
         self._throttle.restart()
         # Alerts see an increase only of a series that was there before.
         for status in FINAL:
@@ -82,87 +82,87 @@ class JobKeeper:
     def running(
         self, *, after: Callable[[], Awaitable[object]]
     ) -> AbstractAsyncContextManager[object]:
-        """Keep jobs during a block, from a moment on: before it there may be no tables."""
+        """Supervise during a block, once `after` has returned: before there may be no tables."""
         return run_in_background(self._run, name="job_keeper", after=after)
 
-    async def look(self) -> float:
-        """Do all that is to be done now; return in how many seconds to look again.
+    async def check(self) -> float:
+        """Do all that is to be done now; return in how many seconds to check again.
 
         A failure is logged once, until it works again.
         """
         try:
-            # It says so itself when it is away, or its tables aren't there yet.
+            # The check logs itself when the database is away, or has no tables yet.
             if await self._database.check(timeout_s=self._database.timeout_s) is None:
-                await self._keep()
+                await self._supervise()
             self._is_failing = False
         except DatabaseUnavailableError:
             pass
         except Exception as failure:
-            # The next look may do better, and must come: nothing else finds dead workers.
+            # The next check may work, and must come: nothing else finds dead workers.
             if not self._is_failing:
                 log.exception("job_keeper_failed", extra={"error": type(failure).__name__})
             self._is_failing = True
         if self._due_at_s is None:
-            return self._policy.every_s
-        return min(self._policy.every_s, max(0.0, self._due_at_s - self._clock()))
+            return self._policy.interval_s
+        return min(self._policy.interval_s, max(0.0, self._due_at_s - self._clock()))
 
     async def _run(self) -> None:
         while True:
-            pause_s = await self.look()
+            pause_s = await self.check()
             await asyncio.sleep(pause_s)
 
-    async def _keep(self) -> None:
+    async def _supervise(self) -> None:
         reaped = await self._reap()
         waiting = await self._database.read(lambda session: JobRepository(session).waiting())
         self._metrics.jobs_queued.set(waiting.queued)
         self._metrics.jobs_oldest_waiting_seconds.set(waiting.oldest_s)
-        await self._ring(waiting, has_reaped=reaped > 0)
-        await self._announce()
-        self._tell(waiting)
+        await self._notify(waiting, has_reaped=reaped > 0)
+        await self._report_finished()
+        self._log_waiting(waiting)
 
     async def _reap(self) -> int:
-        """Give the jobs of silent workers away; return how many."""
+        """Queue the jobs of silent workers again; return how many."""
         reaped = await self._database.run(
             lambda session: JobLeases(session).reap(policy=self._policy.retry, limit=REAPED_AT_ONCE)
         )
         for job in reaped:
             self._metrics.jobs_reaped.inc()
             self._metrics.job_attempts.labels("worker_lost").inc()
-            log.warning("job_reaped", extra=_said(job) | {"attempts": job.attempts})
+            log.warning("job_reaped", extra=_fields(job) | {"attempts": job.attempts})
         return len(reaped)
 
-    async def _ring(self, waiting: Waiting, *, has_reaped: bool) -> None:
-        """Ring where a ring was lost, or nobody was there to ring."""
+    async def _notify(self, waiting: Waiting, *, has_reaped: bool) -> None:
+        """Notify workers of jobs that can run, where that is needed."""
         at_s = self._clock()
-        has_come = self._due_at_s is not None and at_s >= self._due_at_s
+        is_due = self._due_at_s is not None and at_s >= self._due_at_s
         self._due_at_s = None if waiting.next_due_s is None else at_s + waiting.next_due_s
-        is_late = waiting.oldest_s > self._policy.patience_s
-        is_late = is_late and at_s - self._rung_at_s >= self._policy.ring_again_s
-        if self._bell is not None and waiting.due and (has_reaped or has_come or is_late):
-            self._rung_at_s = at_s
-            await self._bell.ring()
+        is_late = waiting.oldest_s > self._policy.max_wait_s
+        is_late = is_late and at_s - self._notified_at_s >= self._policy.notify_interval_s
+        if self._notifier is not None and waiting.due and (has_reaped or is_due or is_late):
+            self._notified_at_s = at_s
+            await self._notifier.notify()
 
-    async def _announce(self) -> None:
-        """Tell of finished jobs, once each, whichever process does."""
+    async def _report_finished(self) -> None:
+        """Count and log finished jobs, each in one process only."""
         while True:
             finished = await self._database.run(
-                lambda session: JobRepository(session).take_finished(ANNOUNCED_AT_ONCE)
+                lambda session: JobRepository(session).take_finished(REPORTED_AT_ONCE)
             )
             for job in finished:
                 self._metrics.jobs.labels(job.status).inc()
                 self._metrics.job_seconds.observe(job.run_seconds)
                 level = logging.WARNING if job.status is JobStatus.FAILED else logging.INFO
-                log.log(level, "job_finished", extra=_said(job) | _summary(job))
-            if len(finished) < ANNOUNCED_AT_ONCE:
+                log.log(level, "job_finished", extra=_fields(job) | _summary(job))
+            if len(finished) < REPORTED_AT_ONCE:
                 return
 
-    def _tell(self, waiting: Waiting) -> None:
+    def _log_waiting(self, waiting: Waiting) -> None:
         if self._throttle.passes():
             oldest_s = round(waiting.oldest_s, 1)
             log.info("jobs_waiting", extra={"queued": waiting.queued, "oldest_waiting_s": oldest_s})
 
 
-def _said(job: Job) -> dict[str, object]:
+def _fields(job: Job) -> dict[str, object]:
     return {"job": job.id, "request_id": job.request_id, "status": job.status.value}
 
 

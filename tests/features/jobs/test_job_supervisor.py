@@ -1,4 +1,4 @@
-"""The keeper: silent workers, lost bells, news told once, gauges, old rows; on both databases."""
+"""The supervisor: silent workers, lost messages, reports, gauges, old rows; on both databases."""
 
 import asyncio
 import logging
@@ -15,11 +15,11 @@ from jobs import NEW, add, ask, claim, run_job, set_columns, stored
 from app.core.backoff import Backoff
 from app.db.schema import upgrade
 from app.db.session import Database
-from app.features.jobs.keeper import JobKeeper, KeeperPolicy
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import RetryPolicy
 from app.features.jobs.repository import JobRepository
 from app.features.jobs.retention import job_retention
+from app.features.jobs.supervisor import JobSupervisor, SupervisorPolicy
 from app.features.jobs.values import ItemState, JobStatus
 
 DONE, FAILED = ItemState.DONE, ItemState.FAILED
@@ -28,12 +28,12 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @dataclass
-class CountingBell:
-    rings: int = 0
+class CountingNotifier:
+    calls: int = 0
     heard: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def ring(self) -> None:
-        self.rings += 1
+    async def notify(self) -> None:
+        self.calls += 1
         self.heard.set()
 
 
@@ -47,18 +47,18 @@ class Clock:
         return self.now_s
 
 
-class Kept:
-    """A keeper with a bell, metrics and a clock of the test's."""
+class Supervised:
+    """A supervisor with a notifier, metrics and a clock of the test's."""
 
     def __init__(self, database: Database, **policy: Any) -> None:
-        self.bell = CountingBell()
+        self.notifier = CountingNotifier()
         self.metrics = JobMetrics()
         self.clock = Clock()
-        self.keeper = JobKeeper(
+        self.supervisor = JobSupervisor(
             database,
-            bell=self.bell,
+            notifier=self.notifier,
             metrics=self.metrics,
-            policy=KeeperPolicy(retry=RETRY, **policy),
+            policy=SupervisorPolicy(retry=RETRY, **policy),
             clock=self.clock,
         )
 
@@ -89,107 +89,113 @@ async def nothing() -> None:
 # Workers that fell silent
 
 
-async def test_the_job_of_a_silent_worker_is_queued_again_and_rung_for_when_it_is_due(
+async def test_the_job_of_a_silent_worker_is_queued_again_and_notified_of_when_it_is_due(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = Kept(database)
+    supervised = Supervised(database)
     await add(database)
     await claim(database, lease_s=-1)
-    pause_s = await kept.keeper.look()
+    pause_s = await supervised.supervisor.check()
     job = await stored(database)
     assert (job.status, job.error_code) == (JobStatus.QUEUED, "worker_lost")
-    assert 1.0 < pause_s < 1.5, "it looks again when the job's pause is over, not later"
-    assert kept.bell.rings == 0
+    assert 1.0 < pause_s < 1.5, "it checks again when the job's pause is over, not later"
+    assert supervised.notifier.calls == 0
     await wait_since(database, seconds=0.1)
-    kept.clock.now_s += pause_s
-    assert await kept.keeper.look() == 2.0
-    assert kept.bell.rings == 1
-    assert kept.metric("jobs_reaped_total") == 1
-    assert kept.metric("job_attempts_total", outcome="worker_lost") == 1
+    supervised.clock.now_s += pause_s
+    assert await supervised.supervisor.check() == 2.0
+    assert supervised.notifier.calls == 1
+    assert supervised.metric("jobs_reaped_total") == 1
+    assert supervised.metric("job_attempts_total", outcome="worker_lost") == 1
     (line,) = events(caplog, "job_reaped")
     assert (line["request_id"], line["job"], line["status"]) == ("the-request", "job_a", "queued")
 
 
-async def test_a_job_that_can_go_on_at_once_is_rung_for_at_once(database: Database) -> None:
-    kept = Kept(database)
+async def test_a_job_that_can_go_on_at_once_is_notified_of_at_once(database: Database) -> None:
+    supervised = Supervised(database)
     await add(database, id="job_b")
     await claim(database, lease_s=-1)
     await add(database)
-    await kept.keeper.look()
-    assert kept.bell.rings == 1
+    await supervised.supervisor.check()
+    assert supervised.notifier.calls == 1
 
 
-async def test_a_job_whose_workers_all_died_is_announced_as_failed(
+async def test_a_job_whose_workers_all_died_is_reported_as_failed(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = Kept(database)
+    supervised = Supervised(database)
     job = await add(database)
     await set_columns(database, job.key, barren=1)
     await claim(database, lease_s=-1)
-    await kept.keeper.look()
+    await supervised.supervisor.check()
     (line,) = events(caplog, "job_finished")
     assert (line["status"], line["code"], line["levelname"]) == ("failed", "worker_lost", "WARNING")
-    assert kept.metric("jobs_total", status="failed") == 1
-    assert kept.bell.rings == 0
+    assert supervised.metric("jobs_total", status="failed") == 1
+    assert supervised.notifier.calls == 0
 
 
 async def test_a_worker_that_works_is_left_alone(database: Database) -> None:
-    kept = Kept(database)
+    supervised = Supervised(database)
     await add(database)
     job = await claim(database)
-    await kept.keeper.look()
+    await supervised.supervisor.check()
     assert await stored(database) == job
 
 
-# Bells that were lost
+# Messages that were lost
 
 
-async def test_the_bell_is_rung_for_a_job_that_nobody_came_for(database: Database) -> None:
-    kept = Kept(database)
+async def test_workers_are_notified_again_of_a_job_that_none_has_taken(database: Database) -> None:
+    supervised = Supervised(database)
     await add(database)
-    await kept.keeper.look()
-    assert kept.bell.rings == 0, "whoever submitted it has just rung"
+    await supervised.supervisor.check()
+    assert supervised.notifier.calls == 0, "its submission has just notified"
     await wait_since(database, seconds=3.5)
-    await kept.keeper.look()
-    assert kept.bell.rings == 1
-    kept.clock.now_s += 9
-    await kept.keeper.look()
-    assert kept.bell.rings == 1, "workers may be busy"
-    kept.clock.now_s += 1
-    await kept.keeper.look()
-    assert kept.bell.rings == 2
+    await supervised.supervisor.check()
+    assert supervised.notifier.calls == 1
+    supervised.clock.now_s += 9
+    await supervised.supervisor.check()
+    assert supervised.notifier.calls == 1, "workers may be busy"
+    supervised.clock.now_s += 1
+    await supervised.supervisor.check()
+    assert supervised.notifier.calls == 2
 
 
-async def test_nobody_rings_where_nothing_waits_or_no_bell_hangs(database: Database) -> None:
-    kept = Kept(database)
-    await kept.keeper.look()
-    assert kept.bell.rings == 0
+async def test_nothing_is_sent_where_nothing_waits_or_without_a_notifier(
+    database: Database,
+) -> None:
+    supervised = Supervised(database)
+    await supervised.supervisor.check()
+    assert supervised.notifier.calls == 0
     await add(database)
     await wait_since(database, seconds=60)
-    keeper = JobKeeper(database, bell=None, metrics=kept.metrics, policy=KeeperPolicy())
-    await keeper.look()
-    assert kept.metric("jobs_queued") == 1
+    supervisor = JobSupervisor(
+        database, notifier=None, metrics=supervised.metrics, policy=SupervisorPolicy()
+    )
+    await supervisor.check()
+    assert supervised.metric("jobs_queued") == 1
 
 
-# News
+# Reports
 
 
-async def test_a_finished_job_is_told_of_once_with_the_request_that_asked_for_it(
+async def test_a_finished_job_is_reported_once_with_the_id_of_its_request(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    first, second = Kept(database), Kept(database)
+    first, second = Supervised(database), Supervised(database)
     await add(database, webhook_url="https://example.com/x")
     await run_job(database, DONE, DONE, DONE)
-    await asyncio.gather(first.keeper.look(), second.keeper.look())
-    await first.keeper.look()
-    counted = [kept.metric("jobs_total", status="succeeded") or 0 for kept in (first, second)]
+    await asyncio.gather(first.supervisor.check(), second.supervisor.check())
+    await first.supervisor.check()
+    counted = [
+        supervised.metric("jobs_total", status="succeeded") or 0 for supervised in (first, second)
+    ]
     assert sum(counted) == 1
-    seconds = [kept.metric("job_seconds_count") or 0 for kept in (first, second)]
+    seconds = [supervised.metric("job_seconds_count") or 0 for supervised in (first, second)]
     assert sum(seconds) == 1
     (line,) = events(caplog, "job_finished")
-    told = {name: line[name] for name in ("job", "request_id", "status", "done", "total")}
-    assert told == {
+    fields = {name: line[name] for name in ("job", "request_id", "status", "done", "total")}
+    assert fields == {
         "job": "job_a",
         "request_id": "the-request",
         "status": "succeeded",
@@ -200,7 +206,7 @@ async def test_a_finished_job_is_told_of_once_with_the_request_that_asked_for_it
     assert (job.is_announced, job.webhook_status) == (True, "pending")
 
 
-async def test_any_number_of_finished_jobs_is_told_of_in_one_look(database: Database) -> None:
+async def test_any_number_of_finished_jobs_is_reported_in_one_check(database: Database) -> None:
     def add_many(session: Any) -> None:
         jobs = JobRepository(session)
         for n in range(130):
@@ -210,27 +216,27 @@ async def test_any_number_of_finished_jobs_is_told_of_in_one_look(database: Data
             jobs.cancel(job.key)
 
     await database.run(add_many, timeout_s=20)
-    kept = Kept(database)
-    await kept.keeper.look()
-    assert kept.metric("jobs_total", status="cancelled") == 130
+    supervised = Supervised(database)
+    await supervised.supervisor.check()
+    assert supervised.metric("jobs_total", status="cancelled") == 130
 
 
 async def test_gauges_say_how_much_waits_and_for_how_long(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    kept = Kept(database)
+    supervised = Supervised(database)
     await add(database)
     await add(database, id="job_b")
     await wait_since(database, seconds=40)
-    await kept.keeper.look()
-    assert kept.metric("jobs_queued") == 2
-    assert 39 < (kept.metric("jobs_oldest_waiting_seconds") or 0) < 45
+    await supervised.supervisor.check()
+    assert supervised.metric("jobs_queued") == 2
+    assert 39 < (supervised.metric("jobs_oldest_waiting_seconds") or 0) < 45
     assert events(caplog, "jobs_waiting") == []
     for _ in range(2):
-        kept.clock.now_s += 60
-        await kept.keeper.look()
-        await kept.keeper.look()
+        supervised.clock.now_s += 60
+        await supervised.supervisor.check()
+        await supervised.supervisor.check()
     lines = events(caplog, "jobs_waiting")
     assert [line["queued"] for line in lines] == [2, 2]
     assert 39 < lines[0]["oldest_waiting_s"] < 45
@@ -287,60 +293,60 @@ async def test_a_database_without_tables_is_waited_for_in_silence(
     empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(empty_database_url) as database:
-        kept = Kept(database)
+        supervised = Supervised(database)
         for _ in range(3):
-            assert await kept.keeper.look() == 2.0
+            assert await supervised.supervisor.check() == 2.0
     assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
     assert events(caplog, "job_keeper_failed") == []
 
 
-async def test_what_nobody_foresaw_is_logged_once_and_the_keeper_goes_on(
+async def test_an_unexpected_failure_is_logged_once_and_the_supervisor_goes_on(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class BrokenBell(CountingBell):
-        async def ring(self) -> None:
+    class BrokenNotifier(CountingNotifier):
+        async def notify(self) -> None:
             raise RuntimeError("never raises")
 
-    kept = Kept(database)
-    keeper = JobKeeper(
+    supervised = Supervised(database)
+    supervisor = JobSupervisor(
         database,
-        bell=BrokenBell(),
-        metrics=kept.metrics,
-        policy=KeeperPolicy(ring_again_s=0),
-        clock=kept.clock,
+        notifier=BrokenNotifier(),
+        metrics=supervised.metrics,
+        policy=SupervisorPolicy(notify_interval_s=0),
+        clock=supervised.clock,
     )
     await add(database)
     await wait_since(database, seconds=60)
     for _ in range(3):
-        await keeper.look()
+        await supervisor.check()
     assert len(events(caplog, "job_keeper_failed")) == 1
     job = await claim(database)
     assert job is not None
     await ask(database, "cancel", job.key)
-    await keeper.look()
-    assert kept.metric("jobs_total", status="cancelled") == 1
+    await supervisor.check()
+    assert supervised.metric("jobs_total", status="cancelled") == 1
 
 
 # The task
 
 
-async def test_it_looks_by_itself_from_the_given_moment_on(database: Database) -> None:
-    kept = Kept(database, every_s=0.01)
+async def test_it_checks_by_itself_once_it_may_begin(database: Database) -> None:
+    supervised = Supervised(database, interval_s=0.01)
     await add(database)
     await wait_since(database, seconds=60)
     may_begin = asyncio.Event()
-    async with kept.keeper.running(after=may_begin.wait), asyncio.timeout(10):
+    async with supervised.supervisor.running(after=may_begin.wait), asyncio.timeout(10):
         with suppress(TimeoutError):
-            await asyncio.wait_for(kept.bell.heard.wait(), 0.05)
-        assert kept.bell.rings == 0
+            await asyncio.wait_for(supervised.notifier.heard.wait(), 0.05)
+        assert supervised.notifier.calls == 0
         may_begin.set()
-        await kept.bell.heard.wait()
+        await supervised.notifier.heard.wait()
 
 
 async def test_it_ends_in_the_middle_of_anything(database: Database) -> None:
-    kept = Kept(database)
+    supervised = Supervised(database)
     async with asyncio.timeout(5):
-        async with kept.keeper.running(after=nothing):
+        async with supervised.supervisor.running(after=nothing):
             pass
-        async with kept.keeper.running(after=asyncio.Event().wait):
+        async with supervised.supervisor.running(after=asyncio.Event().wait):
             pass

@@ -1,4 +1,4 @@
-"""Telling workers that there may be work."""
+"""How workers are notified that there may be work."""
 
 import asyncio
 import logging
@@ -17,23 +17,24 @@ log = logging.getLogger(__name__)
 MAX_MESSAGES = 1_000  # each wakes a worker for one slice of a job
 
 
-class Bell(Protocol):
-    """What wakes workers."""
+class JobNotifier(Protocol):
+    """Wakes workers."""
 
-    async def ring(self) -> None:
+    async def notify(self) -> None:
         """Wake a worker, soon; returns at once, and never raises."""
         ...
 
 
-class CeleryBell:
+class CeleryNotifier:
     """Sends a message through Celery, in a thread of its own.
 
-    A ring that nobody hears is counted and forgotten: `JobKeeper` rings again for jobs that wait.
+    A message that can't be sent is counted and dropped: `JobSupervisor` sends another for jobs that
+    wait.
 
     Args:
         redis_url: as in REDIS_URL.
         metrics: where failures count.
-        max_messages: that may lie there; nobody has so many workers.
+        max_messages: no more are sent while the queue has so many.
 
     """
 
@@ -41,22 +42,22 @@ class CeleryBell:
         self, redis_url: str, *, metrics: JobMetrics, max_messages: int = MAX_MESSAGES
     ) -> None:
         self._celery = make_celery(redis_url)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bell")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-notifier")
         self._failures = metrics.bell_failures
         self._max_messages = max_messages
         self._is_waiting = False
         self._throttle = Throttle()
-        self.is_heard = True
+        self.is_reachable = True
 
-    async def ring(self) -> None:
+    async def notify(self) -> None:
         """As the protocol says."""
-        # A ring that hasn't begun comes after this call's commit too.
+        # A call that waits for the thread is sent after this call's commit too, so one is enough.
         if not self._is_waiting:
             self._is_waiting = True
-            asyncio.get_running_loop().run_in_executor(self._thread, self.ring_now)
+            asyncio.get_running_loop().run_in_executor(self._thread, self.notify_now)
 
-    def ring_now(self) -> None:
-        """Ring in this thread; returns when the broker has it, or in the end hasn't."""
+    def notify_now(self) -> None:
+        """Send in this thread; returns when the broker has the message, or sending has failed."""
         self._is_waiting = False
         try:
             with self._celery.connection_for_write() as connection:
@@ -65,15 +66,15 @@ class CeleryBell:
         except (OSError, KombuError, RedisError) as failure:
             self._failed(failure)
         else:
-            self.is_heard = True
+            self.is_reachable = True
 
     def close(self) -> None:
-        """Stop; what was not rung yet is rung by another process's keeper, or at the next start."""
+        """Stop; what was not sent is left to another supervisor or the next start."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _failed(self, failure: Exception) -> None:
         self._failures.inc()
-        self.is_heard = False
+        self.is_reachable = False
         if self._throttle.passes():
             # Messages of the client name the host, and may quote the URL.
             log.warning("bell_not_heard", extra={"error": type(failure).__name__})

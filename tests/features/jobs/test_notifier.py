@@ -1,4 +1,4 @@
-"""The bell, and how workers answer it, on a real Valkey."""
+"""The notifier, and how workers take its messages, on a real Valkey."""
 
 import asyncio
 import logging
@@ -16,9 +16,9 @@ from servers import Valkey, free_port, valkey
 from serving import make_app, running
 
 from app.features.jobs.acknowledgement import LoudMessage, acknowledge_aloud
-from app.features.jobs.bell import CeleryBell
 from app.features.jobs.celery import QUEUE, make_celery
 from app.features.jobs.metrics import JobMetrics
+from app.features.jobs.notifier import CeleryNotifier
 
 LATE_S = 10.0
 MODELS = """
@@ -32,7 +32,7 @@ default = true
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Valkey]:
-    """One of this file's own: the queue has one name, and other tests' bells ring too."""
+    """One for this file: the queue has one name, and other tests notify too."""
     with valkey() as found:
         yield found
 
@@ -55,14 +55,16 @@ def queued(client: redis.Redis) -> int:
 async def heard(client: redis.Redis, count: int) -> None:
     async with asyncio.timeout(LATE_S):
         while queued(client) < count:
-            await asyncio.sleep(0.01)  # another thread's, which tells nobody
+            await asyncio.sleep(0.01)  # another thread sends, without an event to wait for
 
 
-async def test_a_ring_is_a_message_without_content(broker: Valkey, client: redis.Redis) -> None:
-    bell = CeleryBell(broker.url, metrics=JobMetrics())
-    await bell.ring()
+async def test_a_notification_is_a_message_without_content(
+    broker: Valkey, client: redis.Redis
+) -> None:
+    notifier = CeleryNotifier(broker.url, metrics=JobMetrics())
+    await notifier.notify()
     await heard(client, 1)
-    bell.close()
+    notifier.close()
     with Connection(broker.url) as connection:
         message = Queue(QUEUE, channel=connection.default_channel).get(no_ack=True)
         assert message is not None
@@ -71,54 +73,58 @@ async def test_a_ring_is_a_message_without_content(broker: Valkey, client: redis
         assert message.content_type == "application/json"
 
 
-async def test_rings_before_one_is_sent_are_one(broker: Valkey, client: redis.Redis) -> None:
-    bell = CeleryBell(broker.url, metrics=JobMetrics())
-    bell.ring_now()  # connected once, a ring takes a moment
+async def test_notifications_before_one_is_sent_are_one(
+    broker: Valkey, client: redis.Redis
+) -> None:
+    notifier = CeleryNotifier(broker.url, metrics=JobMetrics())
+    notifier.notify_now()  # once connected, sending takes a moment
     for _ in range(100):
-        await bell.ring()  # without a turn for anybody else in between
+        await notifier.notify()  # without giving other tasks a turn in between
     await heard(client, 2)
-    await bell.ring()
+    await notifier.notify()
     await heard(client, 3)  # the thread is through with all that came before
-    bell.close()
+    notifier.close()
     assert queued(client) <= 4
 
 
-async def test_messages_that_nobody_takes_are_bounded(broker: Valkey, client: redis.Redis) -> None:
-    bell = CeleryBell(broker.url, metrics=JobMetrics(), max_messages=3)
+async def test_messages_that_no_worker_takes_are_bounded(
+    broker: Valkey, client: redis.Redis
+) -> None:
+    notifier = CeleryNotifier(broker.url, metrics=JobMetrics(), max_messages=3)
     for _ in range(5):
-        bell.ring_now()
-    bell.close()
+        notifier.notify_now()
+    notifier.close()
     assert queued(client) == 3
 
 
-def test_a_broker_that_is_away_is_counted_and_told_of_once(
+def test_a_broker_that_is_away_is_counted_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     metrics = JobMetrics()
-    bell = CeleryBell(f"redis://:secret@127.0.0.1:{free_port()}/0", metrics=metrics)
+    notifier = CeleryNotifier(f"redis://:secret@127.0.0.1:{free_port()}/0", metrics=metrics)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            bell.ring_now()
-    bell.close()
-    assert not bell.is_heard
+            notifier.notify_now()
+    notifier.close()
+    assert not notifier.is_reachable
     assert failures(metrics) == 2
-    # A ring of another test's service may still be failing in its own thread.
+    # A message of another test's service may still be failing in its own thread.
     mine = [r for r in caplog.records if r.thread == threading.get_ident()]
-    (told,) = [r for r in mine if r.message == "bell_not_heard"]
-    assert "secret" not in str(vars(told))
+    (record,) = [r for r in mine if r.message == "bell_not_heard"]
+    assert "secret" not in str(vars(record))
 
 
-def test_a_broker_that_comes_back_hears_it_again() -> None:
+def test_a_broker_that_comes_back_gets_messages_again() -> None:
     with valkey() as mine:
         assert mine.server is not None
-        bell = CeleryBell(mine.url, metrics=JobMetrics())
+        notifier = CeleryNotifier(mine.url, metrics=JobMetrics())
         mine.server.kill()
-        bell.ring_now()
-        assert not bell.is_heard
+        notifier.notify_now()
+        assert not notifier.is_reachable
         mine.server.start()
-        bell.ring_now()
-        bell.close()
-        assert bell.is_heard
+        notifier.notify_now()
+        notifier.close()
+        assert notifier.is_reachable
         with redis.Redis.from_url(mine.url) as client:
             assert queued(client) == 1
 
@@ -142,7 +148,7 @@ async def test_a_service_whose_broker_is_away_takes_jobs_and_says_so(tmp_path: P
             assert await submit() == 202
             async with asyncio.timeout(LATE_S):
                 while not await is_degraded():
-                    await asyncio.sleep(0.05)  # until the bell's thread has given up
+                    await asyncio.sleep(0.05)  # until the notifier's thread has given up
             mine.server.start()
             assert await submit() == 202
             async with asyncio.timeout(LATE_S):
@@ -151,23 +157,23 @@ async def test_a_service_whose_broker_is_away_takes_jobs_and_says_so(tmp_path: P
             assert len((await client.get("/jobs")).json()["jobs"]) == 3
 
 
-async def test_a_bell_that_is_closed_keeps_nobody_waiting() -> None:
+async def test_closing_a_notifier_does_not_wait_for_the_broker() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # is connected to, and never answers
-        bell = CeleryBell(
+        notifier = CeleryNotifier(
             f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
             metrics=JobMetrics(),
         )
-        await bell.ring()
+        await notifier.notify()
         async with asyncio.timeout(1):
-            await asyncio.to_thread(bell.close)
+            await asyncio.to_thread(notifier.close)
 
 
-def test_an_acknowledgement_that_nobody_hears_is_an_error() -> None:
+def test_an_acknowledgement_that_the_broker_does_not_get_is_an_error() -> None:
     """What Celery would only log, and then wait for ever."""
     acknowledge_aloud()
     with valkey() as mine:
         assert mine.server is not None
-        CeleryBell(mine.url, metrics=JobMetrics()).ring_now()
+        CeleryNotifier(mine.url, metrics=JobMetrics()).notify_now()
         with Connection(mine.url, transport_options={"socket_timeout": 1}) as connection:
             message = Queue(QUEUE, channel=connection.default_channel).get()
             assert isinstance(message, LoudMessage)
@@ -185,7 +191,7 @@ def test_an_acknowledgement_that_nobody_hears_is_an_error() -> None:
         ("rediss://h:1/2?ssl_cert_reqs=CERT_NONE", "rediss://h:1/2?ssl_cert_reqs=CERT_NONE", False),
     ],
 )
-def test_addresses_are_said_as_celery_understands_them(
+def test_addresses_are_given_in_celery_s_spelling(
     url: str, broker_url: str, *, checks_certificates: bool
 ) -> None:
     celery: Celery = make_celery(url)
