@@ -1,9 +1,8 @@
-"""Mends a worker that would fall asleep for ever when its broker goes away under a task.
+"""How a worker notices that its broker went away during a task; Celery alone would hang for ever.
 
-While a worker has as many messages as its prefetch allows, one here, nothing listens to the broker.
-That it went away shows only when the message is acknowledged; Celery logs that, and goes on with a
-connection that is no more. Where the error leaves `ack_log_error`, as it does for broken pipes,
-Celery connects again.
+While a worker has as many messages as its prefetch allows, one here, it doesn't read from the
+broker. The first failure is then that of the acknowledgement, which Celery only logs, and goes on
+with the dead connection. An error that `ack_log_error` raises makes Celery connect again.
 """
 
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 from kombu.transport.redis import Channel
 
 
-class LoudMessage(Channel.Message):  # type: ignore[misc]  # kombu is untyped
-    """A message whose acknowledgement fails aloud."""
+class RaisingMessage(Channel.Message):  # type: ignore[misc]  # kombu is untyped
+    """A message that raises when it can't be acknowledged."""
 
     def ack_log_error(
         self,
@@ -20,10 +19,10 @@ class LoudMessage(Channel.Message):  # type: ignore[misc]  # kombu is untyped
         errors: Any,  # noqa: ANN401, ARG002  # as above
         multiple: bool = False,  # noqa: FBT001, FBT002  # as above
     ) -> None:
-        """Acknowledge, or raise what tells Celery that the connection is lost."""
+        """Acknowledge; what it raises tells Celery that the connection is lost."""
         self.ack(multiple=multiple)
 
 
-def acknowledge_aloud() -> None:
-    """Use such messages in this process; kombu takes the class from its channel's."""
-    Channel.Message = LoudMessage
+def raise_failed_acknowledgements() -> None:
+    """Use `RaisingMessage` in this process: kombu takes its messages' class from the channel."""
+    Channel.Message = RaisingMessage

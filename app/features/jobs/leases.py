@@ -1,4 +1,4 @@
-"""Jobs as their workers see them: taken by a lease, recorded and ended as long as that holds."""
+"""Jobs as their workers see them: claimed by a lease, recorded and ended while it holds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,10 +28,10 @@ class JobLeases:
         self._items = JobItems(session)
 
     def claim(self, *, lease: str, lease_s: float) -> Job | None:
-        """Take the next job; None when none is due that nobody else takes.
+        """Claim the next job; None when no unclaimed one is due.
 
-        Collections take turns, so that many jobs of one don't hold up another's: the next is of the
-        one that was served longest ago, and there the job that has waited longest.
+        Collections take turns, so that many jobs of one don't hold up another's: the next job is
+        the one that has waited longest in the collection that was served longest ago.
         """
         moment = now(self._session)
         key = self._next(moment)
@@ -51,7 +51,7 @@ class JobLeases:
         return changed(self._session, claimed)
 
     def extend(self, key: int, *, lease: str, lease_s: float) -> bool:
-        """Keep a job for longer; False when it was given away or cancelled."""
+        """Extend the lease; False when the job was given away or cancelled."""
         until = now(self._session) + timedelta(seconds=lease_s)
         extended = change(key, lease_until=until).where(_held(lease))
         return changed(self._session, extended) is not None
@@ -67,7 +67,7 @@ class JobLeases:
         the lease is lost: then nothing else of the transaction may be stored either, so raise
         `LeaseLostError`.
         """
-        job = self._hold(key, lease)
+        job = self._lock(key, lease)
         if job is None:
             return False
         counts = self._items.mark(key, outcomes)
@@ -92,8 +92,8 @@ class JobLeases:
             due_at=moment,
             updated_at=moment,
             attempts=TABLE.c.attempts - 1,
-            barren=case((has_progressed, 0), else_=TABLE.c.barren),
-            # What went wrong before doesn't any more.
+            stalled_attempts=case((has_progressed, 0), else_=TABLE.c.stalled_attempts),
+            # The job works again: its last error is out of date.
             error_code=case((has_progressed, None), else_=TABLE.c.error_code),
             error=case((has_progressed, None), else_=TABLE.c.error),
             **NO_LEASE,
@@ -102,7 +102,7 @@ class JobLeases:
 
     def finish(self, key: int, *, lease: str) -> bool:
         """End a job whose documents are all done: failed when some of them failed."""
-        job = self._hold(key, lease)
+        job = self._lock(key, lease)
         if job is None:
             return False
         if job.failed:
@@ -115,10 +115,10 @@ class JobLeases:
     def fail_attempt(
         self, key: int, *, lease: str, code: str, detail: str, policy: AttemptPolicy
     ) -> None:
-        """End an attempt that failed: another one later, or none any more, as the policy has it."""
-        job = self._hold(key, lease)
+        """End a failed attempt; the policy decides when the job is tried again, if ever."""
+        job = self._lock(key, lease)
         if job is not None:
-            self._give_up(job, code=code, detail=detail, policy=policy)
+            self._end_attempt(job, code=code, detail=detail, policy=policy)
 
     def reap(self, *, policy: AttemptPolicy, limit: int) -> list[Job]:
         """End attempts whose lease has run out; return their jobs as they are now."""
@@ -126,28 +126,28 @@ class JobLeases:
         lost = select(TABLE).where(is_lost).limit(limit).with_for_update(skip_locked=True)
         jobs = [as_job(row) for row in self._session.execute(lost).mappings()]
         return [
-            self._give_up(job, code=WORKER_LOST, detail=WORKER_LOST_DETAIL, policy=policy)
+            self._end_attempt(job, code=WORKER_LOST, detail=WORKER_LOST_DETAIL, policy=policy)
             for job in jobs
         ]
 
-    def _hold(self, key: int, lease: str) -> Job | None:
-        """Return a job as long as the lease on it holds; it stays so until the commit."""
+    def _lock(self, key: int, lease: str) -> Job | None:
+        """Lock a job until the commit and return it; None when the lease on it is lost."""
         held = select(TABLE).where(TABLE.c.key == key, _held(lease)).with_for_update()
         row = self._session.execute(held).mappings().one_or_none()
         return as_job(row) if row else None
 
-    def _give_up(self, job: Job, *, code: str, detail: str, policy: AttemptPolicy) -> Job:
+    def _end_attempt(self, job: Job, *, code: str, detail: str, policy: AttemptPolicy) -> Job:
         """End an attempt of a job that is locked."""
         moment = now(self._session)
-        job = replace(job, barren=0 if job.has_progressed else job.barren + 1)
+        job = replace(job, stalled_attempts=0 if job.has_progressed else job.stalled_attempts + 1)
         due_at = policy.next(job, moment)
         if due_at is None:
-            error = f"{storable(detail)} {job.barren} attempts in a row got nothing done."
+            error = f"{storable(detail)} {job.stalled_attempts} attempts in a row got nothing done."
             return self._fail(job, code=code, error=error)
         queued = change(
             job.key,
             status=JobStatus.QUEUED,
-            barren=job.barren,
+            stalled_attempts=job.stalled_attempts,
             due_at=due_at,
             updated_at=moment,
             error_code=code,
@@ -157,7 +157,7 @@ class JobLeases:
         return as_job(self._session.execute(queued.returning(TABLE)).mappings().one())
 
     def _next(self, moment: datetime) -> int | None:
-        """Lock the job whose turn it is; one index has what both looks need."""
+        """Lock the job whose turn it is; one index serves both queries."""
         is_due = (TABLE.c.status == JobStatus.QUEUED) & (TABLE.c.due_at <= moment)
         waiting = select(TABLE.c.collection).where(is_due).distinct().subquery()
         others = TABLE.alias()
@@ -175,7 +175,11 @@ class JobLeases:
 
     def _fail(self, job: Job, *, code: str, error: str) -> Job:
         return self._end(
-            job.key, status=JobStatus.FAILED, error_code=code, error=error, barren=job.barren
+            job.key,
+            status=JobStatus.FAILED,
+            error_code=code,
+            error=error,
+            stalled_attempts=job.stalled_attempts,
         )
 
     def _end(self, key: int, **values: object) -> Job:
@@ -188,8 +192,9 @@ class JobLeases:
 
 
 def as_job(row: Any) -> Job:  # noqa: ANN401 -- a mapping of columns
-    """Return a row as a value."""
-    return Job(**{**row, "status": JobStatus(row["status"])})
+    """Return a row as a value; its keys are the columns' names in SQL."""
+    values = {column.key: row[column.name] for column in TABLE.columns}
+    return Job(**{**values, "status": JobStatus(values["status"])})
 
 
 def change(key: int, **values: object) -> Update:
@@ -198,7 +203,7 @@ def change(key: int, **values: object) -> Update:
 
 
 def changed(session: Session, statement: Update) -> Job | None:
-    """Run a statement that changes one job; return the job as it is then, None when it wasn't."""
+    """Run a statement that changes one job; return the job after it, None when no row matched."""
     row = session.execute(statement.returning(TABLE)).mappings().one_or_none()
     return as_job(row) if row else None
 

@@ -1,4 +1,4 @@
-"""When a job is tried again, and when no more."""
+"""When a job is tried again, and after which attempts it has failed."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Attempts that get something done go on for ever; so many in a row that don't are enough.
+    """Attempts that make progress don't count; too many in a row without any fail the job.
 
     Args:
         attempts: in a row without progress, after which the job has failed for good.
@@ -28,6 +28,6 @@ class RetryPolicy:
 
     def next(self, job: Job, now: datetime) -> datetime | None:
         """Return when a job that failed may be tried again; None: never."""
-        if job.barren >= self.attempts:
+        if job.stalled_attempts >= self.attempts:
             return None
-        return now + timedelta(seconds=self.backoff.pause_s(job.barren))
+        return now + timedelta(seconds=self.backoff.pause_s(job.stalled_attempts))

@@ -37,7 +37,7 @@ class JobRepository:
         values = {name: getattr(new, name) for name in NewJob.__dataclass_fields__}
         started = {
             "status": JobStatus.QUEUED,
-            **dict.fromkeys(("done", "failed", "attempts", "barren", "lease_done"), 0),
+            **dict.fromkeys(("done", "failed", "attempts", "stalled_attempts", "lease_done"), 0),
             **dict.fromkeys(("created_at", "updated_at", "due_at"), moment),
             "total": 0,
             "run_seconds": 0.0,
@@ -69,7 +69,7 @@ class JobRepository:
         """Return the job that was submitted with a key."""
         return self._one(TABLE.c.idempotency_key == key, _of(collection))
 
-    def take_turn(self, collection: int) -> None:
+    def lock_collection(self, collection: int) -> None:
         """Wait for transactions that count the jobs of a collection, and let others wait for this.
 
         SQLite's have waited for each other since they began.
@@ -120,7 +120,7 @@ class JobRepository:
             key,
             status=JobStatus.QUEUED,
             failed=0,
-            barren=0,
+            stalled_attempts=0,
             due_at=moment,
             updated_at=moment,
             finished_at=None,

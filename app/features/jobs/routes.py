@@ -34,7 +34,7 @@ from app.features.jobs.schemas import (
     JobsQuery,
 )
 from app.features.jobs.service import JobService
-from app.features.jobs.submission import WantedJob
+from app.features.jobs.submission import JobRequest
 from app.features.jobs.values import Job
 from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute
@@ -92,7 +92,7 @@ class AccountedSubmission:
             )
             if known is not None:
                 return known
-        wanted = WantedJob(
+        wanted = JobRequest(
             doc_ids=asked.doc_ids or (),
             documents=[document.new() for document in asked.documents or ()],
             model=asked.model_name,
@@ -107,7 +107,7 @@ class AccountedSubmission:
         task.add_done_callback(UNFINISHED.discard)
         return await asyncio.shield(task)
 
-    async def _submit(self, wanted: WantedJob) -> Job:
+    async def _submit(self, wanted: JobRequest) -> Job:
         try:
             async with self._access.spending(self._caller, wanted.total) as charge:
                 job, is_new = await self._store(wanted)
@@ -118,7 +118,7 @@ class AccountedSubmission:
             raise
         return job
 
-    async def _store(self, wanted: WantedJob) -> tuple[Job, bool]:
+    async def _store(self, wanted: JobRequest) -> tuple[Job, bool]:
         key, me = (self._scope.collection, wanted.idempotency_key), asyncio.current_task()
         STORING[key] = me
         try:
@@ -127,7 +127,7 @@ class AccountedSubmission:
             if STORING.get(key) is me:
                 del STORING[key]
 
-    async def _find_stored(self, wanted: WantedJob) -> Job | None:
+    async def _find_stored(self, wanted: JobRequest) -> Job | None:
         """Return the job of a call at the same time that was made with the same key."""
         if wanted.idempotency_key is None:
             return None

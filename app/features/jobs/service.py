@@ -22,7 +22,7 @@ from app.features.documents.collections import CollectionScope
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.notifier import JobNotifier
 from app.features.jobs.repository import JobRepository
-from app.features.jobs.submission import WantedJob, find_known, see_room, submit
+from app.features.jobs.submission import JobRequest, check_open_jobs, find_known, submit
 from app.features.jobs.values import Job, JobStatus, NewJob
 from app.models.registry import ModelRegistry
 
@@ -83,7 +83,7 @@ class JobService:
         )
         return await self._database.read(find)
 
-    async def submit(self, wanted: WantedJob, *, scope: CollectionScope) -> tuple[Job, bool]:
+    async def submit(self, wanted: JobRequest, *, scope: CollectionScope) -> tuple[Job, bool]:
         """Store a job, with its documents where it brings any, and notify a worker.
 
         Returns:
@@ -221,5 +221,5 @@ def _retry(session: Session, *, job_id: str, scope: CollectionScope, max_open: i
     queued = jobs.retry(job.key)
     if queued is None:
         raise JobStateError(f"The job is {job.status}; only a failed one can be retried.")
-    see_room(jobs, job.collection, max_open, is_last=True)
+    check_open_jobs(jobs, job.collection, max_open, is_last=True)
     return queued

@@ -17,7 +17,7 @@ TOO_MANY_RETRY_S = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WantedJob:
+class JobRequest:
     """What is to be embedded: documents that are stored, by their owner's ids, or new ones.
 
     `request_hash` tells one body from another under the same idempotency key.
@@ -38,7 +38,7 @@ class WantedJob:
 
 
 def submit(
-    session: Session, *, new: NewJob, wanted: WantedJob, scope: CollectionScope, max_open: int
+    session: Session, *, new: NewJob, wanted: JobRequest, scope: CollectionScope, max_open: int
 ) -> tuple[Job, bool]:
     """Store a job with its documents; return it, and whether it is new.
 
@@ -61,9 +61,9 @@ def submit(
         if known is None:
             raise IdempotencyConflictError
         return known, False
-    see_room(jobs, new.collection, max_open)  # before a hundred thousand documents are stored
+    check_open_jobs(jobs, new.collection, max_open)  # before 100,000 documents are stored
     filled = jobs.fill(job, _documents(session, wanted, scope))
-    see_room(jobs, new.collection, max_open, is_last=True)
+    check_open_jobs(jobs, new.collection, max_open, is_last=True)
     return filled, True
 
 
@@ -82,22 +82,24 @@ def find_known(
     return known
 
 
-def see_room(jobs: JobRepository, collection: int, max_open: int, *, is_last: bool = False) -> None:
-    """See that a collection, the job that was just added included, has no more than it may.
+def check_open_jobs(
+    jobs: JobRepository, collection: int, max_open: int, *, is_last: bool = False
+) -> None:
+    """Check that a collection, with the job just added, has no more open jobs than it may.
 
-    As the last thing before the commit it is certain, and others wait for no more than the commit.
+    `is_last`: nothing follows but the commit. Then the check is exact, and others wait only for it.
 
     Raises:
         TooManyJobsError: it has more.
 
     """
     if is_last:
-        jobs.take_turn(collection)
+        jobs.lock_collection(collection)
     if jobs.count_open(collection) > max_open:
         raise TooManyJobsError(retry_after_s=TOO_MANY_RETRY_S)
 
 
-def _documents(session: Session, wanted: WantedJob, scope: CollectionScope) -> list[int]:
+def _documents(session: Session, wanted: JobRequest, scope: CollectionScope) -> list[int]:
     """Return the keys of a job's documents, in order; store those that it brings."""
     if wanted.documents:
         return add_documents(

@@ -1,4 +1,4 @@
-"""The tables of jobs, what they are made of, and the secret that signs their webhooks."""
+"""The tables of jobs, of their documents, and of the secret that signs webhooks."""
 
 from datetime import datetime
 from typing import Any
@@ -10,13 +10,13 @@ from app.db.tables import Base, Identity, Json, UtcDateTime
 
 
 class JobRow(Base):
-    """Work that survives: what is to be done, how far it is, and who has it now.
+    """A job: what is to be done, how far it is, and which worker has it now.
 
-    `lease` is the token of the worker that has it: whoever doesn't hold it any more can't commit.
-    `barren` counts attempts in a row that committed nothing; `lease_done` is what was done when
-    this attempt began. `due_at` is when a queued job may run next, `claimed_at` when a worker last
-    took it. A finished job is announced
-    once, to metrics and its webhook.
+    `lease` is the token of the worker that has it: without it no worker can commit.
+    `stalled_attempts` counts attempts in a row that committed nothing; `lease_done` is what was
+    done when this attempt began. `due_at` is when a queued job may run next, `claimed_at` when a
+    worker last took it. `is_announced` says that a finished job has been reported: counted,
+    logged, its webhook made due.
     """
 
     __tablename__ = "jobs"
@@ -43,7 +43,7 @@ class JobRow(Base):
     done: Mapped[int] = mapped_column(Integer)
     failed: Mapped[int] = mapped_column(Integer)
     attempts: Mapped[int] = mapped_column(Integer)
-    barren: Mapped[int] = mapped_column(Integer)
+    stalled_attempts: Mapped[int] = mapped_column("barren", Integer, key="stalled_attempts")
     lease: Mapped[str | None] = mapped_column(Text)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     lease_done: Mapped[int] = mapped_column(Integer)
@@ -84,7 +84,7 @@ class JobItemRow(Base):
 
 
 class SecretRow(Base):
-    """A secret that the service made for itself and that all its processes share."""
+    """A secret that the service generated and that all its processes share."""
 
     __tablename__ = "secrets"
 

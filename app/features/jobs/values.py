@@ -58,7 +58,7 @@ class Job(NewJob):
     done: int
     failed: int
     attempts: int
-    barren: int
+    stalled_attempts: int
     lease: str | None
     lease_until: datetime | None
     lease_done: int
@@ -120,5 +120,5 @@ class AttemptPolicy(Protocol):
     """Decides what follows an attempt that failed."""
 
     def next(self, job: Job, now: datetime) -> datetime | None:
-        """Return when the job may be tried again, None for never; `barren` counts this attempt."""
+        """Return when the job may be tried again, None for never; this attempt is counted."""
         ...

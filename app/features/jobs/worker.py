@@ -20,19 +20,19 @@ from prometheus_client import start_http_server
 from app.core.metrics import Metrics
 from app.core.parent import die_with_parent
 from app.errors import DatabaseUnavailableError, SettingsError
-from app.features.jobs.acknowledgement import acknowledge_aloud
+from app.features.jobs.acknowledgement import raise_failed_acknowledgements
 from app.features.jobs.celery import QUEUE, TASK, make_celery
 from app.features.jobs.embedded import SOCKET_NOTE
 from app.features.jobs.settings import JobsSettings
-from app.features.jobs.worker_child import HURRYING, STOPPING, WORKING, Shop, WorkerMetrics
+from app.features.jobs.worker_child import ABORTING, STOPPING, WORKING, WorkerChild, WorkerMetrics
 from app.models.catalog import read_catalog
 from app.runtime.composition import check_redis_url, check_sql_url
 from app.runtime.parts import open_database
 
 log = logging.getLogger(__name__)
 
-# From the hurry on: to put the job back, and for Celery to end. Then the process is overdue.
-HURRY_S = 10.0
+# After ABORTING: to put the job back, and for Celery to end. Then the process is ended.
+ABORT_S = 10.0
 EXIT_OK = 0
 COUNTER_BYTES = 8
 
@@ -52,21 +52,21 @@ class Worker:
         check_sql_url(settings)
         self._catalog = read_catalog(settings.models_file)
         self._redis_url = redis_url
-        # Memory that the child sees too. Without locks: a child that is killed would keep them.
+        # Memory shared with the child; without locks, which a child that is killed would keep.
         self._phase = mmap.mmap(-1, 1)
-        self._children = mmap.mmap(-1, COUNTER_BYTES)  # how many there were before
+        self._child_count = mmap.mmap(-1, COUNTER_BYTES)  # started so far
         self._timer: threading.Timer | None = None
-        self._shop: Shop | None = None
+        self._child: WorkerChild | None = None
         self._metrics: WorkerMetrics | None = None
         self._pid = os.getpid()
 
     def run(self) -> int:
         """Work until a signal comes; return the exit status."""
-        # It warns of root because of pickled messages; ours have no content at all.
+        # It warns of root because of pickled messages; ours have no content.
         warnings.filterwarnings("ignore", category=SecurityWarning)
-        # It advises to cancel a task whose broker went away: jobs don't care, so far as they see.
+        # It advises to cancel a task whose broker went away; jobs go on without a broker.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
-        acknowledge_aloud()
+        raise_failed_acknowledgements()
         celery = make_celery(self._redis_url)
         celery.task(name=TASK, ignore_result=True)(self._work)
         signals.setup_logging.connect(_leave_logging_alone)
@@ -86,28 +86,28 @@ class Worker:
             optimization="fair",
             quiet=True,
         )
-        # To Celery's own handlers Ctrl-C is a failure, and a second SIGTERM nothing.
+        # Celery's own handlers exit with a failure at Ctrl-C, and ignore a second SIGTERM.
         worker.install_platform_tweaks = self._take_signals
         return worker
 
     def _work(self) -> None:
-        if self._shop is None:
-            self._shop = Shop(
+        if self._child is None:
+            self._child = WorkerChild(
                 self._settings,
                 self._catalog,
                 metrics=self._metrics or WorkerMetrics(),
                 redis_url=self._redis_url,
                 phase=self._phase,
             )
-        self._shop.work()
+        self._child.work()
 
     def _on_child(self, **_: object) -> None:
         """Run in the child, before its first message."""
         die_with_parent(self._pid)
         self._metrics = WorkerMetrics()
-        before = int.from_bytes(self._children[:], "little")
+        before = int.from_bytes(self._child_count[:], "little")
         self._metrics.jobs.worker_restarts.inc(before)
-        self._children[:] = (before + 1).to_bytes(COUNTER_BYTES, "little")
+        self._child_count[:] = (before + 1).to_bytes(COUNTER_BYTES, "little")
         if self._settings.worker_metrics_port is not None:
             self._serve_metrics(self._metrics.service, self._settings.worker_metrics_port)
 
@@ -122,18 +122,18 @@ class Worker:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, *_: object) -> None:
-        """Let the job go back to the queue after its batch; at the second signal now."""
+        """Put the job back into the queue after its batch; at the second signal at once."""
         state.should_stop = EXIT_OK  # what Celery's own handler sets
         if self._phase[0] == WORKING:
             self._phase[0] = STOPPING
-            self._later(self._settings.shutdown_budget_s, self._hurry)
+            self._later(self._settings.shutdown_budget_s, self._abort)
         elif self._phase[0] == STOPPING:
-            self._hurry()
+            self._abort()
 
-    def _hurry(self) -> None:
-        self._phase[0] = HURRYING
-        # The child ends with this process, and its lease expires.
-        self._later(HURRY_S, lambda: os._exit(EXIT_OK))
+    def _abort(self) -> None:
+        self._phase[0] = ABORTING
+        # The child ends with this process, and the job's lease expires.
+        self._later(ABORT_S, lambda: os._exit(EXIT_OK))
 
     def _later(self, seconds: float, then: Callable[[], None]) -> None:
         if self._timer is not None:
@@ -144,7 +144,7 @@ class Worker:
 
 
 def require_support(settings: JobsSettings) -> None:
-    """See that this program may use the tables; a database that is away is asked with each job.
+    """Check that this program may use the tables; each job checks a database that is away now.
 
     Raises:
         SchemaTooNewError: they are a newer program's.

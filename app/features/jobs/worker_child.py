@@ -1,4 +1,4 @@
-"""What a worker's child, which runs the jobs, is made of, and how it does one slice of a job."""
+"""The child process of a worker: what it opens, and how it runs one slice of a job."""
 
 import asyncio
 import logging
@@ -19,24 +19,24 @@ from app.runtime.parts import make_load, open_database
 
 log = logging.getLogger(__name__)
 
-# A flag that another process sets tells nobody.
-HURRY_POLL_S = 0.1
+# There is no event for a flag that another process sets.
+PHASE_POLL_S = 0.1
 EXIT_BROKEN = 70  # EX_SOFTWARE of sysexits.h
-WORKING, STOPPING, HURRYING = range(3)  # after the batch; now
+WORKING, STOPPING, ABORTING = range(3)  # STOPPING: after the batch; ABORTING: at once
 
 
 class WorkerMetrics:
-    """What the child that runs jobs measures: its models, and its jobs."""
+    """The metrics of the child: those of its models and of its jobs."""
 
     def __init__(self) -> None:
         self.service = Metrics()
         self.jobs = JobMetrics(self.service.registry)
 
 
-class Shop:
-    """What lives as long as the child that runs jobs; made when the first message comes.
+class WorkerChild:
+    """Runs jobs, with models and a database of its own; made at the child's first message.
 
-    Celery's parent imports and opens none of it: a fork of threads or of CUDA doesn't work.
+    Celery's parent opens none of it: threads and CUDA don't survive a fork.
 
     Args:
         settings: as read by the command.
@@ -75,7 +75,7 @@ class Shop:
     def work(self) -> None:
         """Run one slice of the job that is due, and notify workers of the next.
 
-        Where an engine is broken the process ends: its parent makes another, and the message is
+        If an engine is broken the process ends: its parent starts another, and the message is
         delivered again.
         """
         if self._phase[0] >= STOPPING:
@@ -94,9 +94,9 @@ class Shop:
             self._notifier.notify_now()
 
     async def _run_next(self) -> bool:
-        """Run one slice, which is cancelled when there is a hurry."""
+        """Run one slice; ABORTING cancels it."""
         work = asyncio.create_task(self._runner.run_next())
-        while not work.done() and self._phase[0] < HURRYING:
-            await asyncio.wait({work}, timeout=HURRY_POLL_S)
+        while not work.done() and self._phase[0] < ABORTING:
+            await asyncio.wait({work}, timeout=PHASE_POLL_S)
         work.cancel()
         return await work

@@ -232,7 +232,7 @@ async def test_an_engine_that_raises_is_an_attempt_that_failed(database_url: str
         )
         assert await runner.run_next()
         job = await it.job()
-        assert (job.status, job.barren) == (JobStatus.QUEUED, 1)
+        assert (job.status, job.stalled_attempts) == (JobStatus.QUEUED, 1)
         assert await runner.run_next()
         job = await it.job()
         assert (job.status, job.error_code) == (JobStatus.FAILED, "internal_error")

@@ -124,7 +124,7 @@ async def test_a_job_whose_workers_all_died_is_reported_as_failed(
 ) -> None:
     supervised = Supervised(database)
     job = await add(database)
-    await set_columns(database, job.key, barren=1)
+    await set_columns(database, job.key, stalled_attempts=1)
     await claim(database, lease_s=-1)
     await supervised.supervisor.check()
     (line,) = events(caplog, "job_finished")

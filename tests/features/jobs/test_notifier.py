@@ -15,7 +15,7 @@ from kombu import Connection, Queue
 from servers import Valkey, free_port, valkey
 from serving import make_app, running
 
-from app.features.jobs.acknowledgement import LoudMessage, acknowledge_aloud
+from app.features.jobs.acknowledgement import RaisingMessage, raise_failed_acknowledgements
 from app.features.jobs.celery import QUEUE, make_celery
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.notifier import CeleryNotifier
@@ -170,13 +170,13 @@ async def test_closing_a_notifier_does_not_wait_for_the_broker() -> None:
 
 def test_an_acknowledgement_that_the_broker_does_not_get_is_an_error() -> None:
     """What Celery would only log, and then wait for ever."""
-    acknowledge_aloud()
+    raise_failed_acknowledgements()
     with valkey() as mine:
         assert mine.server is not None
         CeleryNotifier(mine.url, metrics=JobMetrics()).notify_now()
         with Connection(mine.url, transport_options={"socket_timeout": 1}) as connection:
             message = Queue(QUEUE, channel=connection.default_channel).get()
-            assert isinstance(message, LoudMessage)
+            assert isinstance(message, RaisingMessage)
             mine.server.kill()
             with pytest.raises(connection.connection_errors):  # what Celery connects again after
                 message.ack_log_error(logging.getLogger(), errors=connection.connection_errors)

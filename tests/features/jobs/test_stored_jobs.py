@@ -246,12 +246,12 @@ async def test_a_released_job_is_due_at_once_and_that_was_no_attempt(database: D
     await add(database)
     job = await claim(database)
     assert job is not None
-    await set_columns(database, job.key, barren=1)
+    await set_columns(database, job.key, stalled_attempts=1)
     await record(database, job, DONE)
     assert await ask(database, "release", job.key, lease="mine")
     freed = await stored(database)
     assert (freed.status, freed.lease, freed.attempts) == (JobStatus.QUEUED, None, 0)
-    assert (freed.barren, freed.done) == (0, 1)
+    assert (freed.stalled_attempts, freed.done) == (0, 1)
     again = await claim(database)
     assert again is not None
     assert (again.attempts, again.lease_done, again.started_at) == (1, 1, job.started_at)
@@ -259,10 +259,10 @@ async def test_a_released_job_is_due_at_once_and_that_was_no_attempt(database: D
 
 async def test_a_release_without_progress_forgives_nothing(database: Database) -> None:
     job = await add(database)
-    await set_columns(database, job.key, barren=1)
+    await set_columns(database, job.key, stalled_attempts=1)
     await claim(database)
     assert await ask(database, "release", job.key, lease="mine")
-    assert (await stored(database)).barren == 1
+    assert (await stored(database)).stalled_attempts == 1
 
 
 async def test_a_finished_job_has_its_result(database: Database) -> None:
@@ -316,7 +316,12 @@ async def fail(database: Database, detail: str = "It broke.") -> Job:
 async def test_a_failed_attempt_is_followed_by_another_after_a_pause(database: Database) -> None:
     await add(database)
     job = await fail(database)
-    assert (job.status, job.attempts, job.barren, job.lease) == (JobStatus.QUEUED, 1, 1, None)
+    assert (job.status, job.attempts, job.stalled_attempts, job.lease) == (
+        JobStatus.QUEUED,
+        1,
+        1,
+        None,
+    )
     assert (job.error_code, job.error) == ("engine_failed", "It broke.")
     assert job.due_at - job.updated_at == timedelta(seconds=5)
     assert await claim(database) is None
@@ -338,14 +343,14 @@ async def test_attempts_without_progress_end_with_a_reason_that_people_can_read(
 async def test_progress_makes_up_for_earlier_attempts(database: Database) -> None:
     added = await add(database)
     for _ in range(3):
-        await set_columns(database, added.key, due_at=LONG_AGO, barren=1)
+        await set_columns(database, added.key, due_at=LONG_AGO, stalled_attempts=1)
         job = await claim(database)
         assert job is not None
         assert await record(database, job, DONE, start=job.done)
         given = {"lease": "mine", "code": "x", "detail": "y"}
         await ask(database, "fail_attempt", job.key, **given, policy=POLICY)
         now_ = await stored(database)
-        assert (now_.status, now_.barren) == (JobStatus.QUEUED, 0)
+        assert (now_.status, now_.stalled_attempts) == (JobStatus.QUEUED, 0)
 
 
 async def test_a_success_leaves_no_error_behind(database: Database) -> None:
@@ -478,7 +483,7 @@ async def test_a_retry_does_the_failed_documents_again_and_only_those(database: 
     (announced,) = await ask(database, "take_finished", 10)
     await set_columns(database, announced.key, webhook_status="failed", webhook_attempts=9)
     job = await ask(database, "retry", announced.key)
-    assert (job.status, job.done, job.failed, job.barren) == (JobStatus.QUEUED, 2, 0, 0)
+    assert (job.status, job.done, job.failed, job.stalled_attempts) == (JobStatus.QUEUED, 2, 0, 0)
     assert (job.error_code, job.error, job.result, job.finished_at) == (None,) * 4
     assert (job.is_announced, job.webhook_status, job.webhook_attempts) == (False, None, 0)
     assert await items(database, job) == [Item(1, 12)]
