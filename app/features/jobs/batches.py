@@ -24,7 +24,7 @@ STORE_TIMEOUT_S = 60.0
 
 
 class JobEmbedder(Protocol):
-    """A model as a job needs it; `is_broken` says that this process can't use it any more."""
+    """An embedder of jobs; `is_broken`: this process can't use the model any more."""
 
     is_broken: bool
 
@@ -38,19 +38,19 @@ class JobEmbedder(Protocol):
         ...
 
     async def embed(self, texts: Sequence[str]) -> list[Row]:
-        """Return a vector for each text, as the index compares it, or why there is none."""
+        """Return a vector for each text, as the index compares it, or its error."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchBounds:
-    """How much one commit has.
+    """The limits of one commit.
 
     Args:
         documents: at most.
         chars: at most, unless a single document has more; some 10,000 tokens, which take a second
             on two cores, so that progress shows and a cancelled job stops soon.
-        cut_s: seconds that cutting them into passages may take, which takes a tenth of one.
+        cut_s: timeout of cutting them into passages, which normally takes 0.1 s.
 
     """
 
@@ -61,7 +61,7 @@ class BatchBounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Documents that are committed together; those that are gone have no source."""
+    """Documents that are committed together; deleted ones have no source."""
 
     items: Sequence[Item]
     sources: dict[int, Source]  # by the document's key
@@ -77,12 +77,12 @@ class Batch:
 
 
 class JobBatches:
-    """Goes through the documents of a job that wait.
+    """Goes through the waiting documents of a job.
 
     Args:
-        database: where they are.
+        database: has the documents.
         job: as it was claimed.
-        lease: the claim's.
+        lease: token of the claim.
         bounds: of a batch.
 
     """
@@ -112,13 +112,13 @@ class JobBatches:
             async with asyncio.timeout(self._bounds.cut_s):
                 return await asyncio.to_thread(_cut, kept, sources, embedder)
         except TimeoutError:
-            embedder.is_broken = True  # and its thread is lost
+            embedder.is_broken = True  # the thread can't be stopped
             raise EngineError("The tokeniser hangs.") from None
 
     def start_again(self) -> bool:
         """Begin another round, for documents that changed meanwhile; False if this one was empty.
 
-        A round without any document is the proof that none waits any more.
+        Only a round without any document shows that none waits any more.
         """
         was_empty = self._after == -1
         self._after = -1
@@ -130,18 +130,20 @@ class JobBatches:
         """Store a batch's vectors and the job's progress in one transaction.
 
         Args:
-            batch: as `next` gave it.
+            batch: from `next`.
             rows: of `batch.texts()`.
             space: the embedder's.
 
         Raises:
-            LeaseLostError: the job is somebody else's now, or cancelled; nothing was stored.
+            LeaseLostError: the job is another worker's now, or cancelled; nothing was stored.
 
         """
         rest = iter(rows)
-        made = {key: [(span, next(rest)) for span in spans] for key, spans in batch.spans.items()}
+        vectors = {
+            key: [(span, next(rest)) for span in spans] for key, spans in batch.spans.items()
+        }
         store = partial(
-            _store, batch=batch, made=made, space=space, key=self._job.key, lease=self._lease
+            _store, batch=batch, vectors=vectors, space=space, key=self._job.key, lease=self._lease
         )
         return await self._database.run(store, timeout_s=STORE_TIMEOUT_S)
 
@@ -178,15 +180,15 @@ def _store(
     session: Session,
     *,
     batch: Batch,
-    made: dict[int, list[tuple[Span, Row]]],
+    vectors: dict[int, list[tuple[Span, Row]]],
     space: str,
     key: int,
     lease: str,
 ) -> list[ItemOutcome]:
-    """Store what can be stored, and say what became of each document."""
+    """Store the vectors of documents that have all, and return each document's outcome."""
     failures: dict[int, str] = {}
     passages: dict[int, list[NewPassage]] = {}
-    for document, rows in made.items():
+    for document, rows in vectors.items():
         passages[document] = []
         for span, row in rows:
             if isinstance(row, ServiceError):
@@ -210,7 +212,7 @@ def _store(
 def _outcome(
     item: Item, batch: Batch, *, failures: dict[int, str], current: set[int]
 ) -> ItemOutcome | None:
-    """Say what became of a document; None: its text has changed since, it waits for next round."""
+    """Return a document's outcome; None: its text has changed, it waits for the next round."""
     document = item.document_key
     if document not in batch.sources:
         return ItemOutcome(item.ordinal, ItemState.SKIPPED)

@@ -1,4 +1,4 @@
-"""How a child process of the service starts, how soon again after its death, and how it ends."""
+"""How a child process of the service is started, restarted and stopped."""
 
 import asyncio
 import logging
@@ -15,15 +15,14 @@ from app.core.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
-# A process that was alive for so long is started again at once; one that dies young waits longer
-# each time, but never for ever.
+# A process that ran for so long is restarted at once; after shorter runs the pause grows.
 HEALTHY_S = 60.0
 BACKOFF = Backoff(first_s=0.1, max_s=5.0)
 
 
 @dataclass(slots=True, kw_only=True)
 class Child:
-    """A process of ours: how it is started, and when it last was."""
+    """A child process: how it is started, and when it last was."""
 
     name: str
     command: Sequence[str]
@@ -31,15 +30,15 @@ class Child:
     stop_s: float
     process: asyncio.subprocess.Process | None = None
     started_s: float = 0.0
-    deaths: int = 0  # young ones, in a row
+    failures: int = 0  # short runs in a row
 
     @property
     def is_running(self) -> bool:
-        """Whether it lives."""
+        """Whether the process runs."""
         return self.process is not None and self.process.returncode is None
 
     async def start(self) -> asyncio.subprocess.Process:
-        """Start it; it dies with this process, and hears nothing of the terminal's signals."""
+        """Start it; it dies with this process, and doesn't get the terminal's signals."""
         launcher = [sys.executable, "-I", "-S", str(app.core.parent.__file__), str(os.getpid())]
         self.started_s = time.monotonic()
         self.process = await asyncio.create_subprocess_exec(
@@ -55,16 +54,16 @@ class Child:
     def pause_s(self) -> float:
         """Return how long to wait before it is started again."""
         if time.monotonic() - self.started_s > HEALTHY_S:
-            self.deaths = 0
-        self.deaths += 1
-        return BACKOFF.pause_s(self.deaths)
+            self.failures = 0
+        self.failures += 1
+        return BACKOFF.pause_s(self.failures)
 
     async def stop(self) -> None:
-        """End it: politely, then in a hurry, then for certain."""
+        """End it: by SIGTERM twice, the second for an immediate stop, then by SIGKILL."""
         process = self.process
         if process is None or process.returncode is not None:
             return
-        for number, patience_s in (
+        for number, timeout_s in (
             (signal.SIGTERM, self.stop_s / 2),
             (signal.SIGTERM, self.stop_s / 2),
             (signal.SIGKILL, None),
@@ -74,6 +73,6 @@ class Child:
             with suppress(ProcessLookupError):
                 process.send_signal(number)
             with suppress(TimeoutError):
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(timeout_s):
                     await process.wait()
                     return

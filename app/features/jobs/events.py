@@ -37,7 +37,7 @@ router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(G
 
 HEARTBEAT_S = 15.0
 MEDIA_TYPE = "text/event-stream"
-# What a reader of server-sent events makes of one; `data` is JSON.
+# A parsed server-sent event; `data` is JSON.
 EVENT = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("event", "id", "data")},
@@ -56,7 +56,7 @@ class JobEventsResponse(StreamedResponse):
     """Writes a job's changes until it is finished, or the client has left.
 
     Args:
-        runtime: says whether the process is ending.
+        runtime: tells whether the process is shutting down.
         changes: of the job.
         seen: the `id` of the last event that the client has; None: it has none.
         path: of the request, for a problem.
@@ -87,10 +87,10 @@ class JobEventsResponse(StreamedResponse):
 async def _events(
     runtime: Runtime, changes: AsyncGenerator[Job | None], *, seen: str | None, heartbeat_s: float
 ) -> AsyncGenerator[bytes]:
-    """Write what comes, and a heartbeat where nothing does.
+    """Write changes, and a heartbeat when there are none.
 
     Raises:
-        ServiceError: that is how it ends.
+        ServiceError: the last event is that error.
 
     """
     async with aclosing(changes):

@@ -1,4 +1,4 @@
-"""What `app doctor` finds of jobs: whether workers can hear of them."""
+"""What `app doctor` checks of jobs: whether they have a broker."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from app.features.jobs.settings import JobsSettings
 
 
 def findings(settings: JobsSettings) -> Iterator[Finding]:
-    """Look for a broker; one that REDIS_URL names is looked at with the rest of the machine."""
+    """Look for a Valkey; a broker in REDIS_URL is checked with the other servers."""
     if settings.redis_url is not None:
         return
     if find_valkey() is None:

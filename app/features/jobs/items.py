@@ -45,8 +45,8 @@ class JobItems:
         self._session.execute(self._insert, keys)
 
     def waiting(self, job_key: int, *, after: int, limit: int) -> list[Item]:
-        """Return documents that wait, in order, behind an ordinal."""
-        found = (
+        """Return documents that wait and come after an ordinal, in order."""
+        waiting = (
             select(TABLE.c.ordinal, TABLE.c.document_key)
             .where(
                 TABLE.c.job_key == job_key,
@@ -56,10 +56,10 @@ class JobItems:
             .order_by(TABLE.c.ordinal)
             .limit(limit)
         )
-        return [Item(row.ordinal, row.document_key) for row in self._session.execute(found)]
+        return [Item(row.ordinal, row.document_key) for row in self._session.execute(waiting)]
 
     def mark(self, job_key: int, outcomes: Sequence[ItemOutcome]) -> Counter[ItemState]:
-        """Store what became of documents that waited; return how many did, by what became."""
+        """Store the outcomes of waiting documents; return how many were stored, by state."""
         alike: dict[tuple[ItemState, str | None], list[int]] = defaultdict(list)
         for outcome in outcomes:
             error = outcome.error and storable(outcome.error)
@@ -72,14 +72,14 @@ class JobItems:
         return changed
 
     def wait_again(self, job_key: int) -> None:
-        """Let documents that failed wait once more."""
+        """Queue failed documents again."""
         failed = (TABLE.c.job_key == job_key) & (TABLE.c.state == ItemState.FAILED)
         self._session.execute(
             update(TABLE).where(failed).values(state=int(ItemState.WAITING), error=None)
         )
 
     def result(self, job_key: int) -> dict[str, Any]:
-        """Return the sum of a job: how many of each outcome, and the first that failed."""
+        """Return a job's result: how many documents of each state, and the first that failed."""
         counted = (
             select(TABLE.c.state, func.count().label("documents"))
             .where(TABLE.c.job_key == job_key)
@@ -107,5 +107,5 @@ class JobItems:
 
 
 def storable(error: str) -> str:
-    """Return what a database can store of a text that came with an exception."""
+    """Return an exception's text as every database can store it."""
     return error[:MAX_ERROR_CHARS].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -57,11 +57,11 @@ class JobLeases:
         return changed(self._session, extended) is not None
 
     def items(self, key: int, *, after: int = -1, limit: int) -> list[Item]:
-        """Return documents that wait, in order, behind an ordinal."""
+        """Return documents that wait and come after an ordinal, in order."""
         return self._items.waiting(key, after=after, limit=limit)
 
     def record(self, key: int, *, lease: str, outcomes: Sequence[ItemOutcome]) -> bool:
-        """Store what became of documents, and the time since the last record or the claim.
+        """Store outcomes of documents, and the time since the last record or the claim.
 
         A document that was recorded before is left as it is, and isn't counted again. False when
         the lease is lost: then nothing else of the transaction may be stored either, so raise

@@ -14,8 +14,8 @@ from app.features.jobs.items import JobItems
 from app.features.jobs.leases import NO_LEASE, TABLE, as_job, change, changed
 from app.features.jobs.values import FINAL, OPEN, Job, JobStatus, NewJob, Waiting
 
-# Any number that no other user of the server takes for its advisory locks of two numbers.
-TURNS = 60_137
+# The first number of advisory locks; any that no other program on the server uses.
+LOCKS = 60_137
 
 
 class JobRepository:
@@ -31,7 +31,7 @@ class JobRepository:
     def add(self, new: NewJob, document_keys: Sequence[int] = ()) -> Job | None:
         """Store a job, queued; None when its owner has used its idempotency key before.
 
-        That is certain on both databases: a transaction that adds the same key is waited for.
+        On both databases that waits for a transaction that adds the same key.
         """
         moment = now(self._session)
         values = {name: getattr(new, name) for name in NewJob.__dataclass_fields__}
@@ -55,7 +55,7 @@ class JobRepository:
         return None if row is None else self.fill(as_job(row), document_keys)
 
     def fill(self, job: Job, document_keys: Sequence[int]) -> Job:
-        """Give a new job its documents, in this transaction; one that comes twice is done once."""
+        """Give a new job its documents, in this transaction; duplicates are dropped."""
         keys = list(dict.fromkeys(document_keys))
         self._items.add(job.key, keys)
         self._session.execute(change(job.key, total=len(keys)))
@@ -70,12 +70,12 @@ class JobRepository:
         return self._one(TABLE.c.idempotency_key == key, _of(collection))
 
     def lock_collection(self, collection: int) -> None:
-        """Wait for transactions that count the jobs of a collection, and let others wait for this.
+        """Lock a collection until the end of the transaction, for counting its jobs.
 
-        SQLite's have waited for each other since they began.
+        SQLite's transactions that write never overlap, so they need no lock.
         """
         if not self._is_sqlite:
-            lock = func.pg_advisory_xact_lock(TURNS, collection % 2**31)
+            lock = func.pg_advisory_xact_lock(LOCKS, collection % 2**31)
             self._session.execute(select(lock))
 
     def count_open(self, collection: int) -> int:
@@ -92,12 +92,12 @@ class JobRepository:
         limit: int,
     ) -> list[Job]:
         """Return jobs, newest first; `before_key` is the last one of the page before."""
-        found = select(TABLE).where(_of(collection)).order_by(TABLE.c.key.desc()).limit(limit)
+        page = select(TABLE).where(_of(collection)).order_by(TABLE.c.key.desc()).limit(limit)
         if status is not None:
-            found = found.where(TABLE.c.status == status)
+            page = page.where(TABLE.c.status == status)
         if before_key is not None:
-            found = found.where(TABLE.c.key < before_key)
-        return [as_job(row) for row in self._session.execute(found).mappings()]
+            page = page.where(TABLE.c.key < before_key)
+        return [as_job(row) for row in self._session.execute(page).mappings()]
 
     def cancel(self, key: int) -> Job | None:
         """End a job that isn't finished; None when it is. Its worker's next commit fails."""
@@ -142,7 +142,7 @@ class JobRepository:
     # For the supervisor
 
     def waiting(self) -> Waiting:
-        """Return how much waits for a worker, and for how long."""
+        """Return how many jobs wait for a worker, and for how long."""
         moment = now(self._session)
         due, later = TABLE.c.due_at <= moment, TABLE.c.due_at > moment
         counted = select(
@@ -160,12 +160,12 @@ class JobRepository:
         )
 
     def take_finished(self, limit: int) -> list[Job]:
-        """Return finished jobs that weren't announced, each to one caller; webhooks become due."""
-        fresh = TABLE.c.is_announced.is_(False) & TABLE.c.status.in_(FINAL)
-        found = select(TABLE.c.key).where(fresh).limit(limit).with_for_update(skip_locked=True)
-        keys = self._session.scalars(found).all()
+        """Return finished jobs not reported yet, each to one caller; their webhooks become due."""
+        unreported = TABLE.c.is_announced.is_(False) & TABLE.c.status.in_(FINAL)
+        first = select(TABLE.c.key).where(unreported).limit(limit)
+        keys = self._session.scalars(first.with_for_update(skip_locked=True)).all()
         has_webhook = TABLE.c.webhook_url.is_not(None)
-        announced = (
+        reported = (
             update(TABLE)
             .where(TABLE.c.key.in_(keys))
             .values(
@@ -175,15 +175,15 @@ class JobRepository:
             )
             .returning(TABLE)
         )
-        return [as_job(row) for row in self._session.execute(announced).mappings()] if keys else []
+        return [as_job(row) for row in self._session.execute(reported).mappings()] if keys else []
 
     def delete_finished(self, *, age_s: float, limit: int) -> int:
         """Delete jobs that finished so long ago, the oldest first; return how many."""
         before = now(self._session) - timedelta(seconds=age_s)
         old = TABLE.c.status.in_(FINAL) & (TABLE.c.finished_at < before)
-        found = select(TABLE.c.key).where(old).order_by(TABLE.c.key).limit(limit)
-        gone = delete(TABLE).where(TABLE.c.key.in_(self._session.scalars(found).all()))
-        return cast("CursorResult[Any]", self._session.execute(gone)).rowcount
+        oldest = select(TABLE.c.key).where(old).order_by(TABLE.c.key).limit(limit)
+        deletion = delete(TABLE).where(TABLE.c.key.in_(self._session.scalars(oldest).all()))
+        return cast("CursorResult[Any]", self._session.execute(deletion)).rowcount
 
     def _one(self, *conditions: ColumnElement[bool]) -> Job | None:
         row = self._session.execute(select(TABLE).where(*conditions)).mappings().one_or_none()

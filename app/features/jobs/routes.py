@@ -44,9 +44,9 @@ from app.services.access import Access
 router = APIRouter(tags=["jobs"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.JOBS))])
 STORED = (*WITH_KEY, DatabaseUnavailableError, InvalidRequestError)
 ONE = (*STORED, JobNotFoundError)
-# Held, or the loop might forget them; each ends with its transaction's timeout.
+# The loop alone keeps no reference to a task; each ends with its transaction's timeout.
 UNFINISHED: set[asyncio.Task[Job]] = set()
-# Those that are paid for and being stored, by collection and idempotency key; of several, the last.
+# Submissions under way, by collection and idempotency key; of several, the last.
 STORING: dict[tuple[int, str | None], asyncio.Task[Job] | None] = {}
 NO_STORE = {"Cache-Control": "no-store"}
 JobId = Annotated[str, Path(pattern=ID_PATTERN)]
@@ -73,68 +73,68 @@ class AccountedSubmission:
         self._access = access
         self._jobs = jobs
 
-    async def __call__(self, asked: EmbedBatchRequest, *, idempotency_key: str | None) -> Job:
+    async def __call__(self, body: EmbedBatchRequest, *, idempotency_key: str | None) -> Job:
         """Submit; raises as `JobService.submit` does.
 
         Raises:
-            ForbiddenError: it brings documents, and the key may not store any.
-            RateLimitExceededError: nothing is left of the caller's day, and the job is new.
+            ForbiddenError: the body has documents, and the key may not store any.
+            RateLimitExceededError: the caller's daily quota is used up, and the job is new.
 
         """
-        if asked.documents is not None and not self._caller.may(Scope.DOCUMENTS):
+        if body.documents is not None and not self._caller.may(Scope.DOCUMENTS):
             raise ForbiddenError(f"The key has no scope {Scope.DOCUMENTS.value!r}.")
-        # A body can have a hundred thousand ids: reading them again would hold up everybody.
-        request_hash = await asyncio.to_thread(_hash, asked)
+        # A body can have 100,000 ids: hashing them here would hold up all other requests.
+        request_hash = await asyncio.to_thread(_hash, body)
         if idempotency_key is not None:
-            # A call that is made again costs nothing, so it mustn't fail for want of anything.
+            # A repeated call costs nothing, so no quota or limit may refuse it.
             known = await self._jobs.find_submitted(
                 idempotency_key, request_hash=request_hash, scope=self._scope
             )
             if known is not None:
                 return known
-        wanted = JobRequest(
-            doc_ids=asked.doc_ids or (),
-            documents=[document.new() for document in asked.documents or ()],
-            model=asked.model_name,
+        request = JobRequest(
+            doc_ids=body.doc_ids or (),
+            documents=[document.new() for document in body.documents or ()],
+            model=body.model_name,
             idempotency_key=idempotency_key,
-            webhook_url=asked.webhook_url,
+            webhook_url=body.webhook_url,
             request_id=request_id.get(),
             request_hash=request_hash,
         )
-        # A client that leaves doesn't leave a job half submitted: stored, but not told to a worker.
-        task = asyncio.create_task(self._submit(wanted))
+        # Not cancelled with the request: the job would be stored without a worker notified of it.
+        task = asyncio.create_task(self._submit(request))
         UNFINISHED.add(task)
         task.add_done_callback(UNFINISHED.discard)
         return await asyncio.shield(task)
 
-    async def _submit(self, wanted: JobRequest) -> Job:
+    async def _submit(self, request: JobRequest) -> Job:
         try:
-            async with self._access.spending(self._caller, wanted.total) as charge:
-                job, is_new = await self._store(wanted)
+            async with self._access.spending(self._caller, request.total) as charge:
+                job, is_new = await self._store(request)
                 await charge.settle(job.total if is_new else 0)
         except RateLimitExceededError:
-            if known := await self._find_stored(wanted):
+            if known := await self._find_stored(request):
                 return known
             raise
         return job
 
-    async def _store(self, wanted: JobRequest) -> tuple[Job, bool]:
-        key, me = (self._scope.collection, wanted.idempotency_key), asyncio.current_task()
+    async def _store(self, request: JobRequest) -> tuple[Job, bool]:
+        key, me = (self._scope.collection, request.idempotency_key), asyncio.current_task()
         STORING[key] = me
         try:
-            return await self._jobs.submit(wanted, scope=self._scope)
+            return await self._jobs.submit(request, scope=self._scope)
         finally:
             if STORING.get(key) is me:
                 del STORING[key]
 
-    async def _find_stored(self, wanted: JobRequest) -> Job | None:
-        """Return the job of a call at the same time that was made with the same key."""
-        if wanted.idempotency_key is None:
+    async def _find_stored(self, request: JobRequest) -> Job | None:
+        """Return the job that a concurrent call with the same key has stored."""
+        if request.idempotency_key is None:
             return None
-        if other := STORING.get((self._scope.collection, wanted.idempotency_key)):
+        if other := STORING.get((self._scope.collection, request.idempotency_key)):
             await asyncio.wait({other})
         return await self._jobs.find_submitted(
-            wanted.idempotency_key, request_hash=wanted.request_hash, scope=self._scope
+            request.idempotency_key, request_hash=request.request_hash, scope=self._scope
         )
 
 
@@ -142,16 +142,16 @@ class AccountedSubmission:
 async def get_submission(
     caller: CallerDep, scope: CollectionDep, access: AccessDep, part: PartDep
 ) -> AccountedSubmission:
-    """Return what submits the job of this request."""
+    """Return the caller's `AccountedSubmission`."""
     return AccountedSubmission(caller, scope, access=access, jobs=part.jobs)
 
 
 SubmitDep = Annotated[AccountedSubmission, Depends(get_submission)]
 
 
-def _hash(asked: EmbedBatchRequest) -> str:
-    """Return what two bodies that mean the same have in common."""
-    return hashlib.sha256(json.dumps(asked.model_dump(), sort_keys=True).encode()).hexdigest()
+def _hash(body: EmbedBatchRequest) -> str:
+    """Return a hash that is the same for bodies that mean the same."""
+    return hashlib.sha256(json.dumps(body.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
 @router.post(
@@ -169,20 +169,20 @@ def _hash(asked: EmbedBatchRequest) -> str:
     ),
 )
 async def embed_batch(
-    asked: EmbedBatchRequest,
+    body: EmbedBatchRequest,
     submit: SubmitDep,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> AcceptedJob:
     """Submit a job that embeds documents; it goes on when this process ends, or the worker."""
-    job = await submit(asked, idempotency_key=idempotency_key)
+    job = await submit(body, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/jobs/{job.id}"
     return AcceptedJob(job_id=job.id, status=job.status)
 
 
 @router.get("/jobs", summary="List jobs", responses=problems(*STORED))
 async def list_jobs(
-    asked: Annotated[JobsQuery, Query()],
+    query: Annotated[JobsQuery, Query()],
     part: PartDep,
     scope: CollectionDep,
     response: Response,
@@ -190,9 +190,9 @@ async def list_jobs(
     """List the caller's jobs, newest first; an admin's list has everyone's."""
     page = await part.jobs.page(
         scope=scope,
-        status=asked.status,
-        before_key=int(asked.cursor) if asked.cursor else None,
-        limit=asked.limit,
+        status=query.status,
+        before_key=int(query.cursor) if query.cursor else None,
+        limit=query.limit,
     )
     response.headers.update(NO_STORE)
     return JobList(

@@ -1,4 +1,4 @@
-"""Running jobs: takes one at a time, embeds its documents in batches, commits after each."""
+"""How a worker runs jobs: one at a time, its documents in batches, a commit after each."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from app.features.jobs.values import Job
 
 log = logging.getLogger(__name__)
 
-# Embedded side by side: the engine has the next batch while one is committed.
+# Under way at once: the engine has the next batch while one is committed.
 BATCHES_AT_ONCE = 2
 HEARTBEATS = 3  # in the time of a lease
 
@@ -33,13 +33,13 @@ FindEmbedder = Callable[[str], Awaitable[JobEmbedder]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerPolicy:
-    """The bounds of a worker's work.
+    """The limits of a worker.
 
     Args:
-        lease_s: seconds of silence after which the job is somebody else's.
+        lease_s: seconds without a heartbeat after which the job is given away.
         slice_s: seconds after which the job goes back to the queue, behind others.
-        batch: how much is in one commit.
-        retry: what becomes of attempts that failed.
+        batch: limits of one commit.
+        retry: when failed attempts are repeated.
 
     """
 
@@ -50,14 +50,14 @@ class RunnerPolicy:
 
 
 class JobRunner:
-    """Runs what the `jobs` table says is due; one for a worker.
+    """Runs the jobs that are due; one for each worker.
 
     Args:
         database: where jobs, documents and passages are.
-        find: gives the model of a job.
-        policy: the bounds.
-        metrics: where documents count.
-        is_stopping: asked between batches; a job then goes back to the queue.
+        find: returns the model of a job.
+        policy: the limits.
+        metrics: where attempts and documents count.
+        is_stopping: called between batches; if true the job goes back to the queue.
 
     """
 
@@ -80,7 +80,7 @@ class JobRunner:
         """Run the job that is due for one slice of time; False when none was due.
 
         Raises:
-            DatabaseUnavailableError: there is no telling whether one is.
+            DatabaseUnavailableError: the jobs can't be read.
 
         """
         lease = secrets.token_hex(8)
@@ -95,7 +95,7 @@ class JobRunner:
         return True
 
     async def _attempt(self, job: Job, lease: str) -> None:
-        """Work on a job; whatever goes wrong is noted in its row, if that can be reached."""
+        """Work on a job; a failure is stored in its row, if the database can be reached."""
         log.info("job_attempt", extra={"job": job.id, "attempt": job.attempts, "done": job.done})
         try:
             async with self._heartbeat(job, lease):
@@ -104,7 +104,7 @@ class JobRunner:
             await self._database.run(partial(end, key=job.key, lease=lease))
             self._count("finished" if is_done else "released")
         except asyncio.CancelledError:
-            # The worker ends now: others needn't wait until the lease expires.
+            # The worker stops: others needn't wait until the lease expires.
             with suppress(DatabaseUnavailableError):
                 await self._database.run(partial(_release, key=job.key, lease=lease))
                 self._count("released")
@@ -125,7 +125,7 @@ class JobRunner:
 
     async def _fail(self, job: Job, lease: str, code: str, detail: str) -> None:
         log.warning("job_attempt_failed", extra={"job": job.id, "code": code})
-        note = partial(
+        fail = partial(
             _fail_attempt,
             key=job.key,
             lease=lease,
@@ -134,7 +134,7 @@ class JobRunner:
             policy=self._policy.retry,
         )
         with suppress(DatabaseUnavailableError):  # its lease expires
-            await self._database.run(note)
+            await self._database.run(fail)
             self._count("failed")
 
     def _count(self, outcome: str) -> None:
@@ -152,7 +152,7 @@ class JobRunner:
             extend = partial(_extend, key=job.key, lease=lease, lease_s=self._policy.lease_s)
             while True:
                 await asyncio.sleep(pause_s)
-                with suppress(DatabaseUnavailableError):  # the next commit will tell
+                with suppress(DatabaseUnavailableError):  # the next commit checks the lease
                     if not await self._database.run(extend):
                         break
             lost = True
@@ -172,7 +172,7 @@ class JobRunner:
                 await task
 
     async def _work(self, job: Job, lease: str) -> bool:
-        """Embed what waits, batch after batch; True when nothing does any more."""
+        """Embed waiting documents in batches; True when none waits any more."""
         embedder = await self._find(job.model)
         batches = JobBatches(self._database, job, lease=lease, bounds=self._policy.batch)
         until_s = time.monotonic() + self._policy.slice_s

@@ -1,4 +1,4 @@
-"""Jobs as their owners see them: submitted, looked at, cancelled, tried again."""
+"""Jobs as their owners see them: submitted, read, cancelled, retried."""
 
 import logging
 import secrets
@@ -29,8 +29,8 @@ from app.models.registry import ModelRegistry
 log = logging.getLogger(__name__)
 
 KIND = "embed"
-ID_BYTES = 18  # 24 characters; nobody guesses one
-# A hundred thousand documents take seconds; a client that has left takes its call with it.
+ID_BYTES = 18  # 24 characters, too many to guess
+# A hundred thousand documents take seconds.
 SUBMIT_TIMEOUT_S = 30.0
 
 
@@ -43,12 +43,12 @@ class JobPage:
 
 
 class JobService:
-    """Takes jobs.
+    """Submits, reads, cancels and retries jobs.
 
     Args:
         database: where they are.
         notifier: wakes a worker for a new job; None: workers can't be notified.
-        registry: which embedders there are; they need not be loaded here.
+        registry: has the names of the embedders; they needn't be loaded here.
         metrics: where refusals count.
         max_open: unfinished jobs that a caller may have.
 
@@ -75,7 +75,7 @@ class JobService:
         """Return the job of an earlier call with the same key; None when there was none.
 
         Raises:
-            IdempotencyConflictError: that call was another one.
+            IdempotencyConflictError: that call had another body.
 
         """
         find = partial(
@@ -83,17 +83,17 @@ class JobService:
         )
         return await self._database.read(find)
 
-    async def submit(self, wanted: JobRequest, *, scope: CollectionScope) -> tuple[Job, bool]:
+    async def submit(self, request: JobRequest, *, scope: CollectionScope) -> tuple[Job, bool]:
         """Store a job, with its documents where it brings any, and notify a worker.
 
         Returns:
-            The job, and whether it is new: with an idempotency key that was used before for the
-            same request, it is the job from then.
+            The job, and whether it is new: an idempotency key that was used before for the same
+            request gives the job of that call.
 
         Raises:
             JobsUnavailableError: there is no way to notify a worker.
             ModelNotFoundError: no embedder has that name.
-            DocumentNotFoundError: names the first that aren't there; nothing was stored.
+            DocumentNotFoundError: names the first that are missing; nothing was stored.
             IdempotencyConflictError: the key was used for another request.
             TooManyJobsError: the caller has too many; nothing was stored.
             DatabaseUnavailableError: whether it was stored isn't known.
@@ -104,13 +104,13 @@ class JobService:
             id=f"job_{secrets.token_urlsafe(ID_BYTES)}",
             kind=KIND,
             collection=scope.collection,
-            request_id=wanted.request_id,
-            model=self._find_model(wanted.model),
-            idempotency_key=wanted.idempotency_key,
-            request_hash=wanted.request_hash,
-            webhook_url=wanted.webhook_url,
+            request_id=request.request_id,
+            model=self._find_model(request.model),
+            idempotency_key=request.idempotency_key,
+            request_hash=request.request_hash,
+            webhook_url=request.webhook_url,
         )
-        work = partial(submit, new=new, wanted=wanted, scope=scope, max_open=self._max_open)
+        work = partial(submit, new=new, request=request, scope=scope, max_open=self._max_open)
         with self._counted():
             job, is_new = await self._database.run(work, timeout_s=SUBMIT_TIMEOUT_S)
         if is_new:
@@ -140,14 +140,14 @@ class JobService:
         before_key: int | None,
         limit: int,
     ) -> JobPage:
-        """Return up to `limit` jobs that the caller may see, those after a place."""
-        found = await self._database.read(
+        """Return up to `limit` jobs that the caller may see, those after `before_key`."""
+        jobs = await self._database.read(
             lambda session: JobRepository(session).page(
                 collection=scope.seen, status=status, before_key=before_key, limit=limit + 1
             )
         )
-        shown = found[:limit]
-        return JobPage(jobs=shown, next=shown[-1].key if len(found) > limit else None)
+        page = jobs[:limit]
+        return JobPage(jobs=page, next=page[-1].key if len(jobs) > limit else None)
 
     async def cancel(self, job_id: str, *, scope: CollectionScope) -> Job:
         """End a job; what is done stays.

@@ -1,4 +1,4 @@
-"""What is stored of a submitted job, in one transaction, and what refuses it."""
+"""How a submitted job is stored, in one transaction, and when it is refused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ TOO_MANY_RETRY_S = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
-    """What is to be embedded: documents that are stored, by their owner's ids, or new ones.
+    """A request for a job: ids of stored documents to embed, or new documents.
 
-    `request_hash` tells one body from another under the same idempotency key.
+    `request_hash` tells bodies under the same idempotency key apart.
     """
 
     doc_ids: Sequence[str] = ()
@@ -38,18 +38,18 @@ class JobRequest:
 
 
 def submit(
-    session: Session, *, new: NewJob, wanted: JobRequest, scope: CollectionScope, max_open: int
+    session: Session, *, new: NewJob, request: JobRequest, scope: CollectionScope, max_open: int
 ) -> tuple[Job, bool]:
     """Store a job with its documents; return it, and whether it is new.
 
     Raises:
-        DocumentNotFoundError: names the first that aren't there.
+        DocumentNotFoundError: names the first that are missing.
         IdempotencyConflictError: the key was used for another request.
         TooManyJobsError: the caller has too many.
 
     """
     jobs = JobRepository(session)
-    # First, so that of two calls with one key the later stores no documents.
+    # The job before its documents: of two calls with one key the later stores no documents.
     job = jobs.add(new)
     if job is None:
         known = find_known(
@@ -62,7 +62,7 @@ def submit(
             raise IdempotencyConflictError
         return known, False
     check_open_jobs(jobs, new.collection, max_open)  # before 100,000 documents are stored
-    filled = jobs.fill(job, _documents(session, wanted, scope))
+    filled = jobs.fill(job, _documents(session, request, scope))
     check_open_jobs(jobs, new.collection, max_open, is_last=True)
     return filled, True
 
@@ -73,7 +73,7 @@ def find_known(
     """Return the job that was submitted with a key; None when there was none.
 
     Raises:
-        IdempotencyConflictError: that was another request.
+        IdempotencyConflictError: it was used for another request.
 
     """
     known = JobRepository(session).by_idempotency_key(scope.collection, idempotency_key)
@@ -99,20 +99,20 @@ def check_open_jobs(
         raise TooManyJobsError(retry_after_s=TOO_MANY_RETRY_S)
 
 
-def _documents(session: Session, wanted: JobRequest, scope: CollectionScope) -> list[int]:
-    """Return the keys of a job's documents, in order; store those that it brings."""
-    if wanted.documents:
+def _documents(session: Session, request: JobRequest, scope: CollectionScope) -> list[int]:
+    """Return the keys of a job's documents, in order; new documents are stored."""
+    if request.documents:
         return add_documents(
             session,
-            documents=wanted.documents,
+            documents=request.documents,
             collection=scope.collection,
-            request_id=wanted.request_id,
+            request_id=request.request_id,
         )
     keys = DocumentRepository(session).keys_of(
-        wanted.doc_ids, collection=scope.collection, sees_all=scope.sees_all
+        request.doc_ids, collection=scope.collection, sees_all=scope.sees_all
     )
-    missing = [name for name in dict.fromkeys(wanted.doc_ids) if name not in keys]
+    missing = [name for name in dict.fromkeys(request.doc_ids) if name not in keys]
     if missing:
         named = ", ".join(map(repr, missing[:MISSING_NAMED]))
         raise DocumentNotFoundError(f"{len(missing)} documents are not there, such as {named}.")
-    return [keys[name] for name in wanted.doc_ids]
+    return [keys[name] for name in request.doc_ids]

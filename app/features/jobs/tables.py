@@ -69,7 +69,7 @@ class JobRow(Base):
 
 
 class JobItemRow(Base):
-    """One document of a job: waiting, done, skipped (it is gone, or changed) or failed."""
+    """One document of a job; `state` is an `ItemState`."""
 
     __tablename__ = "job_items"
     __table_args__ = (Index(None, "job_key", "state", "ordinal"),)

@@ -1,4 +1,4 @@
-"""What a job is: its values as they are stored, and the states that it goes through."""
+"""The values of a job as they are stored, and the states that it goes through."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing happens to the job any more by itself."""
+        """Whether the job has ended."""
         return self in FINAL
 
 
@@ -26,11 +26,11 @@ FINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class ItemState(IntEnum):
-    """Where a document of a job is."""
+    """The state of a document of a job."""
 
     WAITING = 0
     DONE = 1
-    SKIPPED = 2  # it is gone, or has another text now
+    SKIPPED = 2  # it was deleted
     FAILED = 3
 
 
@@ -95,7 +95,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class ItemOutcome:
-    """What became of a document; `error` says why it failed."""
+    """The outcome of a document; `error` says why it failed."""
 
     ordinal: int
     state: ItemState
@@ -104,10 +104,10 @@ class ItemOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What waits for a worker.
+    """The jobs that wait for a worker.
 
-    `due` of the `queued` jobs could run now, the oldest of them for `oldest_s`; the first of the
-    others can in `next_due_s`.
+    Of `queued` jobs `due` could run now; the oldest of those has waited for `oldest_s`. The first
+    of the others can run in `next_due_s`.
     """
 
     queued: int

@@ -1,4 +1,4 @@
-"""Following a job: every change of its row, until it is finished."""
+"""How a job is followed: its row is polled for changes until it is finished."""
 
 import asyncio
 import time
@@ -11,14 +11,14 @@ from app.features.documents.collections import NOBODYS, CollectionScope
 from app.features.jobs.values import Job
 
 MAX_WATCHERS = 100  # each asks SQL twice a second
-KEYS_SHARE = 0.5  # of them, that one key may have
+KEYS_SHARE = 0.5  # of them, at most for one key
 POLL_S = 0.5
-PATIENCE_S = 20.0
+MAX_OUTAGE_S = 20.0
 RETRY_AFTER_S = 5
 
 
 class FindJob(Protocol):
-    """Gives a job as it is now."""
+    """Reads a job."""
 
     async def __call__(self, job_id: str, *, scope: CollectionScope) -> Job:
         """Raise as `JobService.get` does."""
@@ -26,14 +26,13 @@ class FindJob(Protocol):
 
 
 class JobWatch:
-    """Watches jobs for many at once; one for the process.
+    """Follows jobs for many clients at once; one for each process.
 
     Args:
-        find: gives a job as it is now; `JobService.get`.
-        max_watchers: jobs that are watched at once; more are refused, and with one key more than
-            half of that.
-        poll_s: between two looks at a job.
-        patience_s: how long the database may be away.
+        find: reads a job; `JobService.get`.
+        max_watchers: at once; more are refused, and more than half of that with one key.
+        poll_s: between two reads of a job.
+        max_outage_s: how long the database may be away.
 
     """
 
@@ -43,34 +42,34 @@ class JobWatch:
         *,
         max_watchers: int = MAX_WATCHERS,
         poll_s: float = POLL_S,
-        patience_s: float = PATIENCE_S,
+        max_outage_s: float = MAX_OUTAGE_S,
     ) -> None:
         self._find = find
         self._max_watchers = max_watchers
         self._poll_s = poll_s
-        self._patience_s = patience_s
+        self._max_outage_s = max_outage_s
         self._by_caller: Counter[int] = Counter()
 
     @property
     def watchers(self) -> int:
-        """How many watch now."""
+        """How many clients follow a job now."""
         return self._by_caller.total()
 
     async def watch(self, job_id: str, *, scope: CollectionScope) -> AsyncGenerator[Job | None]:
-        """Give the job, and then at each look the job if it has changed, else None.
+        """Yield the job, then at each read the job if it has changed, else None.
 
-        Ends after its final status; a job that is retried then is watched anew.
+        Ends after the final status; if the job is retried, call this again.
 
         Raises:
-            OverloadedError: too many watch already.
-            JobNotFoundError: there is none that the caller may see, or no longer.
-            DatabaseUnavailableError: it is away, in the middle only when that has lasted.
+            OverloadedError: too many follow jobs already.
+            JobNotFoundError: there is none that the caller may see, or it was deleted.
+            DatabaseUnavailableError: it is away; after the first read, for `max_outage_s`.
 
         """
         caller = scope.collection
         share = 1.0 if caller == NOBODYS else KEYS_SHARE
-        is_greedy = self._by_caller[caller] >= self._max_watchers * share
-        if is_greedy or self.watchers >= self._max_watchers:
+        is_over_share = self._by_caller[caller] >= self._max_watchers * share
+        if is_over_share or self.watchers >= self._max_watchers:
             raise OverloadedError("Too many jobs are watched.", retry_after_s=RETRY_AFTER_S)
         self._by_caller[caller] += 1
         try:
@@ -84,7 +83,7 @@ class JobWatch:
                     job = await self._find(job_id, scope=scope)
                     answered_s = time.monotonic()
                 except DatabaseUnavailableError:
-                    if time.monotonic() - answered_s > self._patience_s:
+                    if time.monotonic() - answered_s > self._max_outage_s:
                         raise
                 yield None if job.updated_at == before.updated_at else job
         finally:

@@ -310,7 +310,7 @@ async def test_what_changed_while_the_database_was_away_is_told_afterwards() -> 
 
 
 async def test_a_database_that_stays_away_ends_the_stream_with_a_problem(tmp_path: Path) -> None:
-    async with open_service(tmp_path, patience_s=0.1) as (service, client):
+    async with open_service(tmp_path, max_outage_s=0.1) as (service, client):
         job = await only_job(service)
         async with client.stream("GET", f"/jobs/{job.id}/events") as response:
             events = Events(response)
