@@ -1,4 +1,4 @@
-"""Jobs for tests: as values, stored ones, and what a worker does with them."""
+"""Jobs for tests: values, stored jobs, and the steps of a worker."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,9 +58,9 @@ JOB = Job(
 )
 
 
-async def ask(database: Database, name: str, *given: Any, **named: Any) -> Any:
+async def ask(database: Database, name: str, *args: Any, **kwargs: Any) -> Any:
     """Call a method of JobRepository or JobLeases in a transaction of its own."""
-    call = methodcaller(name, *given, **named)
+    call = methodcaller(name, *args, **kwargs)
     kind = JobRepository if hasattr(JobRepository, name) else JobLeases
     return await database.run(lambda session: call(kind(session)))
 
@@ -81,7 +81,7 @@ async def stored(database: Database, job_id: str = "job_a") -> Job:
 
 
 async def set_columns(database: Database, key: int, **values: Any) -> None:
-    """Change a row as no caller could, its times for instance."""
+    """Change columns that no method changes, such as times."""
     change = update(JobRow).where(JobRow.key == key).values(values)
     await database.run(lambda session: session.execute(change) and None)
 

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback, which answers as it is told, and counts who connects."""
+"""A receiver of webhooks on loopback; its answers are set, its connections counted."""
 
 import asyncio
 import ssl
@@ -78,7 +78,7 @@ async def receiving(
 
 
 class Dial(httpcore2.AsyncNetworkBackend):
-    """Connects on loopback, whatever the address, and remembers what it was given."""
+    """Connects on loopback, whatever the address, and records the addresses."""
 
     def __init__(self, port: int | None = None) -> None:
         self.dialled: list[str] = []
@@ -103,10 +103,10 @@ def resolver(**names: Sequence[str]) -> Resolver:
     """Give a host its addresses; dots of a name are written as underscores."""
 
     async def resolve(host: str, port: int) -> Sequence[Address]:
-        found = names.get(host.replace(".", "_"))
-        if found is None:
+        addresses = names.get(host.replace(".", "_"))
+        if addresses is None:
             raise OSError("no such name")
-        return [ip_address(address) for address in found]
+        return [ip_address(address) for address in addresses]
 
     return resolve
 

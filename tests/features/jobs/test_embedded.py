@@ -31,14 +31,14 @@ async def embedded(tmp_path: Path, **settings: Any) -> AsyncIterator[Embedded]:
     valkey = find_valkey()
     assert valkey is not None
     never = asyncio.Event()
-    made = Embedded(
+    pair = Embedded(
         make_settings(tmp_path, jobs="on", **settings),
         valkey=valkey,
         metrics=JobMetrics(),
         after=never.wait,
     )
-    async with made.running():
-        yield made
+    async with pair.running():
+        yield pair
 
 
 async def answers(url: str) -> redis.Redis:
@@ -74,10 +74,10 @@ async def gone(pid: int) -> None:
 
 
 async def test_the_socket_is_private_and_its_folder_goes_at_the_end(tmp_path: Path) -> None:
-    async with embedded(tmp_path) as made:
-        client = await answers(made.url)
+    async with embedded(tmp_path) as pair:
+        client = await answers(pair.url)
         pid = int(client.info()["process_id"])  # type: ignore[index]  # the client is synchronous
-        socket = Path(made.url.removeprefix("unix://"))
+        socket = Path(pair.url.removeprefix("unix://"))
         assert socket.parent.stat().st_mode & 0o777 == 0o700
         assert client.config_get("port") == {"port": "0"}
     assert not socket.parent.exists()
@@ -87,33 +87,33 @@ async def test_the_socket_is_private_and_its_folder_goes_at_the_end(tmp_path: Pa
 async def test_the_socket_folder_of_a_killed_service_goes_with_the_next_start(
     tmp_path: Path,
 ) -> None:
-    async with embedded(tmp_path) as made:
-        await answers(made.url)
+    async with embedded(tmp_path) as pair:
+        await answers(pair.url)
         left = tempfile.mkdtemp(prefix="ml-api-")
         note(tmp_path, f"{left}/valkey.sock")
-    async with embedded(tmp_path) as made:
-        await answers(made.url)
+    async with embedded(tmp_path) as pair:
+        await answers(pair.url)
         async with asyncio.timeout(TIMEOUT_S):
             while exists(left):
                 await asyncio.sleep(0.01)
 
 
 async def test_what_the_broker_holds_outlives_the_service(tmp_path: Path) -> None:
-    async with embedded(tmp_path) as made:
-        (await answers(made.url)).set("kept", "1")
-    async with embedded(tmp_path) as made:
-        assert (await answers(made.url)).get("kept") == b"1"
+    async with embedded(tmp_path) as pair:
+        (await answers(pair.url)).set("kept", "1")
+    async with embedded(tmp_path) as pair:
+        assert (await answers(pair.url)).get("kept") == b"1"
 
 
 async def test_a_killed_valkey_comes_back_however_often(tmp_path: Path) -> None:
-    async with embedded(tmp_path) as made:
+    async with embedded(tmp_path) as pair:
         for _ in range(5):
-            client = await answers(made.url)
+            client = await answers(pair.url)
             pid = int(client.info()["process_id"])  # type: ignore[index]  # as above
             os.kill(pid, signal.SIGKILL)
             await gone(pid)
-        await answers(made.url)
-        assert made.problem() is None
+        await answers(pair.url)
+        assert pair.problem() is None
 
 
 async def test_a_second_service_leaves_the_first_ones_folder_alone(tmp_path: Path) -> None:
@@ -131,11 +131,11 @@ def test_a_folder_that_cant_be_written_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
 
     async def run() -> str | None:
-        async with embedded(tmp_path) as made:
+        async with embedded(tmp_path) as pair:
             async with asyncio.timeout(TIMEOUT_S):
-                while made.problem() is None:
+                while pair.problem() is None:
                     await asyncio.sleep(0.01)
-            return made.problem()
+            return pair.problem()
 
     assert asyncio.run(run()) in {"NotADirectoryError", "FileExistsError"}
 
@@ -144,13 +144,13 @@ def test_the_worker_gets_the_settings_in_force(tmp_path: Path) -> None:
     settings = make_settings(
         tmp_path, admin_key="a secret of sixteen", log_inputs=True, database_pool_size=3
     )
-    given = worker_environment(settings, redis_url="unix:///s")
-    assert given["REDIS_URL"] == "unix:///s"
-    assert given["ADMIN_KEY"] == "a secret of sixteen"
-    assert given["LOG_INPUTS"] == "true"
-    assert given["DATABASE_POOL_SIZE"] == "3"
-    assert Path(given["DATA_DIR"]).is_absolute()
-    assert "HOST" not in given or "HOST" in os.environ
+    variables = worker_environment(settings, redis_url="unix:///s")
+    assert variables["REDIS_URL"] == "unix:///s"
+    assert variables["ADMIN_KEY"] == "a secret of sixteen"
+    assert variables["LOG_INPUTS"] == "true"
+    assert variables["DATABASE_POOL_SIZE"] == "3"
+    assert Path(variables["DATA_DIR"]).is_absolute()
+    assert "HOST" not in variables or "HOST" in os.environ
 
 
 on_linux = pytest.mark.skipif(
@@ -197,7 +197,7 @@ while True:
 """
 
 
-async def test_a_child_that_doesnt_end_is_told_twice_and_then_killed(tmp_path: Path) -> None:
+async def test_a_child_that_doesnt_end_gets_two_signals_and_is_then_killed(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     child = Child(
         name="deaf",

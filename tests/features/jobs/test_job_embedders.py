@@ -90,26 +90,26 @@ class Worker:
 
 @pytest.fixture
 async def worker(tmp_path: Path) -> AsyncIterator[Callable[[str], Worker]]:
-    made: list[Worker] = []
+    workers: list[Worker] = []
 
     def make(options: str) -> Worker:
-        made.append(Worker(tmp_path, options))
-        return made[-1]
+        workers.append(Worker(tmp_path, options))
+        return workers[-1]
 
     yield make
-    for each in made:
+    for each in workers:
         each.close()
 
 
 async def test_a_model_is_loaded_when_it_is_needed_and_once(
     worker: Callable[[str], Worker],
 ) -> None:
-    made = worker("delay_ms = 0")
-    assert made.served == []
-    found = await made.embedders.find("vectors")
-    assert found.space.startswith("vectors@")
-    assert await made.embedders.find("vectors") is found
-    assert len(made.served) == 1
+    child = worker("delay_ms = 0")
+    assert child.served == []
+    embedder = await child.embedders.find("vectors")
+    assert embedder.space.startswith("vectors@")
+    assert await child.embedders.find("vectors") is embedder
+    assert len(child.served) == 1
 
 
 @pytest.mark.parametrize("name", ["sentiment", "nonsense"])
@@ -119,37 +119,37 @@ async def test_what_is_no_embedder_is_named(worker: Callable[[str], Worker], nam
 
 
 async def test_vectors_come_in_the_order_of_their_texts(worker: Callable[[str], Worker]) -> None:
-    found = await worker("delay_ms = 0").embedders.find("vectors")
+    embedder = await worker("delay_ms = 0").embedders.find("vectors")
     texts = ["the longest of these texts", "short", "not so long", "s"]
-    alone = [(await found.embed([text]))[0] for text in texts]
-    together = await found.embed(texts)
+    alone = [(await embedder.embed([text]))[0] for text in texts]
+    together = await embedder.embed(texts)
     for one, other in zip(alone, together, strict=True):
         assert isinstance(one, np.ndarray)
         assert isinstance(other, np.ndarray)
         assert np.array_equal(one, other)
-    assert await found.embed([]) == []
+    assert await embedder.embed([]) == []
 
 
 async def test_texts_that_the_engine_fails_on_fail_alone(worker: Callable[[str], Worker]) -> None:
-    made = worker('fail_on = "poison"')
-    found = await made.embedders.find("vectors")
-    good, bad = await found.embed(["fine", "poison"])
+    child = worker('fail_on = "poison"')
+    embedder = await child.embedders.find("vectors")
+    good, bad = await embedder.embed(["fine", "poison"])
     assert isinstance(good, np.ndarray)
     assert isinstance(bad, InferenceFailedError)
-    (bad,) = await found.embed(["poison"])
+    (bad,) = await embedder.embed(["poison"])
     assert isinstance(bad, InferenceFailedError)
-    assert not made.embedders.are_broken
+    assert not child.embedders.are_broken
 
 
 async def test_an_engine_that_fails_on_everything_is_broken(
     worker: Callable[[str], Worker],
 ) -> None:
-    made = worker('fail_on = "good"')
-    found = await made.embedders.find("vectors")
-    assert not made.embedders.are_broken
+    child = worker('fail_on = "good"')
+    embedder = await child.embedders.find("vectors")
+    assert not child.embedders.are_broken
     with pytest.raises(EngineError, match="every text"):
-        await found.embed(["one good text", "a good one"])
-    assert made.embedders.are_broken
+        await embedder.embed(["one good text", "a good one"])
+    assert child.embedders.are_broken
 
 
 async def test_an_engine_that_hangs_is_broken() -> None:
@@ -193,9 +193,9 @@ async def test_threads_that_die_under_way_blame_none_of_the_texts() -> None:
 async def test_an_engine_whose_threads_have_died_is_broken(
     worker: Callable[[str], Worker],
 ) -> None:
-    made = worker("delay_ms = 0")
-    found = await made.embedders.find("vectors")
-    made.close()
+    child = worker("delay_ms = 0")
+    embedder = await child.embedders.find("vectors")
+    child.close()
     with pytest.raises(EngineError, match="died"):
-        await found.embed(["one"])
-    assert made.embedders.are_broken
+        await embedder.embed(["one"])
+    assert child.embedders.are_broken

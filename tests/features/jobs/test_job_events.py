@@ -52,8 +52,8 @@ class Events:
         assert event is not None
         assert event["event"] == "job"
         assert event["id"]
-        said: dict[str, Any] = json.loads(event["data"])
-        return said
+        data: dict[str, Any] = json.loads(event["data"])
+        return data
 
 
 @asynccontextmanager
@@ -109,7 +109,7 @@ async def test_every_change_is_an_event_and_the_final_status_the_last(
         assert service.runtime.part(JobsPart).watch.watchers == 0
 
 
-async def test_a_finished_job_is_one_event_and_nothing_for_whoever_has_seen_it(
+async def test_a_finished_job_is_one_event_and_nothing_for_a_client_that_has_seen_it(
     tmp_path: Path,
 ) -> None:
     async with open_service(tmp_path) as (service, client):
@@ -205,7 +205,7 @@ async def test_one_key_gets_half_of_the_places_at_most() -> None:
     assert watch.watchers == 0
 
 
-async def test_silence_is_broken_by_heartbeats(tmp_path: Path) -> None:
+async def test_heartbeats_come_when_nothing_changes(tmp_path: Path) -> None:
     async with open_service(tmp_path) as (service, _):
         job = await only_job(service)
         response = JobEventsResponse(
@@ -270,14 +270,14 @@ async def test_a_job_that_is_deleted_in_the_middle_ends_the_stream(tmp_path: Pat
 class Finds:
     """Finds what the test has put down, one after the other."""
 
-    def __init__(self, *found: Job | Exception) -> None:
-        self._found = iter(found)
+    def __init__(self, *results: Job | Exception) -> None:
+        self._results = iter(results)
 
     async def __call__(self, job_id: str, *, scope: CollectionScope) -> Job:
-        found = next(self._found)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        result = next(self._results)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 AWAY = DatabaseUnavailableError()
@@ -285,27 +285,27 @@ RUNNING = replace(JOB, status=JobStatus.RUNNING, updated_at=AT + timedelta(secon
 ENDED = replace(JOB, status=JobStatus.FAILED, updated_at=AT + timedelta(seconds=2))
 
 
-async def watched(*found: Job | Exception) -> list[Job | None]:
-    watching = JobWatch(Finds(*found), poll_s=0).watch("job_a", scope=EVERYBODY)
+async def watched(*results: Job | Exception) -> list[Job | None]:
+    watching = JobWatch(Finds(*results), poll_s=0).watch("job_a", scope=EVERYBODY)
     return [job async for job in watching]
 
 
 async def test_a_job_is_given_when_it_has_changed() -> None:
     beaten = replace(RUNNING, lease_until=AT)  # a heartbeat is no news
-    found = (JOB, JOB, RUNNING, beaten, ENDED)
-    assert await watched(*found) == [JOB, None, RUNNING, None, ENDED]
+    results = (JOB, JOB, RUNNING, beaten, ENDED)
+    assert await watched(*results) == [JOB, None, RUNNING, None, ENDED]
 
 
 async def test_a_database_that_comes_back_soon_is_not_noticed() -> None:
     assert await watched(JOB, AWAY, AWAY, ENDED) == [JOB, None, None, ENDED]
 
 
-async def test_a_database_that_was_away_from_the_start_is_said_so_at_once() -> None:
+async def test_a_database_that_is_away_from_the_start_is_an_error_at_once() -> None:
     with pytest.raises(DatabaseUnavailableError):
         await watched(AWAY, JOB)
 
 
-async def test_what_changed_while_the_database_was_away_is_told_afterwards() -> None:
+async def test_changes_during_an_outage_of_the_database_come_afterwards() -> None:
     assert await watched(JOB, AWAY, RUNNING, ENDED) == [JOB, None, RUNNING, ENDED]
 
 

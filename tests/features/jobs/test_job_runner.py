@@ -91,10 +91,10 @@ class Bench:
         await self.database.run(lambda s: s.execute(update(JobRow).values(**values)) and None)
 
     async def passages(self) -> list[tuple[int, int, str]]:
-        found = select(PassageRow.document_key, PassageRow.ordinal, PassageRow.space)
+        query = select(PassageRow.document_key, PassageRow.ordinal, PassageRow.space)
 
         def work(session: Session) -> list[tuple[int, int, str]]:
-            rows = session.execute(found.order_by(PassageRow.document_key, PassageRow.ordinal))
+            rows = session.execute(query.order_by(PassageRow.document_key, PassageRow.ordinal))
             return [(row.document_key, row.ordinal, row.space) for row in rows]
 
         return await self.database.read(work)
@@ -283,9 +283,9 @@ async def test_a_model_that_cant_be_had_is_named_in_the_job(
 async def test_a_slice_ends_and_the_rest_waits_its_turn(database_url: str) -> None:
     async with bench(database_url) as it:
         await it.submit(await it.store(*["text"] * 6))
-        asked = iter([False, True, True, True])
+        answers = iter([False, True, True, True])
         runner = it.runner(
-            LineEmbedder(), batch=BatchBounds(documents=2), is_stopping=lambda: next(asked)
+            LineEmbedder(), batch=BatchBounds(documents=2), is_stopping=lambda: next(answers)
         )
         assert await runner.run_next()
         job = await it.job()
@@ -296,7 +296,7 @@ async def test_a_slice_ends_and_the_rest_waits_its_turn(database_url: str) -> No
         assert [attempts(it.metrics, end) for end in ("released", "finished")] == [1, 1]
 
 
-async def test_whoever_lost_the_lease_stores_nothing(database_url: str) -> None:
+async def test_a_worker_that_lost_the_lease_stores_nothing(database_url: str) -> None:
     async with bench(database_url) as it:
         await it.submit(await it.store("text"))
 
@@ -334,14 +334,14 @@ async def test_an_attempt_that_is_cancelled_puts_its_job_back_at_once(database_u
         began.set()
         await asyncio.Event().wait()
 
-    async with bench(database_url) as made:
-        await made.submit(await made.store("one"))
-        running = asyncio.create_task(made.runner(LineEmbedder(before=before)).run_next())
+    async with bench(database_url) as jobs:
+        await jobs.submit(await jobs.store("one"))
+        running = asyncio.create_task(jobs.runner(LineEmbedder(before=before)).run_next())
         await began.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        job = await made.job()
+        job = await jobs.job()
         assert (job.status, job.lease, job.error) == (JobStatus.QUEUED, None, None)
 
 

@@ -65,11 +65,11 @@ class Serving:
     async def submit(
         self, *ids: str, status: int = 202, headers: dict[str, str] | None = None, **body: Any
     ) -> dict[str, Any]:
-        asked = body | ({"doc_ids": list(ids)} if ids else {})
-        answer = await self.client.post("/embed-batch", json=asked, headers=headers)
+        payload = body | ({"doc_ids": list(ids)} if ids else {})
+        answer = await self.client.post("/embed-batch", json=payload, headers=headers)
         assert answer.status_code == status, answer.text
-        said: dict[str, Any] = answer.json()
-        return said
+        content: dict[str, Any] = answer.json()
+        return content
 
     async def store(self, *ids: str, headers: dict[str, str] | None = None) -> None:
         documents = [{"id": name, "text": f"Text of {name}."} for name in ids]
@@ -78,12 +78,12 @@ class Serving:
         )
         assert answer.status_code == 201, answer.text
 
-    async def job(self, job_id: str, **asked: Any) -> dict[str, Any]:
-        answer = await self.client.get(f"/jobs/{job_id}", **asked)
+    async def job(self, job_id: str, **query: Any) -> dict[str, Any]:
+        answer = await self.client.get(f"/jobs/{job_id}", **query)
         assert answer.status_code == 200, answer.text
         JobInfo.model_validate_json(answer.content)
-        said: dict[str, Any] = answer.json()
-        return said
+        content: dict[str, Any] = answer.json()
+        return content
 
     async def texts_of(self, job_id: str) -> list[str]:
         """The texts that a worker would embed."""
@@ -133,8 +133,8 @@ async def make_key(service: Serving, *scopes: str, **wanted: Any) -> dict[str, s
 
 
 def with_keys(tmp_path: Path, **settings: Any) -> Any:
-    given = {"auth": "required", "admin_key": ADMIN, "default_limit": "10000/minute"}
-    return serving_jobs(tmp_path, **(given | settings))
+    defaults = {"auth": "required", "admin_key": ADMIN, "default_limit": "10000/minute"}
+    return serving_jobs(tmp_path, **(defaults | settings))
 
 
 # Submitting
@@ -189,8 +189,8 @@ async def test_documents_can_come_with_the_job(service: Serving) -> None:
     ]
     job_id = (await service.submit(documents=documents))["job_id"]
     assert await service.texts_of(job_id) == ["New.", "Nameless.", "Changed."]
-    shown = (await service.client.get("/documents/a")).json()
-    assert (shown["text"], shown["metadata"]) == ("Changed.", {"n": 1})
+    stored_document = (await service.client.get("/documents/a")).json()
+    assert (stored_document["text"], stored_document["metadata"]) == ("Changed.", {"n": 1})
 
 
 async def test_progress_and_result_are_shown(service: Serving) -> None:
@@ -232,16 +232,16 @@ async def test_another_embedder_can_be_named(service: Serving) -> None:
 async def test_a_model_that_embeds_nothing_is_404(tmp_path: Path, name: str) -> None:
     async with serving_jobs(tmp_path) as service:
         await service.store("a")
-        said = await service.submit("a", model_name=name, status=404)
-        assert said["code"] == "model_not_found"
+        problem = await service.submit("a", model_name=name, status=404)
+        assert problem["code"] == "model_not_found"
         assert service.notifier.calls == 0
 
 
 async def test_documents_that_are_not_there_are_named(service: Serving) -> None:
     await service.store("a")
-    said = await service.submit("a", *(f"gone-{n}" for n in range(7)), status=404)
-    assert said["code"] == "document_not_found"
-    assert said["detail"] == (
+    problem = await service.submit("a", *(f"gone-{n}" for n in range(7)), status=404)
+    assert problem["code"] == "document_not_found"
+    assert problem["detail"] == (
         "7 documents are not there, such as 'gone-0', 'gone-1', 'gone-2', 'gone-3', 'gone-4'."
     )
     assert (await service.client.get("/jobs")).json() == {"jobs": [], "next": None}
@@ -279,9 +279,9 @@ async def test_documents_that_are_not_there_are_named(service: Serving) -> None:
 )
 async def test_what_is_no_job_is_422(tmp_path: Path, body: dict[str, Any]) -> None:
     async with serving_jobs(tmp_path) as service:
-        said = await service.submit(status=422, **body)
-        assert said["code"] == "invalid_request"
-        assert said["errors"][0]["loc"][0] == "body"
+        problem = await service.submit(status=422, **body)
+        assert problem["code"] == "invalid_request"
+        assert problem["errors"][0]["loc"][0] == "body"
 
 
 @pytest.mark.parametrize(
@@ -294,14 +294,14 @@ async def test_any_address_of_http_can_be_a_webhook(tmp_path: Path, url: str) ->
         assert (await service.job(job_id))["webhook"]["url"] == url
 
 
-async def test_without_a_bell_no_job_is_taken_and_none_is_lost(tmp_path: Path) -> None:
+async def test_without_a_notifier_no_job_is_taken_and_none_is_lost(tmp_path: Path) -> None:
     async with serving_jobs(tmp_path) as service:
         await service.store("a")
         job_id = (await service.submit("a"))["job_id"]
         await run_job(service.runtime.require_database(), FAILED)
         set_notifier(service.runtime, None)
-        said = await service.submit("a", status=503)
-        assert said["code"] == "jobs_unavailable"
+        problem = await service.submit("a", status=503)
+        assert problem["code"] == "jobs_unavailable"
         again = await service.client.post(f"/jobs/{job_id}/retry")
         assert (again.status_code, again.json()["code"]) == (503, "jobs_unavailable")
         assert (await service.job(job_id))["status"] == "failed"
@@ -335,8 +335,8 @@ async def test_another_call_with_the_same_key_is_a_conflict_and_stores_nothing(
         {"doc_ids": ["a"], "model_name": "vectors"},
         {"doc_ids": ["a", "a"]},
     ):
-        said = await service.submit(**body, headers=KEY, status=409)
-        assert said["code"] == "idempotency_conflict"
+        problem = await service.submit(**body, headers=KEY, status=409)
+        assert problem["code"] == "idempotency_conflict"
     assert (await service.client.get("/documents/b")).status_code == 404
     assert len((await service.client.get("/jobs")).json()["jobs"]) == 1
 
@@ -354,8 +354,8 @@ async def test_a_key_that_no_log_could_show_is_422(tmp_path: Path, key: str) -> 
     async with serving_jobs(tmp_path) as service:
         await service.store("a")
         headers = {"Idempotency-Key": key.encode("latin-1")}
-        said = await service.submit("a", headers=headers, status=422)  # type: ignore[arg-type]
-        assert said["errors"][0]["loc"] == ["header", "Idempotency-Key"]
+        problem = await service.submit("a", headers=headers, status=422)  # type: ignore[arg-type]
+        assert problem["errors"][0]["loc"] == ["header", "Idempotency-Key"]
 
 
 # Whose jobs
@@ -366,8 +366,8 @@ async def test_jobs_and_idempotency_keys_belong_to_the_caller(tmp_path: Path) ->
         mine = await make_key(service, "jobs", "documents")
         yours = await make_key(service, "jobs", "documents")
         await service.store("a", headers=mine)
-        said = await service.submit("a", headers=yours, status=404)
-        assert said["code"] == "document_not_found"
+        problem = await service.submit("a", headers=yours, status=404)
+        assert problem["code"] == "document_not_found"
         await service.store("a", headers=yours)
         job_id = (await service.submit("a", headers=mine | KEY))["job_id"]
         other_id = (await service.submit("a", headers=yours | KEY))["job_id"]
@@ -409,10 +409,10 @@ async def test_jobs_need_their_scope_and_documents_theirs(tmp_path: Path) -> Non
             for headers, status in ((documents, 403), ({}, 401)):
                 refused = await service.client.request(method, path, headers=headers)
                 assert refused.status_code == status, path
-        said = await service.submit("a", headers=documents, status=403)
-        assert said["code"] == "forbidden"
-        said = await service.submit(documents=[{"text": "x"}], headers=jobs, status=403)
-        assert said["detail"] == "The key has no scope 'documents'."
+        problem = await service.submit("a", headers=documents, status=403)
+        assert problem["code"] == "forbidden"
+        problem = await service.submit(documents=[{"text": "x"}], headers=jobs, status=403)
+        assert problem["detail"] == "The key has no scope 'documents'."
 
 
 async def test_a_new_job_costs_as_many_texts_as_it_has_documents(tmp_path: Path) -> None:
@@ -422,8 +422,8 @@ async def test_a_new_job_costs_as_many_texts_as_it_has_documents(tmp_path: Path)
         for _ in range(3):
             await service.submit("a", "b", "c", headers=mine | KEY)
         await service.submit("a", "b", headers=mine)
-        said = await service.submit("a", headers=mine, status=429)
-        assert said["code"] == "rate_limited"
+        problem = await service.submit("a", headers=mine, status=429)
+        assert problem["code"] == "rate_limited"
         await service.submit("a", "b", "c", headers=mine | KEY)  # it is paid for
 
 
@@ -464,8 +464,8 @@ async def test_pages_lead_from_the_newest_to_the_oldest(service: Serving) -> Non
     ids = [(await service.submit("a"))["job_id"] for _ in range(5)][::-1]
     seen, cursor, pages = [], None, 0
     while pages == 0 or cursor:
-        asked = {"limit": 2} | ({"cursor": cursor} if cursor else {})
-        page = (await service.client.get("/jobs", params=asked)).json()
+        query = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = (await service.client.get("/jobs", params=query)).json()
         seen += [job["id"] for job in page["jobs"]]
         cursor, pages = page["next"], pages + 1
     assert (seen, pages) == (ids, 3)
@@ -475,14 +475,14 @@ async def test_pages_lead_from_the_newest_to_the_oldest(service: Serving) -> Non
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "query",
     [{"limit": 0}, {"limit": 101}, {"status": "done"}, {"cursor": "x"}, {"cursor": "0"}, {"x": 1}],
 )
 async def test_a_list_that_cannot_be_asked_for_is_422(
-    tmp_path: Path, asked: dict[str, Any]
+    tmp_path: Path, query: dict[str, Any]
 ) -> None:
     async with serving_jobs(tmp_path) as service:
-        answer = await service.client.get("/jobs", params=asked)
+        answer = await service.client.get("/jobs", params=query)
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["loc"][0] == "query"
 
@@ -535,12 +535,12 @@ async def test_a_job_that_is_not_there_cannot_be_cancelled(tmp_path: Path) -> No
         assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
-async def test_a_database_that_is_away_is_said_so(tmp_path: Path) -> None:
+async def test_a_database_that_is_away_is_a_503(tmp_path: Path) -> None:
     async with serving_jobs(tmp_path) as service:
         await service.store("a")
         await service.runtime.require_database().close()
-        said = await service.submit("a", status=503)
-        assert said["code"] == "database_unavailable"
+        problem = await service.submit("a", status=503)
+        assert problem["code"] == "database_unavailable"
         for path in ("/jobs", "/jobs/job_x", "/jobs/job_x/events"):
             answer = await service.client.get(path)
             assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")

@@ -33,8 +33,8 @@ default = true
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Valkey]:
     """One for this file: the queue has one name, and other tests notify too."""
-    with valkey() as found:
-        yield found
+    with valkey() as server:
+        yield server
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 async def items(database: Database, job: Job, **page: Any) -> list[Item]:
-    found: list[Item] = await ask(database, "items", job.key, **({"limit": 100} | page))
-    return found
+    items: list[Item] = await ask(database, "items", job.key, **({"limit": 100} | page))
+    return items
 
 
 def seconds_since(moment: datetime) -> float:
@@ -117,9 +117,9 @@ async def test_pages_lead_from_the_newest_to_the_oldest(database: Database) -> N
     for n in range(5):
         await add(database, id=f"job_{n}", collection=7 + n % 2)
 
-    async def page(**asked: Any) -> list[str]:
-        given = {"collection": None, "limit": 100} | asked
-        return [job.id for job in await ask(database, "page", **given)]
+    async def page(**query: Any) -> list[str]:
+        arguments = {"collection": None, "limit": 100} | query
+        return [job.id for job in await ask(database, "page", **arguments)]
 
     assert await page() == ["job_4", "job_3", "job_2", "job_1", "job_0"]
     assert await page(collection=8) == ["job_3", "job_1"]
@@ -181,7 +181,7 @@ async def test_no_two_workers_get_one_job(database: Database) -> None:
     assert sorted(got) == sorted(f"job_{n}" for n in range(20))
 
 
-async def test_a_heartbeat_keeps_the_lease_and_a_lost_one_says_so(database: Database) -> None:
+async def test_a_heartbeat_keeps_the_lease_and_a_lost_one_is_reported(database: Database) -> None:
     await add(database)
     job = await claim(database, lease_s=0.001)
     assert job is not None
@@ -228,7 +228,7 @@ async def test_a_thousand_outcomes_and_more_fit_into_one_record(database: Databa
     assert (now_.done, now_.failed) == (1_200, 1_300)
 
 
-async def test_whoever_lost_the_lease_stores_nothing(database: Database) -> None:
+async def test_a_worker_that_lost_the_lease_stores_nothing(database: Database) -> None:
     await add(database)
     job = await claim(database)
     assert job is not None
@@ -292,7 +292,7 @@ async def test_a_job_with_failed_documents_has_failed_and_names_the_first(
     }
 
 
-async def test_a_thousand_failures_are_told_in_a_hundred_lines(database: Database) -> None:
+async def test_of_a_thousand_failures_a_hundred_are_listed(database: Database) -> None:
     for key in range(1, 102):
         await add_document(database, key, f"d{key}")
     await add(database, range(1, 1_001))
@@ -308,8 +308,8 @@ async def test_a_thousand_failures_are_told_in_a_hundred_lines(database: Databas
 async def fail(database: Database, detail: str = "It broke.") -> Job:
     job = await claim(database)
     assert job is not None
-    given = {"lease": "mine", "code": "engine_failed", "detail": detail}
-    await ask(database, "fail_attempt", job.key, **given, policy=POLICY)
+    failure = {"lease": "mine", "code": "engine_failed", "detail": detail}
+    await ask(database, "fail_attempt", job.key, **failure, policy=POLICY)
     return await stored(database)
 
 
@@ -347,8 +347,8 @@ async def test_progress_makes_up_for_earlier_attempts(database: Database) -> Non
         job = await claim(database)
         assert job is not None
         assert await record(database, job, DONE, start=job.done)
-        given = {"lease": "mine", "code": "x", "detail": "y"}
-        await ask(database, "fail_attempt", job.key, **given, policy=POLICY)
+        failure = {"lease": "mine", "code": "x", "detail": "y"}
+        await ask(database, "fail_attempt", job.key, **failure, policy=POLICY)
         now_ = await stored(database)
         assert (now_.status, now_.stalled_attempts) == (JobStatus.QUEUED, 0)
 
@@ -401,12 +401,12 @@ async def test_each_lost_job_is_reaped_by_one_supervisor(database: Database) -> 
     for n in range(20):
         await add(database, [], id=f"job_{n}")
         await claim(database, lease_s=-1)
-    found = await asyncio.gather(
+    batches = await asyncio.gather(
         *(ask(database, "reap", policy=POLICY, limit=3) for _ in range(10))
     )
-    reaped = [job.id for jobs in found for job in jobs]
+    reaped = [job.id for jobs in batches for job in jobs]
     assert len(reaped) == len(set(reaped))
-    assert max(map(len, found)) == 3
+    assert max(map(len, batches)) == 3
 
 
 async def test_a_job_is_finished_or_reaped_but_not_both(database: Database) -> None:
@@ -530,8 +530,8 @@ async def test_finished_jobs_are_announced_once(database: Database) -> None:
         await claim(database)
         await ask(database, "finish", (await stored(database, f"job_{n}")).key, lease="mine")
     await add(database, id="job_open")
-    found = await asyncio.gather(*(ask(database, "take_finished", 4) for _ in range(10)))
-    taken = [job for jobs in found for job in jobs]
+    batches = await asyncio.gather(*(ask(database, "take_finished", 4) for _ in range(10)))
+    taken = [job for jobs in batches for job in jobs]
     while rest := await ask(database, "take_finished", 4):
         taken += rest
     assert sorted(job.id for job in taken) == sorted(f"job_{n}" for n in range(20))

@@ -45,9 +45,9 @@ async def finished(database: Database, job_id: str, *, due_at: datetime = NOW) -
         job = jobs.add(new)
         assert job is not None
         session.execute(update(JobRow).where(JobRow.key == job.key).values(due))
-        found = jobs.by_id(job_id, collection=None)
-        assert found is not None
-        return found
+        job = jobs.by_id(job_id, collection=None)
+        assert job is not None
+        return job
 
     return await database.run(work)
 
@@ -66,9 +66,9 @@ async def record(database: Database, claimed: Job, attempt: Attempt) -> bool:
 
 
 async def stored(database: Database, job_id: str) -> Job:
-    found = await database.read(lambda s: JobRepository(s).by_id(job_id, collection=None))
-    assert found is not None
-    return found
+    job = await database.read(lambda s: JobRepository(s).by_id(job_id, collection=None))
+    assert job is not None
+    return job
 
 
 async def test_a_due_webhook_is_claimed_with_its_job_and_the_attempt_is_counted(
@@ -126,7 +126,7 @@ async def test_a_delivery_is_recorded_and_never_due_again(database: Database) ->
     assert not await is_due(database, NOW + timedelta(days=365))
 
 
-async def test_what_failed_is_due_again_when_the_record_says(database: Database) -> None:
+async def test_a_failed_webhook_is_due_again_when_its_record_says(database: Database) -> None:
     await finished(database, "a")
     (claimed,) = await claim(database)
     later = NOW + timedelta(seconds=5)
@@ -137,7 +137,7 @@ async def test_what_failed_is_due_again_when_the_record_says(database: Database)
     assert (await stored(database, "a")).webhook_answer == "503"
 
 
-async def test_whoever_comes_after_its_claim_ended_records_nothing(database: Database) -> None:
+async def test_an_attempt_after_the_end_of_its_claim_is_not_recorded(database: Database) -> None:
     await finished(database, "a")
     (slow,) = await claim(database)
     (second,) = await claim(database, UNTIL)
@@ -147,7 +147,7 @@ async def test_whoever_comes_after_its_claim_ended_records_nothing(database: Dat
     assert not await record(database, second, DELIVERED)
 
 
-async def test_a_secret_is_made_once_whoever_asks_first(database: Database) -> None:
+async def test_of_concurrent_calls_one_makes_the_secret(database: Database) -> None:
     async def keep(value: str) -> str:
         return await database.run(lambda s: SecretRepository(s).keep("webhooks", value))
 

@@ -1,4 +1,4 @@
-"""Posting a webhook: what is reached, what isn't, and how every way to fail is told."""
+"""Posting a webhook: which hosts it reaches, and what each failure is called."""
 
 import asyncio
 import functools
@@ -46,7 +46,7 @@ async def test_a_webhook_is_posted_as_json_with_the_headers_given() -> None:
         *("169.254.169.254", "[fd00:ec2::254]", "10.0.0.1", "[2002:7f00:1::]"),
     ],
 )
-async def test_a_spelling_of_an_address_that_is_not_public_reaches_nobody(host: str) -> None:
+async def test_a_spelling_of_an_address_that_is_not_public_is_refused(host: str) -> None:
     dial = Dial()
     with ThreadPoolExecutor(1) as threads:
         async with receiving() as receiver:
@@ -66,7 +66,7 @@ async def test_a_spelling_of_an_address_that_is_not_public_reaches_nobody(host: 
         *(["8.8.8.8", "127.0.0.1"], ["::1", "2606:4700::1"]),
     ],
 )
-async def test_a_name_with_an_address_that_is_not_public_reaches_nobody(
+async def test_a_name_with_an_address_that_is_not_public_is_refused(
     addresses: list[str],
 ) -> None:
     dial = Dial()
@@ -78,10 +78,10 @@ async def test_a_name_with_an_address_that_is_not_public_reaches_nobody(
 
 async def test_dns_that_changes_after_the_check_changes_nothing() -> None:
     answers = [["93.184.215.14"], ["127.0.0.1"]]
-    asked: list[str] = []
+    hosts: list[str] = []
 
     async def resolve(host: str, port: int) -> Sequence[Address]:
-        asked.append(host)
+        hosts.append(host)
         return [ip_address(address) for address in answers.pop(0)]
 
     dial = Dial()
@@ -89,8 +89,8 @@ async def test_dns_that_changes_after_the_check_changes_nothing() -> None:
         sender = client(resolve, dial=dial)
         url = f"http://rebind.example:{receiver.port}/"
         assert (await sender.post(url, BODY, {})).outcome is Outcome.UNREACHABLE
-        # It was asked once, and what was dialled is the address that was checked.
-        assert (asked, dial.dialled) == (["rebind.example"], ["93.184.215.14"])
+        # One lookup, and the address that was dialled is the one that was checked.
+        assert (hosts, dial.dialled) == (["rebind.example"], ["93.184.215.14"])
         # The next attempt looks it up anew, and checks that.
         assert await sender.post(url, BODY, {}) == NOT_PUBLIC
     assert (receiver.connections, dial.dialled) == (0, ["93.184.215.14"])
@@ -172,7 +172,7 @@ async def test_an_allowed_host_is_reached_on_any_address(
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "reason"),
     [
         ("ftp://127.0.0.1/", "neither http nor https"),
         ("file:///etc/passwd", "neither http nor https"),
@@ -185,8 +185,8 @@ async def test_an_allowed_host_is_reached_on_any_address(
         ("http://a\nb/", "not a URL"),
     ],
 )
-async def test_what_is_no_plain_url_is_refused(url: str, said: str) -> None:
-    assert await client().post(url, BODY, {}) == Answer(Outcome.REFUSED, f"refused: {said}")
+async def test_what_is_no_plain_url_is_refused(url: str, reason: str) -> None:
+    assert await client().post(url, BODY, {}) == Answer(Outcome.REFUSED, f"refused: {reason}")
 
 
 @pytest.mark.parametrize("host", ["unknown.example", "a..b", "a" * 80, "*"])

@@ -54,7 +54,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         yield database
 
 
-def make_sender(database: Database, **given: Any) -> WebhookSender:
+def make_sender(database: Database, **options: Any) -> WebhookSender:
     defaults: dict[str, Any] = {
         "client": client(),
         "secret": SECRET,
@@ -62,7 +62,7 @@ def make_sender(database: Database, **given: Any) -> WebhookSender:
         "policy": DeliveryPolicy(jitter=0),
         "now": FakeClock(),
     }
-    return WebhookSender(database, **(defaults | given))
+    return WebhookSender(database, **(defaults | options))
 
 
 async def finish(database: Database, url: str, job_id: str = "job_1") -> None:
@@ -103,9 +103,9 @@ async def attempt(sender: WebhookSender) -> int:
 
 
 async def stored(database: Database, job_id: str = "job_1") -> Job:
-    found = await database.read(lambda s: JobRepository(s).by_id(job_id, collection=None))
-    assert found is not None
-    return found
+    job = await database.read(lambda s: JobRepository(s).by_id(job_id, collection=None))
+    assert job is not None
+    return job
 
 
 def attempts(metrics: JobMetrics, outcome: str) -> float:
@@ -119,10 +119,10 @@ async def test_a_finished_job_is_posted_as_get_jobs_shows_it_and_signed(
         await finish(database, receiver.url)
         assert await attempt(make_sender(database)) == 1
     got = receiver.got.get_nowait()
-    told = json.loads(got.body)
-    assert (told["id"], told["status"], told["request_id"]) == ("job_1", "succeeded", "r-1")
-    assert told["progress"] == {"done": 3, "total": 3, "failed": 0}
-    assert told["webhook"]["attempts"] == 1
+    body = json.loads(got.body)
+    assert (body["id"], body["status"], body["request_id"]) == ("job_1", "succeeded", "r-1")
+    assert body["progress"] == {"done": 3, "total": 3, "failed": 0}
+    assert body["webhook"]["attempts"] == 1
     assert b"hash of the request" not in got.body
     assert got.headers["X-Webhook-Id"] == "job_1.1"
     assert got.headers["X-Request-ID"] == "r-1"
@@ -248,7 +248,7 @@ async def test_a_running_sender_delivers_by_itself(database: Database) -> None:
         assert (await stored(database)).webhook_status == "delivered"
 
 
-async def test_the_service_delivers_to_hosts_that_it_is_told_to_and_to_no_others(
+async def test_the_service_delivers_to_allowed_hosts_and_to_no_others(
     tmp_path: Path,
 ) -> None:
     async with receiving() as receiver:
@@ -261,8 +261,8 @@ async def test_the_service_delivers_to_hosts_that_it_is_told_to_and_to_no_others
                 got = await asyncio.wait_for(receiver.got.get(), 10)
                 while (await stored(database, "refused")).webhook_status == "pending":
                     await asyncio.sleep(0.01)
-            told = (await stored(database, "refused")).webhook_answer
-    assert (told, receiver.connections) == ("refused: not a public address", 1)
+            answer = (await stored(database, "refused")).webhook_answer
+    assert (answer, receiver.connections) == ("refused: not a public address", 1)
     sent_at = int(got.headers["X-Webhook-Signature"].split(",")[0].removeprefix("t="))
     assert got.headers["X-Webhook-Signature"] == sign(SECRET, got.body, at_s=sent_at)
 
@@ -271,7 +271,7 @@ async def _hang(_: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_silent_receiver_holds_up_nobody_else(database: Database) -> None:
+async def test_a_silent_receiver_holds_up_no_other(database: Database) -> None:
     async with receiving(_hang) as silent, receiving() as receiver:
         await finish(database, silent.url, "slow")
         await finish(database, receiver.url, "quick")
@@ -283,15 +283,15 @@ async def test_a_silent_receiver_holds_up_nobody_else(database: Database) -> Non
         assert (await stored(database, "slow")).webhook_answer == "timeout"
 
 
-async def test_a_sender_without_its_database_waits_and_says_so_once(
+async def test_a_sender_without_its_database_waits_and_logs_that_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(f"sqlite:///{tmp_path / 'empty.db'}") as empty:
         sender = make_sender(empty)
         with caplog.at_level(logging.WARNING):
             assert [await attempt(sender) for _ in range(3)] == [0, 0, 0]
-    told = [line for line in caplog.records if line.message == "webhooks_waiting"]
-    assert len(told) == 1
+    records = [line for line in caplog.records if line.message == "webhooks_waiting"]
+    assert len(records) == 1
 
 
 async def test_the_log_has_the_ids_and_the_host_and_nothing_secret(
@@ -312,8 +312,8 @@ async def test_the_log_has_the_ids_and_the_host_and_nothing_secret(
     assert failed.items() >= (shared | {"msg": "webhook_failed", "answer": "500"}).items()
     assert failed["is_final"] is False
     assert delivered.items() >= (shared | {"msg": "webhook_delivered", "answer": "204"}).items()
-    told = repr([vars(record) for record in caplog.records])
-    assert not any(word in told for word in ("path-token", "query-token", SECRET))
+    logged = repr([vars(record) for record in caplog.records])
+    assert not any(word in logged for word in ("path-token", "query-token", SECRET))
 
 
 async def test_without_a_setting_all_processes_sign_with_one_secret_of_the_database(
@@ -355,8 +355,8 @@ Check = Callable[[str, str, bytes], bool]
 
 
 def snippet(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
-    return str(found)
+    (code,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    return str(code)
 
 
 @pytest.fixture(params=["python", "javascript"])
@@ -384,7 +384,7 @@ def is_genuine(request: pytest.FixtureRequest, tmp_path: Path) -> Check:
     return in_node
 
 
-def test_a_receiver_believes_what_the_service_signed_and_nothing_else(is_genuine: Check) -> None:
+def test_a_receiver_accepts_only_what_the_service_signed(is_genuine: Check) -> None:
     now = int(time.time())
     header = sign(SECRET, BODY, at_s=now)
     assert is_genuine(SECRET, header, BODY)

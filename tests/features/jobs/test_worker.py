@@ -1,4 +1,4 @@
-"""`app worker`: what it needs, what it does, how it ends; tests/system kills it."""
+"""`app worker`: what it needs, what it does, how it stops; tests/system kills it."""
 
 import signal
 import socket
@@ -25,20 +25,20 @@ def test_a_worker_elsewhere_needs_sql_and_redis_alone(
         shared = {"database_url": url, "redis_url": valkey.url, "jobs": "on"}
         settings = environment(tmp_path, **shared)
         subprocess.run([APP, "db", "upgrade"], env=settings, check=True)
-        with service(tmp_path, EMBEDDER, **shared) as made:
-            made.wait_ready()
-            assert not any("valkey" in args for args in below(made.process.pid).values())
-            job_id = submit(made, 300)
-            assert job(made, job_id)["status"] == "queued"
+        with service(tmp_path, EMBEDDER, **shared) as api:
+            api.wait_ready()
+            assert not any("valkey" in args for args in below(api.process.pid).values())
+            job_id = submit(api, 300)
+            assert job(api, job_id)["status"] == "queued"
             models = tmp_path / "models.toml"
             with worker(tmp_path, **shared, models_file=models, worker_metrics_port=port) as hand:
-                assert finish(made, job_id)["status"] == "succeeded"
+                assert finish(api, job_id)["status"] == "succeeded"
                 page = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
                 assert 'mlapi_job_items_total{state="done"} 300.0' in page
                 hand.send_signal(signal.SIGTERM)
                 assert hand.wait(STOP_TIMEOUT_S) == 0
-            found = httpx2.post(f"{made.url}/search", json={"query": "text number 7", "top_k": 3})
-            assert len(found.json()["results"]) == 3
+            answer = httpx2.post(f"{api.url}/search", json={"query": "text number 7", "top_k": 3})
+            assert len(answer.json()["results"]) == 3
 
 
 def test_a_worker_without_a_broker_says_what_is_missing(tmp_path: Path) -> None:
@@ -55,9 +55,9 @@ def test_a_worker_without_a_broker_says_what_is_missing(tmp_path: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_the_broker_is_what_a_setting_says_or_a_service_here_has_noted(tmp_path: Path) -> None:
-    given = make_settings(tmp_path, redis_url="redis://:secret@somewhere/1")
-    assert find_broker(given) == "redis://:secret@somewhere/1"
+def test_the_broker_is_that_of_the_setting_or_of_a_service_on_this_machine(tmp_path: Path) -> None:
+    with_url = make_settings(tmp_path, redis_url="redis://:secret@somewhere/1")
+    assert find_broker(with_url) == "redis://:secret@somewhere/1"
     settings = make_settings(tmp_path)
     note = settings.data_dir / SOCKET_NOTE
     with pytest.raises(SettingsError, match="REDIS_URL"):

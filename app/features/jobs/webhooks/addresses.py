@@ -40,13 +40,13 @@ PRIVATE_V6 = tuple(
         "3fff::/20",  # for documents
     )
 )
-# Networks without IPv4 reach the public hosts that have nothing else through this one (RFC 6052).
+# Networks without IPv4 reach hosts that have only IPv4 through this prefix (RFC 6052).
 NAT64 = ip_network("64:ff9b::/96")
 V4_BITS = 0xFFFF_FFFF
 
 
 def is_public(address: Address) -> bool:
-    """Say whether an address is one of the internet's, and nothing that only looks so."""
+    """Return whether an address is public; IPv4 addresses inside IPv6 ones are checked too."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in PRIVATE_V4)
     if address.scope_id is not None:
@@ -70,13 +70,13 @@ class AllowedHosts:
         return cls(frozenset(_normalise(part) for part in text.replace(",", " ").split()))
 
     def has(self, host: str, port: int) -> bool:
-        """Say whether a host, as the URL spells it, is named, with this port or without one."""
+        """Return whether a host, as the URL spells it, is allowed, with this port or any."""
         name = _normalise(host)
         return name in self.names or f"{name}:{port}" in self.names
 
 
 def _normalise(name: str) -> str:
-    """Return the one spelling of a name that is compared; IPv6 addresses get their brackets."""
+    """Return a name in the spelling that is compared; IPv6 addresses get brackets."""
     plain = name.lower().rstrip(".")
     try:
         address = ip_address(plain.strip("[]"))

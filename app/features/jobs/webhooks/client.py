@@ -1,4 +1,4 @@
-"""How a webhook is sent: to checked addresses only, with bounded time, to whoever answers 2xx."""
+"""How a webhook is posted: to checked addresses only, with a timeout; 2xx is success."""
 
 import asyncio
 import socket
@@ -17,11 +17,11 @@ from app.features.jobs.webhooks.addresses import Address, AllowedHosts, is_publi
 
 Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
 
-# A receiver takes the message and works on it later; whoever needs longer is asked again.
+# A receiver should answer at once and work later; a slower one gets the webhook again.
 TOTAL_S = 10.0
 CONNECT_S = 5.0
 READ_S = 10.0
-# What is answered beyond its status interests nobody: it is read for politeness, and dropped.
+# Only the status matters; so much of the body is read, and dropped, that most receivers can end it.
 MAX_ANSWER_BYTES = 65_536
 SCHEMES = ("http", "https")
 LAST_PORT = 65_535
@@ -34,19 +34,19 @@ class Outcome(StrEnum):
     REJECTED = "rejected"  # another status than 2xx
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
-    REFUSED = "refused"  # by us: it isn't a place for webhooks
+    REFUSED = "refused"  # not sent: the URL or its address isn't allowed
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How an attempt ended, and in a few words what the receiver, or the way to it, said."""
+    """How an attempt ended; `summary` is the receiver's status, or why there is none."""
 
     outcome: Outcome
-    said: str
+    summary: str
 
 
 class TargetRefusedError(Exception):
-    """The URL can't be a webhook's; the message says why."""
+    """A webhook may not go to this URL; the message says why."""
 
 
 class UnknownNameError(httpcore2.ConnectError):
@@ -57,16 +57,16 @@ def system_resolver(threads: Executor) -> Resolver:
     """Return a resolver that asks the operating system, which blocks a thread meanwhile."""
 
     async def resolve(host: str, port: int) -> Sequence[Address]:
-        found = await asyncio.get_running_loop().run_in_executor(
+        infos = await asyncio.get_running_loop().run_in_executor(
             threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         )
-        return [ip_address(place[0]) for *_, place in found]
+        return [ip_address(address[0]) for *_, address in infos]
 
     return resolve
 
 
-# What is said of a failure, by what it goes back to; the first that fits.
-SAID = {
+# What users are told of a failed connection, by its cause; the first that fits.
+REASONS = {
     UnknownNameError: "the name is unknown",
     ssl.SSLCertVerificationError: "its certificate isn't valid",
     ssl.SSLError: "TLS failed",
@@ -75,12 +75,12 @@ SAID = {
 
 
 class CheckedNetwork(httpcore2.AsyncNetworkBackend):
-    """Connects to an address that was checked, not to a name that could be answered anew.
+    """Connects to a checked address, not to a name that could resolve to another one later.
 
     Args:
-        resolve: gives the addresses of a host.
+        resolve: returns the addresses of a host.
         allowed: hosts that may have any address.
-        dial: makes the connections; it is given addresses, never names.
+        dial: makes the connections; it gets addresses, never names.
 
     """
 
@@ -133,7 +133,7 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
 
 @cache
 def _system_certificates() -> ssl.SSLContext:
-    """Read them once for the process: that takes 20 ms."""
+    """Read them once for each process, as that takes 20 ms."""
     return httpcore2.default_ssl_context()
 
 
@@ -142,8 +142,8 @@ class WebhookClient:
 
     Args:
         network: makes the connections.
-        trusted: the certificates that are believed; default: the system's.
-        timeout_s: bound of an attempt, from looking up the name to the end of the answer.
+        trusted: certificates; default: the system's.
+        timeout_s: of an attempt, from looking up the name to the end of the answer.
 
     """
 
@@ -159,7 +159,7 @@ class WebhookClient:
         self._timeout_s = timeout_s
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Post JSON once; whatever happens is an answer."""
+        """Post JSON once; failures are answers too."""
         try:
             target, host = read_url(url)
             sent = {"Host": host, "Content-Type": "application/json", "User-Agent": "ml-api"}
@@ -177,8 +177,8 @@ class WebhookClient:
         return Answer(Outcome.DELIVERED if is_good else Outcome.REJECTED, str(status))
 
     async def _post(self, url: httpcore2.URL, body: bytes, headers: Mapping[str, str]) -> int:
-        """Return the status, with the answer read as far as it goes."""
-        # A pool for each: no connection, and so no check of an address, outlives its delivery.
+        """Return the status, after reading the body up to its limit."""
+        # A pool for each delivery, so that each connection's address has just been checked.
         pool = httpcore2.AsyncConnectionPool(
             ssl_context=self._trusted, network_backend=self._network
         )
@@ -230,11 +230,11 @@ def read_url(url: str) -> tuple[httpcore2.URL, str]:
 
 
 def _describe(failure: httpcore2.NetworkError) -> str:
-    """Return what a user may know of a failed connection; addresses are not among it."""
+    """Return what a user may know of a failed connection: no addresses."""
     cause: BaseException | None = failure
     while cause is not None:
-        for kind, said in SAID.items():
+        for kind, reason in REASONS.items():
             if isinstance(cause, kind):
-                return said
+                return reason
         cause = cause.__cause__ or cause.__context__
     return "connection failed"

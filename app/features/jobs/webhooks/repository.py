@@ -1,4 +1,4 @@
-"""Webhooks that are due, within one transaction: claimed by one process, and recorded by it."""
+"""Webhooks that are due, within one transaction: one process claims and records each."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ TABLE: Table = JobRow.__table__  # type: ignore[assignment]  # declared as the w
 
 
 class WebhookStatus(StrEnum):
-    """How far the delivery of a job's webhook is."""
+    """The state of a job's webhook."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -24,7 +24,7 @@ class WebhookStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What an attempt came to: `due_at` is the next one's, of a webhook that is still pending."""
+    """The result of an attempt; `due_at` is when a pending webhook is tried again."""
 
     status: WebhookStatus
     answer: str
@@ -35,19 +35,19 @@ class Attempt:
 class WebhookRepository:
     """The webhooks of finished jobs.
 
-    A claim moves `webhook_due_at` to the end of the claim, so that nobody else takes the webhook
-    meanwhile, and whoever died over it holds it no longer. That moment is also the claim's token.
+    A claim moves `webhook_due_at` to the end of the claim: until then no other process takes the
+    webhook, and if this one dies another takes it then. That time is also the claim's token.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def is_due(self, now: datetime) -> bool:
-        """Say whether there is one to claim."""
+        """Return whether there is one to claim."""
         return bool(self._session.scalar(select(exists(select(TABLE.c.key).where(_due(now))))))
 
     def claim(self, now: datetime, *, until: datetime, limit: int) -> list[Job]:
-        """Take up to `limit` due webhooks, those due longest, until a moment; count the attempt."""
+        """Claim up to `limit` webhooks that have been due longest; count the attempt."""
         due = select(TABLE.c.key).where(_due(now)).order_by(TABLE.c.webhook_due_at).limit(limit)
         keys = self._session.scalars(due.with_for_update(skip_locked=True)).all()
         claimed = (
@@ -59,7 +59,7 @@ class WebhookRepository:
         return [as_job(row) for row in self._session.execute(claimed).mappings()]
 
     def record(self, claimed: Job, attempt: Attempt) -> bool:
-        """Store what an attempt came to; False when the claim has ended, or the job was retried."""
+        """Store an attempt's result; False when the claim has ended, or the job was retried."""
         recorded = (
             update(TABLE)
             .where(

@@ -1,4 +1,4 @@
-"""Secrets that the service makes for itself, within one transaction."""
+"""Secrets that the service generates, within one transaction."""
 
 from sqlalchemy import Table, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,17 +16,17 @@ class SecretRepository:
         self._session = session
 
     def get(self, name: str) -> str | None:
-        """Return a secret; None when it was never made."""
+        """Return a secret; None when none was stored."""
         return self._session.scalar(select(TABLE.c.value).where(TABLE.c.name == name))
 
     def keep(self, name: str, value: str) -> str:
-        """Store a secret unless there is one, and return the one that is there.
+        """Store a secret unless there is one; return the stored one.
 
-        Of processes that do this at once all get the same: the others wait for the first one's
-        commit, and then see its value.
+        Processes that do this at once all get the same: the others wait for the commit of the
+        first, and then read its value.
         """
         dialect = self._session.get_bind().dialect.name
         add = (sqlite if dialect == "sqlite" else postgresql).insert(TABLE)
         self._session.execute(add.values(name=name, value=value).on_conflict_do_nothing())
-        kept: str = self._session.scalars(select(TABLE.c.value).where(TABLE.c.name == name)).one()
-        return kept
+        stored: str = self._session.scalars(select(TABLE.c.value).where(TABLE.c.name == name)).one()
+        return stored

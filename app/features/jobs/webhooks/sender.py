@@ -1,4 +1,4 @@
-"""Tells the owners of finished jobs: each webhook until it is delivered, for a day at most."""
+"""When webhooks of finished jobs are sent and retried: for a day at most."""
 
 import asyncio
 import logging
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 SECRET_NAME = "webhooks"  # noqa: S105  # of the row, not the secret
 SECRET_BYTES = 32  # as many as SHA-256 gives; RFC 2104 asks for no fewer
-POLL_S = 2.0  # the time that a webhook may lie there before somebody looks
-PLACES = 16  # deliveries at once; receivers that keep silent hold one for 10 s each
-MARGIN_S = 20.0  # beyond the bound of an attempt, for the database to record it
-FINISH_S = 2.0  # what attempts under way have at the end; the others are made again
+POLL_S = 2.0  # between two queries for webhooks that are due
+MAX_DELIVERIES = 16  # at once; a receiver that doesn't answer occupies one for 10 s
+MARGIN_S = 20.0  # after an attempt's timeout, for recording it
+FINISH_S = 2.0  # at shutdown, for attempts under way; later ones are repeated
 Clock = Callable[[Session], datetime]
 
 
@@ -46,7 +46,7 @@ class DeliveryPolicy:
         shortest_s: the first pause.
         longest_s: no pause is longer.
         give_up_s: after so long the webhook has failed.
-        jitter: share by which a pause varies, so that what failed together isn't sent together.
+        jitter: share by which a pause varies, so that retries don't all come at once.
 
     """
 
@@ -74,10 +74,10 @@ class WebhookSender:
     Args:
         database: where jobs and their webhooks are.
         client: posts.
-        secret: what is signed with; None: made once and kept in the database.
+        secret: signs webhooks; None: generated once and kept in the database.
         metrics: where attempts are counted.
-        policy: when what failed is tried again.
-        now: the clock, of a transaction.
+        policy: when failed attempts are repeated.
+        now: returns the time, in a transaction.
 
     """
 
@@ -106,10 +106,10 @@ class WebhookSender:
     async def running(
         self, *, after: Callable[[], Awaitable[object]] | None = None
     ) -> AsyncIterator[None]:
-        """Deliver during the block; attempts under way at its end may finish, for a moment.
+        """Deliver during the block; attempts under way at its end have `FINISH_S` to finish.
 
         Args:
-            after: awaited first; nobody looks for webhooks before.
+            after: awaited before the first delivery.
 
         """
         active: set[asyncio.Task[None]] = set()
@@ -124,16 +124,16 @@ class WebhookSender:
                     delivery.cancel()
                 await asyncio.gather(*late, return_exceptions=True)
 
-    async def claim(self, limit: int = PLACES) -> Sequence[Job]:
-        """Take the webhooks that are due; none while the database is away."""
+    async def claim(self, limit: int = MAX_DELIVERIES) -> Sequence[Job]:
+        """Claim webhooks that are due; none while the database is away."""
         try:
             if not await self._database.read(self._is_due):
                 claimed: Sequence[Job] = []
             else:
-                # Without it there is nothing to claim for.
+                # Nothing can be sent without the secret.
                 self._secret = self._secret or await stored_secret(self._database)
                 claimed = await self._database.run(lambda session: self._claim(session, limit))
-        except Exception as failure:  # noqa: BLE001  # the next time may do better, and must come
+        except Exception as failure:  # noqa: BLE001  # the next claim may work, and must come
             if not self._is_failing:
                 log.warning("webhooks_waiting", extra={"error": type(failure).__name__})
             self._is_failing = True
@@ -147,16 +147,17 @@ class WebhookSender:
             answer = await self._post(job)
             self._count.labels(answer.outcome).inc()
             attempt = await self._database.run(lambda session: self._record(session, job, answer))
-        except Exception as failure:  # noqa: BLE001  # its claim ends, and it is delivered again
-            extra = _about(job) | {"error": type(failure).__name__}
+        except Exception as failure:  # noqa: BLE001  # its claim expires, and it is sent again
+            extra = _fields(job) | {"error": type(failure).__name__}
             log.warning("webhook_not_recorded", extra=extra)
             return
         if attempt is not None:
-            _tell(job, attempt)
+            _log(job, attempt)
 
     async def _run(self, active: set[asyncio.Task[None]]) -> None:
         while True:
-            claimed = await self.claim(PLACES - len(active)) if len(active) < PLACES else ()
+            free = MAX_DELIVERIES - len(active)
+            claimed = await self.claim(free) if free else ()
             active.update(asyncio.create_task(self.deliver(job)) for job in claimed)
             if not active:
                 await asyncio.sleep(POLL_S)
@@ -185,45 +186,45 @@ class WebhookSender:
         return WebhookRepository(session).claim(now, until=until, limit=limit)
 
     def _record(self, session: Session, job: Job, answer: Answer) -> Attempt | None:
-        """Record an attempt; None when it isn't ours to record any more."""
-        attempt = self._judge(job, answer, self._now(session))
+        """Record an attempt; None when the claim is lost."""
+        attempt = self._attempt(job, answer, self._now(session))
         return attempt if WebhookRepository(session).record(job, attempt) else None
 
-    def _judge(self, job: Job, answer: Answer, now: datetime) -> Attempt:
+    def _attempt(self, job: Job, answer: Answer, now: datetime) -> Attempt:
         if answer.outcome is Outcome.DELIVERED:
             status = WebhookStatus.DELIVERED
-            return Attempt(status=status, answer=answer.said, delivered_at=now)
+            return Attempt(status=status, answer=answer.summary, delivered_at=now)
         due_at = None
         if answer.outcome is not Outcome.REFUSED:
             due_at = self._policy.next(job.finished_at or now, now, chance=random.random())  # noqa: S311  # no secret
         status = WebhookStatus.PENDING if due_at else WebhookStatus.FAILED
-        return Attempt(status=status, answer=answer.said, due_at=due_at)
+        return Attempt(status=status, answer=answer.summary, due_at=due_at)
 
 
 async def stored_secret(database: Database) -> str:
-    """Return what webhooks are signed with where no setting says it; the first call makes it.
+    """Return the secret for webhooks without WEBHOOK_SECRET; the first call generates it.
 
     Raises:
         DatabaseUnavailableError: it doesn't answer.
 
     """
-    found = await database.read(lambda session: SecretRepository(session).get(SECRET_NAME))
-    if found is not None:
-        return found
-    made = secrets.token_urlsafe(SECRET_BYTES)
-    return await database.run(lambda session: SecretRepository(session).keep(SECRET_NAME, made))
+    secret = await database.read(lambda session: SecretRepository(session).get(SECRET_NAME))
+    if secret is not None:
+        return secret
+    new = secrets.token_urlsafe(SECRET_BYTES)
+    return await database.run(lambda session: SecretRepository(session).keep(SECRET_NAME, new))
 
 
-def _tell(job: Job, attempt: Attempt) -> None:
-    extra = _about(job) | {"answer": attempt.answer, "attempt": job.webhook_attempts}
+def _log(job: Job, attempt: Attempt) -> None:
+    extra = _fields(job) | {"answer": attempt.answer, "attempt": job.webhook_attempts}
     if attempt.status is WebhookStatus.DELIVERED:
         log.info("webhook_delivered", extra=extra)
     else:
         log.warning("webhook_failed", extra=extra | {"is_final": attempt.due_at is None})
 
 
-def _about(job: Job) -> dict[str, str | None]:
-    """Return whose webhook it is; of its URL only the host, since the rest may be secret."""
+def _fields(job: Job) -> dict[str, str | None]:
+    """Return a webhook's log fields; of its URL only the host, since the rest may be secret."""
     try:
         host = httpx2.URL(job.webhook_url or "").raw_host.decode("ascii")
     except httpx2.InvalidURL:

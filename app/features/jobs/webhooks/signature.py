@@ -1,4 +1,4 @@
-"""How a webhook proves who sent it, and when."""
+"""How a webhook is signed."""
 
 import hashlib
 import hmac
@@ -9,7 +9,7 @@ HEADER = "X-Webhook-Signature"
 def sign(secret: str, body: bytes, *, at_s: int) -> str:
     """Return the header's value: a Unix time, and the HMAC-SHA256 of that time and the body.
 
-    The time is signed too, so that a receiver can refuse what was recorded and sent again later.
+    The time is signed too, so that a receiver can refuse a recorded webhook that is sent again.
     """
     signed = f"{at_s}.".encode() + body
     digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
