@@ -139,9 +139,7 @@ class JobBatches:
 
         """
         rest = iter(rows)
-        vectors = {
-            key: [(span, next(rest)) for span in spans] for key, spans in batch.spans.items()
-        }
+        vectors = {key: [(s, next(rest)) for s in spans] for key, spans in batch.spans.items()}
         store = partial(
             _store, batch=batch, vectors=vectors, space=space, key=self._job.key, lease=self._lease
         )

@@ -30,7 +30,7 @@ LOCK_RETRY_S = 5.0
 # The queue has messages without content, so this is plenty.
 VALKEY_MEMORY = "128mb"
 # A file in the data folder with the socket's path, for workers that are started by hand.
-SOCKET_NOTE = Path("valkey") / "socket"
+SOCKET_PATH_FILE = Path("valkey") / "socket"
 SOCKET_FOLDER = "ml-api-"  # and something random
 
 
@@ -93,7 +93,7 @@ class Embedded:
             stack.callback(shutil.rmtree, self._socket_folder, ignore_errors=True)
             lock = FileLock(self._folder / "lock")
             stack.callback(lock.release, force=True)
-            stack.callback(self._forget_socket)
+            stack.callback(self._delete_socket_path)
             await stack.enter_async_context(
                 run_in_background(partial(self._supervise, lock), name="embedded")
             )
@@ -108,31 +108,31 @@ class Embedded:
     async def _supervise(self, lock: FileLock) -> None:
         await self._own_folder(lock)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep(self._valkey))
+            group.create_task(self._keep_running(self._valkey))
             await self._valkey_answers()
-            self._note_socket()
+            self._write_socket_path()
             await self._after()
-            group.create_task(self._keep(self._worker))
+            group.create_task(self._keep_running(self._worker))
 
-    def _note_socket(self) -> None:
+    def _write_socket_path(self) -> None:
         """Write the socket's path to its file; delete the socket folder of a killed service."""
-        note = self._folder.parent / SOCKET_NOTE
+        file = self._folder.parent / SOCKET_PATH_FILE
         try:
-            if note.is_file():
-                old = Path(note.read_text(encoding="utf-8")).parent
+            if file.is_file():
+                old = Path(file.read_text(encoding="utf-8")).parent
                 if old.name.startswith(SOCKET_FOLDER) and old != self._socket_folder:
                     shutil.rmtree(old, ignore_errors=True)
-            note.write_text(str(self._socket), encoding="utf-8")
+            file.write_text(str(self._socket), encoding="utf-8")
         except (OSError, UnicodeDecodeError) as failure:
             # Only workers that are started by hand need it.
             log.warning("embedded_socket_not_noted", extra={"error": type(failure).__name__})
 
-    def _forget_socket(self) -> None:
-        """Delete the file of `_note_socket` if it has this service's socket."""
-        note = self._folder.parent / SOCKET_NOTE
+    def _delete_socket_path(self) -> None:
+        """Delete the file of `_write_socket_path` if it has this service's socket."""
+        file = self._folder.parent / SOCKET_PATH_FILE
         with suppress(OSError, UnicodeDecodeError):
-            if note.read_text(encoding="utf-8") == str(self._socket):
-                note.unlink()
+            if file.read_text(encoding="utf-8") == str(self._socket):
+                file.unlink()
 
     async def _own_folder(self, lock: FileLock) -> None:
         """Wait until no other service uses this folder for its Valkey."""
@@ -150,7 +150,7 @@ class Embedded:
                 self._folder_problem = None
                 return
 
-    async def _keep(self, child: Child) -> None:
+    async def _keep_running(self, child: Child) -> None:
         """Start a process, and restart it whenever it ends."""
         try:
             while not self._is_closing:
@@ -194,9 +194,8 @@ def find_valkey() -> Path | None:
 
 def worker_environment(settings: JobsSettings, *, redis_url: str) -> dict[str, str]:
     """Return the worker's environment: this process's, with its settings."""
-    names = settings.model_fields_set
-    variables = {name.upper(): _spell(getattr(settings, name)) for name in names}
-    return {**os.environ, **variables, "REDIS_URL": redis_url}
+    own = {name.upper(): _spell(getattr(settings, name)) for name in settings.model_fields_set}
+    return {**os.environ, **own, "REDIS_URL": redis_url}
 
 
 def _spell(value: object) -> str:

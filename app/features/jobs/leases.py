@@ -174,13 +174,8 @@ class JobLeases:
         return None
 
     def _fail(self, job: Job, *, code: str, error: str) -> Job:
-        return self._end(
-            job.key,
-            status=JobStatus.FAILED,
-            error_code=code,
-            error=error,
-            stalled_attempts=job.stalled_attempts,
-        )
+        failure = {"error_code": code, "error": error, "stalled_attempts": job.stalled_attempts}
+        return self._end(job.key, status=JobStatus.FAILED, **failure)
 
     def _end(self, key: int, **values: object) -> Job:
         moment = now(self._session)

@@ -22,7 +22,7 @@ from app.core.parent import die_with_parent
 from app.errors import DatabaseUnavailableError, SettingsError
 from app.features.jobs.acknowledgement import raise_failed_acknowledgements
 from app.features.jobs.celery import QUEUE, TASK, make_celery
-from app.features.jobs.embedded import SOCKET_NOTE
+from app.features.jobs.embedded import SOCKET_PATH_FILE
 from app.features.jobs.settings import JobsSettings
 from app.features.jobs.worker_child import ABORTING, STOPPING, WORKING, WorkerChild, WorkerMetrics
 from app.models.catalog import read_catalog
@@ -172,8 +172,8 @@ def find_broker(settings: JobsSettings) -> str:
     """
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
-    note = settings.data_dir / SOCKET_NOTE
-    if note.is_file() and (socket := Path(note.read_text(encoding="utf-8"))).is_socket():
+    file = settings.data_dir / SOCKET_PATH_FILE
+    if file.is_file() and (socket := Path(file.read_text(encoding="utf-8"))).is_socket():
         return f"unix://{socket}"
     raise SettingsError("REDIS_URL is not set, and no service runs that has started a Valkey")
 

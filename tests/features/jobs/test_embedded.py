@@ -18,7 +18,7 @@ from serving import make_settings
 
 import app.core.parent
 from app.features.jobs.child import Child
-from app.features.jobs.embedded import SOCKET_NOTE, Embedded, find_valkey, worker_environment
+from app.features.jobs.embedded import SOCKET_PATH_FILE, Embedded, find_valkey, worker_environment
 from app.features.jobs.metrics import JobMetrics
 
 TIMEOUT_S = 20.0
@@ -56,7 +56,7 @@ async def answers(url: str) -> redis.Redis:
 
 def note(folder: Path, socket: str) -> None:
     """Say what a service says of its socket."""
-    (folder / "data" / SOCKET_NOTE).write_text(socket)
+    (folder / "data" / SOCKET_PATH_FILE).write_text(socket)
 
 
 def exists(path: str) -> bool:

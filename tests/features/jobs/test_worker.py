@@ -13,7 +13,7 @@ from serving import make_settings
 from workers import EMBEDDER, TIMEOUT_S, below, finish, job, submit, worker
 
 from app.errors import SettingsError
-from app.features.jobs.embedded import SOCKET_NOTE
+from app.features.jobs.embedded import SOCKET_PATH_FILE
 from app.features.jobs.worker import find_broker
 
 
@@ -59,11 +59,11 @@ def test_the_broker_is_that_of_the_setting_or_of_a_service_on_this_machine(tmp_p
     with_url = make_settings(tmp_path, redis_url="redis://:secret@somewhere/1")
     assert find_broker(with_url) == "redis://:secret@somewhere/1"
     settings = make_settings(tmp_path)
-    note = settings.data_dir / SOCKET_NOTE
+    file = settings.data_dir / SOCKET_PATH_FILE
     with pytest.raises(SettingsError, match="REDIS_URL"):
         find_broker(settings)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(str(tmp_path / "broker.sock"), encoding="utf-8")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(str(tmp_path / "broker.sock"), encoding="utf-8")
     with pytest.raises(SettingsError, match="no service runs"):
         find_broker(settings)
     with socket.socket(socket.AF_UNIX) as listening:
