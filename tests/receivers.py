@@ -51,11 +51,11 @@ class Receiver:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError), closing(writer):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-            kept = dict(line.split(": ", 1) for line in head[1:] if line)
-            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            lowered = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+            headers = dict(line.split(": ", 1) for line in head[1:] if line)
+            body = await reader.readexactly(int(lowered.get("content-length", 0)))
             answer = self.answers.pop(0) if self.answers else 204
-            self.got.put_nowait(Delivery(path=head[0].split()[1], headers=kept, body=body))
+            self.got.put_nowait(Delivery(path=head[0].split()[1], headers=headers, body=body))
             if isinstance(answer, int):
                 writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % answer)
             else:

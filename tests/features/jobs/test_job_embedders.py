@@ -1,4 +1,4 @@
-"""The models of a worker: loaded when they are needed, and given up when they are broken."""
+"""The models of a worker: loaded when they are needed, and broken for good."""
 
 import threading
 import time

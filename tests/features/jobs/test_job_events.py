@@ -1,4 +1,4 @@
-"""`/jobs/{job_id}/events`: every change once, heartbeats, a typed end, and no loop for nobody."""
+"""`/jobs/{job_id}/events`: every change once, heartbeats, a typed end, no polling in vain."""
 
 import asyncio
 import json
@@ -291,7 +291,7 @@ async def watched(*results: Job | Exception) -> list[Job | None]:
 
 
 async def test_a_job_is_given_when_it_has_changed() -> None:
-    beaten = replace(RUNNING, lease_until=AT)  # a heartbeat is no news
+    beaten = replace(RUNNING, lease_until=AT)  # a heartbeat is no change
     results = (JOB, JOB, RUNNING, beaten, ENDED)
     assert await watched(*results) == [JOB, None, RUNNING, None, ENDED]
 

@@ -29,7 +29,7 @@ from app.features.jobs.tables import JobRow
 from app.features.jobs.values import Job, JobStatus, NewJob
 
 TIMEOUT_S = 10.0
-NOBODY = "somebody else"
+OTHER_LEASE = "another worker's"
 
 
 @dataclass
@@ -301,11 +301,11 @@ async def test_a_worker_that_lost_the_lease_stores_nothing(database_url: str) ->
         await it.submit(await it.store("text"))
 
         async def give_away(_: Sequence[str]) -> None:
-            await it.change(lease=NOBODY)
+            await it.change(lease=OTHER_LEASE)
 
         assert await it.runner(LineEmbedder(before=give_away)).run_next()
         job = await it.job()
-        assert (job.status, job.done, job.lease) == (JobStatus.RUNNING, 0, NOBODY)
+        assert (job.status, job.done, job.lease) == (JobStatus.RUNNING, 0, OTHER_LEASE)
         assert await it.passages() == []
         assert attempts(it.metrics, "let_go") == 1
 

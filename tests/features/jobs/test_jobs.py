@@ -1,4 +1,4 @@
-"""`/embed-batch` and `/jobs`: submitted once, seen by their owner, cancelled, tried again."""
+"""`/embed-batch` and `/jobs`: submitted once, seen by their owner, cancelled, retried."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -152,7 +152,7 @@ async def test_of_concurrent_calls_one_makes_the_secret(database: Database) -> N
         return await database.run(lambda s: SecretRepository(s).keep("webhooks", value))
 
     assert await database.read(lambda s: SecretRepository(s).get("webhooks")) is None
-    (kept,) = set(await asyncio.gather(*(keep(f"made by {n}") for n in range(20))))
-    assert await keep("too late") == kept
-    assert await database.read(lambda s: SecretRepository(s).get("webhooks")) == kept
+    (secret,) = set(await asyncio.gather(*(keep(f"made by {n}") for n in range(20))))
+    assert await keep("too late") == secret
+    assert await database.read(lambda s: SecretRepository(s).get("webhooks")) == secret
     assert await database.read(lambda s: SecretRepository(s).get("other")) is None

@@ -173,7 +173,7 @@ async def test_a_day_after_the_job_finished_the_webhook_has_failed(database: Dat
     metrics, clock = JobMetrics(), FakeClock()
     sender = make_sender(database, metrics=metrics, now=clock)
     async with receiving() as receiver:
-        pass  # nobody listens there any more
+        pass  # the receiver is closed
     await finish(database, receiver.url)
     while (job := await stored(database)).webhook_due_at is not None:
         clock.now = job.webhook_due_at
@@ -191,8 +191,8 @@ async def test_a_day_after_the_job_finished_the_webhook_has_failed(database: Dat
 async def test_a_target_that_is_refused_is_not_tried_again(database: Database) -> None:
     metrics, clock = JobMetrics(), FakeClock()
     async with receiving() as receiver:
-        nobody = client(allow="other.host")
-        sender = make_sender(database, client=nobody, metrics=metrics, now=clock)
+        refusing = client(allow="other.host")
+        sender = make_sender(database, client=refusing, metrics=metrics, now=clock)
         await finish(database, receiver.url)
         assert await attempt(sender) == 1
         clock.now += timedelta(hours=1)

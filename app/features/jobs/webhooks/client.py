@@ -21,7 +21,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
 TOTAL_S = 10.0
 CONNECT_S = 5.0
 READ_S = 10.0
-# Only the status matters; so much of the body is read, and dropped, that most receivers can end it.
+# Only the status matters; of the body so much is read and dropped that most receivers can finish.
 MAX_ANSWER_BYTES = 65_536
 SCHEMES = ("http", "https")
 LAST_PORT = 65_535
