@@ -9,7 +9,7 @@ import pytest
 
 from app.batching import generations as module
 from app.batching.deadline import Deadline
-from app.batching.generations import GenerationPolicy, Generations, Place
+from app.batching.generations import GenerationPolicy, Generations, Slot
 from app.core.metrics import Metrics
 from app.errors import DeadlineExceededError, NotReadyError, OverloadedError
 
@@ -30,41 +30,41 @@ class Engine:
 
 def make(slots: int = 1, waiting: int = 1) -> tuple[Generations, Metrics]:
     metrics = Metrics()
-    made = Generations(
+    generations = Generations(
         "chat",
         engine=cast("Any", Engine()),
         chain=cast("Any", None),
         policy=GenerationPolicy(slots=slots, waiting=waiting),
         metrics=metrics,
     )
-    return made, metrics
+    return generations, metrics
 
 
 @asynccontextmanager
-async def place(places: Generations, deadline: Deadline) -> AsyncIterator[Place]:
-    taken = await places.enter(deadline)
+async def slot(generations: Generations, deadline: Deadline) -> AsyncIterator[Slot]:
+    acquired = await generations.acquire(deadline)
     try:
-        yield taken
+        yield acquired
     finally:
-        places.leave(taken)
+        generations.release(acquired)
 
 
 def sample(metrics: Metrics, name: str, **labels: str) -> float:
-    found = metrics.registry.get_sample_value(f"mlapi_{name}", {"model": "chat", **labels})
-    return found or 0.0
+    value = metrics.registry.get_sample_value(f"mlapi_{name}", {"model": "chat", **labels})
+    return value or 0.0
 
 
 class Holder:
-    """A generation that holds its place until it is told to go."""
+    """A generation that holds its slot until it is told to go."""
 
-    def __init__(self, places: Generations, *, timeout_s: float = 60) -> None:
+    def __init__(self, generations: Generations, *, timeout_s: float = 60) -> None:
         self.go = asyncio.Event()
-        self.has_place = asyncio.Event()
-        self.task = asyncio.create_task(self._hold(places, Deadline.after(timeout_s)))
+        self.has_slot = asyncio.Event()
+        self.task = asyncio.create_task(self._hold(generations, Deadline.after(timeout_s)))
 
-    async def _hold(self, places: Generations, deadline: Deadline) -> None:
-        async with place(places, deadline):
-            self.has_place.set()
+    async def _hold(self, generations: Generations, deadline: Deadline) -> None:
+        async with slot(generations, deadline):
+            self.has_slot.set()
             await self.go.wait()
 
 
@@ -74,15 +74,15 @@ async def settle() -> None:
 
 
 async def test_those_that_wait_get_places_in_the_order_of_arrival() -> None:
-    places, metrics = make(slots=1, waiting=2)
-    first, second, third = (Holder(places) for _ in range(3))
+    generations, metrics = make(slots=1, waiting=2)
+    first, second, third = (Holder(generations) for _ in range(3))
     await settle()
-    assert [h.has_place.is_set() for h in (first, second, third)] == [True, False, False]
+    assert [h.has_slot.is_set() for h in (first, second, third)] == [True, False, False]
     assert sample(metrics, "generations_active") == 1
     assert sample(metrics, "generations_waiting") == 2
     first.go.set()
     await settle()
-    assert [h.has_place.is_set() for h in (second, third)] == [True, False]
+    assert [h.has_slot.is_set() for h in (second, third)] == [True, False]
     second.go.set()
     third.go.set()
     await asyncio.gather(first.task, second.task, third.task)
@@ -91,11 +91,11 @@ async def test_those_that_wait_get_places_in_the_order_of_arrival() -> None:
 
 
 async def test_more_than_may_wait_are_refused_at_once_with_a_time() -> None:
-    places, metrics = make(slots=2, waiting=1)
-    held = [Holder(places) for _ in range(3)]
+    generations, metrics = make(slots=2, waiting=1)
+    held = [Holder(generations) for _ in range(3)]
     await settle()
     with pytest.raises(OverloadedError) as refused:
-        async with place(places, Deadline.after(60)):
+        async with slot(generations, Deadline.after(60)):
             pass
     # Nothing is known yet: a guess of 5 s, and two slots.
     assert refused.value.headers["Retry-After"] == "3"
@@ -106,11 +106,11 @@ async def test_more_than_may_wait_are_refused_at_once_with_a_time() -> None:
 
 
 async def test_a_wait_beyond_the_deadline_is_refused_before_it_begins() -> None:
-    places, _ = make(slots=1, waiting=9)
-    holder = Holder(places)
+    generations, _ = make(slots=1, waiting=9)
+    holder = Holder(generations)
     await settle()
     with pytest.raises(OverloadedError) as refused:
-        async with place(places, Deadline.after(module.FIRST_GUESS_S - 2.5)):
+        async with slot(generations, Deadline.after(module.FIRST_GUESS_S - 2.5)):
             pass
     assert refused.value.headers["Retry-After"] == "3"
     holder.go.set()
@@ -118,13 +118,13 @@ async def test_a_wait_beyond_the_deadline_is_refused_before_it_begins() -> None:
 
 
 async def test_what_was_measured_takes_the_place_of_the_guess() -> None:
-    places, _ = make(slots=1, waiting=9)
+    generations, _ = make(slots=1, waiting=9)
     for _ in range(3):
-        async with place(places, Deadline.after(60)):
+        async with slot(generations, Deadline.after(60)):
             pass
-    holder = Holder(places)
+    holder = Holder(generations)
     await settle()
-    waiter = Holder(places, timeout_s=1)  # hopeless by the guess, and not by what was seen
+    waiter = Holder(generations, timeout_s=1)  # hopeless by the guess, and not by what was seen
     await settle()
     assert not waiter.task.done()
     holder.go.set()
@@ -133,27 +133,27 @@ async def test_what_was_measured_takes_the_place_of_the_guess() -> None:
 
 
 async def test_a_deadline_that_passes_while_waiting_gives_its_place_up() -> None:
-    places, metrics = make()
-    async with place(places, Deadline.after(60)):
+    generations, metrics = make()
+    async with slot(generations, Deadline.after(60)):
         pass
-    holder = Holder(places)
+    holder = Holder(generations)
     await settle()
-    late = Holder(places, timeout_s=SOON)
+    late = Holder(generations, timeout_s=SOON)
     with pytest.raises(DeadlineExceededError):
         await late.task
     assert sample(metrics, "refused_total", reason="deadline") == 1
     assert sample(metrics, "generations_waiting") == 0
     holder.go.set()
     await holder.task
-    async with place(places, Deadline.after(60)):
+    async with slot(generations, Deadline.after(60)):
         assert sample(metrics, "generations_active") == 1
 
 
 async def test_a_client_that_leaves_while_waiting_is_counted_and_forgotten() -> None:
-    places, metrics = make()
-    holder = Holder(places)
+    generations, metrics = make()
+    holder = Holder(generations)
     await settle()
-    leaver = Holder(places)
+    leaver = Holder(generations)
     await settle()
     leaver.task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -165,20 +165,22 @@ async def test_a_client_that_leaves_while_waiting_is_counted_and_forgotten() -> 
 
 
 async def test_silence_is_told_and_a_token_ends_it() -> None:
-    places, _ = make()
-    assert places.problems(max_call_s=0) == []
-    async with place(places, Deadline.after(60)) as taken:
-        taken.progress_s -= 100
-        assert places.longest_call_s() == pytest.approx(100, abs=1)
-        assert places.problems(max_call_s=60) == ["chat: a generation has been silent for 100 s"]
-        taken.progress_s += 100
-        assert places.problems(max_call_s=60) == []
+    generations, _ = make()
+    assert generations.problems(max_call_s=0) == []
+    async with slot(generations, Deadline.after(60)) as acquired:
+        acquired.progress_s -= 100
+        assert generations.longest_call_s() == pytest.approx(100, abs=1)
+        assert generations.problems(max_call_s=60) == [
+            "chat: a generation has been silent for 100 s"
+        ]
+        acquired.progress_s += 100
+        assert generations.problems(max_call_s=60) == []
 
 
 async def test_a_closed_model_takes_nobody() -> None:
-    places, _ = make()
-    places.close(timeout_s=0)
-    assert cast("Any", places.engine).is_closed
+    generations, _ = make()
+    generations.close(timeout_s=0)
+    assert cast("Any", generations.engine).is_closed
     with pytest.raises(NotReadyError):
-        async with place(places, Deadline.after(60)):
+        async with slot(generations, Deadline.after(60)):
             pass

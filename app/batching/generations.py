@@ -1,6 +1,6 @@
-"""Places for generations: a bounded number at once, a bounded number that wait, an honest refusal.
+"""Slots for generations: a bounded number run, a bounded number wait, the rest are refused.
 
-The engine batches generations itself; what is decided here is who may begin.
+The engine batches generations itself; what is decided here is which may start.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from app.errors import DeadlineExceededError, NotReadyError, OverloadedError
 if TYPE_CHECKING:  # it imports LangChain, which only chat needs
     from app.engines.chain import ChatChain
 
-# Before the first generation has ended nothing is known; a wrong guess is soon corrected.
+# Until the first generation has ended there is no mean; a wrong guess is soon corrected.
 FIRST_GUESS_S = 5.0
 # Weight of the latest generation in the mean.
 MEMORY = 0.2
@@ -35,11 +35,11 @@ class GenerationPolicy:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
-    """One generation's place among those that run."""
+class Slot:
+    """What one running generation occupies."""
 
     started_s: float
-    progress_s: float  # when it last said something
+    progress_s: float  # when its last token came
 
 
 class Generations:
@@ -72,31 +72,31 @@ class Generations:
         self._policy = policy
         self._slots = asyncio.Semaphore(policy.slots)
         self._waiting = 0
-        self._running: set[Place] = set()
+        self._running: set[Slot] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._mean_s: float | None = None
         self._is_closed = False
 
-    async def enter(self, deadline: Deadline) -> Place:
-        """Take a place, to be given back by `leave`; wait while there is hope to get it in time.
+    async def acquire(self, deadline: Deadline) -> Slot:
+        """Take a slot, to be given back with `release`; wait if one is likely to be free in time.
 
         Raises:
-            OverloadedError: too many wait, or the wait would outlast the deadline.
-            DeadlineExceededError: it outlasted the deadline all the same.
+            OverloadedError: too many wait, or the predicted wait is longer than the deadline.
+            DeadlineExceededError: the deadline passed while it waited.
             NotReadyError: the model is closed.
 
         """
-        await self._acquire(deadline)
+        await self._wait_for_slot(deadline)
         now_s = monotonic()
-        place = Place(started_s=now_s, progress_s=now_s)
-        self._running.add(place)
+        slot = Slot(started_s=now_s, progress_s=now_s)
+        self._running.add(slot)
         self.metrics.active(len(self._running))
-        return place
+        return slot
 
     def start(self, generation: Coroutine[Any, Any, None], held: ExitStack) -> asyncio.Task[None]:
         """Run a generation in a task; what it holds is given back when the task has ended.
 
-        Not by the task itself: one that is cancelled before its first step runs no line.
+        The task can't do that itself: cancelled before its first step, it runs none of its code.
         """
 
         def end(task: asyncio.Task[None]) -> None:
@@ -108,8 +108,8 @@ class Generations:
         task.add_done_callback(end)
         return task
 
-    async def _acquire(self, deadline: Deadline) -> None:
-        """Take a slot, in the order of arrival."""
+    async def _wait_for_slot(self, deadline: Deadline) -> None:
+        """Wait for a free slot, in the order of arrival."""
         if self._is_closed:
             raise NotReadyError("The model is being unloaded.", retry_after_s=1)
         if self._slots.locked():
@@ -130,7 +130,7 @@ class Generations:
             self.metrics.waiting(self._waiting)
 
     def _judge(self, deadline: Deadline) -> None:
-        """Refuse at once what would wait too long; Retry-After says when it wouldn't."""
+        """Refuse a generation that would wait too long; Retry-After says when to come back."""
         mean_s = FIRST_GUESS_S if self._mean_s is None else self._mean_s
         # One slot comes free every mean_s / slots.
         predicted_s = (self._waiting + 1) * mean_s / self._policy.slots
@@ -141,19 +141,19 @@ class Generations:
             wait_s = max(mean_s / self._policy.slots if is_full else 0.0, late_s)
             raise OverloadedError(retry_after_s=max(1, math.ceil(wait_s)))
 
-    def leave(self, place: Place) -> None:
-        """Give a place back."""
-        seconds = monotonic() - place.started_s
-        known = seconds if self._mean_s is None else self._mean_s
-        self._mean_s = known + MEMORY * (seconds - known)
-        self._running.discard(place)
+    def release(self, slot: Slot) -> None:
+        """Give a slot back."""
+        seconds = monotonic() - slot.started_s
+        mean_s = seconds if self._mean_s is None else self._mean_s
+        self._mean_s = mean_s + MEMORY * (seconds - mean_s)
+        self._running.discard(slot)
         self.metrics.active(len(self._running))
         self._slots.release()
 
     def problems(self, *, max_call_s: float) -> list[str]:
         """Say what is stuck, for `/health`; empty when all is well.
 
-        Somebody else's server that is silent is nothing that a restart of this process mends.
+        A restart of this process wouldn't help when it is a remote server that is silent.
         """
         if self.engine.kind == "remote":
             return []
@@ -163,11 +163,11 @@ class Generations:
         return [f"{self._name}: a generation has been silent for {silent_s:.0f} s"]
 
     def longest_call_s(self) -> float:
-        """Return for how long the most silent generation has said nothing; 0 without any."""
-        oldest_s = min((place.progress_s for place in self._running), default=None)
+        """Return the longest time since any generation's last token; 0 when none runs."""
+        oldest_s = min((slot.progress_s for slot in self._running), default=None)
         return 0.0 if oldest_s is None else monotonic() - oldest_s
 
     def close(self, *, timeout_s: float) -> None:  # noqa: ARG002  # threads end with their token
-        """Take no more, and close the engine; nothing runs by now."""
+        """Take no more, and close the engine; no generation runs any more."""
         self._is_closed = True
         self.engine.close()

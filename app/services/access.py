@@ -1,4 +1,4 @@
-"""What the rest of the service asks about callers: who they are, whether they may go on.
+"""What the rest of the service needs to know of callers: who they are, what they may do.
 
 The feature `access` answers with keys, limits and quotas. Without it all callers are the same.
 """
@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from app.core.callers import Caller
-from app.engines.chat_base import Message
-from app.services.streaming import Ended, OnEnd
+from app.engines.base import Message
+from app.services.token_stream import FinishedGeneration, OnEnd
 
 Connection = Mapping[str, Any]  # an ASGI scope
 
@@ -74,14 +74,14 @@ class Access(Protocol):
 
 
 class FreeCharge:
-    """Costs nothing."""
+    """A charge of no tokens."""
 
     async def settle(self, tokens: int) -> None:
         """Do nothing."""
 
 
 class OpenAccess:
-    """Lets everyone do everything, uncounted: what a service has without the feature `access`."""
+    """Allows everything and counts nothing: what a service has without the feature `access`."""
 
     metrics_need_key = False
 
@@ -110,5 +110,5 @@ class OpenAccess:
         return _ignore
 
 
-def _ignore(ended: Ended) -> None:
-    """Keep no account of it."""
+def _ignore(generation: FinishedGeneration) -> None:
+    """Do nothing."""

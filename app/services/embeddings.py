@@ -1,4 +1,4 @@
-"""Embedding: what a request may ask of vectors, and which can be compared."""
+"""Embedding: which vectors a request can ask for, and which vectors can be compared."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class Embeddings:
 def space_of(model: str, version: str, rules: VectorRules) -> str:
     """Return the name of the vectors that can be compared with a model's.
 
-    Stored vectors are found by it. An edition sets apart what was made by other settings.
+    Stored vectors are found by it. The edition tells apart what was made with other settings.
     """
     return f"{model}@{version}" + (f"+{rules.edition}" if rules.edition else "")
 
@@ -58,14 +58,14 @@ EMBEDDERS = TaskKey[BatchScheduler[Embedder]](Task.EMBEDDING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a request asks for; nothing: what the model does by itself."""
+class EmbeddingParameters:
+    """What a request asks for; without a prompt or dimensions the model's own defaults hold."""
 
     prompt_name: str | None = None
     dimensions: int | None = None
 
     def plan(self, engine: Embedder) -> Plan:
-        """Return how an embedder runs texts for it.
+        """Return how an embedder runs the texts.
 
         Raises:
             UnsupportedFieldError: the model has no such prompt or no room behind it, or fewer
@@ -81,21 +81,21 @@ class Wanted:
         )
 
 
-def embeddings_of(made: Inference[Embedder]) -> Embeddings:
+def embeddings_of(inference: Inference[Embedder]) -> Embeddings:
     """Return the vectors of all texts, or fail: a missing one would shift the others.
 
     Raises:
-        InferenceFailedError: the engine can't do one of the texts; the detail says which.
+        InferenceFailedError: the engine failed on one of the texts; the detail says which.
         ServiceError: of a text that has another error.
 
     """
     return Embeddings(
-        model=made.model,
-        version=made.version,
-        rules=made.engine.vector_rules,
-        vectors=np.stack([_vector(number, row) for number, row in enumerate(made.rows)]),
-        truncated=tuple(np.flatnonzero(made.is_truncated).tolist()),
-        tokens=made.tokens,
+        model=inference.model,
+        version=inference.version,
+        rules=inference.engine.vector_rules,
+        vectors=np.stack([_vector(number, row) for number, row in enumerate(inference.rows)]),
+        truncated=tuple(np.flatnonzero(inference.is_truncated).tolist()),
+        tokens=inference.tokens,
     )
 
 

@@ -13,17 +13,17 @@ from app.models.registry import ModelRegistry, TaskKey
 from app.services.results import ResultChecker
 
 E = TypeVar("E", bound=TextEngine)
-# Says why no engine needs to see a text; None: it does.
+# Returns the error of a text that is refused before it reaches an engine; else None.
 Refuse = Callable[[ModelSpec, str], ServiceError | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How texts are run, where an engine is asked for more than usual.
+    """How texts are run, where a request sets more than the model.
 
     Args:
         prompt: put before each text.
-        shape: makes of an engine's row what is answered, or an exception where it can't be.
+        shape: turns an engine's row into an answer, or into an exception where it can't be one.
 
     """
 
@@ -33,12 +33,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inference(Generic[E]):
-    """What a model made of texts.
+    """The results of a model for some texts.
 
     Args:
         spec: the model's entry in the catalogue.
         version: of the model's files.
-        engine: that ran them; for what it says of its rows, such as labels.
+        engine: which ran them; it knows what its rows mean, such as their labels.
         rows: one for each text, in their order; an error where one failed alone.
         is_truncated: whether each was cut to the model's window.
         tokens: of all texts, after cutting.
@@ -63,7 +63,7 @@ class InferenceService:
 
     Args:
         registry: lends the models.
-        results: makes errors of rows that failed.
+        results: turns rows that failed into errors.
 
     """
 
@@ -85,15 +85,15 @@ class InferenceService:
         plan: Callable[[E], Plan] | None = None,
         refuse: Refuse | None = None,
     ) -> Inference[E]:
-        """Run texts; one that can't be done has an error in its place.
+        """Run texts; one that fails has an error in its place.
 
         Args:
-            task: which the model must do.
+            task: of the model.
             texts: to run.
             model_name: None for the task's default model.
             deadline: when the answer is of no use any more.
-            plan: asked of the engine before anything runs; may refuse all of them.
-            refuse: asked of each text; one that it refuses has that error in its place.
+            plan: called with the engine before anything runs; may refuse all texts.
+            refuse: called with each text; one that it refuses has that error in its place.
 
         Raises:
             ModelNotFoundError, ModelNotReadyError, ModelUnavailableError: as the registry says.
@@ -104,22 +104,22 @@ class InferenceService:
             scheduler = lease.model
             planned = plan(scheduler.engine) if plan else Plan()
             refused = {
-                place: error
-                for place, text in enumerate(texts)
+                index: error
+                for index, text in enumerate(texts)
                 if refuse and (error := refuse(lease.spec, text))
             }
-            run = [text for place, text in enumerate(texts) if place not in refused]
+            accepted = [text for index, text in enumerate(texts) if index not in refused]
             outcome = Outcome(rows=[], is_truncated=[], tokens=0)
-            if run:
-                outcome = await scheduler.submit(run, deadline=deadline, prompt=planned.prompt)
+            if accepted:
+                outcome = await scheduler.submit(accepted, deadline=deadline, prompt=planned.prompt)
         shape = planned.shape
         rows = [
             row if shape is None or isinstance(row, Exception) else shape(row)
             for row in outcome.rows
         ]
-        for place, error in refused.items():  # in their order, so that each finds its place
-            rows.insert(place, error)
-            outcome.is_truncated.insert(place, False)
+        for index, error in refused.items():  # ascending, so that later indexes stay right
+            rows.insert(index, error)
+            outcome.is_truncated.insert(index, False)
         return Inference(
             spec=lease.spec,
             version=lease.version,

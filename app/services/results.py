@@ -1,4 +1,4 @@
-"""What services make of an engine's rows: the row itself, or an error of ours."""
+"""Turns an engine's row into a result: the row itself, or a `ServiceError`."""
 
 import logging
 from typing import Any
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class ResultChecker:
-    """Counts and logs what failed.
+    """Counts and logs rows that failed.
 
     Args:
         metrics: where failures are counted.
@@ -25,9 +25,9 @@ class ResultChecker:
         self._log_inputs = log_inputs
 
     def check(self, row: Row, *, model: str) -> Any | ServiceError:  # noqa: ANN401  # a row of any task
-        """Return the row, or the error that stands for it."""
+        """Return the row, or the error that its caller gets."""
         if not isinstance(row, Exception):
-            return row  # `engines.rows` has seen that it can be used
+            return row  # `engines.rows` has checked it
         if isinstance(row, ServiceError):
             return row
         is_safe = self._log_inputs or isinstance(row, RowsRefusedError)

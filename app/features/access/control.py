@@ -15,7 +15,7 @@ from app.features.access.limits.limit import Limit, parse
 from app.features.access.limits.limiter import Limiter
 from app.features.access.lockout import Lockout
 from app.services.access import Charge, Connection
-from app.services.streaming import OnEnd
+from app.services.token_stream import OnEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from app.engines.chat_base import Generation, Message
 from app.errors import DeadlineExceededError, ServiceError
 from app.features.access.limits.limit import MAX_AMOUNT, Limit, Verdict, parse
 from app.features.access.limits.limiter import Limiter
-from app.services.streaming import Ended
+from app.services.token_stream import FinishedGeneration
 
 QUOTA = "tokens"
 # Before a generation, and of one that was left, nobody says how long its prompt is: about four
@@ -101,7 +101,9 @@ class Ledger:
         """
         return await self._take(caller, max(1, _prompt_tokens(messages)))
 
-    def generated(self, charge: Charge, messages: Sequence[Message], ended: Ended) -> None:
+    def generated(
+        self, charge: Charge, messages: Sequence[Message], ended: FinishedGeneration
+    ) -> None:
         """Settle a generation, in a task: its stream may end with its client."""
         self._start(charge.settle(_cost(messages, ended)))
 
@@ -131,7 +133,7 @@ class Ledger:
         task.add_done_callback(self._charging.discard)
 
 
-def _cost(messages: Sequence[Message], ended: Ended) -> int:
+def _cost(messages: Sequence[Message], ended: FinishedGeneration) -> int:
     """Return the tokens of a generation, those of its prompt estimated where nobody says them."""
     if isinstance(ended.end, Generation) and ended.end.usage:
         return ended.end.usage.total_tokens

@@ -13,7 +13,7 @@ from app.features.documents.collections import CollectionScope
 from app.features.documents.metrics import SearchMetrics
 from app.features.documents.vectors.base import Hit, Query, VectorIndex
 from app.features.documents.vectors.filters import Filter
-from app.services.embeddings import EMBEDDERS, Embeddings, Wanted, embeddings_of
+from app.services.embeddings import EMBEDDERS, EmbeddingParameters, Embeddings, embeddings_of
 from app.services.inference import InferenceService
 
 
@@ -89,7 +89,7 @@ class SearchService:
                     [query],
                     model_name=model_name,
                     deadline=deadline,
-                    plan=Wanted(prompt_name=QUERY).plan,
+                    plan=EmbeddingParameters(prompt_name=QUERY).plan,
                 )
                 return embeddings_of(made)
             except InferenceFailedError:

@@ -11,24 +11,26 @@ from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, AnswerLogDep
 from app.http.guard import AccessDep, CallerDep
 from app.services.prediction_log import PredictionLogEntry, to_ms
-from app.services.streaming import Ended, OnEnd
+from app.services.token_stream import FinishedGeneration, OnEnd
 
 # nginx's number for "the client closed the connection", as in the request log.
 CLIENT_LEFT = 499
 
-# Takes the messages of a conversation; charges their caller, and returns whom to tell of its end.
+# Takes the messages of a conversation; charges their caller, and returns the callback for its end.
 Account = Callable[[Sequence[Message]], Awaitable[OnEnd]]
 
 
-def entry_of(ended: Ended, messages: Sequence[Message], *, log: AnswerLog) -> PredictionLogEntry:
+def entry_of(
+    generation: FinishedGeneration, messages: Sequence[Message], *, log: AnswerLog
+) -> PredictionLogEntry:
     """Return the log's entry of a generation; its input is the last message."""
     columns: dict[str, Any] = {
-        "model": ended.model,
-        "version": ended.version,
-        "latency_ms": to_ms(ended.seconds),
-        "ttft_ms": None if ended.first_token_s is None else to_ms(ended.first_token_s),
+        "model": generation.model,
+        "version": generation.version,
+        "latency_ms": to_ms(generation.seconds),
+        "ttft_ms": None if generation.first_token_s is None else to_ms(generation.first_token_s),
     }
-    text, end = messages[-1].content, ended.end
+    text, end = messages[-1].content, generation.end
     if end is None:
         return log.entry(Task.CHAT, text, status=CLIENT_LEFT, error="client_left", **columns)
     if isinstance(end, ServiceError):
@@ -49,9 +51,9 @@ async def get_account(access: AccessDep, caller: CallerDep, log: AnswerLogDep) -
     async def account(messages: Sequence[Message]) -> OnEnd:
         settle = await access.begin(caller, messages)
 
-        def on_end(ended: Ended) -> None:
-            log.put(entry_of(ended, messages, log=log))
-            settle(ended)
+        def on_end(generation: FinishedGeneration) -> None:
+            log.put(entry_of(generation, messages, log=log))
+            settle(generation)
 
         return on_end
 

@@ -45,31 +45,31 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _conversation(asked: ChatCompletionRequest, account: Account) -> Conversation:
-    said = [
+async def _conversation(body: ChatCompletionRequest, account: Account) -> Conversation:
+    messages = [
         Message(role="system" if m.role == "developer" else m.role, content=m.text)
-        for m in asked.messages
+        for m in body.messages
     ]
     return Conversation(
-        messages=said,
-        model_name=asked.model,
+        messages=messages,
+        model_name=body.model,
         options=GenerationOptions(
-            max_tokens=asked.max_completion_tokens or asked.max_tokens,
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            seed=None if asked.seed is None else asked.seed % SEEDS,
-            stop=tuple(asked.stop or ()),
-            response_format=_format(asked.response_format),
+            max_tokens=body.max_completion_tokens or body.max_tokens,
+            temperature=body.temperature,
+            top_p=body.top_p,
+            seed=None if body.seed is None else body.seed % SEEDS,
+            stop=tuple(body.stop or ()),
+            response_format=_format(body.response_format),
         ),
-        on_end=await account(said),
+        on_end=await account(messages),
     )
 
 
-def _format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
+def _format(response_format: ResponseFormat | None) -> dict[str, Any] | None:
     """Return what the engine has to keep to; text is what it writes anyway."""
-    if wanted is None or wanted.type == "text":
+    if response_format is None or response_format.type == "text":
         return None
-    return wanted.model_dump(by_alias=True, exclude_unset=True)
+    return response_format.model_dump(by_alias=True, exclude_unset=True)
 
 
 @router.post(
@@ -80,22 +80,22 @@ def _format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
     response_model=ChatCompletion,
 )
 async def complete_chat(
-    asked: ChatCompletionRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
+    body: ChatCompletionRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
 ) -> ChatCompletion | Response:
     """Answer whole, or with `stream` token by token; leaving stops the generation."""
-    conversation = await _conversation(asked, account)
+    conversation = await _conversation(body, account)
     chat_id, created_s = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-    if asked.stream:
-        options = asked.stream_options
+    if body.stream:
+        options = body.stream_options
         has_usage = bool(options and options.include_usage)
         dialect = OpenAiDialect(chat_id=chat_id, created_s=created_s, has_usage=has_usage)
         return StreamResponse(chat, conversation, deadline=deadline, dialect=dialect)
-    made = await chat.answer(conversation, deadline=deadline)
-    message = AssistantMessage(content=made.generation.text)
+    answer = await chat.answer(conversation, deadline=deadline)
+    message = AssistantMessage(content=answer.generation.text)
     return ChatCompletion(
         id=chat_id,
         created=created_s,
-        model=made.model,
-        choices=[Choice(message=message, finish_reason=made.generation.finish_reason)],
-        usage=openai_usage(made.generation),
+        model=answer.model,
+        choices=[Choice(message=message, finish_reason=answer.generation.finish_reason)],
+        usage=openai_usage(answer.generation),
     )

@@ -45,20 +45,20 @@ async def get_chat(registry: RegistryDep, runtime: RuntimeDep) -> ChatService:
 ChatDep = Annotated[ChatService, Depends(get_chat)]
 
 
-async def _conversation(asked: ChatRequest, account: Account) -> Conversation:
-    if asked.messages is None:
-        messages = [Message(role="user", content=asked.query or "")]
+async def _conversation(body: ChatRequest, account: Account) -> Conversation:
+    if body.messages is None:
+        messages = [Message(role="user", content=body.query or "")]
     else:
-        messages = [Message(role=m.role, content=m.content) for m in asked.messages]
-    stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+        messages = [Message(role=m.role, content=m.content) for m in body.messages]
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return Conversation(
         messages=messages,
-        model_name=asked.model_name,
+        model_name=body.model_name,
         options=GenerationOptions(
-            max_tokens=asked.max_tokens,
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            seed=asked.seed,
+            max_tokens=body.max_tokens,
+            temperature=body.temperature,
+            top_p=body.top_p,
+            seed=body.seed,
             stop=stop,
         ),
         on_end=await account(messages),
@@ -67,15 +67,15 @@ async def _conversation(asked: ChatRequest, account: Account) -> Conversation:
 
 @router.post("/chat", summary="Answer a conversation", responses=RESPONSES)
 async def answer_chat(
-    asked: ChatRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
+    body: ChatRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
 ) -> ChatResponse:
     """Answer a question or a conversation, whole."""
-    made = await chat.answer(await _conversation(asked, account), deadline=deadline)
+    answer = await chat.answer(await _conversation(body, account), deadline=deadline)
     return ChatResponse(
-        answer=made.generation.text,
-        finish_reason=made.generation.finish_reason,
-        usage=usage_of(made.generation),
-        model=made.model,
+        answer=answer.generation.text,
+        finish_reason=answer.generation.finish_reason,
+        usage=usage_of(answer.generation),
+        model=answer.model,
     )
 
 
@@ -86,7 +86,7 @@ async def answer_chat(
     response_class=Response,
 )
 async def stream_chat(
-    asked: ChatRequest,
+    body: ChatRequest,
     chat: ChatDep,
     deadline: ChatDeadlineDep,
     account: AccountDep,
@@ -97,7 +97,7 @@ async def stream_chat(
     dialect = SseDialect if SseDialect.media_type in accept.lower() else NdjsonDialect
     return StreamResponse(
         chat,
-        await _conversation(asked, account),
+        await _conversation(body, account),
         deadline=deadline,
         dialect=dialect(path=request.url.path, request_id=request_id.get()),
     )

@@ -7,7 +7,8 @@ from app.batching.deadline import Deadline
 from app.engines.chat_base import Generation
 from app.errors import ServiceError
 from app.http.streamed import SEND_TIMEOUT_S, StreamedResponse
-from app.services.streaming import ChatService, Conversation, Stream
+from app.services.streaming import ChatService, Conversation
+from app.services.token_stream import Stream
 from app.tasks.chat.dialects import Dialect
 
 HEARTBEAT_S = 10.0
@@ -19,7 +20,7 @@ class StreamResponse(StreamedResponse):
     def __init__(
         self,
         chat: ChatService,
-        asked: Conversation,
+        conversation: Conversation,
         *,
         deadline: Deadline,
         dialect: Dialect,
@@ -29,7 +30,7 @@ class StreamResponse(StreamedResponse):
         @asynccontextmanager
         async def source() -> AsyncIterator[AsyncGenerator[bytes]]:
             async with (
-                chat.open(asked, deadline=deadline) as stream,
+                chat.open(conversation, deadline=deadline) as stream,
                 aclosing(_lines(stream, dialect, heartbeat_s=heartbeat_s)) as lines,
             ):
                 try:
@@ -53,16 +54,16 @@ async def _lines(stream: Stream, dialect: Dialect, *, heartbeat_s: float) -> Asy
         ServiceError: that is how it ends.
 
     """
-    came = await stream.drain()
-    if isinstance(stream.end, ServiceError) and not came:
+    tokens = await stream.drain()
+    if isinstance(stream.end, ServiceError) and not tokens:
         raise stream.end
     yield b""  # the answer begins; from here on an error is its last line
-    lines = dialect.begin(stream.model) + dialect.tokens(came)
+    lines = dialect.begin(stream.model) + dialect.tokens(tokens)
     while not stream.is_over:
         yield lines
-        came = await stream.drain(timeout_s=heartbeat_s)
-        is_silent = not came and not stream.is_over
-        lines = dialect.heartbeat() if is_silent else dialect.tokens(came)
+        tokens = await stream.drain(timeout_s=heartbeat_s)
+        is_silent = not tokens and not stream.is_over
+        lines = dialect.heartbeat() if is_silent else dialect.tokens(tokens)
     if isinstance(stream.end, Generation):
         lines += dialect.finish(stream.end)
     yield lines

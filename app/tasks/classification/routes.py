@@ -38,16 +38,16 @@ def _plan(engine: Classifier) -> Plan:
     return Plan(shape=lambda scores: Classification.of(scores, engine.labels))
 
 
-def _columns(made: Classification) -> dict[str, Any]:
-    return {"label": made.label, "score": made.score}
+def _columns(result: Classification) -> dict[str, Any]:
+    return {"label": result.label, "score": result.score}
 
 
-def _problem_type(made: Inference[Classifier]) -> ProblemType:
-    return REGRESSION if is_regression(made.engine) else None
+def _problem_type(inference: Inference[Classifier]) -> ProblemType:
+    return REGRESSION if is_regression(inference.engine) else None
 
 
 async def _predict(
-    asked: PredictRequest, run: TaskRunner, *, model_name: str | None
+    body: PredictRequest, run: TaskRunner, *, model_name: str | None
 ) -> PredictResponse:
     """Classify one text.
 
@@ -58,31 +58,31 @@ async def _predict(
     """
     spec = run.inference.spec(model_name, CLASSIFIERS)
     if spec is not None:
-        _check_length(asked.text, spec.limits.max_chars)
-    made = await run.each(
-        CLASSIFIERS, [asked.text], model_name=model_name, plan=_plan, columns=_columns
+        _check_length(body.text, spec.limits.max_chars)
+    inference = await run.each(
+        CLASSIFIERS, [body.text], model_name=model_name, plan=_plan, columns=_columns
     )
-    (result,) = made.rows
+    (result,) = inference.rows
     if isinstance(result, ServiceError):
         raise result
-    best = [LabelScore(label=label, score=score) for label, score in result.scores[: asked.top_k]]
+    best = [LabelScore(label=label, score=score) for label, score in result.scores[: body.top_k]]
     return PredictResponse(
-        text=asked.text,
+        text=body.text,
         label=result.label,
         score=result.score,
-        model=made.model,
-        truncated=made.is_truncated[0],
-        scores=best if asked.top_k else None,
-        problem_type=_problem_type(made),
+        model=inference.model,
+        truncated=inference.is_truncated[0],
+        scores=best if body.top_k else None,
+        problem_type=_problem_type(inference),
     )
 
 
 @router.post(
     "/predict", summary="Classify one text", responses=RESPONSES, response_model_exclude_none=True
 )
-async def predict(asked: PredictRequest, run: RunnerDep) -> PredictResponse:
+async def predict(body: PredictRequest, run: RunnerDep) -> PredictResponse:
     """Classify one text with the default model, or with the one that the body names."""
-    return await _predict(asked, run, model_name=asked.model_name)
+    return await _predict(body, run, model_name=body.model_name)
 
 
 @router.post(
@@ -93,13 +93,13 @@ async def predict(asked: PredictRequest, run: RunnerDep) -> PredictResponse:
 )
 async def predict_with(
     model_name: Annotated[str, Path(max_length=MAX_NAME_CHARS, examples=["sentiment"])],
-    asked: PredictRequest,
+    body: PredictRequest,
     run: RunnerDep,
 ) -> PredictResponse:
     """Classify one text with the model that the path names."""
-    if asked.model_name not in {None, model_name}:
+    if body.model_name not in {None, model_name}:
         raise ModelNameConflictError
-    return await _predict(asked, run, model_name=model_name)
+    return await _predict(body, run, model_name=model_name)
 
 
 @router.post(
@@ -108,21 +108,21 @@ async def predict_with(
     responses=RESPONSES,
     response_model_exclude_none=True,
 )
-async def predict_batch(asked: PredictBatchRequest, run: RunnerDep) -> PredictBatchResponse:
+async def predict_batch(body: PredictBatchRequest, run: RunnerDep) -> PredictBatchResponse:
     """Classify up to 256 texts; one that can't be done gets its own error and fails no other."""
-    made = await run.each(
+    inference = await run.each(
         CLASSIFIERS,
-        asked.texts,
-        model_name=asked.model_name,
+        body.texts,
+        model_name=body.model_name,
         plan=_plan,
         refuse=refuse,
         columns=_columns,
     )
-    pairs = zip(made.rows, made.is_truncated, strict=True)
+    pairs = zip(inference.rows, inference.is_truncated, strict=True)
     return PredictBatchResponse(
-        model=made.model,
+        model=inference.model,
         results=[_result(row, is_truncated=is_truncated) for row, is_truncated in pairs],
-        problem_type=_problem_type(made),
+        problem_type=_problem_type(inference),
     )
 
 

@@ -15,7 +15,7 @@ from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, openai_problems
 from app.http.task_runner import RunnerDep
 from app.tasks.embedding.openai_schemas import EmbeddingsRequest, EmbeddingsResponse
-from app.tasks.embedding.routes import embedded, plain
+from app.tasks.embedding.routes import embed_texts, plain
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 
@@ -27,18 +27,18 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
     dependencies=[Depends(Guard(Scope.EMBED))],
     response_model=EmbeddingsResponse,
 )
-async def create_embeddings(asked: EmbeddingsRequest, run: RunnerDep) -> Response:
+async def create_embeddings(body: EmbeddingsRequest, run: RunnerDep) -> Response:
     """Embed up to 2048 texts; a longer one than the model's window is cut."""
-    made = await embedded(run, asked.input, model_name=asked.model, fields=asked)
-    written = _in_base64(made.vectors) if asked.encoding_format == "base64" else plain(made.vectors)
+    embeddings = await embed_texts(run, body.input, model_name=body.model, fields=body)
+    encode = _in_base64 if body.encoding_format == "base64" else plain
     answer = {
         "object": "list",
         "data": [
             {"object": "embedding", "index": index, "embedding": vector}
-            for index, vector in enumerate(written)
+            for index, vector in enumerate(encode(embeddings.vectors))
         ],
-        "model": made.model,
-        "usage": {"prompt_tokens": made.tokens, "total_tokens": made.tokens},
+        "model": embeddings.model,
+        "usage": {"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens},
     }
     # Up to 100,000 numbers: validating what was just made would take longer than making it.
     return Response(to_json(answer), media_type="application/json")

@@ -13,7 +13,7 @@ from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep, TaskRunner
-from app.services.embeddings import EMBEDDERS, Embeddings, Wanted, embeddings_of
+from app.services.embeddings import EMBEDDERS, EmbeddingParameters, Embeddings, embeddings_of
 from app.tasks.embedding.schemas import EmbeddingFields, EmbedRequest, EmbedResponse
 
 router = APIRouter(
@@ -29,7 +29,7 @@ def plain(vectors: FloatArray) -> list[list[float]]:
     return rounded
 
 
-async def embedded(
+async def embed_texts(
     run: TaskRunner, texts: Sequence[str], *, model_name: str | None, fields: EmbeddingFields
 ) -> Embeddings:
     """Embed the texts of a request of either dialect; a text costs a token of the quota.
@@ -45,7 +45,7 @@ async def embedded(
         texts,
         model_name=model_name,
         answer=embeddings_of,
-        plan=Wanted(prompt_name=name, dimensions=fields.dimensions).plan,
+        plan=EmbeddingParameters(prompt_name=name, dimensions=fields.dimensions).plan,
         charged_tokens=len(texts),
     )
 
@@ -56,14 +56,14 @@ async def embedded(
     responses=problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, UnsupportedFieldError),
     response_model=EmbedResponse,
 )
-async def embed(asked: EmbedRequest, run: RunnerDep) -> Response:
+async def embed(body: EmbedRequest, run: RunnerDep) -> Response:
     """Embed up to 256 texts; `truncated` names those that were cut to the model's window."""
-    made = await embedded(run, asked.texts, model_name=asked.model_name, fields=asked)
+    embeddings = await embed_texts(run, body.texts, model_name=body.model_name, fields=body)
     answer = {
-        "model": made.model,
-        "dimensions": made.dimensions,
-        "embeddings": plain(made.vectors),
-        "truncated": made.truncated,
+        "model": embeddings.model,
+        "dimensions": embeddings.dimensions,
+        "embeddings": plain(embeddings.vectors),
+        "truncated": embeddings.truncated,
     }
     # Up to 100,000 numbers: validating what was just made would take longer than making it.
     return Response(to_json(answer), media_type="application/json")

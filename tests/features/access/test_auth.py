@@ -30,7 +30,7 @@ from app.features.access.limits.memory import MemoryStorage
 from app.features.access.metrics import AccessMetrics
 from app.features.access.opening import AccessPart
 from app.runtime import watching
-from app.services.streaming import Ended
+from app.services.token_stream import FinishedGeneration
 
 ADMIN = "an-admin-key-of-the-fleet"
 MODELS = (
@@ -322,8 +322,10 @@ async def test_a_search_is_charged_as_one_text(tmp_path: Path) -> None:
 SAID = Generation(text="x", finish_reason="stop", usage=None)
 
 
-def ended(end: Generation | ServiceError | None, *, tokens: int = 0, began: bool = True) -> Ended:
-    return Ended(
+def ended(
+    end: Generation | ServiceError | None, *, tokens: int = 0, began: bool = True
+) -> FinishedGeneration:
+    return FinishedGeneration(
         model="echo",
         version="1" if began else None,
         end=end,
@@ -350,7 +352,9 @@ def ended(end: Generation | ServiceError | None, *, tokens: int = 0, began: bool
         (ended(OverloadedError(retry_after_s=1), began=False), 0),
     ],
 )
-async def test_whoever_leaves_a_chat_pays_for_its_prompt(end: Ended, cost: int) -> None:
+async def test_whoever_leaves_a_chat_pays_for_its_prompt(
+    end: FinishedGeneration, cost: int
+) -> None:
     limiter = Limiter(MemoryStorage(), metrics=AccessMetrics())
     ledger = Ledger(limiter)
     caller = Caller(key_id=1, tokens_per_day=1000)

@@ -13,8 +13,8 @@ import pytest
 from httpx2 import Response
 from serving import make_app, running, serving
 
-from app.engines.chat_base import GenerationOptions, Message
-from app.services.streaming import OnEnd
+from app.engines.base import GenerationOptions, Message
+from app.services.token_stream import OnEnd
 from app.tasks.chat.openai_schemas import ChatCompletionRequest
 
 MODELS = """

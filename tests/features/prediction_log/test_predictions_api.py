@@ -45,7 +45,7 @@ from app.middleware import exceptions
 from app.middleware.logging import RequestLogMiddleware
 from app.services.access import OpenAccess
 from app.services.prediction_log import PredictionLogEntry
-from app.services.streaming import Ended
+from app.services.token_stream import FinishedGeneration
 from app.tasks.chat.accounting import entry_of
 
 START = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
@@ -457,7 +457,9 @@ async def test_a_chat_leaves_a_row_at_its_end(database: Database) -> None:
     messages = [Message(role="system", content="Be kind."), Message(role="user", content="Hello")]
     usage = Usage(prompt_tokens=9, completion_tokens=2)
     end = Generation(text="Hi", finish_reason="stop", usage=usage)
-    ended = Ended(model="smollm2", version="1", end=end, tokens=1, seconds=0.25, first_token_s=0.1)
+    ended = FinishedGeneration(
+        model="smollm2", version="1", end=end, tokens=1, seconds=0.25, first_token_s=0.1
+    )
     failed = replace(ended, end=OverloadedError(), version=None, first_token_s=None)
     left = replace(ended, end=None)
     for one in (ended, failed, left):

@@ -17,7 +17,8 @@ from app.batching.deadline import Deadline
 from app.engines.chain import ChatChain
 from app.engines.chat_base import ChatEngine, GenerationOptions, Message
 from app.errors import ModelNotFoundError
-from app.services.streaming import ChatService, Conversation, Ended
+from app.services.streaming import ChatService, Conversation
+from app.services.token_stream import FinishedGeneration
 from app.tasks.chat.dialects import NdjsonDialect
 from app.tasks.chat.streams import StreamResponse
 
@@ -188,7 +189,7 @@ async def test_an_error_before_the_first_token_has_its_own_status(
 
 
 async def test_a_chat_that_never_began_is_told_to_whoever_keeps_accounts(tmp_path: Path) -> None:
-    told: list[Ended] = []
+    told: list[FinishedGeneration] = []
     app = make_app(tmp_path, CHAT)
     async with running(app):
         chat = ChatService(app.state.runtime.registry, buffer_tokens=8)
