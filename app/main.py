@@ -1,6 +1,6 @@
 """Puts the service together: the list of tasks, the list of features, and the app made of them.
 
-Commands read the lists too, so whatever is heavy is imported when an app is made.
+Commands use the lists too, so heavy modules are imported only when an app is made.
 """
 
 import signal
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from app.settings import Settings
 
-# Folders of `app/tasks/`. Without its line a task isn't there.
+# Folders of `app/tasks/`; a task without a line here is left out.
 TASKS = (
     "classification",
     "embedding",

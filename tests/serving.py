@@ -12,11 +12,12 @@ from databases import place_tables
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
-from app.batching.scheduler import BatchPolicy, BatchScheduler
+from app.batching.request_queue import BatchPolicy
+from app.batching.scheduler import BatchScheduler
 from app.core.metrics import Metrics
 from app.errors import StartupError
 from app.main import create_app, installed, settings_type
-from app.models.registry import Served
+from app.models.entries import Served
 from app.runtime.composition import Installed
 from app.runtime.plugins import Feature
 from app.runtime.runtime import Runtime

@@ -17,7 +17,8 @@ from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.loader import load_engine
 from app.http.deps import get_registry
 from app.models.catalog import Catalog, ModelSpec
-from app.models.registry import ModelRegistry, Served
+from app.models.entries import Served
+from app.models.registry import ModelRegistry
 
 pytestmark = pytest.mark.core
 

@@ -23,7 +23,8 @@ from app.errors import (
     UnsafeModelError,
 )
 from app.models.catalog import Catalog, ModelSpec
-from app.models.registry import LoadModel, ModelEntry, ModelRegistry, ModelState, Served, TaskKey
+from app.models.entries import ModelEntry, ModelState, Served
+from app.models.registry import LoadModel, ModelRegistry, TaskKey
 
 pytestmark = pytest.mark.core
 

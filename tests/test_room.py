@@ -17,8 +17,8 @@ from app.engines.vector_rules import Similarity, VectorRules
 from app.errors import EngineError
 from app.features.jobs.embedders import LoadedEmbedder
 from app.models.catalog import Limits, ModelSpec
+from app.models.entries import Served
 from app.models.loading import ModelLoader
-from app.models.registry import Served
 from app.models.sources import Sources
 
 TEN = "good film was bad cat dog the a it not "

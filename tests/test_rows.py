@@ -17,8 +17,8 @@ from app.engines.openvino.agreement import answers, compare
 from app.engines.rows import RowsRefusedError, checked
 from app.errors import EngineError
 from app.features.jobs.embedders import LoadedEmbedder
+from app.models.entries import Served
 from app.models.loading import warm
-from app.models.registry import Served
 from app.runtime.runtime import Runtime
 
 APP = Path(__file__).parent.parent / "app"

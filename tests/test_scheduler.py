@@ -11,7 +11,9 @@ from serving import batched
 
 from app.batching.admission import NOTHING, Work
 from app.batching.deadline import Deadline
-from app.batching.scheduler import BatchScheduler, Outcome
+from app.batching.requests import Outcome
+from app.batching.scheduler import BatchScheduler
+from app.batching.tokenising import estimate_tokens
 from app.batching.workers import MAX_RESTARTS, Workers
 from app.core.metrics import Metrics
 from app.engines.base import Encoded, FloatArray
@@ -80,7 +82,7 @@ async def hold(engine: Engine, scheduler: BatchScheduler[Any]) -> asyncio.Task[O
 
 
 async def queued(scheduler: BatchScheduler[Any], count: int) -> None:
-    while len(scheduler._queue) < count:
+    while len(scheduler._requests._queue) < count:
         await asyncio.sleep(0)
 
 
@@ -172,7 +174,7 @@ async def test_out_of_memory_halves_the_batch_and_lowers_the_bound_for_a_while()
     engine.batches.clear()
     await submit(scheduler, *["x" * 9] * 16)
     assert [len(batch) for batch in engine.batches] == [4] * 4
-    scheduler._caution_until_s = 0  # as if the while had passed
+    scheduler._requests._caution_until_s = 0  # as if the while had passed
     engine.fail = lambda _: None
     engine.batches.clear()
     await submit(scheduler, *["x" * 9] * 16)
@@ -201,10 +203,10 @@ async def test_poison_does_not_make_the_engine_look_slow() -> None:
     engine = Engine()
     scheduler = batched(engine)
     await submit(scheduler, "x" * 100)
-    before = scheduler._meter.predict_s(Work(tokens=1000, texts=9))
+    before = scheduler._requests.meter.predict_s(Work(tokens=1000, texts=9))
     engine.fail = lambda costs: ValueError("poison") if 13 in costs else None
     await submit(scheduler, *["x" * 13] * 8)
-    assert scheduler._meter.predict_s(Work(tokens=1000, texts=9)) == before
+    assert scheduler._requests.meter.predict_s(Work(tokens=1000, texts=9)) == before
     scheduler.close(timeout_s=LATE)
 
 
@@ -233,7 +235,7 @@ async def test_what_has_no_chance_is_refused_at_once() -> None:
     scheduler = batched(engine)
     first = await hold(engine, scheduler)
     for tokens in (10, 20):
-        scheduler._meter.observe(tokens=tokens, seconds=tokens / 10)
+        scheduler._requests.meter.observe(tokens=tokens, seconds=tokens / 10)
     with pytest.raises(OverloadedError) as refused:
         await submit(scheduler, "x" * 400, timeout_s=2)
     assert refused.value.retry_after_s is not None
@@ -333,7 +335,7 @@ async def test_a_client_that_leaves_before_its_text_is_tokenised_costs_nothing_m
     assert lengths(await submit(scheduler, "next")) == [4]
     assert engine.batches == [[4]]
     assert value(metrics, "cancelled_total", stage="queued") == 1
-    assert scheduler._unqueued == NOTHING
+    assert scheduler._requests._unqueued == NOTHING
     scheduler.close(timeout_s=LATE)
 
 
@@ -399,7 +401,7 @@ async def test_a_tokeniser_that_panics_fails_its_request_and_counts_nothing_on()
 
     scheduler = batched(Panics())
     assert lengths(await submit(scheduler, "panic")) == [InferenceFailedError.__name__]
-    assert scheduler._unqueued == NOTHING
+    assert scheduler._requests._unqueued == NOTHING
     assert lengths(await submit(scheduler, "fine")) == [4]
     scheduler.close(timeout_s=LATE)
 
@@ -409,7 +411,7 @@ async def test_without_a_thread_to_tokenise_the_request_is_refused_and_not_count
     scheduler._tokenisers.shutdown()
     with pytest.raises(NotReadyError):
         await submit(scheduler, "x")
-    assert scheduler._unqueued == NOTHING
+    assert scheduler._requests._unqueued == NOTHING
     scheduler.close(timeout_s=LATE)
 
 
@@ -418,12 +420,10 @@ async def test_measuring_teaches_the_meter_before_the_first_request() -> None:
     scheduler = batched(engine)
     scheduler.measure()
     assert len(engine.batches) == 3
-    assert scheduler._meter.predict_s(Work(tokens=10, texts=1)) > 0
+    assert scheduler._requests.meter.predict_s(Work(tokens=10, texts=1)) > 0
     scheduler.close(timeout_s=LATE)
 
 
-async def test_a_text_is_never_estimated_at_more_than_the_window() -> None:
-    scheduler = batched(Engine())
-    assert scheduler._estimate("x" * 1_000_000) == Engine.max_tokens
-    assert scheduler._estimate("xxxx") == 3
-    scheduler.close(timeout_s=LATE)
+def test_a_text_is_never_estimated_at_more_than_the_window() -> None:
+    assert estimate_tokens("x" * 1_000_000, max_tokens=500) == 500
+    assert estimate_tokens("xxxx", max_tokens=500) == 3

@@ -1,21 +1,21 @@
-"""Whether a request can still be served in time: the wait is predicted, not guessed by length."""
+"""Whether a request can still be served in time, by a prediction of its wait."""
 
 import math
 from dataclasses import dataclass
 
-# Of the older observations' weight, at each new one: half is forgotten in about 34 calls.
+# Each new observation leaves so much of the older ones' weight: half is gone in about 34 calls.
 KEEP = 0.98
 # A prediction is a mean, and a text can be overtaken by a dozen batches: with 1.15 a third of what
 # was admitted at twice the capacity came too late.
 SAFETY = 1.7
-# Nobody is served sooner by refusing what comes to an idle engine, and the meter learns from it:
-# only what would take this many times its deadline is refused there.
+# A refusal by an idle engine helps no other request, and the meter learns from each call: only what
+# would take twice its deadline is refused there.
 IDLE_SAFETY = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What texts cost an engine."""
+    """The work of texts for an engine."""
 
     tokens: int
     texts: int
@@ -33,8 +33,8 @@ NOTHING = Work(tokens=0, texts=0)
 class SpeedMeter:
     """Predicts how long work takes: a cost for each call and one for each token, fitted online.
 
-    Least squares of a call's seconds over its tokens, with weights that decay. The two costs have
-    to be told apart: a call of one short text says next to nothing of a token's cost.
+    Least squares of a call's seconds over its tokens, with weights that decay. The two costs are
+    kept apart, because a call of one short text says next to nothing about a token's cost.
 
     Args:
         workers: threads that run calls at the same time.
@@ -68,7 +68,7 @@ class SpeedMeter:
             return 0.0, 0.0
         mean_x, mean_y = self._x / self._n, self._y / self._n
         spread = self._xx / self._n - mean_x * mean_x
-        # Calls of one size tell only their sum; then it is shared between call and tokens.
+        # From calls of one size only the sum is known; each cost gets half of it.
         if spread < (0.05 * mean_x) ** 2:
             return mean_y / 2, mean_y / 2 / mean_x
         per_token = (self._xy / self._n - mean_x * mean_y) / spread
@@ -90,7 +90,7 @@ class SpeedMeter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What admission says to a request."""
+    """The decision on a request."""
 
     is_admitted: bool
     predicted_s: float  # from now until its answer
@@ -98,7 +98,7 @@ class Verdict:
 
 
 class Admission:
-    """Decides at the door: what can't be answered before its deadline is refused at once.
+    """Refuses at once what can't be answered before its deadline.
 
     Args:
         meter: how quick the engine is.
@@ -111,7 +111,7 @@ class Admission:
         self._max_queued_tokens = max_queued_tokens
 
     def judge(self, *, ahead: Work, own: Work, remaining_s: float) -> Verdict:
-        """Judge one request.
+        """Admit or refuse one request.
 
         Args:
             ahead: what is queued or running before it.
@@ -121,12 +121,12 @@ class Admission:
         """
         predicted_s = self._meter.predict_s(ahead + own)
         late_s = predicted_s * (SAFETY if ahead.texts else IDLE_SAFETY) - remaining_s
-        # An empty queue takes whatever fits the deadline: it would never be emptier.
+        # An empty queue takes what fits the deadline, however many tokens: waiting wouldn't help.
         excess = ahead.tokens + own.tokens - self._max_queued_tokens if ahead.texts else 0
         full_s = self._meter.drain_s(Work(tokens=max(0, excess), texts=0))
         if late_s <= 0 and excess <= 0:
             return Verdict(is_admitted=True, predicted_s=predicted_s)
-        # It can't get better than an idle engine: what is ahead is all that waiting can end.
+        # Waiting helps only until all that is ahead is done.
         wait_s = min(max(late_s, full_s), self._meter.drain_s(ahead))
         return Verdict(
             is_admitted=False, predicted_s=predicted_s, retry_after_s=max(1, math.ceil(wait_s))

@@ -1,4 +1,4 @@
-"""When an answer is too late: one point in time that a request carries along."""
+"""The point in time after which the answer to a request is too late."""
 
 import time
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout_s: float) -> "Deadline":
-        """Return the deadline that passes in so many seconds."""
+        """Return the deadline in so many seconds from now."""
         return cls(at_s=time.monotonic() + timeout_s)
 
     @property

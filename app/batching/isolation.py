@@ -8,11 +8,11 @@ Result = TypeVar("Result")
 
 
 class WrongCountError(RuntimeError):
-    """The engine gave another number of results than it got items."""
+    """The engine returned another number of results than it got items."""
 
 
 def ignore(_failure: Exception, _count: int) -> None:
-    """Note nothing of a failed call."""
+    """Do nothing about a failed call."""
 
 
 def run_isolated(
@@ -34,7 +34,7 @@ def run_isolated(
     """
     try:
         return _counted(run(items), len(items))
-    except Exception as failure:  # noqa: BLE001  # whatever the engine raised belongs to its item
+    except Exception as failure:  # noqa: BLE001  # an engine can raise anything
         on_failure(failure, len(items))
         if len(items) == 1:
             return [failure]
@@ -46,7 +46,7 @@ def run_isolated(
 
 
 def _counted(results: Sequence[Result], count: int) -> list[Result | Exception]:
-    """See that no result can be taken for another item's."""
+    """Check the number of results: with another one they would go to the wrong items."""
     if len(results) != count:
         raise WrongCountError(f"{len(results)} results for {count} items")
     return list(results)

@@ -1,4 +1,4 @@
-"""Which waiting texts run together next: pure, no threads, no clock of its own."""
+"""Which waiting texts run together next; without threads and without a clock."""
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ Item = TypeVar("Item")
 # What one engine call costs besides its tokens, in tokens: a neighbour joins a batch when the
 # padding that it causes is cheaper than a call of its own. See docs/decisions/0005-batching.md.
 CALL_COST_TOKENS = 16
-# A ticket that so many batches have overtaken ends the choice by length until it has run.
-MAX_OVERTAKEN = 12  # 4 ended it all the time at 64 clients: 21 % padding instead of 8
+# When so many batches have overtaken a ticket, batches are cut by arrival until it has run.
+MAX_OVERTAKEN = 12  # 4 was reached all the time at 64 clients: 21 % padding instead of 8
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +72,7 @@ class BatchQueue(Generic[Item]):
         return len(self._waiting)
 
     def push(self, ticket: Ticket[Item]) -> None:
-        """Let a ticket wait."""
+        """Add a ticket."""
         ticket.sequence = self._next_sequence
         self._next_sequence += 1
         self._waiting[ticket.sequence] = ticket
@@ -80,7 +80,7 @@ class BatchQueue(Generic[Item]):
         self.cost += ticket.cost
 
     def remove(self, ticket: Ticket[Item]) -> bool:
-        """Take a ticket out, wherever it stands; return whether it was still waiting."""
+        """Take a ticket out, wherever it is; return whether it was still waiting."""
         if self._waiting.pop(ticket.sequence, None) is None:
             return False
         del self._by_length[bisect_left(self._by_length, (ticket.cost, ticket.sequence))]
@@ -126,9 +126,9 @@ class BatchQueue(Generic[Item]):
         return [self._waiting[sequence] for _, sequence in self._first_come(low, high)]
 
     def _first_come(self, low: int, high: int) -> list[tuple[int, int]]:
-        """Give the places of the window's shortest length to those of it that came first.
+        """Return the window, with the oldest tickets of its shortest length.
 
-        The window grew to the left from the youngest of that length.
+        It grew to the left, so from the youngest tickets of that length.
         """
         shortest = self._by_length[low][0]
         first = bisect_left(self._by_length, (shortest, -1))
@@ -136,7 +136,7 @@ class BatchQueue(Generic[Item]):
         return self._by_length[first : first + count] + self._by_length[low + count : high]
 
     def _cheaper_side(self, low: int, high: int) -> int:
-        """Return -1 for a shorter neighbour, 1 for a longer one, 0 when neither should join."""
+        """Return -1 when a shorter neighbour should join, 1 for a longer one, 0 for neither."""
         longest, count = self._by_length[high - 1][0], high - low
         offers = []
         if low > 0 and self._fits(longest, count + 1):

@@ -1,4 +1,4 @@
-"""Threads that take jobs until there are none: supervised, restarted within bounds, countable."""
+"""Threads that run jobs: supervised, and restarted a few times when they die."""
 
 import logging
 import threading
@@ -13,15 +13,15 @@ from app.core.logs import is_private
 Job = TypeVar("Job")
 log = logging.getLogger(__name__)
 
-# A worker dies of a fault in our own code, never of an engine's exception. One fault is survived;
-# many in a short time are a state that only a new process can mend.
+# A worker dies of a fault in our own code, never of an engine's exception. After one fault it is
+# replaced; many in a short time need a new process.
 MAX_RESTARTS = 3
 RESTART_WINDOW_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One worker's place; its thread is replaced when it dies."""
+    """One worker; its thread is replaced when it dies."""
 
     thread: threading.Thread | None = None
     busy_since_s: float | None = None
@@ -35,7 +35,7 @@ class Workers(Generic[Job]):
         name: of the threads: `name-0`, `name-1`, …
         count: how many.
         take: blocks until there is a job; None ends the worker.
-        do: the job; whatever it raises kills the worker.
+        do: runs a job; any exception kills the worker.
         on_death: called in a dying thread.
         on_end: called in the last thread that dies, when it can't be replaced.
 
@@ -69,24 +69,24 @@ class Workers(Generic[Job]):
         slot.thread.start()
 
     def _supervise(self, number: int, slot: _Slot) -> None:
-        """Work; when that raises, tell, and put a new thread in this one's place."""
+        """Run jobs; when one raises, log it and start a new thread for this worker."""
         is_private.set(True)  # the variable's name says it
         try:
             while (job := self._take()) is not None:
                 slot.busy_since_s = monotonic()
                 self._do(job)
                 slot.busy_since_s = None
-        except BaseException:  # the last frame of a thread: nobody else will hear of it
+        except BaseException:  # the thread's last frame: nothing else would log it
             log.critical("worker_died", exc_info=True, extra={"worker": f"{self._name}-{number}"})
             slot.busy_since_s = None
             self._on_death()
             if self._is_too_often() or not self._replace(number, slot):
-                slot.is_dead = True  # the thread in its place may say so first; nobody says no
+                slot.is_dead = True  # a new thread may set it first; it is never unset
             if all(slot.is_dead for slot in self._slots):
                 self._on_end()
 
     def _replace(self, number: int, slot: _Slot) -> bool:
-        """Put a new thread in the place of this one; False when the system has none left."""
+        """Start a new thread for this worker; False when the system has none left."""
         try:
             self._start(number, slot)
         except RuntimeError:
@@ -94,7 +94,7 @@ class Workers(Generic[Job]):
         return True
 
     def _is_too_often(self) -> bool:
-        """Count a death; tell whether so many have died lately that a new thread would too."""
+        """Count a death; return whether there were too many lately to start another thread."""
         with self._lock:
             self._deaths.append(monotonic())
             is_full = len(self._deaths) > MAX_RESTARTS
@@ -110,10 +110,10 @@ class Workers(Generic[Job]):
         """Say what is dead or stuck; empty when all is well."""
         dead = sum(slot.is_dead for slot in self._slots)
         stuck_s = self.longest_call_s()
-        said = [f"{self._name}: {dead} of {len(self._slots)} workers dead"] if dead else []
+        problems = [f"{self._name}: {dead} of {len(self._slots)} workers dead"] if dead else []
         if stuck_s > max_call_s:
-            said.append(f"{self._name}: one engine call has been running for {stuck_s:.0f} s")
-        return said
+            problems.append(f"{self._name}: one engine call has been running for {stuck_s:.0f} s")
+        return problems
 
     def join(self, *, timeout_s: float) -> bool:
         """Wait for the threads to end; return whether they all have."""

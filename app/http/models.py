@@ -7,7 +7,7 @@ from app.http.deps import RegistryDep
 from app.http.guard import get_caller
 from app.http.problems import WITH_KEY, problems
 from app.http.schemas import ModelInfo, ModelList
-from app.models.registry import ModelEntry
+from app.models.entries import ModelEntry
 
 router = APIRouter(tags=["models"], dependencies=[Depends(get_caller)])
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from app.engines.base import Task
-from app.models.registry import ModelState
+from app.models.entries import ModelState
 from app.models.schemas import Response, example
 
 SENTIMENT = {

@@ -1,4 +1,4 @@
-"""The ModelRegistry: load, warm, serve by lease, unload."""
+"""The ModelRegistry: loads models, lends them by lease, unloads them."""
 
 import asyncio
 import logging
@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from app.core.metrics import Metrics
 from app.errors import (
@@ -20,89 +19,29 @@ from app.errors import (
     StartupError,
 )
 from app.models.catalog import Catalog, ModelSpec
+from app.models.entries import ModelEntry, ModelState, Servable, Served
 
 log = logging.getLogger(__name__)
 
-# What a client is told to wait while a model loads; most load in seconds.
+# Retry-After while a model loads; most load in seconds.
 LOADING_RETRY_S = 2
-
-
-class ModelState(StrEnum):
-    """The life of a model, in order."""
-
-    WAITING = "waiting"
-    LOADING = "loading"
-    READY = "ready"
-    FAILED = "failed"
-    UNLOADED = "unloaded"
-
-
-class Servable(Protocol):
-    """What the registry asks of a model that it lends; the rest is between task and borrower."""
-
-    def problems(self, *, max_call_s: float) -> list[str]:
-        """Say what is dead or stuck; empty when all is well."""
-        ...
-
-    def longest_call_s(self) -> float:
-        """Return for how long the oldest running engine call has been running."""
-        ...
-
-    def close(self, *, timeout_s: float) -> None:
-        """Stop, and give the memory back; may block for that long. Called without leases."""
-        ...
 
 
 M = TypeVar("M", bound=Servable)
 
 
 class TaskKey(str, Generic[M]):
-    """The name of a task, as the catalogue has it, and the type of what its models are lent as."""
+    """The name of a task, as in the catalogue, with the type that a lease of its models has."""
 
     __slots__ = ()
 
     def of(self, model: Servable) -> M:
-        """Return a model of this task as what it is lent as; `runtime/parts.py` makes it so."""
+        """Return a model of this task with its type, which `runtime/parts.py` sees to."""
         return cast("M", model)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """A model that serves, and the edition of the files that it was made of."""
-
-    model: Servable
-    version: str
 
 
 # Loads and warms one model; blocks. Raises StartupError.
 LoadModel = Callable[[ModelSpec], Served]
-
-
-@dataclass(slots=True, kw_only=True)
-class ModelEntry:
-    """What the registry knows of one model. Read it from the event loop only."""
-
-    spec: ModelSpec
-    is_default: bool
-    is_required: bool
-    state: ModelState = ModelState.WAITING
-    ready_at_s: float = 0.0  # since 1970; 0 until it is
-    served: Served | None = None
-    reason: str | None = None  # the stable code of why it failed
-    detail: str | None = None  # the same in words, as the log has it
-    began_s: float | None = None  # when loading began, as `time.monotonic` counts
-    leases: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def is_blocking(self) -> bool:
-        """Whether `/ready` has to wait for this model."""
-        return self.is_required and self.state is not ModelState.READY
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether it may still come to serve."""
-        return self.state in {ModelState.WAITING, ModelState.LOADING}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +56,8 @@ class Lease(Generic[M]):
 class ModelRegistry:
     """Holds the models of a catalogue and lends them out.
 
-    One is made by the lifespan; nothing forbids a second, and tests make their own. Methods are
-    called from the event loop; `load` runs in the executor's threads.
+    The lifespan makes one, and tests make their own. Methods are called
+    from the event loop; `load` runs in the executor's threads.
     """
 
     def __init__(
@@ -156,7 +95,7 @@ class ModelRegistry:
 
     @property
     def awaited(self) -> tuple[ModelEntry, ...]:
-        """The models that readiness waits for: the required ones, or any if there are none."""
+        """The models that `/ready` waits for: the required ones, or all if there are none."""
         blocking = tuple(entry for entry in self.entries if entry.is_blocking)
         if blocking or self.serves:
             return blocking
@@ -197,22 +136,20 @@ class ModelRegistry:
         log.info("model_ready", extra={"model": name, "seconds": round(seconds, 2)})
 
     async def _call_load(self, spec: ModelSpec) -> Served:
-        """Run `load` in a thread; what it did not foresee becomes an EngineError too."""
+        """Run `load` in a thread; any other exception becomes an EngineError."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._executor, self._load, spec)
         except StartupError:
             raise
         except Exception as failure:
-            # The boundary to libraries that load foreign files: anything may come out of them.
+            # Libraries that read model files can raise anything.
             log.exception("model_load_crashed", extra={"model": spec.name})
             raise EngineError(f"{type(failure).__name__}: {failure}") from failure
 
     @contextmanager
     def lease(self, name: str | None, task: TaskKey[M]) -> Iterator[Lease[M]]:
         """Borrow a model; the default one of the task when none is named.
-
-        What `load` makes of a task's models has the type that the key says; see `runtime/parts.py`.
 
         Raises:
             ModelNotFoundError: no model of that name does this task.
@@ -233,8 +170,8 @@ class ModelRegistry:
 
     def spec(self, name: str | None, task: str) -> ModelSpec | None:
         """Return the entry of the model that `lease` would lend, whether it serves or not."""
-        found = self._catalog.get(name or self._catalog.default(task) or "")
-        return found if found is not None and found.task == task else None
+        spec = self._catalog.get(name or self._catalog.default(task) or "")
+        return spec if spec is not None and spec.task == task else None
 
     def _find(self, name: str | None, task: str) -> ModelEntry:
         spec = self.spec(name, task)
@@ -252,15 +189,15 @@ class ModelRegistry:
     async def close(self, *, timeout_s: float) -> None:
         """Unload every model once its leases have ended, or when the time is up.
 
-        A model that is still on loan then is left to the end of the process: taking it away
-        under a running call could crash it.
+        A model that is still leased then stays until the process ends: freeing its memory during a
+        call could crash the process.
         """
         until_s = time.monotonic() + timeout_s
-        ended = await asyncio.gather(
+        failures = await asyncio.gather(
             *(self._unload(entry, until_s) for entry in self._entries.values()),
             return_exceptions=True,
         )
-        for entry, failure in zip(self._entries.values(), ended, strict=True):
+        for entry, failure in zip(self._entries.values(), failures, strict=True):
             if isinstance(failure, BaseException):
                 log.error("unload_failed", exc_info=failure, extra={"model": entry.spec.name})
 
@@ -279,7 +216,7 @@ class ModelRegistry:
             return
         left_s = max(0.0, until_s - time.monotonic())
         close = partial(served.model.close, timeout_s=left_s)
-        # A thread of its own: those that load may be waiting for a hub that never answers.
+        # A thread of its own: those that load may still wait for a hub.
         thread = ThreadPoolExecutor(1, thread_name_prefix="model-close")
         try:
             await asyncio.get_running_loop().run_in_executor(thread, close)

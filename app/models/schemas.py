@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.models.catalog import DEFAULT_MAX_CHARS
-from app.models.registry import ModelState
+from app.models.entries import ModelState
 
 MAX_TEXT_CHARS = DEFAULT_MAX_CHARS  # of a query; a model's `limits.max_chars` may say otherwise
 MAX_BATCH_TEXTS = 256

@@ -1,1 +1,1 @@
-"""The composition root: what lives as long as the process, and who opens and watches it."""
+"""The composition root: what lives as long as the process is opened, watched and closed here."""

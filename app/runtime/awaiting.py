@@ -2,13 +2,14 @@
 
 import time
 
-from app.models.registry import ModelEntry, ModelRegistry
+from app.models.entries import ModelEntry
+from app.models.registry import ModelRegistry
 from app.models.schemas import LoadProgress
 from app.models.steps import LoadSteps
 
 
 def awaited(registry: ModelRegistry, steps: LoadSteps) -> str:
-    """Say in a sentence why readiness is held back."""
+    """Say in a sentence why the service isn't ready."""
     entries = registry.entries
     if not entries:
         return "The catalogue has no models."
@@ -16,14 +17,14 @@ def awaited(registry: ModelRegistry, steps: LoadSteps) -> str:
     if not waiting:
         names = ", ".join(entry.spec.name for entry in entries)
         return f"No model serves: {names} could not be loaded; GET /models says why."
-    there = sum(entry.served is not None for entry in entries)
-    told = ", ".join(_told(entry, steps) for entry in waiting)
-    return f"Waiting for {told}; {there} of {len(entries)} models serve."
+    ready = sum(entry.served is not None for entry in entries)
+    models = ", ".join(_describe(entry, steps) for entry in waiting)
+    return f"Waiting for {models}; {ready} of {len(entries)} models serve."
 
 
 def loading(registry: ModelRegistry, steps: LoadSteps) -> list[str]:
     """Return a line for each model that still loads."""
-    return [_told(entry, steps) for entry in registry.entries if entry.is_loading]
+    return [_describe(entry, steps) for entry in registry.entries if entry.is_loading]
 
 
 def progress(entry: ModelEntry, steps: LoadSteps) -> LoadProgress | None:
@@ -34,7 +35,7 @@ def progress(entry: ModelEntry, steps: LoadSteps) -> LoadProgress | None:
     return LoadProgress(step=step.name, number=step.number, of=step.of, seconds=_seconds(entry))
 
 
-def _told(entry: ModelEntry, steps: LoadSteps) -> str:
+def _describe(entry: ModelEntry, steps: LoadSteps) -> str:
     name, step = entry.spec.name, steps.last(entry.spec.name)
     if not entry.is_loading or entry.began_s is None:
         return f"{name} ({entry.state})"

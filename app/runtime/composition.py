@@ -60,7 +60,7 @@ class Installed:
         from app.settings import Settings
 
         kinds = dict.fromkeys(feature.settings() for feature in reversed(self.usable))
-        # One that another inherits from is in it.
+        # One that another inherits from is left out.
         bases = tuple(k for k in kinds if not any(k is not o and issubclass(o, k) for o in kinds))
         return create_model("AllSettings", __base__=bases or (Settings,))
 
@@ -87,7 +87,7 @@ class Composition:
         return tuple(task.kind for task in self.tasks)
 
     def engines(self) -> "EngineTable":
-        """Return the engines that are known, those of tasks, and what tasks ask of them."""
+        """Return all engines, those of tasks included, and what each task needs of one."""
         from app.engines.loader import EngineTable, known_engines
 
         of_tasks = {kind.name: kind for task in self.tasks for kind in task.engines()}
@@ -138,38 +138,38 @@ def _of_packages(group: str) -> list[Any]:
     return [point.load() for point in sorted(entry_points(group=group))]
 
 
-def choose(given: Installed, settings: "Settings") -> Composition:
+def choose(parts: Installed, settings: "Settings") -> Composition:
     """Return what the settings choose.
 
     Raises:
-        SettingsError: FEATURES names what isn't there, or what can't do without something; or
-            nobody would ask callers who they are where others can reach the service.
+        SettingsError: FEATURES names a feature that doesn't exist, or one that needs another that
+            is off; or other machines can reach the service, and it would need no keys.
 
     """
-    wanted = _wanted(given, settings.features)
+    named = _named(parts, settings.features)
     on: list[Feature[Any]] = []
     left_out: dict[str, str] = {}
-    there = {task.name for task in given.tasks}
-    for feature in given.features:
-        if wanted is not None and feature.name not in wanted:
+    available = {task.name for task in parts.tasks}
+    for feature in parts.features:
+        if named is not None and feature.name not in named:
             left_out[feature.name] = "FEATURES doesn't name it"
-        elif missing := sorted(feature.needs - there):
+        elif missing := sorted(feature.needs - available):
             reason = f"it needs {', '.join(missing)}"
-            if wanted is not None:
+            if named is not None:
                 raise SettingsError(f"FEATURES: {feature.name} can't be on: {reason}")
             left_out[feature.name] = reason
         elif off_by := feature.off_by(settings):
             left_out[feature.name] = off_by
         else:
             on.append(feature)
-            there.add(feature.name)
-    chosen = Composition(tasks=given.tasks, features=tuple(on), left_out=left_out)
+            available.add(feature.name)
+    chosen = Composition(tasks=parts.tasks, features=tuple(on), left_out=left_out)
     _refuse_without_access(chosen, is_loopback=settings.is_loopback)
     return chosen
 
 
 def check(chosen: Composition, settings: "Settings") -> None:
-    """See before the start that settings can be used which only one part understands.
+    """Check before the start the settings that only one part of the service understands.
 
     Raises:
         SettingsError: naming each that can't be used, without its value.
@@ -191,7 +191,7 @@ def check(chosen: Composition, settings: "Settings") -> None:
 
 
 def check_redis_url(settings: "Settings") -> None:
-    """See that the address of Redis can be read.
+    """Check that the address of Redis can be read.
 
     Raises:
         SettingsError: it can't; the message doesn't repeat it.
@@ -204,7 +204,7 @@ def check_redis_url(settings: "Settings") -> None:
 
 
 def check_sql_url(settings: "Settings") -> None:
-    """See that the address of SQL can be read.
+    """Check that the address of SQL can be read.
 
     Raises:
         SettingsError: it can't; the message doesn't repeat it.
@@ -215,14 +215,14 @@ def check_sql_url(settings: "Settings") -> None:
     parse_url(settings.sql_url)
 
 
-def _wanted(given: Installed, features: str) -> Sequence[str] | None:
+def _named(parts: Installed, features: str) -> Sequence[str] | None:
     """Return the features that FEATURES names; None for all of them."""
     names = [name.strip().lower() for name in features.split(",") if name.strip()]
     if not names or names == [ALL]:
         return None
     if names == [NONE]:
         return ()
-    known = [feature.name for feature in given.features]
+    known = [feature.name for feature in parts.features]
     if unknown := [name for name in names if name not in known]:
         raise SettingsError(
             f"FEATURES: there is no {', '.join(unknown)}; there are {', '.join(known)},"
@@ -232,7 +232,7 @@ def _wanted(given: Installed, features: str) -> Sequence[str] | None:
 
 
 def _refuse_without_access(chosen: Composition, *, is_loopback: bool) -> None:
-    """Nothing fails open: without keys only this machine may reach the service."""
+    """Refuse to start without keys where other machines can reach the service."""
     if not is_loopback and not chosen.has(ACCESS):
         raise SettingsError(
             "HOST can be reached by others, and without the feature `access` everybody could use"

@@ -20,9 +20,9 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Loading is mostly waiting for disk and network; more at once would only fight for memory.
+# Loading mostly waits for disk and network; more at once would only take more memory.
 LOAD_THREADS = 4
-# At the end no request is left; an engine that still runs has lost its callers.
+# No request is left by then, so no caller waits for an engine that still runs.
 UNLOAD_S = 3.0
 
 
@@ -66,7 +66,7 @@ async def open_runtime(
 
 
 def _leave_out(catalog: Catalog, chosen: Composition) -> Catalog:
-    """Return the models whose task is installed, and log what the service does without."""
+    """Return the models whose task is installed, and log which features and models are left out."""
     on = [feature.name for feature in chosen.features]
     log.info("features_chosen", extra={"on": on, "left_out": dict(chosen.left_out)})
     for spec in catalog.specs:

@@ -1,18 +1,20 @@
-"""The parts that a service and a worker are both made of: their database and their models."""
+"""Makes what both a service and a worker need: their database and their models."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 
 from app.batching.generations import GenerationPolicy, Generations
-from app.batching.scheduler import BatchPolicy, BatchScheduler
+from app.batching.request_queue import BatchPolicy
+from app.batching.scheduler import BatchScheduler
 from app.core.metrics import Metrics
 from app.db.session import Database
 from app.engines.base import OpenVinoOptions
 from app.engines.chat_base import ChatEngine
 from app.models.catalog import Catalog, ModelSpec
+from app.models.entries import Served
 from app.models.loading import Loaded, ModelLoader
-from app.models.registry import LoadModel, Served
+from app.models.registry import LoadModel
 from app.models.sources import Sources
 from app.models.steps import LoadSteps
 from app.runtime.composition import Composition
@@ -55,10 +57,10 @@ def make_load(
     """
     load, steps = make_loader(settings, catalog, chosen), steps or LoadSteps()
 
-    def load_told(spec: ModelSpec) -> Loaded:
+    def load_with_steps(spec: ModelSpec) -> Loaded:
         return load(spec, on_step=steps.teller(spec.name))
 
-    return partial(_serve, load_told, settings, tokenisers=tokenisers, metrics=metrics)
+    return partial(_serve, load_with_steps, settings, tokenisers=tokenisers, metrics=metrics)
 
 
 def make_loader(
@@ -90,7 +92,7 @@ def _serve(
     tokenisers: Executor,
     metrics: Metrics,
 ) -> Served:
-    """Load one model and put its batches in front of it; blocks."""
+    """Load one model and make its scheduler; blocks."""
     loaded = load(spec)
     engine = loaded.engine
     if isinstance(engine, ChatEngine):
@@ -110,7 +112,7 @@ def _serve(
 
 
 def _chat(spec: ModelSpec, engine: ChatEngine, *, metrics: Metrics) -> Generations:
-    """Put places in front of a chat model."""
+    """Make the slots of a chat model."""
     from app.engines.chain import ChatChain  # noqa: PLC0415  # imports LangChain
 
     return Generations(

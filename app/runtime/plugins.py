@@ -1,7 +1,7 @@
-"""What a task and a feature bring to the service: the contract of what can be added or left out.
+"""What a task and a feature bring to the service: the interface of what can be added or left out.
 
 This module, and the module of each task and feature that implements it, imports nothing heavy:
-commands read them too. What they bring is imported when it is asked for.
+commands import them too. Routes and the like are imported inside the methods.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +27,8 @@ class Task:
     Attributes:
         name: of the folder, in `main.TASKS`, and in what features need.
         kind: what models.toml and GET /models call it.
-        capability: what an engine must do for it, where that is another task: languages are
-            detected by any engine for `text-classification`. None: the task itself.
+        capability: the task that an engine must support, where it isn't this one: any engine for
+            `text-classification` can detect languages. None: this task.
 
     """
 
@@ -37,7 +37,7 @@ class Task:
     capability: str | None = None
 
     def engines(self) -> "Sequence[EngineKind]":
-        """Return engines of the task's own, beside those that are known."""
+        """Return engines that only this task brings."""
         return ()
 
     def routers(self) -> "Sequence[APIRouter]":
@@ -81,7 +81,7 @@ class Feature(Generic[S]):
         return None
 
     def check(self, settings: S) -> None:
-        """Refuse settings before the start that only this feature understands.
+        """Check this feature's settings before the start.
 
         Raises:
             SettingsError: naming each that can't be used, without its value.
@@ -118,7 +118,7 @@ class Feature(Generic[S]):
         """Add the feature's commands to `app`."""
 
     def findings(self, settings: S) -> "Iterator[Finding]":  # noqa: ARG002
-        """Give what `app doctor` finds of this feature."""
+        """Yield what `app doctor` reports about this feature."""
         yield from ()
 
 

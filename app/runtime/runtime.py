@@ -1,4 +1,4 @@
-"""What lives as long as the process, and whether it is well."""
+"""What lives as long as the process, and whether it is healthy and ready."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from app.core.metrics import Metrics
 from app.db.session import Database
 from app.errors import DATABASE_ADVICE, NotReadyError, UnhealthyError
-from app.models.registry import ModelRegistry, ModelState
+from app.models.entries import ModelState
+from app.models.registry import ModelRegistry
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
 from app.runtime.awaiting import awaited, progress
@@ -21,7 +22,7 @@ P = TypeVar("P")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingPolicy:
-    """What the settings say to routes and probes.
+    """The settings that routes and probes need.
 
     Args:
         request_timeout_ms: of a request.
@@ -55,7 +56,7 @@ class Runtime:
         access: identifies and limits callers.
         entries: takes entries of the prediction log.
         loaded: set once the models are.
-        stored: set once the database was asked, or where there is none.
+        stored: set after the first check of the database, or where there is none.
 
     """
 
@@ -72,7 +73,7 @@ class Runtime:
     database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0
-    # What features add: what is asked of a database that answers, and what `/ready` calls degraded.
+    # Features add to these: checks of the database, and what `/ready` calls degraded.
     database_checks: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
     degraded: list[Callable[[], str | None]] = field(default_factory=list)
     _parts: dict[type, Any] = field(default_factory=dict)
@@ -92,25 +93,25 @@ class Runtime:
         return self.database
 
     def check_health(self) -> None:
-        """Say whether the process can do work.
+        """Check that the process can do work.
 
         Raises:
             UnhealthyError: `checks` names what is dead or stuck.
 
         """
-        dead = [
-            said
+        problems = [
+            problem
             for entry in self.registry.entries
             if entry.served
-            for said in entry.served.model.problems(max_call_s=self.policy.health_max_call_s)
+            for problem in entry.served.model.problems(max_call_s=self.policy.health_max_call_s)
         ]
         if self.loop_lag_s * 1000 > self.policy.health_max_lag_ms:
-            dead.append(f"event_loop: {self.loop_lag_s:.1f} s late")
-        if dead:
-            raise UnhealthyError("; ".join(dead), extensions={"checks": dead})
+            problems.append(f"event_loop: {self.loop_lag_s:.1f} s late")
+        if problems:
+            raise UnhealthyError("; ".join(problems), extensions={"checks": problems})
 
     def check_ready(self) -> None:
-        """Say whether traffic should come here.
+        """Check that traffic should come here.
 
         Raises:
             NotReadyError: with every model's state, or because the process is shutting down.
@@ -127,10 +128,10 @@ class Runtime:
                 ),
             )
         if not self.stored.is_set():
-            why = "Waiting for the database."
+            detail = "Waiting for the database."
             if self.database_problem == "newer":
-                why = f"The database can't be used: {DATABASE_ADVICE[self.database_problem]}."
-            raise NotReadyError(why, retry_after_s=1)
+                detail = f"The database can't be used: {DATABASE_ADVICE[self.database_problem]}."
+            raise NotReadyError(detail, retry_after_s=1)
 
     def readiness(self) -> Readiness:
         """Return each model's state, and what works less well than it should."""
@@ -148,5 +149,5 @@ class Runtime:
         degraded = [f"model:{name}" for name in failed]
         if self.database_problem is not None:
             degraded.append(f"database:{self.database_problem}")
-        degraded += [problem for ask in self.degraded if (problem := ask())]
+        degraded += [problem for check in self.degraded if (problem := check())]
         return Readiness(models=models, degraded=degraded)

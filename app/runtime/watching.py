@@ -1,4 +1,4 @@
-"""What goes on beside a runtime: loading its models, watching its database and its event loop."""
+"""Background work of a runtime: loads its models, watches its database and its event loop."""
 
 import asyncio
 import gc
@@ -27,14 +27,14 @@ OnFatal = Callable[[StartupError], None]
 
 
 async def load_models(runtime: Runtime, on_fatal: OnFatal) -> None:
-    """Load all models; a required one that fails ends the process, by way of `on_fatal`."""
+    """Load all models; `on_fatal` is called when a required one fails."""
     try:
         await runtime.registry.load_all()
     except StartupError as failure:
         log.critical("startup_failed", extra={"code": failure.reason, "reason": str(failure)})
         on_fatal(failure)
         return
-    # What is loaded stays: the collector need not walk it again at every full collection.
+    # Models stay for good, so full garbage collections needn't go through them.
     gc.collect()
     gc.freeze()
     runtime.loaded.set()
@@ -44,7 +44,7 @@ async def load_models(runtime: Runtime, on_fatal: OnFatal) -> None:
 
 
 async def watch_loading(runtime: Runtime, *, every_s: float = LOADING_LOG_S) -> None:
-    """Log what is waited for as long as models load: a conversion may take minutes."""
+    """Log which models still load, from time to time: a conversion may take minutes."""
     while not runtime.loaded.is_set():
         with suppress(TimeoutError):
             async with asyncio.timeout(every_s):
@@ -57,9 +57,9 @@ async def watch_loading(runtime: Runtime, *, every_s: float = LOADING_LOG_S) -> 
 async def watch_database(
     runtime: Runtime, database: Database, on_fatal: OnFatal, *, every_s: float = DATABASE_CHECK_S
 ) -> None:
-    """Migrate SQLite, let features check what is stored, and then tell whether SQL works."""
-    is_prepared = is_told = False
-    _note(runtime, None)
+    """Migrate SQLite, let features check what is stored, then keep checking that SQL works."""
+    is_prepared = is_logged = False
+    _report(runtime, None)
     while True:
         try:
             if not is_prepared:
@@ -67,26 +67,26 @@ async def watch_database(
             is_prepared = True
         except SchemaTooNewError as failure:
             log.critical("startup_failed", extra={"code": failure.reason, "reason": str(failure)})
-            _note(runtime, "newer")
+            _report(runtime, "newer")
             on_fatal(failure)
             return
         except (DatabaseUnavailableError, SchemaError) as failure:
-            if not is_told:
-                said = str(failure)
+            if not is_logged:
+                reason = str(failure)
                 if isinstance(failure, DatabaseUnavailableError):
-                    said = failure.advice
-                log.warning("database_not_ready", extra={"reason": said})
-            is_told = True
+                    reason = failure.advice
+                log.warning("database_not_ready", extra={"reason": reason})
+            is_logged = True
         except StartupError as failure:
             on_fatal(failure)
             return
-        _note(runtime, await database.check())
+        _report(runtime, await database.check())
         runtime.stored.set()
         await asyncio.sleep(every_s)
 
 
-def _note(runtime: Runtime, problem: str | None) -> None:
-    """Show what is wrong with the database, or that nothing is, in /ready and the metrics."""
+def _report(runtime: Runtime, problem: str | None) -> None:
+    """Report the database's problem, or that there is none, in /ready and the metrics."""
     runtime.database_problem = problem
     for reason in DATABASE_ADVICE:
         runtime.metrics.database_problem.labels(reason).set(reason == problem)
@@ -104,7 +104,7 @@ async def _prepare(runtime: Runtime, database: Database) -> None:
 
 
 async def watch_lag(runtime: Runtime) -> None:
-    """Measure how late the event loop wakes up; what blocks it shows here first."""
+    """Measure how late the event loop wakes up: a call that blocks it makes it late."""
     while True:
         due = time.monotonic() + LAG_CHECK_S
         await asyncio.sleep(LAG_CHECK_S)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.batching.scheduler import BatchScheduler, Row
+from app.batching.requests import Row
+from app.batching.scheduler import BatchScheduler
 from app.engines.base import Embedder, FloatArray, Task
 from app.engines.room import refuse_without_room
 from app.engines.rows import RowsRefusedError

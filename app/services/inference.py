@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from app.batching.deadline import Deadline
-from app.batching.scheduler import BatchScheduler, Outcome, Row
+from app.batching.requests import Outcome, Row
+from app.batching.scheduler import BatchScheduler
 from app.engines.base import TextEngine
 from app.errors import ServiceError
 from app.models.catalog import ModelSpec

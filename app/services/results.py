@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from app.batching.scheduler import Row
+from app.batching.requests import Row
 from app.core.metrics import Metrics
 from app.engines.rows import RowsRefusedError
 from app.errors import InferenceFailedError, ServiceError

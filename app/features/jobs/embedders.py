@@ -7,7 +7,7 @@ from functools import partial
 from operator import itemgetter
 
 from app.batching.deadline import Deadline
-from app.batching.scheduler import Row as SchedulerRow
+from app.batching.requests import Row as SchedulerRow
 from app.engines.base import FloatArray, Task
 from app.engines.room import room_behind
 from app.engines.vector_rules import DOCUMENT
@@ -23,7 +23,8 @@ from app.errors import (
 from app.features.documents.chunks import OVERLAP_SHARE, Span, spans
 from app.features.jobs.batches import Row
 from app.models.catalog import Catalog
-from app.models.registry import LoadModel, Served
+from app.models.entries import Served
+from app.models.registry import LoadModel
 from app.services.embeddings import EMBEDDERS, shaped, space_of
 
 # No client waits for a job's batch, and it may be one document of 100,000 characters.

@@ -11,7 +11,8 @@ from app.http.deps import RegistryDep
 from app.http.guard import get_caller
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_KEY, openai_problems
-from app.models.registry import ModelEntry, ModelRegistry, ModelState, Servable, TaskKey
+from app.models.entries import ModelEntry, ModelState, Servable
+from app.models.registry import ModelRegistry, TaskKey
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 # What a client of OpenAI's can use; a classifier isn't.

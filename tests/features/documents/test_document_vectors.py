@@ -31,8 +31,8 @@ from app.features.documents.passages import NewPassage, PassageRepository
 from app.features.documents.repository import DocumentRepository, NewDocument
 from app.features.jobs.embedders import LoadedEmbedder
 from app.models.catalog import read_catalog
+from app.models.entries import Served
 from app.models.loading import ModelLoader
-from app.models.registry import Served
 from app.models.sources import Sources
 from app.services.embeddings import space_of
 from app.settings import PACKAGED_MODELS_FILE

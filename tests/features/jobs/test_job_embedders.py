@@ -19,7 +19,7 @@ from app.engines.fake import FakeEmbedder, FakeOptions
 from app.errors import DeadlineExceededError, EngineError, InferenceFailedError, ModelNotFoundError
 from app.features.jobs.embedders import JobEmbedders, LoadedEmbedder
 from app.models.catalog import ModelSpec, read_catalog
-from app.models.registry import Served
+from app.models.entries import Served
 from app.runtime.parts import make_load
 
 LATE_S = 30.0

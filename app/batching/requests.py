@@ -1,0 +1,59 @@
+"""What is kept of a request until all its texts have their rows, and how it gets its answer."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.batching.admission import Work
+from app.batching.queue import Ticket
+from app.engines.base import Encoded
+
+Row = Any  # what the engine gives for a text, or the exception in its place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The rows of a request's texts, in their order; an exception where one failed alone."""
+
+    rows: list[Row]
+    is_truncated: list[bool]
+    tokens: int  # of all texts, as far as the engine saw them
+
+
+@dataclass(slots=True, eq=False)
+class QueuedRequest:
+    """Texts that are answered together; guarded by the queue's lock once they are queued."""
+
+    texts: Sequence[str]
+    prompt: str
+    future: asyncio.Future[Outcome]
+    estimate: Work  # before its tokens are counted
+    predicted_s: float
+    admitted_s: float
+    tickets: list[Ticket["QueuedText"]] = field(default_factory=list)
+    rows: list[Row | None] = field(default_factory=list)
+    is_truncated: list[bool] = field(default_factory=list)
+    tokens: int = 0
+    unfinished: int = 0
+    is_left: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class QueuedText:
+    """One text of a request, as a ticket carries it."""
+
+    request: QueuedRequest
+    index: int
+    encoded: Encoded
+    queued_s: float
+
+
+def resolve(requests: Sequence[QueuedRequest]) -> None:
+    """Give each request its rows, unless it was cancelled meanwhile; called on its event loop."""
+    for request in requests:
+        if not request.future.done():
+            rows = [row for row in request.rows if row is not None]
+            request.future.set_result(
+                Outcome(rows=rows, is_truncated=request.is_truncated, tokens=request.tokens)
+            )

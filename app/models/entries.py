@@ -1,0 +1,69 @@
+"""What the registry knows of one model: its state, and what it lends once the model is loaded."""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from app.models.catalog import ModelSpec
+
+
+class ModelState(StrEnum):
+    """The life of a model, in order."""
+
+    WAITING = "waiting"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    UNLOADED = "unloaded"
+
+
+class Servable(Protocol):
+    """What the registry needs of a model that it lends."""
+
+    def problems(self, *, max_call_s: float) -> list[str]:
+        """Say what is dead or stuck; empty when all is well."""
+        ...
+
+    def longest_call_s(self) -> float:
+        """Return for how long the oldest running engine call has been running."""
+        ...
+
+    def close(self, *, timeout_s: float) -> None:
+        """Stop, and free the memory; may block for that long. Nothing is leased any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A loaded model, and the version of its files."""
+
+    model: Servable
+    version: str
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelEntry:
+    """One model. Use it on the event loop only."""
+
+    spec: ModelSpec
+    is_default: bool
+    is_required: bool
+    state: ModelState = ModelState.WAITING
+    ready_at_s: float = 0.0  # since 1970; 0 until it is
+    served: Served | None = None
+    reason: str | None = None  # the code of why it failed
+    detail: str | None = None  # the same in words, as in the log
+    began_s: float | None = None  # when loading began, as `time.monotonic` counts
+    leases: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether `/ready` has to wait for this model."""
+        return self.is_required and self.state is not ModelState.READY
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether it may still become ready."""
+        return self.state in {ModelState.WAITING, ModelState.LOADING}
