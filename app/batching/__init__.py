@@ -1,1 +1,1 @@
-"""When an engine runs, and for whom: queue, scheduler, admission, isolation, generations."""
+"""Which texts and generations an engine runs, and when: admission, queue, scheduler, slots."""

@@ -1,4 +1,4 @@
-"""What a route tells the prediction log about its request."""
+"""How a route writes its answers to the prediction log."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class AnswerLog:
     """Makes the log's entries of one request.
 
     Args:
-        log: takes them.
+        log: takes the entries.
         background: tasks that run after the answer is sent.
         key_id: the caller's key.
         started_s: when the request came, as `time.monotonic` counts.
@@ -38,9 +38,9 @@ class AnswerLog:
         text: str,
         *,
         model: str,
-        **columns: Any,  # noqa: ANN401  # those of the entry
+        **columns: Any,  # noqa: ANN401  # fields of the entry
     ) -> PredictionLogEntry:
-        """Return the entry of an answer; it has taken until now, unless `latency_ms` says else."""
+        """Return the entry of an answer; `latency_ms` is the time until now unless it is given."""
         columns.setdefault("latency_ms", to_ms(time.monotonic() - self._started_s))
         return PredictionLogEntry(
             task=task, input=text, key_id=self._key_id, model=model, **columns
@@ -53,21 +53,21 @@ class AnswerLog:
         text: str,
         *,
         model: str,
-        **columns: Any,  # noqa: ANN401  # those of the entry
+        **columns: Any,  # noqa: ANN401  # fields of the entry
     ) -> PredictionLogEntry:
         """Return the entry of a request that was answered with an error."""
         return self.entry(task, text, model=model, status=error.status, error=error.code, **columns)
 
     @contextmanager
     def failures(self, task: str, *texts: str, model: str | None) -> Iterator[None]:
-        """Log an entry for each text when an error leaves the block, which is raised on.
+        """Log an entry for each text when the block raises an error; the error is re-raised.
 
-        FastAPI runs background tasks only after answers that its routes return.
+        `keep` would lose them: FastAPI runs no background tasks when a route raises.
 
         Args:
-            task: what was asked.
+            task: of the request.
             texts: the inputs that get an entry each.
-            model: the name that was asked for, if any.
+            model: the name in the request, if any.
 
         """
         try:
@@ -79,7 +79,7 @@ class AnswerLog:
             raise
 
     def put(self, entry: PredictionLogEntry) -> None:
-        """Log an entry now: responses of our own, such as streams, run no background tasks."""
+        """Log an entry now: streamed responses run no background tasks."""
         self._log.put(entry)
 
     def keep(self, *entries: PredictionLogEntry) -> None:

@@ -1,4 +1,4 @@
-"""What routes ask for with `Depends`: the runtime's objects, the deadline."""
+"""Dependencies of routes: the runtime's objects, and the deadline."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
@@ -24,7 +24,7 @@ P = TypeVar("P")
 
 
 def part(kind: type[P]) -> Callable[[RuntimeDep], Awaitable[P]]:
-    """Return the dependency that gives what a feature has provided."""
+    """Return the dependency for an object that a feature has provided."""
 
     async def get_part(runtime: RuntimeDep) -> P:
         return runtime.part(kind)
@@ -38,9 +38,7 @@ async def get_registry(runtime: RuntimeDep) -> ModelRegistry:
 
 
 RegistryDep = Annotated[ModelRegistry, Depends(get_registry)]
-
-
-WishedTimeout = Annotated[
+RequestedTimeout = Annotated[
     int,
     Header(
         alias="x-request-timeout-ms",
@@ -53,17 +51,17 @@ WishedTimeout = Annotated[
 
 
 async def get_deadline(
-    request: Request, runtime: RuntimeDep, wished_ms: WishedTimeout = MAX_TIMEOUT_MS
+    request: Request, runtime: RuntimeDep, requested_ms: RequestedTimeout = MAX_TIMEOUT_MS
 ) -> Deadline:
-    """Return when the answer is too late: the client's wish, but never more than the setting."""
-    return _deadline(request, min(wished_ms, runtime.policy.request_timeout_ms))
+    """Return the deadline that the client asks for, but at most the setting's."""
+    return _deadline(request, min(requested_ms, runtime.policy.request_timeout_ms))
 
 
 async def get_chat_deadline(
-    request: Request, runtime: RuntimeDep, wished_ms: WishedTimeout = MAX_TIMEOUT_MS
+    request: Request, runtime: RuntimeDep, requested_ms: RequestedTimeout = MAX_TIMEOUT_MS
 ) -> Deadline:
-    """Return when the last token is too late; an answer takes longer than a classification."""
-    return _deadline(request, min(wished_ms, runtime.policy.chat_timeout_ms))
+    """Return the same for chat, whose answers take longer: the deadline of the last token."""
+    return _deadline(request, min(requested_ms, runtime.policy.chat_timeout_ms))
 
 
 def _deadline(request: Request, timeout_ms: int) -> Deadline:
@@ -75,7 +73,7 @@ ChatDeadlineDep = Annotated[Deadline, Depends(get_chat_deadline)]
 
 
 async def get_inference(registry: RegistryDep, runtime: RuntimeDep) -> InferenceService:
-    """Return what runs texts on the models of the registry in force."""
+    """Return the service that runs texts on the registry's models."""
     return InferenceService(registry, runtime.results)
 
 

@@ -1,4 +1,4 @@
-"""`/docs` and `/redoc`, from files on this machine: they work without internet."""
+"""`/docs` and `/redoc`, from files on this machine, so that they work without internet."""
 
 import importlib.util
 import re
@@ -13,14 +13,14 @@ from fastapi.staticfiles import StaticFiles
 
 router = APIRouter(include_in_schema=False)
 STATIC = "/static/docs"
-# Nobody frames these pages, guesses their type, or hears where their readers go next.
+# No other site may embed these pages or learn of them as a referrer.
 SAFE = {
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-# Swagger UI and ReDoc make styles and pictures while they run, and ReDoc a worker for its search;
-# ReDoc's logo, which it would get from its maker's server, is not among what they may load.
+# Swagger UI and ReDoc create styles and images at run time, and ReDoc a worker for its search.
+# ReDoc's logo isn't allowed: it would come from another server.
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; "

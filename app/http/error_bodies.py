@@ -1,4 +1,4 @@
-"""What errors look like on the wire: RFC 9457's problems, and OpenAI's errors under `/v1`."""
+"""The bodies of errors: RFC 9457's problems, and OpenAI's errors under `/v1`."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -54,7 +54,7 @@ def openai_error(error: ServiceError) -> dict[str, Any]:
 def field_path(loc: Sequence[str | int]) -> str | None:
     """Return where a field is, as OpenAI writes it: `messages[0].role`."""
     path = ""
-    for part in loc[1:]:  # the first is "body", or what else of a request it is in
+    for part in loc[1:]:  # the first is "body", "query" or "path"
         if isinstance(part, int):
             path += f"[{part}]"
         elif not part.startswith("<"):  # a tag of a union

@@ -1,4 +1,4 @@
-"""Who sends a request, whether they may, and how often: the dependency that every router has."""
+"""Identifies the caller of a request, and checks scope and limit: every router depends on it."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from app.errors import ForbiddenError
 from app.http.deps import get_runtime
 from app.services.access import Access
 
-# What a key's tokens of a day are spent on.
+# Routes with these scopes cost tokens of a key's daily quota.
 QUOTA_SCOPES = frozenset({Scope.CHAT, Scope.EMBED})
 
 bearer = HTTPBearer(auto_error=False, description="An API key, as `app keys create` prints it.")
@@ -29,11 +29,11 @@ AccessDep = Annotated[Access, Depends(get_access)]
 
 
 async def get_caller(request: Request, authorization: Bearer, key_header: KeyHeader) -> Caller:
-    """Return the caller; looked up once a request.
+    """Return the caller; it is looked up once for each request.
 
     Raises:
         UnauthorizedError: no key where one is needed, or one that isn't valid.
-        RateLimitExceededError: too many of those from this address.
+        RateLimitExceededError: too many invalid keys from this address.
         DatabaseUnavailableError: a key that was never seen while SQL doesn't answer.
 
     """
@@ -53,7 +53,7 @@ class Guard:
 
     Args:
         scope: what a key must have; None: any valid key will do.
-        group: what is counted together where no scope says it.
+        group: the name that the routes are counted under, where there is no scope.
 
     """
 
@@ -62,15 +62,15 @@ class Guard:
         self._group = scope.value if scope else group
 
     async def __call__(self, request: Request, _: CallerDep) -> None:
-        """Check, unless the route did so before it read the body; declares the key in OpenAPI."""
+        """Check, unless the route has done so; as a dependency it puts the key into OpenAPI."""
         await self.check(request)
 
     async def check(self, request: Request) -> None:
-        """Let a request pass, once.
+        """Check a request, only once.
 
         Raises:
             ForbiddenError: the key lacks the scope.
-            RateLimitExceededError: the limit is reached, or nothing is left of the day.
+            RateLimitExceededError: the limit or the day's quota is reached.
             ServiceError: as `get_caller` says.
 
         """
@@ -80,7 +80,7 @@ class Guard:
         if self._scope is not None and not caller.may(self._scope):
             raise ForbiddenError(f"The key has no scope {self._scope.value!r}.")
         access = await get_access(request)
-        # The answer may be a response of the route's own, which no dependency can add headers to.
+        # Not set on FastAPI's response: a route may return a response of its own instead.
         request.state.headers = await access.admit(
             caller,
             request.scope,

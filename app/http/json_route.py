@@ -1,4 +1,4 @@
-"""Routes with a JSON body: who asks comes first, then what; the body is strict JSON."""
+"""Routes with a JSON body: the caller is checked first, then the body is read as strict JSON."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -27,7 +27,7 @@ class StrictJsonRequest(Request):
         """Parse; NaN, lone surrogates, a byte-order mark and over 200 levels are refused.
 
         Raises:
-            MalformedJsonError: with the place, and nothing of the content.
+            MalformedJsonError: with the position, but not the content.
             InvalidRequestError: it has more fields than any schema here.
 
         """
@@ -36,7 +36,7 @@ class StrictJsonRequest(Request):
         except ValueError as failure:
             raise MalformedJsonError(f"The body is not valid JSON: {failure}.") from None
         if isinstance(parsed, dict) and len(parsed) > MAX_FIELDS:
-            # Each would become an error of its own before anything else is looked at.
+            # Each unknown field would become an error of its own.
             many = {"loc": ["body"], "msg": f"More than {MAX_FIELDS} fields", "type": "too_many"}
             raise InvalidRequestError([many])
         return parsed
@@ -45,15 +45,15 @@ class StrictJsonRequest(Request):
 class JsonRoute(APIRoute):
     """A route with a JSON body: another content type is 415, malformed JSON is 400.
 
-    FastAPI parses the body, and then asks its dependencies: somebody without a key could have
-    megabytes parsed for the answer 401. So the guards among them are asked here, before.
+    FastAPI parses the body before it calls dependencies, so that a client without a key could have
+    megabytes parsed for the answer 401. So the guards among them are called here first.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handler = super().get_route_handler()
-        asked = (depends.dependency for depends in self.dependencies)
-        guards = [guard for guard in asked if isinstance(guard, Guard)]
+        dependencies = (depends.dependency for depends in self.dependencies)
+        guards = [guard for guard in dependencies if isinstance(guard, Guard)]
 
         async def strict(request: Request) -> Response:
             own = StrictJsonRequest(request.scope, request.receive)

@@ -1,4 +1,4 @@
-"""What requests and errors of OpenAI's dialect share."""
+"""What the schemas of OpenAI's dialect share."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from app.models.schemas import Request, Response
 
 
 class Only:
-    """Marks a field that is taken with these values alone; any other is `unsupported_field`."""
+    """Marks a field that may only have these values; any other is `unsupported_field`."""
 
     def __init__(self, *values: object) -> None:
         self._values = values
@@ -31,12 +31,12 @@ class Only:
 
 
 def unsupported() -> PydanticCustomError:
-    """Return what a validator raises for a value that OpenAI would take, and we don't."""
+    """Return the error for a value that OpenAI accepts and this service doesn't."""
     return PydanticCustomError(UnsupportedFieldError.code, "This value is not supported")
 
 
 def listed(value: object) -> object:
-    """Take one for a list of one."""
+    """Turn one text into a list of one."""
     return [value] if isinstance(value, str) else value
 
 

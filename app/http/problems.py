@@ -1,4 +1,4 @@
-"""How errors appear in the OpenAPI document: one schema a dialect, an example for each code."""
+"""How errors appear in the OpenAPI document: a schema per dialect, an example per code."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -125,7 +125,7 @@ def _response(
 
 def _example(kind: type[ServiceError]) -> dict[str, Any]:
     """Return a body of one kind of error."""
-    shown = {
+    body = {
         "type": f"urn:ml-api:problem:{kind.code}",
         "title": kind.title,
         "status": kind.status,
@@ -136,8 +136,8 @@ def _example(kind: type[ServiceError]) -> dict[str, Any]:
         "timestamp": "2026-11-22T12:00:00.000Z",
     }
     if kind is InvalidRequestError:
-        shown["errors"] = FIELD_ERRORS
-    return shown
+        body["errors"] = FIELD_ERRORS
+    return body
 
 
 def _openai_example(kind: type[ServiceError]) -> dict[str, Any]:
@@ -147,8 +147,8 @@ def _openai_example(kind: type[ServiceError]) -> dict[str, Any]:
     )
 
 
-def _tell_longest(schemas: dict[str, Any], max_chars: int) -> None:
-    """Write the catalogue's longest text into the schema of a request that has one."""
+def _set_max_length(schemas: dict[str, Any], max_chars: int) -> None:
+    """Write the catalogue's largest `max_chars` into the schema of `/predict`."""
     if request := schemas.get(PredictRequest.__name__):
         request["properties"]["text"]["maxLength"] = max_chars
 
@@ -156,7 +156,7 @@ def _tell_longest(schemas: dict[str, Any], max_chars: int) -> None:
 def document_problems(
     app: FastAPI, *, needs_key: bool = False, max_chars: int = DEFAULT_MAX_CHARS
 ) -> None:
-    """Let the app's OpenAPI document hold the problem schema instead of FastAPI's own.
+    """Put our schemas of errors into the app's OpenAPI document, instead of FastAPI's.
 
     Args:
         app: whose document it is.
@@ -167,29 +167,29 @@ def document_problems(
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(
+            document = get_openapi(
                 title=app.title,
                 version=app.version,
                 description=app.description,
                 routes=app.routes,
                 tags=app.openapi_tags,
             )
-            schemas = made["components"]["schemas"]
-            _tell_longest(schemas, max_chars)
+            schemas = document["components"]["schemas"]
+            _set_max_length(schemas, max_chars)
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             for error in (Problem, OpenAiError):
                 schema = error.model_json_schema(ref_template=REF)
                 schemas.update(schema.pop("$defs", {}))
                 schemas[error.__name__] = schema
-            for path, methods in made["paths"].items():
-                if is_openai(path):  # where 422, which FastAPI adds by itself, is 400
+            for path, methods in document["paths"].items():
+                if is_openai(path):  # 422, which FastAPI adds, is 400 there
                     for operation in methods.values():
                         operation["responses"].pop("422", None)
                 for operation in methods.values():
                     if "security" in operation and not needs_key:
-                        operation["security"].append({})  # a key is welcome, and not needed
-            app.openapi_schema = made
+                        operation["security"].append({})  # a key is accepted, but not needed
+            app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to do it

@@ -1,4 +1,4 @@
-"""Sends an answer piece by piece: when it begins, how long it waits for its reader, how it ends."""
+"""Sends a response in pieces: when it starts, how long it waits for its client, how it ends."""
 
 import asyncio
 import logging
@@ -12,9 +12,9 @@ from app.errors import InternalError, NotReadyError, ReaderTooSlowError, Service
 
 log = logging.getLogger(__name__)
 
-# A reader that takes nothing for so long has stopped; what it was owed is dropped.
+# A client that takes nothing for so long is too slow; the rest of its answer is dropped.
 SEND_TIMEOUT_S = 30.0
-# For the last line when the process ends or the reader has stopped: it fits a buffer, or nowhere.
+# For the last line when the process ends or the client is too slow: it fits the buffer, or is lost.
 LAST_LINE_TIMEOUT_S = 1.0
 NO_CONTENT = 204
 HEADERS = {
@@ -25,19 +25,19 @@ HEADERS = {
 
 
 class StreamedResponse(Response):
-    """Sends pieces as they come, and ends their source when the client leaves.
+    """Sends pieces as they come, and closes their source when the client leaves.
 
-    Until there is a first piece an error is raised as from any route and gets its own status;
-    afterwards it is the last line, as is the end of the process. Without any piece it is a 204.
+    An error before the first piece is raised as from any route, and has its own status; later it is
+    written as the last line, as is the end of the process. Without any piece it is a 204.
 
     Args:
-        source: opened while the answer is sent; gives whole lines, heartbeats among them. The error
-            that ends the answer, such as a reader that is too slow, is raised in its block.
+        source: opened while the answer is sent; yields whole lines, heartbeats included. The error
+            that ends the answer, such as a client that is too slow, is raised in its block.
         fail: writes an error as last lines; None: the format can't, and the answer breaks off.
         media_type: of the answer.
         headers: of the answer, in addition to those of every stream.
-        cut_event: logged when the reader isn't told of the end; None: others keep count.
-        send_timeout_s: time that the reader may take for a piece.
+        cut_event: logged when the answer ends without its last line; None: not logged.
+        send_timeout_s: how long the client may take for a piece.
 
     """
 
@@ -52,7 +52,7 @@ class StreamedResponse(Response):
         send_timeout_s: float = SEND_TIMEOUT_S,
     ) -> None:
         super().__init__(media_type=media_type, headers=HEADERS | dict(headers or {}))
-        del self.headers["content-length"]  # which isn't known yet
+        del self.headers["content-length"]  # it isn't known yet
         self._source = source
         self._fail = fail
         self._cut_event = cut_event
@@ -80,7 +80,7 @@ class StreamedResponse(Response):
             watcher.cancel()
 
     async def _watch(self, receive: Receive, sending: asyncio.Task[None]) -> None:
-        """Cancel the sending when the client leaves, unless the middleware has seen it too."""
+        """Cancel the sending when the client leaves, unless the middleware has done so."""
         while (await receive())["type"] != "http.disconnect":
             pass
         if not sending.cancelling():
@@ -108,7 +108,7 @@ class StreamedResponse(Response):
         """Send all pieces and the end.
 
         Raises:
-            ServiceError: that is how it ended; the reader has been told.
+            ServiceError: the answer ended with it; it is its last line.
 
         """
         try:
@@ -119,35 +119,35 @@ class StreamedResponse(Response):
                     piece = await _next(pieces)
             except ServiceError as error:
                 last = self._last_line(error)
-                if last is not None:  # else the server closes the connection: it isn't whole
+                if last is not None:  # else the server cuts the connection: it is incomplete
                     await self._send(send, last, more=False)
                 raise
             await self._send(send, b"", more=False)
         except TimeoutError:
-            await self._tell(send, ReaderTooSlowError())
-            # The server would wait for this reader to take what is left, for ever.
+            await self._send_last(send, ReaderTooSlowError())
+            # The server would wait for ever for this client to take the rest.
             abort()
             raise ReaderTooSlowError from None
         except asyncio.CancelledError:
-            # The process ends; or the middleware has seen the client leave, and this goes nowhere.
+            # The process ends; or the client has left, and this isn't sent.
             if not self._has_left:
                 ending = NotReadyError("The service is shutting down.", retry_after_s=1)
-                await self._tell(send, ending)
+                await self._send_last(send, ending)
             raise
 
     async def _send(self, send: Send, piece: bytes, *, more: bool = True) -> None:
-        """Send whole lines; waits while the reader is slow.
+        """Send whole lines; waits while the client is slow.
 
         Raises:
-            TimeoutError: it takes nothing.
+            TimeoutError: the client takes nothing.
 
         """
         if piece or not more:
             async with asyncio.timeout(self._send_timeout_s):
                 await send({"type": "http.response.body", "body": piece, "more_body": more})
 
-    async def _tell(self, send: Send, error: ServiceError) -> None:
-        """Try to say why the answer ends here."""
+    async def _send_last(self, send: Send, error: ServiceError) -> None:
+        """Try to send the error as the last line."""
         last = self._last_line(error)
         if last is not None:
             with suppress(TimeoutError):
@@ -165,7 +165,7 @@ async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
     """Return the next piece; None after the last.
 
     Raises:
-        ServiceError: that is how it ends.
+        ServiceError: the answer ends with it.
 
     """
     try:

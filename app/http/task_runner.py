@@ -24,7 +24,7 @@ E = TypeVar("E", bound=TextEngine)
 A = TypeVar("A")
 logger = logging.getLogger(__name__)
 
-# Columns of the log's entry of a text, of its row; of all texts together where they are one input.
+# Makes the columns of a log entry from a row.
 Columns = Callable[[Any], Mapping[str, Any]]
 
 
@@ -32,8 +32,8 @@ class TaskRunner:
     """Runs texts for one request.
 
     Args:
-        runtime: what the service has.
-        inference: runs them.
+        runtime: of the service.
+        inference: runs the texts.
         deadline: of the request.
         caller: whose request it is.
         log: of its answers.
@@ -66,15 +66,15 @@ class TaskRunner:
         plan: Callable[[E], Plan] | None = None,
         refuse: Refuse | None = None,
     ) -> Inference[E]:
-        """Run texts, each an input of its own: one that fails has its error, and its own entry.
+        """Run texts with a log entry each; one that fails has an error in its place.
 
         Args:
-            task: which the model must do.
+            task: of the model.
             texts: to run.
             model_name: None for the task's default model.
-            columns: what the log's entry says of a row.
-            plan: asked of the engine before anything runs.
-            refuse: says which texts no engine needs to see.
+            columns: makes the columns of a log entry from a row.
+            plan: called with the engine before anything runs.
+            refuse: returns the error of a text that no engine is to run.
 
         Raises:
             ServiceError: as `InferenceService.run`.
@@ -82,7 +82,7 @@ class TaskRunner:
         """
         started = time.monotonic()
         with self._log.failures(task, *texts, model=model_name):
-            made = await self.inference.run(
+            inference = await self.inference.run(
                 task,
                 texts,
                 model_name=model_name,
@@ -90,9 +90,9 @@ class TaskRunner:
                 plan=plan,
                 refuse=refuse,
             )
-        self._log_made(made.model, texts, time.monotonic() - started)
-        log, shared = self._log, {"model": made.model, "version": made.version}
-        rows = list(zip(texts, made.rows, strict=True))
+        self._log_done(inference.model, texts, time.monotonic() - started)
+        log, shared = self._log, {"model": inference.model, "version": inference.version}
+        rows = list(zip(texts, inference.rows, strict=True))
         log.keep(
             *(
                 log.entry(task, text, **shared, **columns(row))
@@ -101,11 +101,11 @@ class TaskRunner:
             )
         )
         for text, row in rows:
-            if isinstance(row, ServiceError):  # logged now: a route may raise it
+            if isinstance(row, ServiceError):  # logged at once: the route may raise it
                 log.put(log.failure(row, task, text, **shared))
-        return made
+        return inference
 
-    def _log_made(self, model: str, texts: Sequence[str], seconds: float) -> None:
+    def _log_done(self, model: str, texts: Sequence[str], seconds: float) -> None:
         inputs = {"texts": list(texts)} if self._log_inputs else {}
         fields = {"model": model, "count": len(texts), "duration_ms": round(seconds * 1000, 2)}
         logger.info("prediction_made", extra=fields | inputs)
@@ -120,14 +120,14 @@ class TaskRunner:
         plan: Callable[[E], Plan] | None = None,
         charged_tokens: int = 0,
     ) -> A:
-        """Run texts that are one input with one entry: all of them, or none.
+        """Run texts with one log entry for all; if one fails, all do.
 
         Args:
-            task: which the model must do.
+            task: of the model.
             texts: to run.
             model_name: None for the task's default model.
-            answer: makes the answer of the rows; raises where it lacks one.
-            plan: asked of the engine before anything runs.
+            answer: makes the answer from the rows; raises if a row is missing.
+            plan: called with the engine before anything runs.
             charged_tokens: of the caller's quota.
 
         Raises:
@@ -141,20 +141,24 @@ class TaskRunner:
         )
         async with charge:
             with self._log.failures(task, joined, model=model_name):
-                made = await self.inference.run(
+                inference = await self.inference.run(
                     task, texts, model_name=model_name, deadline=self._deadline, plan=plan
                 )
-                answered = answer(made)
+                result = answer(inference)
         self._log.keep(
             self._log.entry(
-                task, joined, model=made.model, version=made.version, prompt_tokens=made.tokens
+                task,
+                joined,
+                model=inference.model,
+                version=inference.version,
+                prompt_tokens=inference.tokens,
             )
         )
-        return answered
+        return result
 
 
-# FastAPI makes a class that is a dependency in a thread, each time; and it goes through what a
-# dependency asks for once for each that asks, found or not: each level here costs each request.
+# A function: FastAPI calls a class that is a dependency in a thread. And few levels: FastAPI walks
+# through all dependencies of a dependency for each request, those that are cached too.
 async def get_runner(
     request: Request,
     background: BackgroundTasks,

@@ -8,35 +8,35 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BodyTimeoutError, BodyTooLargeError
-from app.middleware.exceptions import answer_nobody
+from app.middleware.exceptions import answer_client_left
 
-# A client that is still sending doesn't read the answer, and a connection closed on unread data
-# is reset before it could. So a body that is too large, or that nobody wants, is read to its end
-# and thrown away, up to this many times the limit.
+# A client that is still sending doesn't read the answer, and closing a connection with unread data
+# resets it before the client can. So a body that is too large, or that the handler doesn't read, is
+# read and dropped, up to this many times the limit.
 DISCARD_FACTOR = 16
 CLOSE = {"Connection": "close"}
 CLOSE_LINE = (b"connection", b"close")
 
 
 class _LeftError(Exception):
-    """The client left before its body was whole."""
+    """The client left before its body was complete."""
 
 
 class BodyLimitMiddleware:
-    """Hands the body on in one piece, read up to a limit when it is first asked for.
+    """Passes the body on in one piece; it is read, up to a limit, at the handler's first `receive`.
 
-    What a handler answers without a look at the body is sent when the body has been read too, but
-    nothing of it is kept: a refusal costs no memory.
+    If a handler answers without reading the body, the body is read and dropped before the answer is
+    sent: a refusal costs no memory.
 
     Args:
-        app: what is served.
+        app: the next one.
         max_bytes: the limit.
-        timeout_s: in which the body must be there.
+        timeout_s: for the whole body.
         max_bytes_of: the limits of paths that have their own.
 
-    Raises, in the handler that asks for the body, and for the error boundary around it:
-        BodyTooLargeError: announced or found to be larger than the limit.
-        BodyTimeoutError: not there in time.
+    Raises, in the handler that reads the body, and for the error boundary around it:
+        BodyTooLargeError: it is larger than the limit, by its length header or when it is read.
+        BodyTimeoutError: it didn't come in time.
 
     """
 
@@ -70,14 +70,14 @@ class BodyLimitMiddleware:
         try:
             await self._app(scope, body.receive, answer)
         except _LeftError:
-            await answer_nobody(send)
+            await answer_client_left(send)
         except Exception:
             await body.discard()
             raise
 
 
 class _Body:
-    """A request's body, which is read once: when it is asked for, or before an answer."""
+    """A request's body, which is read once: by the handler, or before the answer is sent."""
 
     def __init__(
         self, receive: Receive, headers: Headers, *, max_bytes: int, timeout_s: float
@@ -89,7 +89,7 @@ class _Body:
         self._is_read = False
 
     async def receive(self) -> Message:
-        """Give the whole body first, and then whatever else comes."""
+        """Return the whole body first, and then the messages after it."""
         if self._is_read:
             return await self._receive()
         self._is_read = True
@@ -102,7 +102,7 @@ class _Body:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def discard(self) -> bool:
-        """Read what nobody has asked for; False when there is more of it than anybody waits for."""
+        """Read and drop an unread body; False when it is too large or too slow for that."""
         if self._is_read:
             return True
         self._is_read = True
@@ -116,7 +116,7 @@ class _Body:
             return False
 
     async def _read(self, *, keep: int) -> tuple[bytes, int, bool]:
-        """Return up to `keep` bytes, how many came, and whether it was all."""
+        """Return up to `keep` bytes, how many came, and whether that was the whole body."""
         chunks: list[bytes] = []
         size, more = 0, True
         async with asyncio.timeout(self._timeout_s):
@@ -133,17 +133,17 @@ class _Body:
 
 
 def has_body(headers: Headers) -> bool:
-    """Tell from the headers whether a body follows; HTTP says it in one of two ways."""
+    """Tell from the headers whether a body follows: either of two says so."""
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 def _is_withheld(headers: Headers) -> bool:
-    """Tell whether the client waits for our leave to send the body, which asking for it gives."""
+    """Tell whether the client waits for "100 Continue", which the first read sends."""
     return "expect" in headers
 
 
 def _refuse_announced(headers: Headers, max_bytes: int) -> None:
-    """Refuse by its length what is far too large to be read to its end, or hasn't begun."""
+    """Refuse a body by its length: one too large to be dropped, or one that isn't sent yet."""
     announced = headers.get("content-length", "")
     size = int(announced) if announced.isdecimal() else 0
     if size > max_bytes * (1 if _is_withheld(headers) else DISCARD_FACTOR):

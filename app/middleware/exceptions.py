@@ -1,4 +1,4 @@
-"""The only place that answers with errors, whatever raised them."""
+"""The only place where exceptions become error responses."""
 
 import asyncio
 import json
@@ -35,9 +35,9 @@ BY_STATUS: Mapping[int, type[ServiceError]] = {
     405: MethodNotAllowedError,
     429: RateLimitExceededError,
 }
-# A field's name comes from the client and is answered in `loc`.
+# A field's name comes from the client and is returned in `loc`.
 MAX_LOC_CHARS = 64
-# Nobody reads more, and a body of a megabyte can be wrong in a hundred thousand places.
+# A body of a megabyte can be wrong in a hundred thousand places.
 MAX_FIELD_ERRORS = 50
 # nginx's number for "the client closed the connection".
 CLIENT_LEFT = 499
@@ -54,7 +54,7 @@ def error_response(error: ServiceError, *, path: str) -> Response:
 
 
 def to_service_error(failure: Exception) -> ServiceError:
-    """Give any exception its place in our tree; what isn't known there says nothing of itself."""
+    """Return the `ServiceError` for any exception; an unknown one becomes an `InternalError`."""
     if isinstance(failure, ServiceError):
         return failure
     if isinstance(failure, RequestValidationError):
@@ -67,35 +67,35 @@ def to_service_error(failure: Exception) -> ServiceError:
 
 
 def _invalid(errors: list[dict[str, Any]]) -> ServiceError:
-    """Tell what OpenAI would take, and we don't, from what nobody would."""
+    """Return the error of invalid fields; one that only OpenAI accepts has a code of its own."""
     if errors[0]["type"] == UnsupportedFieldError.code:
         return UnsupportedFieldError(field_path(errors[0]["loc"]))
     return InvalidRequestError(errors)
 
 
 def field_errors(errors: Sequence[Any]) -> list[dict[str, Any]]:
-    """Say which fields are wrong and how, without what was sent."""
+    """Return which fields are wrong and how, without their values."""
     return [
         {"loc": [_clean(part) for part in e["loc"]], "msg": e["msg"], "type": e["type"]}
         for e in errors[:MAX_FIELD_ERRORS]
     ]
 
 
-async def answer_nobody(send: Send) -> None:
-    """Tell metrics and log that the client has left; the server drops what is sent to nobody."""
+async def answer_client_left(send: Send) -> None:
+    """Send an answer that only metrics and log see: the server drops it."""
     await send({"type": "http.response.start", "status": CLIENT_LEFT, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
 
 def _clean(part: str | int) -> str | int:
-    """Cut a field name that a client made up to something that any reader can show."""
+    """Shorten a field name of the client's, and replace what isn't valid Unicode."""
     if isinstance(part, int):
         return part
     return part[:MAX_LOC_CHARS].encode("utf-8", "replace").decode()
 
 
 class ErrorBoundaryMiddleware:
-    """Answers what no handler below has answered; nothing of it reaches the client."""
+    """Turns exceptions that no handler has caught into error responses, without their messages."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -116,10 +116,10 @@ class ErrorBoundaryMiddleware:
         try:
             await self._app(scope, receive, watch)
         except asyncio.CancelledError:
-            # The server's time to shut down is over, and the client is still there.
+            # The time for shutting down is over, and the client is still connected.
             if not is_started:
-                late = NotReadyError("The service is shutting down.", retry_after_s=1)
-                await error_response(late, path=scope["path"])(scope, receive, send)
+                ending = NotReadyError("The service is shutting down.", retry_after_s=1)
+                await error_response(ending, path=scope["path"])(scope, receive, send)
             raise
         except Exception as failure:
             error = to_service_error(failure)
@@ -127,7 +127,7 @@ class ErrorBoundaryMiddleware:
             if isinstance(error, InternalError):
                 log.exception("unhandled_error", extra={"error": type(failure).__name__})
             if is_started:
-                raise  # half an answer is out: cutting the connection is all that is left
+                raise  # part of the answer is sent: all that can be done is to cut the connection
             await error_response(error, path=scope["path"])(scope, receive, send)
 
 

@@ -4,7 +4,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class _EnoughError(Exception):
-    """The headers are out, and of a stream nothing more is wanted."""
+    """The headers are sent, so a stream can stop."""
 
 
 class HeadMiddleware:

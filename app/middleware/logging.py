@@ -14,13 +14,13 @@ from app.middleware.exceptions import CLIENT_LEFT
 log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# Asked every few seconds by machines: only worth a line when someone is looking for one.
+# Called every few seconds by machines, so they are logged at DEBUG unless they fail.
 PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 
 def new_id() -> str:
-    """Return 32 hexadecimal digits: an id, no secret; the system's randomness costs far more."""
-    return f"{random.getrandbits(128):032x}"  # as said
+    """Return 32 hexadecimal digits; not a secret, so the slower system randomness isn't needed."""
+    return f"{random.getrandbits(128):032x}"  # an id is no secret
 
 
 class RequestLogMiddleware:
@@ -38,7 +38,7 @@ class RequestLogMiddleware:
         current = sent_id if REQUEST_ID.fullmatch(sent_id) else new_id()
         token = request_id.set(current)
         started = time.perf_counter()
-        status = CLIENT_LEFT  # unless something is sent
+        status = CLIENT_LEFT  # until a response starts
         scope.setdefault("state", {})["received_s"] = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
@@ -47,7 +47,9 @@ class RequestLogMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = current
-                headers.update(scope["state"].get("headers", {}))  # the limit's, from api/auth.py
+                headers.update(
+                    scope["state"].get("headers", {})
+                )  # of the rate limit, from http/guard.py
             await send(message)
 
         try:

@@ -14,7 +14,7 @@ from app.middleware.http_metrics import HttpMetricsMiddleware
 from app.middleware.logging import RequestLogMiddleware
 from app.settings import Settings
 
-# What a page may send along; keys are no cookies, so no credentials.
+# Headers that a page may send; keys aren't cookies, so credentials aren't allowed.
 CORS_HEADERS = (
     "Authorization",
     "Content-Type",

@@ -1,1 +1,1 @@
-"""The composition root: what lives as long as the process is opened, watched and closed here."""
+"""The composition root: opens, watches and closes what lives as long as the process."""

@@ -54,7 +54,7 @@ def chat(  # noqa: PLR0913  # each is an option
 
 
 def _converse(conversation: "_Conversation") -> None:
-    """Ask what a person types; an error ends its answer, not the conversation."""
+    """Send what a person types; an error ends the answer, not the conversation."""
     import readline  # noqa: F401  # input() edits lines with it
 
     from app.console.client import ClientError
@@ -76,7 +76,7 @@ def _converse(conversation: "_Conversation") -> None:
 
 
 class _Conversation:
-    """What was said so far, and what is asked next."""
+    """The messages so far."""
 
     def __init__(
         self, client: "Client", options: dict[str, Any], *, system: str | None, as_json: bool
@@ -87,24 +87,24 @@ class _Conversation:
         self._messages = [{"role": "system", "content": system}] if system else []
 
     def ask(self, question: str) -> None:
-        """Print the answer as it comes; both are remembered, as far as the answer got."""
+        """Print the answer as it comes; both become messages, also of an answer that is cut off."""
         messages = [*self._messages, {"role": "user", "content": question}]
-        said: list[str] = []
+        tokens: list[str] = []
         last: dict[str, Any] = {}
         try:
             for last in self._tokens(messages):
-                said.append(last["token"])
+                tokens.append(last["token"])
                 if not self._as_json:
                     show(last["token"], end="")
         finally:
-            if said:
-                answer = {"role": "assistant", "content": "".join(said)}
+            if tokens:
+                answer = {"role": "assistant", "content": "".join(tokens)}
                 self._messages = [*messages, answer]
                 if not self._as_json:
                     print()
         if self._as_json:
             end = {name: last.get(name) for name in ("finish_reason", "usage")}
-            show_json({"answer": "".join(said), **end})
+            show_json({"answer": "".join(tokens), **end})
 
     def _tokens(self, messages: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
         return self._client.lines("/chat/stream", {"messages": messages, **self._options})

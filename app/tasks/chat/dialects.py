@@ -1,4 +1,4 @@
-"""How a stream of tokens is written: NDJSON, server-sent events, OpenAI's chunks."""
+"""The formats of a stream of tokens: NDJSON, server-sent events, OpenAI's chunks."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -13,12 +13,12 @@ from app.tasks.chat.schemas import ChatUsage
 
 
 class Dialect(Protocol):
-    """Turns what happens in a stream into whole lines."""
+    """Writes the events of a stream as whole lines."""
 
     media_type: str
 
     def begin(self, model: str) -> bytes:
-        """Return what stands before the first token."""
+        """Return what comes before the first token."""
         ...
 
     def tokens(self, tokens: Iterable[str]) -> bytes:
@@ -26,7 +26,7 @@ class Dialect(Protocol):
         ...
 
     def heartbeat(self) -> bytes:
-        """Return what says that the stream is alive."""
+        """Return a sign that the stream still runs."""
         ...
 
     def finish(self, generation: Generation) -> bytes:
@@ -51,7 +51,7 @@ def usage_of(generation: Generation) -> dict[str, Any] | None:
 
 
 def openai_usage(generation: Generation) -> CompletionUsage | None:
-    """Return a generation's usage, with what the prefix cache saved of it."""
+    """Return a generation's usage, with the tokens that came from the prefix cache."""
     usage = generation.usage
     if usage is None:
         return None
@@ -74,7 +74,7 @@ class NdjsonDialect:
         self._request_id = request_id
 
     def begin(self, model: str) -> bytes:  # noqa: ARG002  # as the protocol has it
-        """Nothing stands before the first token."""
+        """Return nothing."""
         return b""
 
     def tokens(self, tokens: Iterable[str]) -> bytes:
@@ -82,7 +82,7 @@ class NdjsonDialect:
         return b"".join(self._line({"token": token}) for token in tokens)
 
     def heartbeat(self) -> bytes:
-        """Return a line without text: an empty one would be no JSON to some readers."""
+        """Return a line with an empty token: some clients can't parse an empty line as JSON."""
         return self._line({"token": ""})
 
     def finish(self, generation: Generation) -> bytes:
@@ -93,8 +93,8 @@ class NdjsonDialect:
         """Return the line with the problem."""
         return self._last(error=problem(error, path=self._path, request_id=self._request_id))
 
-    def _last(self, **said: object) -> bytes:
-        return self._line({"token": "", "done": True, **said})
+    def _last(self, **fields: object) -> bytes:
+        return self._line({"token": "", "done": True, **fields})
 
     def _line(self, content: dict[str, Any]) -> bytes:
         return self.before + _json(content) + self.after
@@ -107,7 +107,7 @@ class SseDialect(NdjsonDialect):
     before, after = b"data: ", b"\n\n"
 
     def heartbeat(self) -> bytes:
-        """Return a comment, which readers pass over."""
+        """Return a comment, which clients ignore."""
         return b": alive\n\n"
 
 
@@ -117,7 +117,7 @@ class OpenAiDialect:
     Args:
         chat_id: of the completion.
         created_s: in seconds since 1970.
-        has_usage: whether a last chunk tells the tokens (`stream_options.include_usage`).
+        has_usage: whether a last chunk has the number of tokens (`stream_options.include_usage`).
 
     """
 
@@ -142,11 +142,11 @@ class OpenAiDialect:
         return b"".join(self._chunk({"content": token}) for token in tokens)
 
     def heartbeat(self) -> bytes:
-        """Return a comment, which readers pass over."""
+        """Return a comment, which clients ignore."""
         return b": alive\n\n"
 
     def finish(self, generation: Generation) -> bytes:
-        """Return the chunk with the reason, and one with the usage if it was asked for."""
+        """Return the chunk with the reason, and one with the usage if it was requested."""
         lines = self._chunk({}, finish_reason=generation.finish_reason)
         if self._has_usage:
             lines += _event({**self._head, "choices": [], "usage": openai_usage(generation)})
@@ -169,7 +169,7 @@ def _event(content: dict[str, Any]) -> bytes:
 def _json(content: dict[str, Any]) -> bytes:
     """Return JSON in ASCII.
 
-    Some readers, httpx's `iter_lines` among them, take U+0085 and U+2028 for the end of a line;
-    some decode each chunk alone, and a chunk may end within a character.
+    Some clients, httpx's `iter_lines` among them, end a line at U+0085 and U+2028; some decode each
+    chunk alone, and a chunk may end within a character.
     """
     return to_json(content, ensure_ascii=True)

@@ -29,7 +29,7 @@ from app.tasks.chat.routes import ChatDep
 from app.tasks.chat.streams import StreamResponse
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
-# Any number is a seed; llama.cpp takes 32 bits, and the highest of them means "a random one".
+# OpenAI takes any number; llama.cpp takes 32 bits, and the highest value means a random seed.
 SEEDS = 2**32 - 1
 CHUNK = (
     'data: {"id":"chatcmpl-0b9a","object":"chat.completion.chunk","created":1795348800,'
@@ -39,7 +39,7 @@ CHUNK = (
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; with `stream` as chunks, and `[DONE]` after the last.",
-        # Without a schema: some readers hold it against each event, others against the whole.
+        # Without a schema: some tools check it against each event, others against the whole body.
         "content": {"text/event-stream": {"example": CHUNK}},
     }
 }
@@ -66,7 +66,7 @@ async def _conversation(body: ChatCompletionRequest, account: Account) -> Conver
 
 
 def _format(response_format: ResponseFormat | None) -> dict[str, Any] | None:
-    """Return what the engine has to keep to; text is what it writes anyway."""
+    """Return the format that the engine has to write; None for plain text."""
     if response_format is None or response_format.type == "text":
         return None
     return response_format.model_dump(by_alias=True, exclude_unset=True)

@@ -29,8 +29,8 @@ class TextPart(OpenAiRequest):
     text: str
 
 
-def _parted(value: object) -> object:
-    """Take a text for a list of one part."""
+def _to_parts(value: object) -> object:
+    """Turn a text into a list of one part."""
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
@@ -41,7 +41,7 @@ class ChatCompletionMessage(OpenAiRequest):
     """One turn of a conversation; the developer's is the system's."""
 
     role: Annotated[str, Only("system", "developer", "user", "assistant")]
-    content: Annotated[Parts, BeforeValidator(_parted, json_schema_input_type=str | Parts)]
+    content: Annotated[Parts, BeforeValidator(_to_parts, json_schema_input_type=str | Parts)]
     name: Annotated[str | None, Field(description="Ignored.")] = None
     # As clients send them back with an answer of the assistant's.
     annotations: Annotated[Any, Only(None, [])] = None

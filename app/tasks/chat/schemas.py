@@ -29,11 +29,11 @@ class ChatMessage(Request):
 
 
 def _document(schema: dict[str, Any]) -> None:
-    """Say in JSON Schema's words that it is one or the other."""
+    """Put into JSON Schema that exactly one of the two fields is given."""
     null = {"type": "null"}
     schema["oneOf"] = [
-        {"required": [given], "properties": {given: {"not": null}, other: null}}
-        for given, other in (("query", "messages"), ("messages", "query"))
+        {"required": [present], "properties": {present: {"not": null}, other: null}}
+        for present, other in (("query", "messages"), ("messages", "query"))
     ]
     schema["examples"] = [
         {"query": "What is the capital of France?", "max_tokens": 64, "temperature": 0}

@@ -1,4 +1,4 @@
-"""Sends a stream of tokens as a response: nothing before the first token, the end typed always."""
+"""Sends a stream of tokens as a response, whose end is always an explicit line."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -48,10 +48,10 @@ class StreamResponse(StreamedResponse):
 
 
 async def _lines(stream: Stream, dialect: Dialect, *, heartbeat_s: float) -> AsyncGenerator[bytes]:
-    """Write tokens as they come, all that there are at once, and the end.
+    """Yield tokens as they come, all that are waiting at once, and the end.
 
     Raises:
-        ServiceError: that is how it ends.
+        ServiceError: the stream ends with it.
 
     """
     tokens = await stream.drain()

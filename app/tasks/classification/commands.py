@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EXAMPLE = "app predict 'Great value.'; or: app predict - <reviews.txt"
 BATCH = 256  # texts that /predict-batch takes
 MAX_BATCH_BYTES = 400_000  # well under the service's default bound of a body
-# What the service says of a text that is too long for its model, here for one that isn't sent.
+# As the service's error for a text that is too long; this one isn't even sent.
 TOO_LONG = {
     "error": {"code": "text_too_long", "detail": f"over {MAX_BATCH_BYTES} bytes; it wasn't sent"}
 }
@@ -50,30 +50,29 @@ def predict(
         if text == STDIN:
             _predict_lines(client, standard_input(), model=model, as_json=as_json)
         else:
-            asked = request_fields(text=text, model_name=model, top_k=top_k)
-            _show_prediction(client.post("/predict", asked), as_json=as_json)
+            body = request_fields(text=text, model_name=model, top_k=top_k)
+            _show_prediction(client.post("/predict", body), as_json=as_json)
 
 
-def _show_prediction(found: dict[str, Any], *, as_json: bool) -> None:
+def _show_prediction(prediction: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        show_json(found)
+        show_json(prediction)
         return
-    labels = found.get("scores") or [found]
+    labels = prediction.get("scores") or [prediction]
     width = max(len(label["label"]) for label in labels)
-    style = "10.4f" if "problem_type" in found else "7.1%"  # it is only there for a regression
+    style = "10.4f" if "problem_type" in prediction else "7.1%"  # it is only there for a regression
     for label in labels:
         show(f"{label['label']:{width}} {label['score']:{style}}")
-    if found.get("truncated"):
+    if prediction.get("truncated"):
         warn("only the beginning was read: the text is longer than the model's window")
 
 
 def _predict_lines(
     client: "Client", lines: Iterable[str], *, model: str | None, as_json: bool
 ) -> None:
-    """Classify lines: each has an answer, or its error, in its place.
+    """Classify lines, and print an answer or an error for each.
 
-    A blank line has the error of an empty text, and isn't counted as one that failed: files have
-    them.
+    A blank line has the error of an empty text, but doesn't count as failed: files often have some.
     """
     from app.console.client import EXIT_INPUT
 
@@ -82,8 +81,8 @@ def _predict_lines(
         if _size(batch[0]) > MAX_BATCH_BYTES:
             results = [TOO_LONG]
         else:
-            asked = request_fields(texts=batch, model_name=model)
-            results = client.post("/predict-batch", asked)["results"]
+            body = request_fields(texts=batch, model_name=model)
+            results = client.post("/predict-batch", body)["results"]
         for text, result in zip(batch, results, strict=True):
             failed += "error" in result and text != ""
             cut += bool(result.get("truncated"))
@@ -95,7 +94,7 @@ def _predict_lines(
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Give texts in as many as one request takes; one that is too long for any is alone."""
+    """Yield batches that fit into one request; a text that is too long for any is alone."""
     batch: list[str] = []
     size = 0
     for text in texts:

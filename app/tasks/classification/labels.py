@@ -1,4 +1,4 @@
-"""Classification: from an engine's scores to labels, the best first."""
+"""Turns an engine's scores into labels, the best first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Classification:
 
 
 def refuse(spec: ModelSpec, text: str) -> ServiceError | None:
-    """Return the error of a text that no engine needs to see."""
+    """Return the error of a text that is refused before it reaches an engine."""
     if not text:
         return TextEmptyError()
     if len(text) > spec.limits.max_chars:

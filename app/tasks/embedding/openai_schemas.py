@@ -10,7 +10,7 @@ from app.tasks.embedding.schemas import EmbeddingFields
 
 
 def _texts(value: object) -> object:
-    """Take one text for a list of one; tokens, which OpenAI takes too, mean nothing here."""
+    """Turn one text into a list of one; tokens, which OpenAI takes too, are unsupported."""
     if isinstance(value, list) and any(isinstance(item, int | list) for item in value):
         raise unsupported()
     return listed(value)

@@ -19,12 +19,12 @@ from app.tasks.embedding.schemas import EmbeddingFields, EmbedRequest, EmbedResp
 router = APIRouter(
     tags=["embed"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.EMBED))]
 )
-# Seven decimals of a number under 1 are more than a float32 holds, and half as long as its repr.
+# Seven decimals of a number under 1 are more than a float32 has, and half as long as its repr.
 DECIMALS = 7
 
 
 def plain(vectors: FloatArray) -> list[list[float]]:
-    """Return vectors as JSON has them."""
+    """Return vectors as lists of numbers."""
     rounded: list[list[float]] = np.round(vectors.astype(np.float64), DECIMALS).tolist()
     return rounded
 
@@ -38,7 +38,7 @@ async def embed_texts(
         ServiceError: as `TaskRunner.together`.
 
     """
-    # The prompts for the two kinds have the very names of the kinds, with every model.
+    # With every model the prompts for the two input types are called as the types.
     name = fields.input_type if fields.prompt_name is None else fields.prompt_name
     return await run.together(
         EMBEDDERS,

@@ -36,7 +36,7 @@ class EmbeddingFields(BaseModel):
 
     @model_validator(mode="after")
     def has_one_prompt(self) -> Self:
-        """Take a prompt by its name or by the kind of text, not both."""
+        """Refuse a prompt name together with an input type."""
         if self.prompt_name is not None and self.input_type is not None:
             raise ValueError("either prompt_name or input_type")
         return self

@@ -1,4 +1,4 @@
-"""The task, as what the service is put together from."""
+"""The task's entry for `app/main.py`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
