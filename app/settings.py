@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     @field_validator("data_dir", "model_cache_dir", "models_file")
     @classmethod
     def home_is_understood(cls, path: Path | None) -> Path | None:
-        """Understand `~`, as a shell would have."""
+        """Expand `~`, as a shell does."""
         return path.expanduser() if path else path
 
     @property
@@ -179,8 +179,8 @@ def load_settings(kind: type[S], **overrides: object) -> S:
     """Read the settings.
 
     Args:
-        kind: which there are; `app.main` knows those of all features.
-        overrides: values that go before those of the environment.
+        kind: the class to read; `app.main` has the one with all features.
+        overrides: values that take precedence over the environment.
 
     Raises:
         SettingsError: naming each variable with a bad value, without the value.

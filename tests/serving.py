@@ -84,8 +84,8 @@ def without_workers() -> Installed:
 def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Any:
     models_file = tmp_path / "models.toml"
     models_file.write_text(models, encoding="utf-8")
-    given: dict[str, Any] = {"data_dir": tmp_path / "data"}
-    return AllSettings(_env_file=None, models_file=models_file, **(given | settings))
+    values: dict[str, Any] = {"data_dir": tmp_path / "data"}
+    return AllSettings(_env_file=None, models_file=models_file, **(values | settings))
 
 
 def make_app(tmp_path: Path, models: str = FAKE, **settings: Any) -> FastAPI:

@@ -16,10 +16,10 @@ def seconds(tokens: int) -> float:
 
 
 def meter(workers: int = 2, *sizes: int) -> SpeedMeter:
-    made = SpeedMeter(workers=workers, max_batch=8)
+    meter = SpeedMeter(workers=workers, max_batch=8)
     for tokens in sizes or (5, 200):
-        made.observe(tokens=tokens, seconds=seconds(tokens))
-    return made
+        meter.observe(tokens=tokens, seconds=seconds(tokens))
+    return meter
 
 
 def work(tokens: int, texts: int) -> Work:

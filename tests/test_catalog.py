@@ -166,7 +166,7 @@ def test_a_pooling_is_one_or_several(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('task = "Translation"', "model 'a': task: String should match pattern"),
         ('colour = "red"', "model 'a': colour: Extra inputs are not permitted"),
@@ -190,8 +190,10 @@ def test_a_pooling_is_one_or_several(
         ('task = "embedding"\ndimensions = 0', "model 'a': dimensions: Input should be greater"),
     ],
 )
-def test_a_wrong_entry_is_refused_by_model_and_field(tmp_path: Path, line: str, said: str) -> None:
-    assert said in refusal(tmp_path, f"{ENTRY}{line}\n")
+def test_a_wrong_entry_is_refused_by_model_and_field(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    assert message in refusal(tmp_path, f"{ENTRY}{line}\n")
 
 
 def test_every_wrong_field_of_an_entry_is_named(tmp_path: Path) -> None:

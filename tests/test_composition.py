@@ -92,8 +92,10 @@ def test_features_names_those_that_are_on_and_they_open_in_their_own_order(
 
 @pytest.mark.parametrize("features", ["alone,nothing", "all,alone", "none,alone"])
 def test_a_name_that_no_feature_has_is_refused_with_those_that_there_are(features: str) -> None:
-    said = r"^FEATURES: there is no (nothing|all|none); there are base, above, alone, or all, or no"
-    with pytest.raises(SettingsError, match=said):
+    message = (
+        r"^FEATURES: there is no (nothing|all|none); there are base, above, alone, or all, or no"
+    )
+    with pytest.raises(SettingsError, match=message):
         choose(parts(Toy()), given(features=features))
 
 
@@ -237,11 +239,11 @@ async def test_another_package_brings_a_task_and_a_feature(
     )
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        found = find_installed(TASKS, ())
-        assert [task.name for task in found.tasks] == [*TASKS, "greeting"]
-        assert [feature.name for feature in found.features] == ["toy"]
-        assert found.settings_type().model_fields["greeting"].default == "hello"
-        app = create_app(make_settings(tmp_path), parts=replace(found, tasks=(*found.tasks, Toy())))
+        parts = find_installed(TASKS, ())
+        assert [task.name for task in parts.tasks] == [*TASKS, "greeting"]
+        assert [feature.name for feature in parts.features] == ["toy"]
+        assert parts.settings_type().model_fields["greeting"].default == "hello"
+        app = create_app(make_settings(tmp_path), parts=replace(parts, tasks=(*parts.tasks, Toy())))
         async with running(app) as client:
             assert (await client.get("/greet")).json() == {"greeting": "task"}
             assert (await client.get("/toy")).json() == {"tasks": [*TASKS, "greeting", "toy"]}
@@ -284,8 +286,8 @@ OF_EVERY_SERVICE = {"model-load", "tokenise", "dummy"}
 
 def of_features() -> set[str]:
     """Return the paths of every feature's routes."""
-    given = installed()
-    routers: list[APIRouter] = [r for f in given.features for r in f.routers(given.tasks)]
+    everything = installed()
+    routers: list[APIRouter] = [r for f in everything.features for r in f.routers(everything.tasks)]
     app = FastAPI()
     for router in routers:
         app.include_router(router)

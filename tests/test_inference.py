@@ -199,12 +199,12 @@ async def test_inference_runs_in_named_threads_and_never_on_the_loop(tmp_path: P
     app, engine = make_app(tmp_path), GatedClassifier()
     async with running(app) as client:
         serve_instead(app, engine)
-        asked = asyncio.create_task(post(client, "/predict", {"text": "x"}))
+        request = asyncio.create_task(post(client, "/predict", {"text": "x"}))
         await asyncio.to_thread(engine.entered.wait, 10)
         # The engine is busy, and the loop answers all the same.
         assert (await client.get("/health")).status_code == 200
         engine.gate.set()
-        assert (await asked).status_code == 200
+        assert (await request).status_code == 200
     assert engine.threads == {"test-0"}
 
 
@@ -213,7 +213,7 @@ async def test_a_full_queue_answers_503_with_retry_after(tmp_path: Path) -> None
     async with running(app) as client:
         # A text of one character is estimated at two tokens: one running, two waiting.
         serve_instead(app, engine, max_queued_tokens=6, max_batch=1)
-        asked = [asyncio.create_task(post(client, "/predict", {"text": "x"})) for _ in range(3)]
+        requests = [asyncio.create_task(post(client, "/predict", {"text": "x"})) for _ in range(3)]
         await asyncio.to_thread(engine.entered.wait, 10)
         while "mlapi_queue_depth" not in (text := (await client.get("/metrics")).text) or (
             'mlapi_queue_depth{model="test"} 2.0' not in text
@@ -221,7 +221,7 @@ async def test_a_full_queue_answers_503_with_retry_after(tmp_path: Path) -> None
             await asyncio.sleep(0)
         refused = await post(client, "/predict-batch", {"texts": ["x"] * 9})
         engine.gate.set()
-        served = [await task for task in asked]
+        served = [await task for task in requests]
         metrics = (await client.get("/metrics")).text
     assert refused.status_code == 503
     assert refused.json()["code"] == "overloaded"

@@ -203,10 +203,10 @@ def test_an_embedder_says_where_each_token_is_beyond_its_window_too(shelf: Path)
     engine = embedder_of(load(shelf, "embedder", task=Task.EMBEDDING))
     assert engine.passage_tokens == WINDOW - 2
     text = "good  film " * 100
-    found = engine.offsets(text)
-    assert len(found) == 200
-    assert {text[start:end] for start, end in found} == {"good", "film"}
-    assert found == sorted(found)
+    offsets = engine.offsets(text)
+    assert len(offsets) == 200
+    assert {text[start:end] for start, end in offsets} == {"good", "film"}
+    assert offsets == sorted(offsets)
     assert engine.offsets("") == []
 
 

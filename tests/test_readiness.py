@@ -107,7 +107,7 @@ async def test_ready_says_which_step_a_model_is_at_and_for_how_long(tmp_path: Pa
         runtime: Runtime = app.state.runtime
         while not (entry := runtime.registry.entries[0]).began_s:
             await asyncio.sleep(0)
-        runtime.steps.teller("mine")(Step(number=3, of=4, name="converting"))
+        runtime.steps.recorder("mine")(Step(number=3, of=4, name="converting"))
         entry.began_s = time.monotonic() - 12
         while runtime.registry.entries[1].is_loading:
             await asyncio.sleep(0)
@@ -121,7 +121,7 @@ async def test_ready_says_which_step_a_model_is_at_and_for_how_long(tmp_path: Pa
     progress = problem["models"][0]["progress"]
     assert (progress["step"], progress["number"], progress["of"]) == ("converting", 3, 4)
     assert progress["seconds"] == pytest.approx(12, abs=1)
-    assert all("progress" not in told for told in ready.json()["models"])
+    assert all("progress" not in model for model in ready.json()["models"])
 
 
 async def test_the_log_says_what_is_waited_for_while_models_load(
@@ -131,6 +131,8 @@ async def test_the_log_says_what_is_waited_for_while_models_load(
     with caplog.at_level("INFO"):
         async with running(app, wait=False):
             await watch_loading(app.state.runtime, every_s=0.05)
-    told = [vars(r)["waiting"] for r in caplog.records if r.getMessage() == "models_loading"]
-    assert told
-    assert all(waiting == ["mine (loading, 0 s so far)"] for waiting in told)
+    waiting_lists = [
+        vars(r)["waiting"] for r in caplog.records if r.getMessage() == "models_loading"
+    ]
+    assert waiting_lists
+    assert all(waiting == ["mine (loading, 0 s so far)"] for waiting in waiting_lists)

@@ -157,8 +157,8 @@ async def test_entries_keep_the_order_of_the_catalogue_and_tell_the_default(
         ModelSpec(name="a", default=True),
         ModelSpec(name="m", task=Task.EMBEDDING),
     )
-    told = [(entry.spec.name, entry.is_default) for entry in registry.entries]
-    assert told == [("z", False), ("a", True), ("m", True)]
+    defaults = [(entry.spec.name, entry.is_default) for entry in registry.entries]
+    assert defaults == [("z", False), ("a", True), ("m", True)]
 
 
 async def test_an_optional_model_that_fails_is_kept_with_its_reason_and_the_rest_serve(
@@ -283,16 +283,16 @@ async def test_a_lease_gives_the_named_model_or_the_default_one(
         ModelSpec(name="v", task=Task.EMBEDDING),
     )
     await registry.load_all()
-    for asked, task, given in [
+    for name, task, expected in [
         ("a", Task.CLASSIFICATION, "a"),
         (None, Task.CLASSIFICATION, "b"),
         ("v", Task.EMBEDDING, "v"),
         (None, Task.EMBEDDING, "v"),
     ]:
-        with registry.lease(asked, TaskKey[Any](task)) as lease:
-            served = entry_of(registry, given).served
+        with registry.lease(name, TaskKey[Any](task)) as lease:
+            served = entry_of(registry, expected).served
             assert served is not None
-            assert (lease.spec.name, lease.model) == (given, served.model)
+            assert (lease.spec.name, lease.model) == (expected, served.model)
 
 
 @pytest.mark.parametrize(

@@ -265,8 +265,8 @@ async def test_when_no_worker_is_left_everyone_is_told_and_health_names_it() -> 
     await queued(scheduler, len(waiting))
     engine.fail = lambda _: SystemExit()  # type: ignore[assignment,return-value]  # kills a thread
     engine.gate.set()
-    told = [lengths(outcome)[0] for outcome in await asyncio.gather(first, *waiting)]
-    assert set(told) == {InferenceFailedError.__name__, NotReadyError.__name__}
+    outcomes = [lengths(outcome)[0] for outcome in await asyncio.gather(first, *waiting)]
+    assert set(outcomes) == {InferenceFailedError.__name__, NotReadyError.__name__}
     with pytest.raises(NotReadyError):
         await submit(scheduler, "x")
     assert scheduler.problems(max_call_s=LATE) == ["test: 1 of 1 workers dead"]
@@ -310,11 +310,11 @@ async def test_a_request_that_is_still_being_tokenised_when_it_closes_is_told() 
 
     engine = Slow()
     scheduler = batched(engine)
-    asked = asyncio.create_task(submit(scheduler, "x"))
+    task = asyncio.create_task(submit(scheduler, "x"))
     await asyncio.to_thread(engine.entered.acquire)
     await asyncio.to_thread(scheduler.close, timeout_s=LATE)
     engine.gate.set()
-    assert lengths(await asked) == [NotReadyError.__name__]
+    assert lengths(await task) == [NotReadyError.__name__]
 
 
 async def test_a_client_that_leaves_before_its_text_is_tokenised_costs_nothing_more() -> None:
@@ -326,11 +326,11 @@ async def test_a_client_that_leaves_before_its_text_is_tokenised_costs_nothing_m
 
     engine, metrics = Slow(), Metrics()
     scheduler = batched(engine, metrics=metrics)
-    asked = asyncio.create_task(submit(scheduler, "x"))
+    task = asyncio.create_task(submit(scheduler, "x"))
     await asyncio.to_thread(engine.entered.acquire)
-    asked.cancel()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asked
+        await task
     engine.gate.set()
     assert lengths(await submit(scheduler, "next")) == [4]
     assert engine.batches == [[4]]

@@ -29,7 +29,7 @@ def run_isolated(
     Args:
         run: the engine's call: one result for each item, in order.
         items: at least one.
-        on_failure: told of each failed call and how many items it had.
+        on_failure: called for each failed call, with its number of items.
 
     """
     try:

@@ -142,7 +142,7 @@ class BatchQueue(Generic[Item]):
         if low > 0 and self._fits(longest, count + 1):
             offers.append((longest - self._by_length[low - 1][0], -1))
         if high < len(self._by_length) and self._fits(self._by_length[high][0], count + 1):
-            # First the longer one: of equals it is the younger, and stands to the right.
+            # Of equal lengths the younger ones are to the right.
             offers.append((count * (self._by_length[high][0] - longest), 1))
         padding, side = min(offers, default=(CALL_COST_TOKENS + 1, 0))
         return side if padding <= CALL_COST_TOKENS else 0

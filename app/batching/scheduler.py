@@ -80,7 +80,7 @@ class BatchScheduler(Generic[E]):
 
         Raises:
             OverloadedError: they can't be done before the deadline, or the queue is full.
-            DeadlineExceededError: the deadline passed all the same.
+            DeadlineExceededError: the deadline passed before they were.
             NotReadyError: the scheduler is closed.
 
         """

@@ -1,4 +1,4 @@
-"""Work that goes on beside a block of code, and ends with it."""
+"""Background tasks that run during a block of code, and are restarted when they crash."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from app.core.backoff import Backoff
 log = logging.getLogger(__name__)
 
 RESTART = Backoff(first_s=1.0, max_s=60.0, jitter=0.5)
-# Work that went on for so long had recovered: its next crash is a first one.
+# After running for so long, the next crash counts as the first one.
 RECOVERED_S = 120.0
 Work = Callable[[], Coroutine[Any, Any, None]]
 

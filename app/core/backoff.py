@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MAX_DOUBLINGS = 16  # a server may be away for days, and floats end somewhere
+MAX_DOUBLINGS = 16  # a server may be down for days, and floats overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +14,8 @@ class Backoff:
     Args:
         first_s: the pause after the first failure.
         max_s: the longest pause.
-        jitter: share of a pause that is left to chance, so that what failed together isn't tried
-            again at the same moment.
+        jitter: share of a pause that is random, so that calls that failed together aren't
+            repeated together.
         chance: a number in [0, 1).
 
     """

@@ -43,11 +43,10 @@ def _folders(groups: Path, own: Path) -> Iterator[Path]:
     In a container the file often names the host's path, while the mount shows the container's
     group as its root; so the root is always among them.
     """
-    # What a line says, one for each hierarchy: number, controllers (none in version 2), path.
+    # Each line is one hierarchy: number, controllers (none in version 2), path.
     for line in _read(own).splitlines() or ["0::/"]:
         _, controllers, path = line.split(":", 2)
-        named = controllers.split(",")
-        if controllers and "cpu" not in named:
+        if controllers and "cpu" not in controllers.split(","):
             continue
         mounts = [groups / name for name in CPU_CONTROLLERS] if controllers else [groups]
         inside = PurePosixPath(path).relative_to("/")

@@ -1,4 +1,4 @@
-"""What `app doctor` found at one place."""
+"""One line of `app doctor`'s report."""
 
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -11,10 +11,10 @@ class Finding:
     """One line of the report.
 
     Args:
-        place: what was looked at, such as "memory".
+        place: the name of the check, such as "memory".
         level: "fail" for what keeps the service from working.
-        said: what was found.
-        advice: what to do about it; "" when nothing is to be done.
+        said: the result.
+        advice: what to do about it; "" for nothing.
 
     """
 
@@ -29,7 +29,7 @@ class Finding:
 
 
 def good(place: str, said: str) -> Finding:
-    """Return a finding that asks for nothing."""
+    """Return a finding without a problem."""
     return Finding(place=place, level="ok", said=said)
 
 
@@ -39,5 +39,5 @@ def bad(place: str, said: str, advice: str) -> Finding:
 
 
 def doubtful(place: str, said: str, advice: str) -> Finding:
-    """Return a finding that works, but perhaps not as meant."""
+    """Return a finding that works, but perhaps not as intended."""
     return Finding(place=place, level="warn", said=said, advice=advice)

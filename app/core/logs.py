@@ -22,7 +22,7 @@ is_private: ContextVar[bool] = ContextVar("is_private", default=False)
 
 log = logging.getLogger(__name__)
 
-# Attributes of records that say nothing to a reader; color_message is uvicorn's second copy.
+# Attributes of records that aren't shown; color_message is uvicorn's second copy of the message.
 HIDDEN_ATTRS = [*RESERVED_ATTRS, "color_message"]
 
 
@@ -36,7 +36,7 @@ class _ContextFilter(logging.Filter):
 
 
 class _PrivateTracebacks(logging.Formatter):
-    """Withholds messages of exceptions where users' texts are: they may quote them."""
+    """Hides messages of exceptions in code that handles users' texts: they may quote them."""
 
     log_inputs = False
 
@@ -76,8 +76,8 @@ class _Console(_PrivateTracebacks):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         fields = {k: v for k, v in vars(record).items() if k not in HIDDEN_ATTRS}
-        said = "".join(f" {k}={v}" for k, v in fields.items())
-        return super().formatMessage(record) + said
+        text = "".join(f" {k}={v}" for k, v in fields.items())
+        return super().formatMessage(record) + text
 
 
 def configure(*, log_format: str, level: str, log_inputs: bool) -> None:
@@ -107,15 +107,15 @@ def configure(*, log_format: str, level: str, log_inputs: bool) -> None:
             },
             "root": {"level": level.upper(), "handlers": ["stderr"]},
             "loggers": {
-                # Libraries that tell of every connection, at DEBUG with host and headers.
+                # Libraries that log every connection, at DEBUG with host and headers.
                 "httpcore2": {"level": "WARNING"},
                 "httpx2": {"level": "WARNING"},
                 "alembic": {"level": "WARNING"},
                 "botocore": {"level": "WARNING"},
-                # A line for each message to a worker, which says nothing.
+                # A line for each message that wakes a worker.
                 "celery": {"level": "WARNING"},
                 "kombu": {"level": "WARNING"},
-                # A reader that is too slow ends its run by an exception in the callback.
+                # A client that is too slow ends its run with an exception in the callback.
                 "langchain_core.callbacks": {"level": "ERROR"},
                 # Our own request log takes the place of uvicorn's.
                 "uvicorn.access": {"level": "CRITICAL"},
@@ -131,11 +131,11 @@ def configure(*, log_format: str, level: str, log_inputs: bool) -> None:
         file: TextIO | None = None,  # noqa: ARG001
         line: str | None = None,  # noqa: ARG001
     ) -> None:
-        told = {"category": category.__name__, "place": f"{filename}:{lineno}"}
+        fields = {"category": category.__name__, "place": f"{filename}:{lineno}"}
         if log_inputs or not (request_id.get() or is_private.get()):
-            told["warning"] = str(message)
-        log.warning("library_warning", extra=told)
+            fields["warning"] = str(message)
+        log.warning("library_warning", extra=fields)
 
-    # Libraries silence theirs with filters that all threads share, so that one may come through
-    # while another thread imports; as plain text it would break whoever reads lines of JSON.
+    # Libraries silence theirs with filters that all threads share, so that one may get through
+    # while another thread imports; as plain text it would break the lines of JSON.
     warnings.showwarning = show_warning

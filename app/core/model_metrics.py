@@ -1,4 +1,4 @@
-"""What one model counts: its metrics, with its label bound."""
+"""The metrics of one model, with its label set."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class ModelMetrics:
         self._padding = metrics.batch_padding.labels(name)
         self._seconds = metrics.engine_seconds.labels(name)
         self._wasted = metrics.wasted_items.labels(name)
-        # A series that begins with its first event hides it from `increase`, and so from alerts.
+        # Created now: `increase`, and so alerts, wouldn't see the event that creates a series.
         for counter in (metrics.engine_failures, metrics.out_of_memory, metrics.worker_deaths):
             counter.labels(name)
         for reason in REFUSALS:
@@ -76,7 +76,7 @@ class GenerationMetrics:
         self._waiting = metrics.generations_waiting.labels(name)
         self._first_token = metrics.first_token_seconds.labels(name)
         self._inter_token = metrics.inter_token_seconds.labels(name)
-        # As above: alerts see only what was there before.
+        # As above: alerts wouldn't see the event that creates a series.
         metrics.generations.labels(name, "failed")
         for reason in REFUSALS:
             metrics.refused.labels(name, reason)
@@ -90,11 +90,11 @@ class GenerationMetrics:
         self._waiting.set(generations)
 
     def first_token(self, seconds: float) -> None:
-        """Note that a generation has said its first token."""
+        """Note the first token of a generation."""
         self._first_token.observe(seconds)
 
     def next_token(self, seconds: float) -> None:
-        """Note that a generation has said another token, so long after the last one."""
+        """Note another token of a generation, and the time since the last one."""
         self._inter_token.observe(seconds)
 
     def refused(self, reason: str) -> None:

@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def die_with_parent(parent_pid: int) -> None:
     """Ask the kernel to kill this process when the thread that started it ends; Linux only.
 
-    The request outlives `exec`. Elsewhere nothing happens: children end when they are told to.
+    The setting outlasts `exec`. On other systems nothing happens: children end when asked to.
 
     Args:
         parent_pid: whose death counts; when it is dead already, the process ends now.

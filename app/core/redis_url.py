@@ -12,7 +12,7 @@ UNIX_SCHEMES = ("redis+socket://", "redis+unix://", "unix://")
 
 
 def client_url(url: str) -> str:
-    """Return an address as the client spells it, however others do."""
+    """Return an address in the client's spelling, from any of those that are in use."""
     for scheme in UNIX_SCHEMES:
         if url.startswith(scheme):
             # Celery writes the number of the database as `virtual_host`.

@@ -1,11 +1,11 @@
-"""What Pydantic finds wrong with a setting, in the words of the person who set it."""
+"""Pydantic's errors of settings, in the words of the person who sets them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
-# By Pydantic's kind of error. Its own sentences speak of inputs, items and validation, and some
+# By Pydantic's kind of error. Its own messages are about inputs, items and validation, and some
 # repeat the value, which may be a secret.
 WORDS: Mapping[str, str] = {
     "bool_parsing": "must be true or false",
@@ -23,7 +23,7 @@ WORDS: Mapping[str, str] = {
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
     "string_unicode": "must be UTF-8",
-    # Of secrets, whose length Pydantic counts as it counts a list's.
+    # Pydantic's kinds for the length of secrets.
     "too_long": "must have at most {max_length} characters",
     "too_short": "must have at least {min_length} characters",
     "value_error": "{error}",

@@ -1,10 +1,10 @@
-"""Whether it is time to say something again that may happen thousands of times a second."""
+"""Limits how often something is logged that may happen thousands of times a second."""
 
 import math
 import time
 from collections.abc import Callable
 
-LOG_EVERY_S = 60.0  # what comes in floods is logged so often
+LOG_EVERY_S = 60.0  # between two lines of the same kind
 
 
 class Throttle:

@@ -10,8 +10,8 @@ class _EnoughError(Exception):
 class HeadMiddleware:
     """Lets routes see GET, and ends the answer after its headers.
 
-    Stands below all that tells of requests, which see HEAD. What those answer themselves has a body
-    for HEAD too; servers leave it out.
+    It is inside of what logs and counts requests, which see HEAD. If those answer themselves, there
+    is a body for HEAD too; servers leave it out.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -19,10 +19,10 @@ ENGINES = frozenset({"auto", "openvino"})
 
 
 def bake(catalog: Catalog, folder: Path, *, sources: Sources, cores: int) -> None:
-    """Convert every model, and write it beside a catalogue that names no other files.
+    """Convert every model, and write a catalogue of the converted ones beside them.
 
-    The folder appears when it is complete. Chat models are copied; remote and fake ones are entries
-    only.
+    The folder appears when it is complete. Chat models are copied; remote and fake ones have only
+    their entries.
 
     Args:
         catalog: the models.
@@ -57,7 +57,7 @@ def bake(catalog: Catalog, folder: Path, *, sources: Sources, cores: int) -> Non
 
 
 def _bake_named(spec: ModelSpec, folder: Path, loader: ModelLoader) -> ModelSpec:
-    """Bake one model, and name it in what goes wrong."""
+    """Bake one model; errors name it."""
     try:
         return _bake_model(spec, folder / spec.name, loader)
     except StartupError as failure:
@@ -81,7 +81,7 @@ def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec
 
 
 def _copy_chat(spec: ModelSpec, target: Path, loader: ModelLoader) -> str:
-    """Copy a GGUF file; return what to call it as a source."""
+    """Copy a GGUF file; return its new source."""
     request, version = loader.request(spec)
     if request.folder is None or not request.folder.is_file():
         raise StartupError("only chat models that are one file can be baked")
@@ -92,7 +92,7 @@ def _copy_chat(spec: ModelSpec, target: Path, loader: ModelLoader) -> str:
 
 
 def _note_version(spec: ModelSpec, request: EngineRequest, version: str, target: Path) -> None:
-    """Keep the version of the source; that of plain files goes by their times, so digest them."""
+    """Keep the version of the source; of plain files a digest, as theirs depends on their times."""
     assert request.folder is not None  # noqa: S101  # it was baked from there
     if (spec.source or "").startswith("file:"):
         version = digest(request.folder)

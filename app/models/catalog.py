@@ -1,4 +1,4 @@
-"""Reads models.toml into `ModelSpec`s, says readably what is wrong with it, and writes it."""
+"""Reads models.toml into `ModelSpec`s, with readable errors, and writes it."""
 
 import json
 import tomllib
@@ -25,18 +25,18 @@ REMOTE = "remote"  # the engine of models that another server runs
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-# The fields that an embedder's entry may have, as what says nothing.
+# The fields that only an embedder's entry may have, with their defaults.
 EMBEDDING_DEFAULTS: dict[str, Any] = asdict(EmbeddingOptions())
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
-def _several(said: object) -> object:
-    """Take one name for a list of one."""
-    return (said,) if isinstance(said, str) else said
+def _several(value: object) -> object:
+    """Turn one name into a list of one."""
+    return (value,) if isinstance(value, str) else value
 
 
 def _own_name(task: object) -> object:
-    """Take the Hub's names of tasks for those that this service uses on the wire."""
+    """Turn the Hub's name of a task into the one that this service has for it."""
     return HUB_NAMES.get(task, task) if isinstance(task, str) else task
 
 
@@ -68,8 +68,9 @@ class ModelSpec(BaseModel):
     required: bool | None = None  # None: as `Catalog.is_required` says
     labels: tuple[str, ...] = ()
     limits: Limits = Limits()
-    pooling: Annotated[tuple[PoolingMode, ...], BeforeValidator(_several)] = ()  # embedders, as the
-    normalize: bool | None = None  # three below: what their folder doesn't say
+    # Embedders: these four say what their folder doesn't.
+    pooling: Annotated[tuple[PoolingMode, ...], BeforeValidator(_several)] = ()
+    normalize: bool | None = None
     prompts: Mapping[str, str] = {}
     dimensions: int | None = Field(None, gt=0)
     sha256: Mapping[str, Sha256] | Sha256 | None = None
@@ -86,14 +87,14 @@ class ModelSpec(BaseModel):
     @field_validator("labels")
     @classmethod
     def labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        """Two labels of one name could not be told apart in an answer."""
+        """Refuse two labels of one name: an answer couldn't tell them apart."""
         if len(set(labels)) != len(labels):
             raise ValueError("labels must differ")
         return labels
 
     @model_validator(mode="after")
     def settings_have_their_task(self) -> Self:
-        """Refuse what would do nothing, and be taken for something that does."""
+        """Refuse fields of embedders in other entries, where they would do nothing."""
         for name in EMBEDDING_DEFAULTS:
             if name in self.model_fields_set and self.task != Task.EMBEDDING:
                 raise ValueError(f"{name} is for models of the task embedding")
@@ -127,10 +128,10 @@ class Catalog:
     def _choose_default(self, task: str) -> str:
         """Return the name of a task's default model: the one that says so, else the first."""
         of_task = [spec for spec in self.specs if spec.task == task]
-        said = [spec.name for spec in of_task if spec.default]
-        if len(said) > 1:
-            raise CatalogError(f"two default models for {task}: {', '.join(said)}")
-        return said[0] if said else of_task[0].name
+        named = [spec.name for spec in of_task if spec.default]
+        if len(named) > 1:
+            raise CatalogError(f"two default models for {task}: {', '.join(named)}")
+        return named[0] if named else of_task[0].name
 
     def of_tasks(self, tasks: Collection[str]) -> "Catalog":
         """Return the catalogue without models of other tasks than these."""
@@ -148,7 +149,7 @@ class Catalog:
         """Refuse models of tasks that neither this package nor this service has.
 
         Raises:
-            CatalogError: names the model, and the tasks that there are.
+            CatalogError: names the model, and the known tasks.
 
         """
         known = sorted({*Task, *installed})
@@ -166,10 +167,10 @@ class Catalog:
         return max(allowed, default=DEFAULT_MAX_CHARS)
 
     def is_required(self, spec: ModelSpec) -> bool:
-        """Return whether the service has to have this model.
+        """Return whether the service needs this model.
 
-        Without a word of its entry a task's default model is required, unless it is remote: of
-        those only the settings can be looked at, not whether their server answers.
+        Unless its entry says so, a task's default model is required, but not a remote one: loading
+        checks only its settings, not its server.
         """
         if spec.required is not None:
             return spec.required
@@ -205,11 +206,11 @@ def _read_spec(number: int, entry: object) -> ModelSpec:
         return ModelSpec.model_validate(entry)
     except ValidationError as invalid:
         name = entry.get("name", number) if isinstance(entry, dict) else number
-        said = [
+        errors = [
             f"{'.'.join(map(str, error['loc'])) or 'entry'}: {error['msg']}"
             for error in invalid.errors(include_url=False)
         ]
-        raise CatalogError(f"model {name!r}: {'; '.join(said)}") from None
+        raise CatalogError(f"model {name!r}: {'; '.join(errors)}") from None
 
 
 def write_catalog(specs: Sequence[ModelSpec], path: Path) -> None:
@@ -223,7 +224,7 @@ def write_catalog(specs: Sequence[ModelSpec], path: Path) -> None:
 
 
 def _toml(value: object) -> str:
-    """Return a value as TOML spells it: as JSON does, but for tables and one control character."""
+    """Return a value as TOML, which is as JSON but for tables and one control character."""
     if isinstance(value, dict):
         pairs = (f"{json.dumps(key)} = {_toml(content)}" for key, content in value.items())
         return f"{{ {', '.join(pairs)} }}"

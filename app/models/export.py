@@ -21,7 +21,7 @@ from app.models.catalog import EMBEDDING_DEFAULTS, Catalog, ModelSpec
 from app.models.loading import ModelLoader
 from app.models.sources import Sources
 
-# As any other folder and file; tempfile's and safetensors' own keep everyone else out.
+# As usual; tempfile and safetensors make theirs readable by the owner only.
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
 
@@ -30,7 +30,7 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
     """Write merged float32 safetensors, the tokenizer and the config with its labels.
 
     An embedder's modules and settings for sentence-transformers are copied. The folder appears when
-    it is complete: what is interrupted leaves nothing that looks whole.
+    it is complete, so that an interrupted export leaves none.
 
     Args:
         catalog: has the model.
@@ -41,7 +41,7 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
 
     Raises:
         StartupError: there is no such model, it has no weights that torch can load or settings that
-            no folder can say, or the folder is in use or can't be written.
+            no folder can hold, or the folder is in use or can't be written.
 
     """
     spec = _find(catalog, name)
@@ -61,24 +61,24 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
 
 
 def _find(catalog: Catalog, name: str) -> ModelSpec:
-    """Return the entry, if it has weights at all and a folder can say all of it."""
+    """Return the entry, if it has weights and a folder can hold all its settings."""
     spec = catalog.get(name)
     if spec is None:
         known = ", ".join(spec.name for spec in catalog.specs) or "none"
         raise StartupError(f"there is no model {name!r} in the catalogue; it has {known}")
     if spec.source is None:
         raise SourceError(f"model {name!r} has no source, so there are no weights to export")
-    # A folder of sentence-transformers can't say all that an entry can.
-    if said := [n for n, nothing in EMBEDDING_DEFAULTS.items() if getattr(spec, n) != nothing]:
+    # A folder of sentence-transformers can't hold all settings of an entry.
+    if names := [n for n, default in EMBEDDING_DEFAULTS.items() if getattr(spec, n) != default]:
         raise StartupError(
-            f"model {name!r}: {', '.join(said)} can't be exported: say it in the files of the"
+            f"model {name!r}: {', '.join(names)} can't be exported: say it in the files of the"
             " source, and remove it from the catalogue"
         )
     return spec
 
 
 def refuse_used(folder: Path) -> None:
-    """Never mix what is written with files of someone else.
+    """Refuse a folder that has files already.
 
     Raises:
         StartupError: the folder has files, or can't be read.
@@ -101,7 +101,7 @@ def _tokenizer(folder: Path) -> Any:  # noqa: ANN401
 
 
 def _write(engine: Any, tokenizer: Any, folder: Path, *, source: Path) -> None:  # noqa: ANN401
-    """Write beside the folder, then put it in place in one step."""
+    """Write into a temporary folder beside it, then rename that."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True

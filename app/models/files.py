@@ -1,7 +1,7 @@
-"""Whether the files of a model can be read: each there, a file, and in the format of its name.
+"""Checks that a model's files exist, are plain files, and have the format of their name.
 
-Libraries open what they find. A FIFO keeps them waiting for ever, and a link to nothing is passed
-over as if the file had never been meant, so that a model may serve without it.
+Libraries open whatever is in a folder: a FIFO would keep them waiting for ever, and they skip a
+broken link, so that a model might serve without that file.
 """
 
 import json
@@ -13,14 +13,14 @@ from typing import Any
 
 from app.errors import SourceError, UnsafeModelError
 
-# What a model may consist of: weights without code in them, and their descriptions.
+# A model's files: weights in formats without code, and their descriptions.
 WEIGHTS = (".safetensors", ".gguf", ".onnx")
 DESCRIPTIONS = (".json", ".txt", ".model")
 # A length in 8 bytes, then JSON. A pickle begins with 0x80, a zip around one with "PK".
 SAFETENSORS_START = re.compile(rb".{8}\{", re.DOTALL)
 SAFETENSORS_START_BYTES = 9
 LENGTH_BYTES = 8
-# As the library has it.
+# The library's limit.
 MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
 # The largest vocabularies take a third of it; a damaged or sparse file may be of any size.
 MAX_JSON_BYTES = 100_000_000
@@ -51,7 +51,7 @@ def find_files(path: Path) -> dict[str, Path]:
     """Return a model's files by their names relative to its folder; "" for a single file.
 
     Raises:
-        SourceError: something there is no file: a link to nothing, a FIFO, a device, a socket, or a
+        SourceError: one of them isn't a file: a broken link, a FIFO, a device, a socket, or a
             folder with the name of a file; or a folder can't be read.
 
     """
@@ -62,7 +62,7 @@ def find_files(path: Path) -> dict[str, Path]:
 
 
 def check_format(file: Path) -> None:
-    """See that a file is what its name says, as far as that can be seen without its library.
+    """Check that a file has the format of its name, as far as that is possible without a library.
 
     Raises:
         UnsafeModelError: it is in another format.
@@ -81,23 +81,23 @@ def check_format(file: Path) -> None:
 
 
 def unreadable(path: Path, failure: OSError) -> SourceError:
-    """Return the error for a file or folder that the system doesn't let us read."""
+    """Return the error for a file or folder that can't be read."""
     return SourceError(f"{path}: can't be read: {failure.strerror}; see its rights")
 
 
-def _walk(folder: Path, around: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _walk(folder: Path, parents: frozenset[tuple[int, int]]) -> Iterator[Path]:
     try:
-        found = folder.stat()
-        inside = list(folder.iterdir())
+        stats = folder.stat()
+        paths = list(folder.iterdir())
     except OSError as failure:
         raise unreadable(folder, failure) from None
-    this = (found.st_dev, found.st_ino)
-    if this in around:
-        return  # a link to a folder that it is in
-    for path in inside:
+    this = (stats.st_dev, stats.st_ino)
+    if this in parents:
+        return  # a link to one of its parents
+    for path in paths:
         mode = _mode(path)
         if stat.S_ISDIR(mode) and path.suffix not in {*WEIGHTS, *DESCRIPTIONS}:
-            yield from _walk(path, around | {this})
+            yield from _walk(path, parents | {this})
         else:
             yield _file(path, mode)
 
@@ -108,8 +108,8 @@ def _mode(path: Path) -> int:
     except OSError as failure:
         if path.is_symlink():
             target = path.readlink()
-            said = f"{path}: is a link to {target}, where nothing is: {IN_ITS_PLACE}"
-            raise SourceError(said) from None
+            message = f"{path}: is a link to {target}, where nothing is: {IN_ITS_PLACE}"
+            raise SourceError(message) from None
         raise SourceError(f"{path}: can't be looked at: {failure.strerror}") from None
 
 
@@ -128,7 +128,7 @@ def _kind(mode: int) -> str:
 
 
 def _check_safetensors(file: Path) -> None:
-    """See that a file called safetensors is one, and whole."""
+    """Check that a safetensors file is one, and complete."""
     size = file.stat().st_size
     if size < SAFETENSORS_START_BYTES:
         raise SourceError(f"{file}: is cut off, it has {size} bytes: {AGAIN}")
@@ -146,7 +146,7 @@ def _check_safetensors(file: Path) -> None:
 
 
 def _check_extents(file: Path, tensors: dict[str, Any], size: int) -> None:
-    """See that the file has the bytes that its header speaks of."""
+    """Check that the file has all bytes that its header names."""
     try:
         ends = [int(value["data_offsets"][1]) for key, value in tensors.items() if key != METADATA]
     except (IndexError, KeyError, TypeError, ValueError):
@@ -171,19 +171,19 @@ def _check_json(file: Path) -> None:
         content = opened.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
         raise SourceError(f"{file}: is larger than {MAX_JSON_BYTES} bytes: {AGAIN}")
-    found = _read_json(file, content)
+    value = _read_json(file, content)
     if file.name == LIST_OF_OBJECTS:
-        is_right, wanted = isinstance(found, list), "a list of objects"
-        is_right = is_right and all(isinstance(each, dict) for each in found)
+        is_right, expected = isinstance(value, list), "a list of objects"
+        is_right = is_right and all(isinstance(each, dict) for each in value)
     else:
-        is_right, wanted = isinstance(found, dict), "an object"
+        is_right, expected = isinstance(value, dict), "an object"
     if not is_right:
-        raise SourceError(f"{file}: is not {wanted} in JSON: {AGAIN}")
+        raise SourceError(f"{file}: is not {expected} in JSON: {AGAIN}")
 
 
 def _read_json(file: Path, content: bytes) -> Any:  # noqa: ANN401  # any JSON
     try:
         return json.loads(content.decode())
     except (ValueError, RecursionError) as failure:
-        said = "not UTF-8" if isinstance(failure, UnicodeDecodeError) else str(failure)
-        raise SourceError(f"{file}: can't be read as JSON ({said}): {AGAIN}") from None
+        reason = "not UTF-8" if isinstance(failure, UnicodeDecodeError) else str(failure)
+        raise SourceError(f"{file}: can't be read as JSON ({reason}): {AGAIN}") from None

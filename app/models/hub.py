@@ -10,15 +10,15 @@ from app.models.verify import choose_files
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT_S = 10
-# What else lies in a repository is never fetched, and no part of whether a snapshot is whole.
-WANTED = [f"*{suffix}" for suffix in (*WEIGHTS, *DESCRIPTIONS)]
+# Other files of a repository are never fetched, and a snapshot is complete without them.
+PATTERNS = [f"*{suffix}" for suffix in (*WEIGHTS, *DESCRIPTIONS)]
 
 
 def fetch(name: str, *, cache: Path, endpoint: str | None) -> Path:
     """Return the folder of a snapshot; its name is the commit.
 
-    A commit that lies in a cache is never asked for again. A branch or tag is asked for, and
-    taken from the cache when the hub can't be reached or is down.
+    A commit that is in a cache is taken from there. For a branch or tag the hub is asked first, and
+    the cache is used when it is down or can't be reached.
 
     Args:
         name: `org/name@revision`.
@@ -46,11 +46,11 @@ def fetch(name: str, *, cache: Path, endpoint: str | None) -> Path:
 
 
 class _UnreachableError(SourceError):
-    """The hub is down, or did not answer at all."""
+    """The hub is down, or didn't answer."""
 
 
 def _from_caches(repo: str, revision: str, cache: Path) -> Path | None:
-    """Look into our cache and into the one that other programs of this user fill."""
+    """Look into our cache, and into this user's, which other programs fill."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -60,14 +60,14 @@ def _from_caches(repo: str, revision: str, cache: Path) -> Path | None:
                 repo,
                 revision=revision,
                 cache_dir=folder,
-                allow_patterns=WANTED,
+                allow_patterns=PATTERNS,
                 local_files_only=True,
             )
         except LocalEntryNotFoundError:
             continue
         except HFValidationError as failure:
             raise SourceError(f"hf:{repo}@{revision}: {failure}") from failure
-        # Another program may have fetched no more than the tokenizer.
+        # Another program may have fetched only the tokenizer.
         if any(file.suffix in WEIGHTS for file in Path(snapshot).rglob("*")):
             return Path(snapshot)
     return None
@@ -88,7 +88,7 @@ def _download(repo: str, revision: str, *, cache: Path, endpoint: str | None) ->
             repo,
             revision=revision,  # not info.sha: the cache has to remember where a branch pointed
             cache_dir=cache,
-            allow_patterns=WANTED,
+            allow_patterns=PATTERNS,
             etag_timeout=HUB_TIMEOUT_S,
             endpoint=endpoint,
         )

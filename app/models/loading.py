@@ -1,4 +1,4 @@
-"""Loads one model of the catalogue: files, engine, first call."""
+"""Loads one model of the catalogue: its files, its engine, and a first call."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from app.models.catalog import ModelSpec
 from app.models.sources import Resolved, Sources
 from app.models.verify import verify
 
-# Short and longer, so that both ends of the usual lengths are prepared.
+# One short and one longer text, as engines prepare for lengths.
 WARM_TEXTS = ("warm up", "a longer text, so that the engine has met more than one length " * 8)
 ReadSecret = Callable[[str], str | None]
 NO_FILES = Resolved(path=Path(), version="none")
@@ -31,7 +31,7 @@ NO_FILES = Resolved(path=Path(), version="none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A warm engine, the edition of the files that it was made of, and what it does."""
+    """A warm engine, the version of its files, and its task."""
 
     engine: Engine
     version: str
@@ -72,7 +72,7 @@ class ModelLoader:
         self._engines = engines or EngineTable()
 
     def __call__(self, spec: ModelSpec, *, on_step: OnStep = ignore_step) -> Loaded:
-        """Load and warm, and tell how far the preparation has come.
+        """Load and warm an engine, and report each step of the preparation.
 
         Raises:
             StartupError: of the kind that says what is wrong; the message is for the operator.
@@ -88,7 +88,7 @@ class ModelLoader:
     def request(
         self, spec: ModelSpec, *, on_step: OnStep = ignore_step
     ) -> tuple[EngineRequest, str]:
-        """Resolve the entry's files; return what to ask an engine for, and their edition.
+        """Resolve the entry's files; return the request to an engine, and their version.
 
         Raises:
             StartupError: of the kind that says what is wrong with the source or the adapter.
@@ -149,18 +149,18 @@ class ModelLoader:
 
 
 def warm(engine: Engine) -> None:
-    """Run an engine once, so that the first request doesn't pay for what is made lazily.
+    """Run an engine once, so that the first request doesn't wait for lazy initialisation.
 
     Raises:
-        EngineError: the engine loads, but can't run, or gives rows that nobody can use.
+        EngineError: the engine loads, but can't run, or returns unusable rows.
 
     """
     try:
         if isinstance(engine, TextEngine):
             checked(engine)(engine.encode(WARM_TEXTS))
         elif isinstance(engine, ChatEngine) and engine.kind != "remote":
-            # The template's own tokens are enough, and fit into any context. Somebody else's
-            # server would want money.
+            # The template's own tokens are enough, and fit into any context. A remote server isn't
+            # called: it may charge money.
             engine.chat_model.invoke("", max_tokens=1)
     except (ServiceError, RuntimeError, ValueError, LookupError, MemoryError) as failure:
         raise EngineError(

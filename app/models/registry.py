@@ -149,7 +149,7 @@ class ModelRegistry:
 
     @contextmanager
     def lease(self, name: str | None, task: TaskKey[M]) -> Iterator[Lease[M]]:
-        """Borrow a model; the default one of the task when none is named.
+        """Lease a model; the default one of the task when none is named.
 
         Raises:
             ModelNotFoundError: no model of that name does this task.

@@ -16,7 +16,7 @@ ATTEMPTS = 3
 
 
 def fetch(name: str, *, cache: Path) -> Path:
-    """Return a folder with the objects below the prefix; its name tells the edition.
+    """Return a folder with the objects below the prefix; its name is their version.
 
     Region, credentials and endpoint come from the usual `AWS_` variables or the task's role.
 
@@ -39,12 +39,12 @@ def fetch(name: str, *, cache: Path) -> Path:
     try:
         client = _client()
         etags = _list(client, bucket, below)
-        wanted = {path: etags[path] for path in choose_files(list(etags), where)}
-        _refuse_escapes(wanted, where)
-        folder = cache / bucket / below.replace("/", "_") / _edition(wanted)
+        chosen = {path: etags[path] for path in choose_files(list(etags), where)}
+        _refuse_escapes(chosen, where)
+        folder = cache / bucket / below.replace("/", "_") / _edition(chosen)
 
         def download(into: Path) -> None:
-            for path in wanted:
+            for path in chosen:
                 target = into / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 client.download_file(bucket, below + path, str(target))
@@ -56,7 +56,7 @@ def fetch(name: str, *, cache: Path) -> Path:
 
 
 def _client() -> Any:
-    """Make a client that gives up in bounded time; models load in several threads at once."""
+    """Return a client with timeouts, for one thread: models load in several at once."""
     from boto3.session import Session
     from botocore.config import Config
 
@@ -72,8 +72,8 @@ def _client() -> Any:
 def _list(client: Any, bucket: str, below: str) -> dict[str, str]:
     """Return path below the prefix → ETag of every object."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=below)
-    listed = [item for page in pages for item in page.get("Contents", [])]
-    return {item["Key"].removeprefix(below): item["ETag"] for item in listed}
+    objects = [item for page in pages for item in page.get("Contents", [])]
+    return {item["Key"].removeprefix(below): item["ETag"] for item in objects}
 
 
 def _refuse_escapes(paths: Mapping[str, str], where: str) -> None:
@@ -89,7 +89,7 @@ def _edition(etags: Mapping[str, str]) -> str:
 
 
 def _fill_atomically(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a folder by way of a neighbour, so that a crash leaves no half of a model."""
+    """Fill a temporary folder and rename it, so that a crash leaves no incomplete model."""
     if folder.is_dir():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What goes over the wire in every service: what bodies share, /predict's, and readiness."""
+"""Schemas of every service: the base of all bodies, those of `/predict`, and readiness."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -31,7 +31,7 @@ def example(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole_number(value: object) -> object:
-    """Take 3.0 for 3, as JSON Schema does; other types stay as they are, and are refused."""
+    """Turn 3.0 into 3, as JSON Schema does; other types stay as they are, and are refused."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -68,7 +68,7 @@ class PredictRequest(Request):
         json_schema_extra=example({"text": "A film that stays with you for days.", "top_k": 2})
     )
 
-    # The longest is the model's to say; `document_problems` puts the catalogue's into OpenAPI.
+    # The limit depends on the model; `document_problems` puts the catalogue's into OpenAPI.
     text: Annotated[
         str,
         Field(

@@ -12,14 +12,14 @@ from app.models import hub, s3
 from app.models.files import unreadable
 from app.models.verify import verify
 
-# What `app models bake` notes in a model's folder. Files that are copied into images get new times,
-# but vectors are found by the version that made them: it has to outlive a build.
+# `app models bake` writes it into a model's folder. Files that are copied into an image get new
+# times, but stored vectors are found by their model's version, which must stay the same.
 VERSION_FILE = "baked-version.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """Where a model's files are, and which edition of them this is."""
+    """Where a model's files are, and their version."""
 
     path: Path
     version: str
@@ -42,12 +42,12 @@ class Sources:
         """Return the verified files of a source, downloading them if need be.
 
         Args:
-            source: as the catalogue says it, such as `hf:org/name@revision`.
+            source: as in the catalogue, such as `hf:org/name@revision`.
             base: folder that a relative `file:` path starts from.
             pins: file name → sha256; the name "" stands for a source that is one file.
 
         Raises:
-            SourceError: the source isn't understood, or its files can't be had.
+            SourceError: the source isn't understood, or its files aren't available.
             UnsafeModelError: a digest is wrong, or the weights are a pickle.
 
         """
@@ -85,7 +85,7 @@ def _from_package(name: str) -> Resolved:
 
 
 def _from_file(name: str, base: Path) -> Resolved:
-    """Take files that the operator put there; `~` is understood."""
+    """Return files that the operator put there; `~` is expanded."""
     path = base / Path(name.removeprefix("//") if name.startswith("///") else name).expanduser()
     try:
         if not path.exists():
@@ -96,21 +96,21 @@ def _from_file(name: str, base: Path) -> Resolved:
 
 
 def _edition(path: Path) -> str:
-    """Return a short name that changes when a file is changed, without reading it all."""
-    noted = (path if path.is_dir() else path.parent) / VERSION_FILE
-    if noted.is_file():
-        return noted.read_text(encoding="utf-8").strip()
+    """Return a version that changes when a file is changed, without reading the files."""
+    version_file = (path if path.is_dir() else path.parent) / VERSION_FILE
+    if version_file.is_file():
+        return version_file.read_text(encoding="utf-8").strip()
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
 
 
 def digest(path: Path) -> str:
-    """Return a short name for what a file, or each file of a folder, holds: the same everywhere."""
+    """Return a version made from the content of a file or folder: the same everywhere."""
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
-            held = hashlib.file_digest(content, "sha256").hexdigest()
-        total.update(f"{file.relative_to(path).as_posix()} {held}\n".encode())
+            file_digest = hashlib.file_digest(content, "sha256").hexdigest()
+        total.update(f"{file.relative_to(path).as_posix()} {file_digest}\n".encode())
     return total.hexdigest()[:12]

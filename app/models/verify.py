@@ -12,7 +12,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 
 
 def choose_files(names: Sequence[str], where: str) -> list[str]:
-    """Return the files of a model that are needed, out of all that lie there.
+    """Return the files that a model needs, out of all in its folder.
 
     Raises:
         UnsafeModelError: the only weights are a pickle; the message names it.
@@ -38,7 +38,7 @@ def verify(path: Path, pins: Mapping[str, str]) -> None:
         pins: file name relative to the folder → sha256; "" for a source that is one file.
 
     Raises:
-        UnsafeModelError: a digest differs, or weights are a pickle, under its own name or not.
+        UnsafeModelError: a digest differs, or weights are a pickle, whatever their name.
         SourceError: there are no weights, a pinned file is missing, or one can't be read.
 
     """
@@ -59,8 +59,8 @@ def _check_digest(file: Path, expected: str) -> None:
     """Compare a file with its pin."""
     try:
         with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
+            actual = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as failure:
         raise unreadable(file, failure) from None
-    if found != expected:
-        raise UnsafeModelError(f"{file}: sha256 is {found}, the catalogue says {expected}")
+    if actual != expected:
+        raise UnsafeModelError(f"{file}: sha256 is {actual}, the catalogue says {expected}")

@@ -51,14 +51,14 @@ def make_load(
         catalog: the models.
         tokenisers: threads in which texts are tokenised.
         metrics: where everything counts.
-        steps: told how far each load has come.
+        steps: where each load notes how far it has come.
         chosen: the service's tasks; None: those of this package alone.
 
     """
     load, steps = make_loader(settings, catalog, chosen), steps or LoadSteps()
 
     def load_with_steps(spec: ModelSpec) -> Loaded:
-        return load(spec, on_step=steps.teller(spec.name))
+        return load(spec, on_step=steps.recorder(spec.name))
 
     return partial(_serve, load_with_steps, settings, tokenisers=tokenisers, metrics=metrics)
 

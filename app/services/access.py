@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from app.core.callers import Caller
-from app.engines.base import Message
+from app.engines.chat_base import Message
 from app.services.token_stream import FinishedGeneration, OnEnd
 
 Connection = Mapping[str, Any]  # an ASGI scope
@@ -65,7 +65,7 @@ class Access(Protocol):
         """
 
     async def begin(self, caller: Caller, messages: Sequence[Message]) -> OnEnd:
-        """Charge an estimate of a prompt; return what has to be told how the generation ended.
+        """Charge an estimate of a prompt; return the callback for its end.
 
         Raises:
             RateLimitExceededError: nothing was left of the quota before.

@@ -23,7 +23,7 @@ class Embeddings:
     version: str  # of the model's files
     rules: VectorRules  # the model's
     vectors: FloatArray  # (texts, dimensions), of length 1 where the model's own are
-    truncated: tuple[int, ...]  # places of the texts that were cut to the model's window
+    truncated: tuple[int, ...]  # indexes of the texts that were cut to the model's window
     tokens: int  # of all texts, after cutting
 
     @property
@@ -69,7 +69,7 @@ class EmbeddingParameters:
         """Return how an embedder runs the texts.
 
         Raises:
-            UnsupportedFieldError: the model has no such prompt or no room behind it, or fewer
+            UnsupportedFieldError: the model has no such prompt, no tokens left after it, or fewer
                 dimensions.
 
         """

@@ -1,4 +1,4 @@
-"""What the prediction log is told of an answer; the feature `prediction_log` stores it."""
+"""The entry of an answer in the prediction log; the feature `prediction_log` stores it."""
 
 import random
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class PredictionLogEntry:
         int | None, Field(description="Whose API key; null without a stored key.")
     ] = None
     task: str
-    model: str  # of a request that failed before it was found, the name that was asked for
+    model: str  # the name in the request, if that failed before the model was found
     version: str | None = None  # of the model's files
     status: Annotated[int, Field(description="The HTTP status; for a text of a batch its own.")] = (
         OK

@@ -36,7 +36,7 @@ CHAT_MODELS = TaskKey[Generations](Task.CHAT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """A request to a chat model; `on_end` is told how it ended, and must not block."""
+    """A request to a chat model; `on_end` is called with its end, and must not block."""
 
     messages: Sequence[Message]
     model_name: str | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.batching.generations import Generations, Slot
-from app.engines.base import Generation
+from app.engines.chat_base import Generation
 from app.errors import DeadlineExceededError, NotReadyError, ReaderTooSlowError, ServiceError
 from app.models.registry import Lease
 

@@ -13,7 +13,7 @@ import pytest
 from httpx2 import Response
 from serving import make_app, running, serving
 
-from app.engines.base import GenerationOptions, Message
+from app.engines.chat_base import GenerationOptions, Message
 from app.services.token_stream import OnEnd
 from app.tasks.chat.openai_schemas import ChatCompletionRequest
 

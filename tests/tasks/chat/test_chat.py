@@ -111,15 +111,15 @@ async def test_the_catalogues_temperature_is_for_requests_without_one() -> None:
         chat_model: Any = RunnableLambda(lambda _: AIMessage("x"))
 
         def arguments(self, options: GenerationOptions) -> dict[str, Any]:
-            told.append(options.temperature)
+            temperatures.append(options.temperature)
             return {}
 
-    told: list[float | None] = []
+    temperatures: list[float | None] = []
     chain = ChatChain(cast("ChatEngine", Told()), system_prompt=None, temperature=0.2)
     for given in (None, 0.0, 1.5):
         chain.runnable([], GenerationOptions(temperature=given))
     ChatChain(cast("ChatEngine", Told()), system_prompt=None).runnable([], GenerationOptions())
-    assert told == [0.2, 0.0, 1.5, None]
+    assert temperatures == [0.2, 0.0, 1.5, None]
 
 
 async def test_a_stream_is_one_object_a_line_and_the_last_says_how_it_ended(
@@ -189,16 +189,18 @@ async def test_an_error_before_the_first_token_has_its_own_status(
 
 
 async def test_a_chat_that_never_began_is_told_to_whoever_keeps_accounts(tmp_path: Path) -> None:
-    told: list[FinishedGeneration] = []
+    generations: list[FinishedGeneration] = []
     app = make_app(tmp_path, CHAT)
     async with running(app):
         chat = ChatService(app.state.runtime.registry, buffer_tokens=8)
-        asked = Conversation(
-            messages=[Message(role="user", content="a")], model_name="nobody", on_end=told.append
+        conversation = Conversation(
+            messages=[Message(role="user", content="a")],
+            model_name="nobody",
+            on_end=generations.append,
         )
         with pytest.raises(ModelNotFoundError):
-            await chat.answer(asked, deadline=Deadline.after(10))
-    (ended,) = told
+            await chat.answer(conversation, deadline=Deadline.after(10))
+    (ended,) = generations
     assert (ended.model, ended.version, ended.tokens) == ("nobody", None, 0)
     assert isinstance(ended.end, ModelNotFoundError)
 
@@ -254,8 +256,8 @@ async def test_a_passed_deadline_is_504_whole_and_a_last_line_streamed(client: A
 
 async def test_sixteen_at_once_are_answered_or_refused_with_a_time(tmp_path: Path) -> None:
     async with serving(tmp_path, CHAT.replace("waiting = 1", "waiting = 3")) as client:
-        asked = [client.post("/chat/stream", json={"query": "w " * 200}) for _ in range(16)]
-        answers = await asyncio.gather(*asked)
+        requests = [client.post("/chat/stream", json={"query": "w " * 200}) for _ in range(16)]
+        answers = await asyncio.gather(*requests)
     statuses = [answer.status_code for answer in answers]
     assert statuses.count(200) == 5
     assert statuses.count(503) == 11
@@ -368,8 +370,10 @@ def test_without_chat_models_langchain_is_not_imported() -> None:
     import sys
 
     code = "import sys, app.main; print(sorted(m for m in sys.modules if 'langchain' in m))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "[]"
 
 
 def models(response: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -29,11 +29,11 @@ async def test_a_client_that_leaves_stops_its_generation(tmp_path: Path, path: s
     leaver = Client(json.dumps(body).encode())
     async with running(app) as client:
         before = len(asyncio.all_tasks())
-        asked = asyncio.create_task(app(scope(path), leaver.receive, leaver.send))
+        task = asyncio.create_task(app(scope(path), leaver.receive, leaver.send))
         while not metric(app, "time_to_first_token_seconds_count", model="slow"):
             await asyncio.sleep(0.01)  # what it waits for shows only in the metrics
         leaver.left.set()
-        await asked
+        await task
         assert metric(app, "generations_active", model="slow") == 0
         assert metric(app, "generations_total", model="slow", end="client_left") == 1
         assert metric(app, "cancelled_total", model="slow", stage="engine") == 1
@@ -131,8 +131,8 @@ async def test_a_thread_that_is_stuck_keeps_its_place_and_its_reader_is_told_in_
         assert token == {"token": "one"}
         assert last["error"]["code"] == "deadline_exceeded"
         assert metric(app, "generations_active", model="echo") == 1
-        place = next(iter(entry.served.model._running))
-        place.progress_s -= 1000
+        slot = next(iter(entry.served.model._running))
+        slot.progress_s -= 1000
         assert (await client.get("/health")).status_code == 503
         generator.go.set()
         while metric(app, "generations_active", model="echo"):
@@ -145,11 +145,11 @@ async def test_options_that_are_refused_wait_for_no_place(tmp_path: Path) -> Non
     async with running(app):
         entry = serve_generator(app, generator)
         chat = ChatService(app.state.runtime.registry, buffer_tokens=8)
-        asked = Conversation(messages=[Message(role="user", content="a")])
-        odd = replace(asked, options=GenerationOptions(response_format={"type": "odd"}))
+        conversation = Conversation(messages=[Message(role="user", content="a")])
+        odd = replace(conversation, options=GenerationOptions(response_format={"type": "odd"}))
         async with AsyncExitStack() as held:
             for _ in range(entry.spec.slots):
-                await held.enter_async_context(chat.open(asked, deadline=Deadline.after(30)))
+                await held.enter_async_context(chat.open(conversation, deadline=Deadline.after(30)))
             with pytest.raises(OptionsRefusedError):
                 await chat.answer(odd, deadline=Deadline.after(30))
             assert metric(app, "generations_active", model="echo") == entry.spec.slots
@@ -191,9 +191,9 @@ async def test_a_generation_that_ends_before_its_first_step_leaves_nothing_behin
         runtime = app.state.runtime
         entry = runtime.registry.entries[0]
         chat = ChatService(runtime.registry, buffer_tokens=8)
-        asked = Conversation(messages=[Message(role="user", content="a")])
+        conversation = Conversation(messages=[Message(role="user", content="a")])
         for _ in range(entry.spec.slots + 1):
-            async with chat.open(asked, deadline=Deadline.after(timeout_s)):
+            async with chat.open(conversation, deadline=Deadline.after(timeout_s)):
                 assert (entry.leases, metric(app, "generations_active", model="echo")) == (1, 1)
             assert (entry.leases, metric(app, "generations_active", model="echo")) == (0, 0)
         assert entry.served.model._tasks == set()
@@ -205,10 +205,12 @@ async def test_a_deadline_that_has_passed_leaves_nothing_behind(tmp_path: Path) 
     async with running(app):
         runtime = app.state.runtime
         chat = ChatService(runtime.registry, buffer_tokens=8)
-        asked = Conversation(messages=[Message(role="user", content="a b")], model_name="slow")
+        conversation = Conversation(
+            messages=[Message(role="user", content="a b")], model_name="slow"
+        )
         for _ in range(3):
             with pytest.raises(DeadlineExceededError):
-                await chat.answer(asked, deadline=Deadline.after(0))
+                await chat.answer(conversation, deadline=Deadline.after(0))
         entry = next(e for e in runtime.registry.entries if e.spec.name == "slow")
         assert (entry.leases, metric(app, "generations_active", model="slow")) == (0, 0)
         assert metric(app, "generations_total", model="slow", end="deadline") == 3

@@ -33,24 +33,24 @@ async def lazy_reader(port: int) -> socket.socket:
 
 async def rest(taken: socket.socket) -> bytes:
     """Read to the end of a connection, whatever that is."""
-    said, loop = b"", asyncio.get_running_loop()
+    response, loop = b"", asyncio.get_running_loop()
     async with asyncio.timeout(10):
         try:
             while piece := await loop.sock_recv(taken, 65_536):
-                said += piece
+                response += piece
         except ConnectionResetError:
             pass
     taken.close()
-    return said
+    return response
 
 
 async def read_whole(port: int) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(GET.replace(b"Host", b"Connection: close\r\nHost"))
     async with asyncio.timeout(10):
-        said = await reader.read()
+        response = await reader.read()
     writer.close()
-    return said
+    return response
 
 
 async def test_a_reader_that_takes_nothing_is_cut_off_and_delays_neither_others_nor_the_end(
@@ -78,14 +78,14 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_delays_neither_others_
             assert server.server_state.connections == set()
             # Nobody reads, nobody waits; the place is the stuck thread's until it ends.
             assert entry.leases == 1
-        said = await rest(lazy)
+        response = await rest(lazy)
         generator.go.set()
         while entry.leases:
             await asyncio.sleep(0.01)
         assert metric(app, "generations_active", model="echo") == 0
-    assert said.startswith(b"HTTP/1.1 200 ")
-    assert not said.endswith(END)
-    assert len(said) < len(HUGE)
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert not response.endswith(END)
+    assert len(response) < len(HUGE)
     assert [r for r in caplog.records if r.name == "uvicorn.error" and r.levelname == "ERROR"] == []
 
 
@@ -111,15 +111,15 @@ async def test_a_stream_that_breaks_as_it_is_written_ends_with_a_typed_last_line
 
     async with running(app):
         async with listening(asgi) as (_, port):
-            said = await read_whole(port)
+            response = await read_whole(port)
         assert metric(app, "generations_total", model="slow", end="failed") == 1
         assert metric(app, "generations_total", model="slow", end="client_left") == 0
         assert metric(app, "cancelled_total", model="slow", stage="engine") == 0
         assert metric(app, "generations_active", model="slow") == 0
-    assert said.endswith(END)
-    last = json.loads(said.removesuffix(b"\r\n" + END).splitlines()[-1])
+    assert response.endswith(END)
+    last = json.loads(response.removesuffix(b"\r\n" + END).splitlines()[-1])
     assert (last["done"], last["error"]["code"]) == (True, "internal_error")
-    assert b"confidence" not in said
+    assert b"confidence" not in response
     assert [r for r in caplog.records if r.name.startswith("uvicorn") and r.exc_info] == []
     (failure,) = [r for r in caplog.records if r.message == "stream_failed"]
     assert "confidence" not in failure.message

@@ -226,16 +226,16 @@ OVERLAPPING = [
 def test_what_isnt_known_to_hold_is_refused_by_its_name(
     schema: Any, keyword: str, reason: str
 ) -> None:
-    said = refusal(schema)
-    assert f"`{keyword}` in the JSON schema" in said
-    assert reason in said
+    message = refusal(schema)
+    assert f"`{keyword}` in the JSON schema" in message
+    assert reason in message
 
 
 @pytest.mark.parametrize("schemas", OVERLAPPING)
 def test_alternatives_that_might_both_hold_are_refused(schemas: list[Any]) -> None:
     definitions = {"A": TEXT, "Round": {"$ref": "#/$defs/Round"}}
-    said = refusal({"oneOf": schemas, "$defs": definitions})
-    assert "`oneOf` in the JSON schema at `#`: two of its schemas might both hold" in said
+    message = refusal({"oneOf": schemas, "$defs": definitions})
+    assert "`oneOf` in the JSON schema at `#`: two of its schemas might both hold" in message
 
 
 PLACES: list[tuple[Callable[[Any], Any], str]] = [
@@ -279,7 +279,7 @@ def test_a_literal_that_isn_t_required_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "said"),
+    ("schema", "message"),
     [
         ({"type": "array", "items": [TEXT]}, "`items` in the JSON schema at `#/items`"),
         ({"items": [TEXT]}, "a list of them is `prefixItems`"),
@@ -291,8 +291,8 @@ def test_a_literal_that_isn_t_required_is_named() -> None:
         ({"type": ["number", "null"], "format": "int32"}, "`format` in the JSON schema"),
     ],
 )
-def test_a_refusal_names_the_keyword_and_what_to_do(schema: Any, said: str) -> None:
-    assert said in refusal(schema)
+def test_a_refusal_names_the_keyword_and_what_to_do(schema: Any, message: str) -> None:
+    assert message in refusal(schema)
 
 
 def test_stop_would_cut_an_answer_that_has_to_be_whole() -> None:
@@ -328,8 +328,8 @@ def test_one_that_is_nested_too_deeply_is_refused() -> None:
 
 
 def test_what_a_client_wrote_is_told_shortened() -> None:
-    said = refusal({"properties": {"n" * 10_000: {"k" * 10_000: 1}}})
-    assert len(said) < 600
+    message = refusal({"properties": {"n" * 10_000: {"k" * 10_000: 1}}})
+    assert len(message) < 600
 
 
 @pytest.mark.parametrize(

@@ -30,33 +30,33 @@ from app.engines.base import Embedder, EmbeddingOptions
 from app.engines.openvino.agreement import answers
 
 # What a request says, and the vectors that it should get.
-Wanted = tuple[Mapping[str, Any], Any]
+Expected = tuple[Mapping[str, Any], Any]
 PROMPTS = {"query": "the film : ", "passage": "a dog , ", "topic": "very long ", "none": ""}
 
 
-async def embed(client: AsyncClient, texts: Sequence[str], **said: Any) -> Any:
-    answer = await client.post("/embed", json={"texts": texts, **said})
+async def embed(client: AsyncClient, texts: Sequence[str], **fields: Any) -> Any:
+    answer = await client.post("/embed", json={"texts": texts, **fields})
     assert answer.status_code == 200, answer.text
     vectors = np.array(answer.json()["embeddings"])
     assert answer.json()["dimensions"] == vectors.shape[1]
     return vectors
 
 
-async def check(tmp_path: Path, engine: Embedder, wanted: Sequence[Wanted], most: float) -> None:
+async def check(tmp_path: Path, engine: Embedder, cases: Sequence[Expected], most: float) -> None:
     """See that requests get what is expected, together and alone, in both dialects."""
     app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app) as client:
         serve_instead(app, engine)
-        for said, expected in wanted:
+        for fields, expected in cases:
             size = most * max(1.0, float(np.abs(expected).max()))
-            together = await embed(client, TEXTS, **said)
-            alone = np.concatenate([await embed(client, [text], **said) for text in TEXTS])
-            body = {"model": "vectors", "input": list(TEXTS), **said}
+            together = await embed(client, TEXTS, **fields)
+            alone = np.concatenate([await embed(client, [text], **fields) for text in TEXTS])
+            body = {"model": "vectors", "input": list(TEXTS), **fields}
             data = (await client.post("/v1/embeddings", json=body)).json()["data"]
             openai = np.array([item["embedding"] for item in data])
             for found in (together, alone, openai):
-                assert found.shape == expected.shape, said
-                assert np.abs(found - expected).max() <= size, said
+                assert found.shape == expected.shape, fields
+                assert np.abs(found - expected).max() <= size, fields
 
 
 @pytest.mark.parametrize("default", [None, "topic", "query", "none"])
@@ -66,16 +66,16 @@ async def test_each_prompt_is_the_library_s(
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"), NORMALIZE)
     write(folder / SETTINGS, {"prompts": PROMPTS, "default_prompt_name": default})
     expert, texts = library(folder), list(TEXTS)
-    wanted: list[Wanted] = [
+    cases: list[Expected] = [
         ({}, expert.encode(texts)),
         ({"input_type": "query"}, expert.encode_query(texts)),
         ({"input_type": "document"}, expert.encode_document(texts)),
         *(({"prompt_name": n}, expert.encode(texts, prompt_name=n)) for n in PROMPTS),
         ({"prompt_name": "document"}, expert.encode(texts, prompt_name="document")),
     ]
-    assert np.abs(wanted[1][1] - wanted[2][1]).max() > 0.1, "the prompts have to differ"
+    assert np.abs(cases[1][1] - cases[2][1]).max() > 0.1, "the prompts have to differ"
     for engine, most in both(folder, tmp_path / "cache"):
-        await check(tmp_path, engine, wanted, most)
+        await check(tmp_path, engine, cases, most)
 
 
 @pytest.mark.parametrize("mode", [*FLAGS, "mix"])
@@ -88,11 +88,11 @@ async def test_a_prompt_that_is_not_pooled_is_left_out_of_every_pooling(
     folder = embedder(encoder, tmp_path / "model", (kind, config | {"include_prompt": False}))
     write(folder / SETTINGS, {"prompts": PROMPTS})
     expert, texts = library(folder), list(TEXTS)
-    wanted: list[Wanted] = [
+    cases: list[Expected] = [
         ({"prompt_name": name}, expert.encode(texts, prompt_name=name)) for name in PROMPTS
     ]
     for engine, most in both(folder, tmp_path / "cache"):
-        await check(tmp_path, engine, wanted, most)
+        await check(tmp_path, engine, cases, most)
 
 
 def test_engines_are_compared_without_a_prompt_and_behind_one_that_is_not_pooled(
@@ -122,10 +122,10 @@ async def test_case_and_special_tokens_of_a_prompt_are_the_library_s(
     write(folder / "sentence_bert_config.json", {"max_seq_length": 30, "do_lower_case": True})
     write(folder / SETTINGS, {"prompts": {"query": "THE [SEP] Film "}})
     expert = library(folder)
-    wanted: list[Wanted] = [({"input_type": "query"}, expert.encode_query(list(TEXTS)))]
-    assert np.abs(wanted[0][1] - expert.encode(list(TEXTS))).max() > 0.1
+    cases: list[Expected] = [({"input_type": "query"}, expert.encode_query(list(TEXTS)))]
+    assert np.abs(cases[0][1] - expert.encode(list(TEXTS))).max() > 0.1
     for engine, most in both(folder, tmp_path / "cache"):
-        await check(tmp_path, engine, wanted, most)
+        await check(tmp_path, engine, cases, most)
 
 
 @pytest.mark.parametrize("cut", [None, 8, 100])
@@ -136,13 +136,13 @@ async def test_dimensions_are_the_library_s(
     folder = embedder(encoder, tmp_path / "model", pooled("cls_token"), *ends)
     write(folder / SETTINGS, {"truncate_dim": cut})
     expert, texts, is_unit = library(folder), list(TEXTS), NORMALIZE in ends
-    wanted: list[Wanted] = [({}, expert.encode(texts))]
+    cases: list[Expected] = [({}, expert.encode(texts))]
     for dimensions in (1, 8, 24):  # scaled again, as OpenAI's are, where the model's own are
         vectors = expert.encode(texts, truncate_dim=dimensions, normalize_embeddings=is_unit)
-        wanted.append(({"dimensions": dimensions}, vectors))
-    assert np.abs(wanted[0][1]).max() > 0.1
+        cases.append(({"dimensions": dimensions}, vectors))
+    assert np.abs(cases[0][1]).max() > 0.1
     for engine, most in both(folder, tmp_path / "cache"):
-        await check(tmp_path, engine, wanted, most)
+        await check(tmp_path, engine, cases, most)
 
 
 async def test_the_catalogue_says_what_a_plain_folder_doesn_t(
@@ -153,13 +153,13 @@ async def test_the_catalogue_says_what_a_plain_folder_doesn_t(
     )
     folder = embedder(encoder, tmp_path / "model", pooled("cls_token", "mean_tokens"))
     expert, texts = library(folder, prompts={"query": "good "}, truncate_dim=40), list(TEXTS)
-    wanted: list[Wanted] = [
+    cases: list[Expected] = [
         ({}, expert.encode(texts)),
         ({"input_type": "query"}, expert.encode_query(texts)),
         ({"dimensions": 64}, expert.encode(texts, truncate_dim=64)),
     ]
     for engine, most in both(encoder, tmp_path / "cache", options):
-        await check(tmp_path, engine, wanted, most)
+        await check(tmp_path, engine, cases, most)
 
 
 async def test_the_catalogue_s_prompts_and_scaling_come_before_a_folder_s(
@@ -171,16 +171,16 @@ async def test_the_catalogue_s_prompts_and_scaling_come_before_a_folder_s(
         pooling=("max",), normalize=True, prompts={"query": "dog ", "mine": "bad "}, dimensions=8
     )
     expert, texts = library(folder, prompts=dict(options.prompts)), list(TEXTS)
-    wanted: list[Wanted] = [
-        (said, expert.encode(texts, prompt_name=name, truncate_dim=8, normalize_embeddings=True))
-        for said, name in (
+    cases: list[Expected] = [
+        (fields, expert.encode(texts, prompt_name=name, truncate_dim=8, normalize_embeddings=True))
+        for fields, name in (
             ({}, None),
             ({"prompt_name": "mine"}, "mine"),
             ({"prompt_name": "topic"}, "topic"),
         )
     ]
     on_torch, _ = engines(folder, tmp_path / "cache", options)
-    await check(tmp_path, on_torch, wanted, ALONE)
+    await check(tmp_path, on_torch, cases, ALONE)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ async def test_what_a_model_hasn_t_is_refused_and_what_it_has_is_named(
 
         async def said(**fields: Any) -> tuple[int, str, str]:
             answer = await client.post(path, json=body | fields)
-            told = answer.json().get("error") or answer.json()
-            return answer.status_code, told["code"], told.get("message") or told["detail"]
+            error = answer.json().get("error") or answer.json()
+            return answer.status_code, error["code"], error.get("message") or error["detail"]
 
         status, code, detail = await said(prompt_name="nobody")
         assert (status, code) == (400, "unsupported_field")
@@ -246,8 +246,8 @@ async def test_a_prompt_s_tokens_count(tmp_path: Path) -> None:
     async with running(make_app(tmp_path, models)) as client:
         body = {"model": "vectors", "input": ["123456", "1234567"], "input_type": "query"}
         usage = (await client.post("/v1/embeddings", json=body)).json()["usage"]
-        said = {"texts": body["input"], "input_type": "query"}
-        cut = (await client.post("/embed", json=said)).json()["truncated"]
+        body = {"texts": body["input"], "input_type": "query"}
+        cut = (await client.post("/embed", json=body)).json()["truncated"]
     assert usage == {"prompt_tokens": 20, "total_tokens": 20}
     assert cut == [1]
 
