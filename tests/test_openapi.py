@@ -36,36 +36,7 @@ def operations(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 async def test_the_document_is_valid(client: AsyncClient) -> None:
-    spec = await document(client)
-    validate(spec)
-    assert set(spec["paths"]) == {
-        "/predict",
-        "/predict/{model_name}",
-        "/predict-batch",
-        "/embed",
-        "/documents",
-        "/documents/{document_id}",
-        "/search",
-        "/embed-batch",
-        "/jobs",
-        "/jobs/{job_id}",
-        "/jobs/{job_id}/events",
-        "/jobs/{job_id}/retry",
-        "/chat",
-        "/chat/stream",
-        "/v1/chat/completions",
-        "/v1/embeddings",
-        "/v1/models",
-        "/v1/models/{model}",
-        "/models",
-        "/keys",
-        "/keys/{key_id}",
-        "/predictions",
-        "/predictions/export",
-        "/health",
-        "/ready",
-        "/metrics",
-    }
+    validate(await document(client))
 
 
 async def test_every_body_has_an_example(client: AsyncClient) -> None:
