@@ -1,10 +1,10 @@
 // Yields an answer token by token; throws the problem that ended it, if one did.
 // Leaving the loop stops the generation.
-export async function* tokens(url, asked) {
+export async function* tokens(url, body) {
   const response = await fetch(`${url}/chat/stream`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(asked),
+    body: JSON.stringify(body),
   });
   if (!response.ok) throw failed(await response.json());
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -14,12 +14,12 @@ export async function* tokens(url, asked) {
       const { value, done } = await reader.read();
       if (done) throw new Error("the connection was cut");
       const lines = (rest + value).split("\n");
-      rest = lines.pop(); // the beginning of a line whose end has not come yet
+      rest = lines.pop(); // the beginning of an incomplete line
       for (const line of lines) {
-        const said = JSON.parse(line);
-        if (said.error) throw failed(said.error);
-        if (said.token) yield said.token; // it is empty in heartbeats and in the last line
-        if (said.done) return said; // with finish_reason and usage
+        const message = JSON.parse(line);
+        if (message.error) throw failed(message.error);
+        if (message.token) yield message.token; // it is empty in heartbeats and in the last line
+        if (message.done) return message; // with finish_reason and usage
       }
     }
   } finally {

@@ -17,17 +17,17 @@ class ChatError(Exception):
     """The problem that the service answered with, or that ended the stream."""
 
 
-def tokens(**asked: Any) -> Iterator[str]:  # noqa: ANN401  # the fields of /chat/stream
+def tokens(**fields: Any) -> Iterator[str]:  # noqa: ANN401  # the fields of /chat/stream
     """Yield the answer token by token; closing the generator stops the generation."""
-    with httpx2.stream("POST", f"{URL}/chat/stream", json=asked, timeout=TIMEOUT) as answer:
-        if answer.is_error:
-            raise ChatError(json.loads(answer.read()))
-        for line in answer.iter_lines():
-            said = json.loads(line)
-            if "error" in said:
-                raise ChatError(said["error"])
-            yield said["token"]
-            if "done" in said:
+    with httpx2.stream("POST", f"{URL}/chat/stream", json=fields, timeout=TIMEOUT) as response:
+        if response.is_error:
+            raise ChatError(json.loads(response.read()))
+        for line in response.iter_lines():
+            event = json.loads(line)
+            if "error" in event:
+                raise ChatError(event["error"])
+            yield event["token"]
+            if "done" in event:
                 return
     raise ChatError("the connection was cut")
 

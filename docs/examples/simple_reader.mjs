@@ -1,9 +1,9 @@
 // The shortest reader that works with this service: it takes each chunk for whole lines.
-export async function ask(url, asked, print) {
+export async function ask(url, body, print) {
   const response = await fetch(`${url}/chat/stream`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(asked),
+    body: JSON.stringify(body),
   });
   const reader = response.body.getReader();
   const decoder = new TextDecoder();
