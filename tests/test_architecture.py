@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.main import FEATURES, TASKS
-from scripts.document import first_sentence, folders_table, layers_table
+from scripts.document import first_sentence, folders_table
 
 ROOT = Path(__file__).parent.parent
 HOWTO = ROOT / "docs" / "howto"
@@ -77,14 +76,6 @@ def test_a_folder_that_says_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "__init__.py").touch()
     with pytest.raises(SystemExit, match="doesn't say what is decided there"):
         first_sentence(tmp_path / "__init__.py")
-
-
-def test_every_task_and_feature_has_its_layer() -> None:
-    layers = layers_table()
-    folders = {f"app/tasks/{name}/" for name in TASKS} | {
-        f"app/features/{name}/" for name in FEATURES
-    }
-    assert {folder for folder in folders if f"`{folder}`" not in layers} == set()
 
 
 def test_the_guides_and_the_decisions_are_listed() -> None:

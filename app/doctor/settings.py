@@ -73,9 +73,8 @@ def _idle(settings: Settings, parts: Installed, chosen: Composition) -> Iterator
         switch = why.partition("=")[0] if "=" in why else "FEATURES"
         own = set(feature.settings().model_fields) - set(Settings.model_fields) - used
         for name in sorted(settings.model_fields_set.intersection(own) - {switch.lower()}):
-            yield doubtful(
-                name.upper(), f"does nothing with {why}", f"Remove it, or change {switch}."
-            )
+            reason = f"does nothing: {feature.name} is off, {why}"
+            yield doubtful(name.upper(), reason, f"Remove it, or change {switch}.")
 
 
 def _misspelt(
