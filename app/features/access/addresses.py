@@ -1,4 +1,4 @@
-"""Which address a request comes from, behind proxies that may be believed."""
+"""The address that a request comes from, also behind trusted proxies."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -9,9 +9,9 @@ from app.errors import SettingsError
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# One customer of a provider has as many addresses as fit into this; a limit for each is none.
+# A provider gives each customer a /64: a limit for each address in it would limit nobody.
 IPV6_CUSTOMER_BITS = 64
-# For servers that don't know their peer, such as those on a unix socket: one caller for all.
+# Servers on a unix socket, for example, don't know their peer: all its callers count as one.
 UNKNOWN = "unknown"
 FORWARDED_FOR = b"x-forwarded-for"
 
@@ -20,7 +20,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     """Read `TRUSTED_PROXIES`: addresses and networks, with commas or blanks between them.
 
     Raises:
-        SettingsError: one of them is neither, or stands for everyone.
+        SettingsError: one of them is neither, or contains all addresses.
 
     """
     networks = []
@@ -40,13 +40,13 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 def caller_address(scope: Mapping[str, Any], trusted: Sequence[Network]) -> str:
     """Return the address of the caller, normalised; "unknown" without a peer.
 
-    `X-Forwarded-For` is read from the right, where our own proxy wrote, for as long as the address
-    to the right of it is a trusted proxy's. What stands further left was written by whoever that
-    untrusted address is, and may say anything.
+    `X-Forwarded-For` is read from right to left, because each proxy appends to it. Reading stops
+    at the first address that isn't a trusted proxy's: that client may have written anything into
+    the part further left.
 
     Args:
         scope: of an ASGI connection.
-        trusted: networks of proxies whose word is taken.
+        trusted: networks of trusted proxies.
 
     """
     peer = scope.get("client")
@@ -56,10 +56,10 @@ def caller_address(scope: Mapping[str, Any], trusted: Sequence[Network]) -> str:
     for hop in _hops(scope["headers"]) if trusted else ():
         if not _is_in(caller, trusted):
             break
-        said = _parse(hop)
-        if said is None:
-            break  # a proxy that forwards nonsense is the last that we know of
-        caller = said
+        address = _parse(hop)
+        if address is None:
+            break  # not an address: the proxy that sent it is the last one known
+        caller = address
     return str(caller)
 
 
@@ -72,9 +72,9 @@ def limited_address(address: str) -> str:
 
 
 def _hops(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[str]:
-    """Return what all `X-Forwarded-For` headers say, the last first: each proxy may add one."""
-    said = b",".join(value for name, value in headers if name == FORWARDED_FOR)
-    return (hop.decode("latin-1") for hop in reversed(said.split(b",")) if hop.strip())
+    """Return the entries of all `X-Forwarded-For` headers, the last first."""
+    entries = b",".join(value for name, value in headers if name == FORWARDED_FOR)
+    return (hop.decode("latin-1") for hop in reversed(entries.split(b",")) if hop.strip())
 
 
 def _parse(text: str) -> Address | None:
@@ -85,11 +85,11 @@ def _parse(text: str) -> Address | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        # An interface's name (`%eth0`) says nothing about the caller, and any text may follow it.
+        # Without the interface's name (`%eth0`), which may be any text.
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    # A socket for both versions shows IPv4 callers so; they are in the networks of IPv4.
+    # A dual-stack socket maps IPv4 callers into IPv6; trusted networks list them as IPv4.
     return getattr(address, "ipv4_mapped", None) or address
 
 

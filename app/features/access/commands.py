@@ -1,4 +1,4 @@
-"""The `app keys` commands: the same as `/keys`, for whoever has the database at hand."""
+"""The `app keys` commands: the same as `/keys`, directly on the database."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -36,10 +36,10 @@ def create_key(
     as_json: Json = False,
 ) -> None:
     """Make a key and print it, alone on standard output: it can't be had again."""
-    from app.features.access.keys import WantedKey, WantedKeyError
+    from app.features.access.keys import KeySpec, KeySpecError
     from app.features.access.schemas import KeyInfo, NewKey
 
-    wanted = WantedKey(
+    spec = KeySpec(
         name=name,
         scopes=_read_scopes(scopes),
         limit=limit,
@@ -49,8 +49,8 @@ def create_key(
 
     async def make(keys: "KeyService") -> "tuple[ApiKey, str]":
         try:
-            return await keys.create(wanted)
-        except WantedKeyError as bad:
+            return await keys.create(spec)
+        except KeySpecError as bad:
             raise SettingsError(f"--{bad.field.replace('_', '-')}: {bad}") from None
 
     key, text = _with_keys(make, may_create=True)
@@ -75,7 +75,7 @@ def list_keys(*, as_json: Json = False) -> None:
                 state = "valid" if key.is_valid(datetime.now(UTC)) else "revoked or expired"
                 limits = key.limit or "-"
                 scopes = ",".join(key.scopes)
-                name = key.name.replace("\n", " ")  # of a key that was made by an older version
+                name = key.name.replace("\n", " ")  # older versions allowed line breaks
                 show(f"{key.id:>6} {key.prefix:20} {state:18} {limits:16} {scopes:24} {name}")
             before = page[-1].id
 
@@ -106,10 +106,10 @@ def _with_keys(
     )
 
 
-def _read_scopes(given: str) -> "list[Scope]":
+def _read_scopes(text: str) -> "list[Scope]":
     from app.core.callers import Scope
 
-    names = [part.strip() for part in given.split(",")]
+    names = [part.strip() for part in text.split(",")]
     unknown = sorted(set(names) - set(Scope))
     if unknown:
         raise SettingsError(
@@ -118,8 +118,8 @@ def _read_scopes(given: str) -> "list[Scope]":
     return [Scope(name) for name in names]
 
 
-def _read_lifetime(given: str) -> timedelta:
-    found = LIFETIME.fullmatch(given)
-    if found is None:
+def _read_lifetime(text: str) -> timedelta:
+    match = LIFETIME.fullmatch(text)
+    if match is None:
         raise SettingsError("--expires: write it like 90d or 12h")
-    return timedelta(**{{"h": "hours", "d": "days"}[found[2]]: int(found[1])})
+    return timedelta(**{{"h": "hours", "d": "days"}[match[2]]: int(match[1])})

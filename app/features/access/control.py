@@ -20,14 +20,14 @@ from app.services.token_stream import OnEnd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessPolicy:
-    """What is asked of callers.
+    """Which callers need a key, and how they are limited.
 
     Args:
         needs_key: whether callers need a key.
         metrics_need_key: whether `/metrics` needs one too.
         is_limited: whether callers are limited at all.
         default_limit: of callers without a limit of their own; None: they have none.
-        trusted_proxies: networks whose `X-Forwarded-For` is believed.
+        trusted_proxies: networks of proxies whose `X-Forwarded-For` is read.
 
     """
 
@@ -42,11 +42,11 @@ class AccessControl:
     """Who may call, how often, at which cost; one for the process.
 
     Args:
-        keys: verifies them.
-        lockout: bounds wrong ones by address.
+        keys: verifies keys.
+        lockout: limits wrong keys for each address.
         limiter: counts requests.
         ledger: counts tokens.
-        policy: what is asked of callers.
+        policy: which callers need a key, and how they are limited.
 
     """
 
@@ -73,7 +73,7 @@ class AccessControl:
     async def identify(self, key: str | None, connection: Connection) -> Caller:
         """Return the caller; raises as `Access.identify` says."""
         if not self._policy.needs_key:
-            return Caller()  # OpenAI's clients send some key, whether one is needed or not
+            return Caller()  # a key is ignored: OpenAI's clients always send one
         if key is None:
             raise UnauthorizedError
         if not self._policy.is_limited:
@@ -91,7 +91,7 @@ class AccessControl:
         limit = parse(caller.limit) if caller.limit else self._policy.default_limit
         if limit is None:
             return {}
-        verdict = await self._limiter.hit(limit, group, self._who(caller, connection))
+        verdict = await self._limiter.hit(limit, group, self._identifier(caller, connection))
         if not verdict.is_allowed:
             raise verdict.refusal()
         return verdict.headers
@@ -105,7 +105,7 @@ class AccessControl:
         charge = await self._ledger.begin(caller, messages)
         return partial(self._ledger.generated, charge, messages)
 
-    def _who(self, caller: Caller, connection: Connection) -> str:
+    def _identifier(self, caller: Caller, connection: Connection) -> str:
         """Return what a limit counts by: the key, else the address."""
         return self._address(connection) if caller.key_id is None else f"key:{caller.key_id}"
 

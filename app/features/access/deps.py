@@ -1,4 +1,4 @@
-"""What the routes of keys ask for."""
+"""Dependencies of the `/keys` routes."""
 
 from typing import Annotated
 

@@ -72,7 +72,7 @@ class Access(Feature["AccessSettings"]):
         cli.add_typer(keys, name="keys")
 
     def findings(self, settings: "AccessSettings") -> "Iterator[Finding]":
-        """Say who may ask, and which settings have no effect."""
+        """Report who may call, and which settings have no effect."""
         from app.features.access.findings import findings
 
         return findings(settings)

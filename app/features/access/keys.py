@@ -1,4 +1,4 @@
-"""API keys: made, listed, revoked, and told from what is none."""
+"""API keys: created, listed, revoked and verified."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from app.core.callers import Caller, Scope
 from app.db.session import Database
 from app.errors import KeyEndedError, KeyNotFoundError, UnauthorizedError
-from app.features.access.known_keys import KnownKeys
+from app.features.access.key_cache import KeyCache
 from app.features.access.limits.limit import MAX_AMOUNT, parse
 from app.features.access.repository import ApiKey, KeyRepository, NewApiKey
 from app.features.access.schemas import CONTROL_CHARACTERS, MAX_NAME_CHARS
@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 # Recognisable in a log or a repository, for people and for secret scanners.
 BRAND = "mlk"
 PREFIX_BYTES = 6
-SECRET_BYTES = 32  # 256 bits: a plain SHA-256 is as good as a slow hash, there is nothing to guess
+SECRET_BYTES = 32  # 256 bits: too many to guess, so a plain SHA-256 is as good as a slow hash
 KEY_FORMAT = re.compile(rf"({BRAND}_[0-9a-f]{{{2 * PREFIX_BYTES}}})_([A-Za-z0-9_-]{{43}})")
-# Half a character, as a command's argument in another encoding has it, can't be stored either.
+# A lone surrogate, which a command's argument in another encoding becomes, can't be stored.
 NAME_FORMAT = re.compile(rf"[^{CONTROL_CHARACTERS}\ud800-\udfff]{{1,{MAX_NAME_CHARS}}}")
-# What an unknown key is compared with, so that it takes as long as a known one.
+# Unknown keys are compared with this, so that verifying them takes as long as known ones.
 NO_HASH = "0" * 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WantedKey:
+class KeySpec:
     """A key to be made."""
 
     name: str
@@ -43,17 +43,17 @@ class WantedKey:
     lifetime: timedelta | None = None  # None: for ever
 
 
-class WantedKeyError(ValueError):
-    """A key can't be made as it is wanted.
+class KeySpecError(ValueError):
+    """A key can't be made like this.
 
     Args:
-        field: of `WantedKey`, which is to be changed.
-        said: why; it doesn't repeat the value.
+        field: of `KeySpec`, which has to be changed.
+        reason: why; it doesn't repeat the value.
 
     """
 
-    def __init__(self, field: str, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
         self.field = field
 
 
@@ -63,8 +63,8 @@ class KeyService:
     Args:
         database: where they are stored.
         admin_key: a secret that is always an admin's key; None: there is none.
-        cache_s: for how long a verdict is believed; a revocation takes effect within it.
-        stale_s: for how long it is believed while the database doesn't answer.
+        cache_s: for how long a looked-up key is cached; a revocation takes effect within it.
+        stale_s: for how long the cached key is used while the database doesn't answer.
         clock: monotonic seconds.
 
     """
@@ -80,29 +80,29 @@ class KeyService:
     ) -> None:
         self._database = database
         self._admin_hash = _hash(admin_key) if admin_key else None
-        self._known = KnownKeys(database, cache_s=cache_s, stale_s=stale_s, clock=clock)
+        self._cache = KeyCache(database, cache_s=cache_s, stale_s=stale_s, clock=clock)
 
-    async def create(self, wanted: WantedKey) -> tuple[ApiKey, str]:
-        """Store a new key; return it, and its text, which is never to be had again.
+    async def create(self, spec: KeySpec) -> tuple[ApiKey, str]:
+        """Store a new key; return it with its text, which isn't stored.
 
         Raises:
-            WantedKeyError: its name, limit or quota can't be used.
+            KeySpecError: its name, limit or quota can't be used.
             DatabaseUnavailableError: it can't be stored.
 
         """
-        _check(wanted)
+        _check(spec)
         prefix = f"{BRAND}_{secrets.token_hex(PREFIX_BYTES)}"
         text = f"{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
         now = datetime.now(UTC)
         new = NewApiKey(
-            name=wanted.name,
+            name=spec.name,
             prefix=prefix,
             hash=_hash(text),
-            scopes=tuple(dict.fromkeys(wanted.scopes)),
-            limit=wanted.limit,
-            tokens_per_day=wanted.tokens_per_day,
+            scopes=tuple(dict.fromkeys(spec.scopes)),
+            limit=spec.limit,
+            tokens_per_day=spec.tokens_per_day,
             created_at=now,
-            expires_at=now + wanted.lifetime if wanted.lifetime else None,
+            expires_at=now + spec.lifetime if spec.lifetime else None,
         )
         key = await self._database.run(lambda session: KeyRepository(session).add(new))
         log.info("key_created", extra={"key_id": key.id})
@@ -115,26 +115,28 @@ class KeyService:
         )
 
     async def has_valid(self) -> bool:
-        """Say whether anybody has a key that opens something."""
+        """Say whether any stored key is valid."""
         now = datetime.now(UTC)
         return await self._database.read(lambda session: KeyRepository(session).has_valid(now))
 
     async def revoke(self, key_id: int) -> None:
-        """Revoke a key; other processes hear of it within `cache_s`.
+        """Revoke a key; other processes refuse it within `cache_s`.
 
         Raises:
             KeyNotFoundError: there is none with this id.
 
         """
         now = datetime.now(UTC)
-        found = await self._database.run(lambda session: KeyRepository(session).revoke(key_id, now))
-        if not found:
+        is_revoked = await self._database.run(
+            lambda session: KeyRepository(session).revoke(key_id, now)
+        )
+        if not is_revoked:
             raise KeyNotFoundError
-        self._known.outdate(key_id)
+        self._cache.invalidate(key_id)
         log.info("key_revoked", extra={"key_id": key_id})
 
     def is_admin_like(self, text: str) -> bool:
-        """Say whether the admin's key could be this text, so that it may be a guess."""
+        """Say whether this text could be a guess at the admin's key."""
         is_long = len(text) >= MIN_SECRET_CHARS
         return self._admin_hash is not None and is_long and not KEY_FORMAT.fullmatch(text)
 
@@ -147,21 +149,21 @@ class KeyService:
 
         Args:
             text: as it was sent.
-            in_turn: one after another, if the database must be asked of a key that is not known.
+            in_turn: look up keys that aren't known to be stored one after another.
 
         Raises:
-            KeyEndedError: it was valid once.
+            KeyEndedError: it was revoked or has expired.
             UnauthorizedError: it is no key.
-            DatabaseUnavailableError: nothing is known of it, and the database doesn't answer, or
-                with `in_turn` not in time.
+            DatabaseUnavailableError: it isn't cached, and the database doesn't answer; with
+                `in_turn` also when its turn doesn't come in time.
 
         """
         if self.is_admin(text):
             return Caller(name="admin", scopes=frozenset({Scope.ADMIN}))
         parts = KEY_FORMAT.fullmatch(text)
-        key = await self._known.find(parts[1], in_turn=in_turn) if parts else None
-        is_right = hmac.compare_digest(_hash(text), key.hash if key else NO_HASH)
-        if key is None or not is_right:
+        key = await self._cache.find(parts[1], in_turn=in_turn) if parts else None
+        is_match = hmac.compare_digest(_hash(text), key.hash if key else NO_HASH)
+        if key is None or not is_match:
             raise UnauthorizedError
         if not key.is_valid(datetime.now(UTC)):
             raise KeyEndedError
@@ -174,17 +176,17 @@ class KeyService:
         )
 
 
-def _check(wanted: WantedKey) -> None:
-    if not NAME_FORMAT.fullmatch(wanted.name):
-        said = f"from 1 to {MAX_NAME_CHARS} characters, without control characters"
-        raise WantedKeyError("name", said)
-    if wanted.limit is not None:
+def _check(spec: KeySpec) -> None:
+    if not NAME_FORMAT.fullmatch(spec.name):
+        reason = f"from 1 to {MAX_NAME_CHARS} characters, without control characters"
+        raise KeySpecError("name", reason)
+    if spec.limit is not None:
         try:
-            parse(wanted.limit)
+            parse(spec.limit)
         except ValueError as bad:
-            raise WantedKeyError("limit", str(bad)) from None
-    if wanted.tokens_per_day is not None and not 1 <= wanted.tokens_per_day <= MAX_AMOUNT:
-        raise WantedKeyError("tokens_per_day", f"from 1 to {MAX_AMOUNT}")
+            raise KeySpecError("limit", str(bad)) from None
+    if spec.tokens_per_day is not None and not 1 <= spec.tokens_per_day <= MAX_AMOUNT:
+        raise KeySpecError("tokens_per_day", f"from 1 to {MAX_AMOUNT}")
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What an answer costs its caller: the tokens of a day."""
+"""Token quotas: what a request costs of its caller's tokens of the day."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -14,39 +14,39 @@ from app.features.access.limits.limiter import Limiter
 from app.services.token_stream import FinishedGeneration
 
 QUOTA = "tokens"
-# Before a generation, and of one that was left, nobody says how long its prompt is: about four
-# bytes are a token.
+# Before a generation, and after one that its client left, the prompt's tokens are unknown: they
+# are estimated at four bytes a token.
 BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What was taken from a caller's day before the work began; nothing where it has no bound."""
+    """What was charged to a caller's quota before the work began; nothing if it has none."""
 
     limiter: Limiter
     limit: Limit | None
-    who: tuple[str, str]
+    identifiers: tuple[str, str]
     tokens: int
     spent: Verdict | None
 
     async def settle(self, tokens: int) -> None:
-        """Make it what the work has cost; call it once."""
+        """Correct the charge to what the work has cost; call it once."""
         if self.limit is None or self.spent is None:
             return
-        if not self.spent.is_counted:  # the counters were away then
-            await self.limiter.charge(self.limit, *self.who, cost=tokens)
+        if not self.spent.is_counted:  # the storage was unavailable then
+            await self.limiter.charge(self.limit, *self.identifiers, cost=tokens)
         elif tokens > self.tokens:
-            await self.limiter.charge(self.limit, *self.who, cost=tokens - self.tokens)
+            await self.limiter.charge(self.limit, *self.identifiers, cost=tokens - self.tokens)
         elif tokens < self.tokens:
             await self.limiter.give_back(
-                self.limit, *self.who, cost=self.tokens - tokens, spent=self.spent
+                self.limit, *self.identifiers, cost=self.tokens - tokens, spent=self.spent
             )
 
 
 class Ledger:
     """Charges callers; one for the process.
 
-    Whether anything is left, and the charge, are one step: of calls at once none passes unseen.
+    The check and the charge are one step: concurrent calls can't pass on the same remaining tokens.
 
     Args:
         limiter: counts, for all replicas that share it.
@@ -57,27 +57,27 @@ class Ledger:
     def __init__(self, limiter: Limiter, *, is_on: bool = True) -> None:
         self._limiter = limiter
         self._is_on = is_on
-        self._charging: set[asyncio.Task[None]] = set()
+        self._settlements: set[asyncio.Task[None]] = set()
 
     async def check(self, caller: Caller) -> None:
-        """Refuse early, before a body is read, a caller that has nothing left; it takes nothing.
+        """Refuse a caller that has nothing left, before its body is read; charge nothing.
 
         Raises:
-            RateLimitExceededError: nothing is.
+            RateLimitExceededError: nothing is left.
 
         """
         limit = self._limit(caller)
         if limit is None:
             return
-        verdict = await self._limiter.peek(limit, *_who(caller))
+        verdict = await self._limiter.peek(limit, *_identifiers(caller))
         if not verdict.is_allowed:
             raise verdict.refusal()
 
     @asynccontextmanager
     async def spending(self, caller: Caller, tokens: int) -> AsyncIterator[Charge]:
-        """Charge for the block before it runs; for embedding a text is a token.
+        """Charge tokens before the block runs; for embedding a text counts as one.
 
-        A block that fails costs nothing; one whose caller leaves does.
+        A block that fails is refunded; one whose caller leaves isn't.
 
         Raises:
             RateLimitExceededError: nothing was left before.
@@ -91,9 +91,9 @@ class Ledger:
             raise
 
     async def begin(self, caller: Caller, messages: Sequence[Message]) -> Charge:
-        """Charge what is known of a generation before it begins: its prompt, by estimate.
+        """Charge the estimated prompt of a generation before it begins.
 
-        `generated` is to be told how it ended.
+        Call `generated` when it has ended.
 
         Raises:
             RateLimitExceededError: nothing was left before.
@@ -104,44 +104,46 @@ class Ledger:
     def generated(
         self, charge: Charge, messages: Sequence[Message], ended: FinishedGeneration
     ) -> None:
-        """Settle a generation, in a task: its stream may end with its client."""
+        """Settle a generation, in a task of its own: the client's leaving cancels the stream."""
         self._start(charge.settle(_cost(messages, ended)))
 
     async def settle(self) -> None:
-        """Wait until what is being charged is charged."""
-        await asyncio.gather(*self._charging)
+        """Wait for settlements that still run."""
+        await asyncio.gather(*self._settlements)
 
     async def _take(self, caller: Caller, tokens: int) -> Charge:
-        limit, who = self._limit(caller), _who(caller)
-        spent = await self._limiter.spend(limit, *who, cost=tokens) if limit else None
-        charge = Charge(limiter=self._limiter, limit=limit, who=who, tokens=tokens, spent=spent)
+        limit, identifiers = self._limit(caller), _identifiers(caller)
+        spent = await self._limiter.spend(limit, *identifiers, cost=tokens) if limit else None
+        charge = Charge(
+            limiter=self._limiter, limit=limit, identifiers=identifiers, tokens=tokens, spent=spent
+        )
         if spent is not None and not spent.is_allowed:
             await charge.settle(0)
             raise spent.refusal()
         return charge
 
     def _limit(self, caller: Caller) -> Limit | None:
-        """Return the caller's bound, if it has one."""
+        """Return the caller's quota, if it has one."""
         if not self._is_on or caller.tokens_per_day is None:
             return None
-        # Keys of old have quotas that no counter can hold.
+        # Older versions allowed quotas that no counter can hold.
         return parse(f"{min(caller.tokens_per_day, MAX_AMOUNT)}/day")
 
     def _start(self, settling: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(settling)
-        self._charging.add(task)
-        task.add_done_callback(self._charging.discard)
+        self._settlements.add(task)
+        task.add_done_callback(self._settlements.discard)
 
 
 def _cost(messages: Sequence[Message], ended: FinishedGeneration) -> int:
-    """Return the tokens of a generation, those of its prompt estimated where nobody says them."""
+    """Return the tokens of a generation; the prompt is estimated if the engine didn't count it."""
     if isinstance(ended.end, Generation) and ended.end.usage:
         return ended.end.usage.total_tokens
     is_refusal = isinstance(ended.end, ServiceError) and not isinstance(
         ended.end, DeadlineExceededError
     )
     if ended.version is None or (is_refusal and not ended.tokens):
-        return 0  # no engine did anything for it
+        return 0  # no engine worked on it
     return _prompt_tokens(messages) + ended.tokens
 
 
@@ -150,5 +152,5 @@ def _prompt_tokens(messages: Sequence[Message]) -> int:
     return prompt_bytes // BYTES_PER_TOKEN
 
 
-def _who(caller: Caller) -> tuple[str, str]:
+def _identifiers(caller: Caller) -> tuple[str, str]:
     return QUOTA, f"key:{caller.key_id}"

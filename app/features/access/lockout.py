@@ -1,11 +1,10 @@
-"""Which addresses have sent too many wrong keys, and what is still tried of what they send.
+"""Limits how many wrong keys an address may send.
 
-Behind one address may be a guesser, a forgotten client and many others, so an address that is
-locked gets 429 for what is no valid key, and nothing else changes. A stored key has 256 random
-bits: to look one up is no guess worth a bound, only work, which is done in turn. ADMIN_KEY was
-chosen by a person. So of the texts that it could be, a few are compared for each address in a
-minute, and once those are used up the right one too is refused there: with an answer for any
-number of them, a list of words would find it in time.
+Many clients can share an address, so a locked address gets 429 only for invalid keys; valid ones
+still work. Stored keys have 256 random bits and can't be guessed: looking them up is only work,
+which a locked address gets done one at a time. ADMIN_KEY was chosen by a person and can be guessed.
+So each address may try a few different texts in a minute. After that even the right one is refused
+there: otherwise a guesser could go through a list of words, and would see which one is accepted.
 """
 
 import hashlib
@@ -20,30 +19,30 @@ from app.features.access.keys import KeyService
 from app.features.access.limits.limit import Verdict, parse
 from app.features.access.limits.limiter import Limiter
 
-# A person mistypes a few times in a minute, a guesser doesn't stop there.
+# More than a person mistypes in a minute.
 MAX_WRONG, WINDOW_S = 20, 60.0
 FAILURES = parse(f"{MAX_WRONG}/minute")
-# About 3.6 KB each at the worst, 20 texts: 36 MB.
+# About 3.6 KB each with 20 hashes: at most 36 MB.
 MAX_ADDRESSES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """Texts that were compared with ADMIN_KEY for one address, as hashes."""
+    """Hashes of the wrong texts that one address sent as ADMIN_KEY, until a window ends."""
 
     ends_at_s: float
     texts: set[bytes] = field(default_factory=set)
 
 
-class Guesses:
-    """Counts, for each address, the different texts that were compared with ADMIN_KEY in vain.
+class GuessLimit:
+    """Limits the different wrong texts that an address may send as ADMIN_KEY.
 
-    A client that goes on sending one of them, such as yesterday's ADMIN_KEY, doesn't guess. Nothing
-    is awaited here, or of many guesses at once each would be compared before one is counted.
+    A client that repeats one text, such as yesterday's ADMIN_KEY, isn't guessing. No method awaits:
+    otherwise many concurrent guesses could all be compared before the first is counted.
 
     Args:
-        clock: monotonic seconds; a wall clock that is set back would end the bound.
-        wall_clock: seconds since 1970, for what a client is told.
+        clock: monotonic seconds, since setting the wall clock must not reset the limit.
+        wall_clock: seconds since 1970, for the response's headers.
 
     """
 
@@ -58,10 +57,10 @@ class Guesses:
         self._tried: OrderedDict[str, _Tried] = OrderedDict()  # the oldest window first
 
     def check(self, text: str, *, address: str) -> None:
-        """Let a text be compared.
+        """Check that a text may be compared.
 
         Raises:
-            RateLimitExceededError: too many others were.
+            RateLimitExceededError: too many others were wrong.
 
         """
         tried = self._tried.get(address)
@@ -80,7 +79,7 @@ class Guesses:
             ).refusal()
 
     def add(self, text: str, *, address: str) -> None:
-        """Count a text that wasn't it."""
+        """Count a wrong text."""
         now_s = self._clock()
         while self._tried and next(iter(self._tried.values())).ends_at_s <= now_s:
             self._tried.popitem(last=False)
@@ -94,18 +93,18 @@ class Guesses:
 
 
 class Lockout:
-    """Verifies keys, and bounds the wrong ones of each address.
+    """Verifies keys, and limits the wrong ones of each address.
 
     Args:
-        keys: knows them.
-        counts: in the memory of this process; others count on their own.
+        keys: verifies them.
+        wrong_keys: counts the wrong ones, in this process alone.
 
     """
 
-    def __init__(self, keys: KeyService, counts: Limiter) -> None:
+    def __init__(self, keys: KeyService, wrong_keys: Limiter) -> None:
         self._keys = keys
-        self._counts = counts
-        self._guesses = Guesses()
+        self._wrong_keys = wrong_keys
+        self._guess_limit = GuessLimit()
 
     async def verify(self, text: str, *, address: str) -> Caller:
         """Return whose key this is.
@@ -117,17 +116,17 @@ class Lockout:
 
         """
         if self._keys.is_admin_like(text):
-            self._guesses.check(text, address=address)
+            self._guess_limit.check(text, address=address)
             if not self._keys.is_admin(text):
-                self._guesses.add(text, address=address)
-        so_far = await self._counts.peek(FAILURES, "key", address)
+                self._guess_limit.add(text, address=address)
+        verdict = await self._wrong_keys.peek(FAILURES, "key", address)
         try:
-            return await self._keys.verify(text, in_turn=not so_far.is_allowed)
+            return await self._keys.verify(text, in_turn=not verdict.is_allowed)
         except KeyEndedError:
-            raise  # who has all of a key that was valid hasn't guessed it
+            raise  # the whole key is right, so it wasn't guessed
         except UnauthorizedError:
-            # Of wrong keys at once, all of which passed the look above, so many are told so.
-            verdict = await self._counts.hit(FAILURES, "key", address)
+            # Concurrent wrong keys can all pass the check above; this counts each of them.
+            verdict = await self._wrong_keys.hit(FAILURES, "key", address)
             if not verdict.is_allowed:
                 raise verdict.refusal() from None
             raise

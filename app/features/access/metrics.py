@@ -1,4 +1,4 @@
-"""What the limiter counts."""
+"""Metrics of the limiter."""
 
 from prometheus_client import CollectorRegistry
 

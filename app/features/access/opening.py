@@ -24,7 +24,7 @@ from app.runtime.runtime import Runtime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessPart:
-    """What the routes of `/keys` use, and what tests look at."""
+    """What the routes of `/keys` use."""
 
     keys: KeyService
     ledger: Ledger
@@ -32,7 +32,7 @@ class AccessPart:
 
 @asynccontextmanager
 async def open_access(runtime: Runtime, settings: AccessSettings) -> AsyncIterator[None]:
-    """Let the service ask its callers who they are, for as long as the block lasts."""
+    """Identify, limit and charge callers during the block."""
     async with AsyncExitStack() as stack:
         metrics = AccessMetrics(runtime.metrics.registry)
         keys = open_keys(runtime.require_database(), settings)
@@ -59,7 +59,7 @@ async def open_access(runtime: Runtime, settings: AccessSettings) -> AsyncIterat
 
 
 def open_keys(database: Database, settings: AccessSettings) -> KeyService:
-    """Return what makes and verifies keys."""
+    """Return the service that makes and verifies keys."""
     return KeyService(
         database,
         admin_key=settings.admin_key.get_secret_value() if settings.admin_key else None,
@@ -69,10 +69,10 @@ def open_keys(database: Database, settings: AccessSettings) -> KeyService:
 
 
 async def refuse_without_keys(keys: KeyService) -> None:
-    """Don't start a service that nobody can use, or that waits for somebody to make it open.
+    """Refuse to start where callers need a key and none is valid.
 
     Raises:
-        SettingsError: it needs a key, and there is none.
+        SettingsError: no stored key is valid.
 
     """
     if not await keys.has_valid():
@@ -85,7 +85,7 @@ async def refuse_without_keys(keys: KeyService) -> None:
 async def _open_limiter(
     stack: AsyncExitStack, settings: AccessSettings, metrics: AccessMetrics
 ) -> Limiter:
-    """Count in Redis, which replicas share, or in this process."""
+    """Return a limiter that counts in Redis, shared by replicas, or else in this process."""
     storage: Storage = MemoryStorage()
     if settings.redis_url is not None:
         storage = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))

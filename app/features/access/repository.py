@@ -14,7 +14,7 @@ TABLE: Table = ApiKeyRow.__table__  # type: ignore[assignment]  # declared as th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """A key to be stored. `prefix` is what it is found by, `hash` what it is checked with."""
+    """A key to be stored. It is looked up by `prefix` and verified against `hash`."""
 
     name: str
     prefix: str
@@ -87,14 +87,14 @@ class KeyRepository:
         return self._session.execute(valid.limit(1)).first() is not None
 
     def revoke(self, key_id: int, now: datetime) -> bool:
-        """Revoke a key; False when there is none. The time of its first revocation stays."""
-        found = (
+        """Revoke a key; False when there is none. An earlier revocation's time is kept."""
+        statement = (
             update(TABLE)
             .where(TABLE.c.id == key_id)
             .values(revoked_at=func.coalesce(TABLE.c.revoked_at, now))
             .returning(TABLE.c.id)
         )
-        return self._session.execute(found).one_or_none() is not None
+        return self._session.execute(statement).one_or_none() is not None
 
 
 def _key(row: "Row[*tuple[object, ...]]") -> ApiKey:

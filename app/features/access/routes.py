@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from app.core.callers import Scope
 from app.errors import DatabaseUnavailableError, InvalidRequestError, KeyNotFoundError
 from app.features.access.deps import PartDep
-from app.features.access.keys import WantedKey, WantedKeyError
+from app.features.access.keys import KeySpec, KeySpecError
 from app.features.access.schemas import MAX_PAGE, KeyInfo, KeyList, KeyRequest, NewKey
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
@@ -21,32 +21,32 @@ STORED = (*WITH_KEY, DatabaseUnavailableError)
 MAX_ID = 2**53 - 1
 
 
-def _scopes(asked: KeyRequest) -> list[Scope]:
-    """Return the scopes; an unknown one is named by its place, not repeated."""
+def _scopes(body: KeyRequest) -> list[Scope]:
+    """Return the scopes; the error for an unknown one has its index, not its text."""
     known = set(Scope)
-    for index, scope in enumerate(asked.scopes):
+    for index, scope in enumerate(body.scopes):
         if scope not in known:
             allowed = ", ".join(sorted(known))
-            said = {"loc": ["body", "scopes", index], "msg": f"one of {allowed}", "type": "enum"}
-            raise InvalidRequestError([said])
-    return [Scope(scope) for scope in asked.scopes]
+            error = {"loc": ["body", "scopes", index], "msg": f"one of {allowed}", "type": "enum"}
+            raise InvalidRequestError([error])
+    return [Scope(scope) for scope in body.scopes]
 
 
 @router.post("", status_code=201, summary="Make a key", responses=problems(*WITH_BODY, *STORED))
-async def create_key(asked: KeyRequest, part: PartDep, response: Response) -> NewKey:
+async def create_key(body: KeyRequest, part: PartDep, response: Response) -> NewKey:
     """Make a key; its text is in this answer, and nowhere else, ever."""
-    wanted = WantedKey(
-        name=asked.name,
-        scopes=_scopes(asked),
-        limit=asked.limit,
-        tokens_per_day=asked.tokens_per_day,
-        lifetime=timedelta(days=asked.expires_days) if asked.expires_days else None,
+    spec = KeySpec(
+        name=body.name,
+        scopes=_scopes(body),
+        limit=body.limit,
+        tokens_per_day=body.tokens_per_day,
+        lifetime=timedelta(days=body.expires_days) if body.expires_days else None,
     )
     try:
-        key, text = await part.keys.create(wanted)
-    except WantedKeyError as bad:
-        said = {"loc": ["body", bad.field], "msg": str(bad), "type": "value_error"}
-        raise InvalidRequestError([said]) from None
+        key, text = await part.keys.create(spec)
+    except KeySpecError as bad:
+        error = {"loc": ["body", bad.field], "msg": str(bad), "type": "value_error"}
+        raise InvalidRequestError([error]) from None
     response.headers["Cache-Control"] = "no-store"
     return NewKey(**KeyInfo.of(key).model_dump(), key=text)
 

@@ -67,9 +67,9 @@ class KeyInfo(Response):
 
     @classmethod
     def of(cls, key: ApiKey) -> "KeyInfo":
-        """Show a key."""
-        shown = {name: getattr(key, name) for name in cls.model_fields}
-        return cls(**shown | {"scopes": list(key.scopes)})
+        """Return what is shown of a key."""
+        values = {name: getattr(key, name) for name in cls.model_fields}
+        return cls(**values | {"scopes": list(key.scopes)})
 
 
 class NewKey(KeyInfo):

@@ -1,4 +1,4 @@
-"""Settings of access: keys, limits, whom to believe."""
+"""Settings of access: keys, limits, trusted proxies."""
 
 from typing import Literal, Self
 
@@ -50,7 +50,7 @@ class AccessSettings(Settings):
 
     @model_validator(mode="after")
     def is_safe(self) -> Self:
-        """Don't serve everybody by accident."""
+        """Refuse settings that would serve everybody by accident."""
         if self.auth == "off" and not self.is_loopback and not self.auth_off_anywhere:
             raise ValueError(
                 "AUTH=off would let everyone in who reaches HOST; set AUTH_OFF_ANYWHERE=true if"

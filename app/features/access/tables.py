@@ -10,7 +10,7 @@ from app.db.tables import Base, Identity, UtcDateTime
 
 
 class ApiKeyRow(Base):
-    """A caller's key: its prefix to find it by, its hash to check it with, never the key."""
+    """A caller's key: the prefix to look it up and the hash to verify it, never the key itself."""
 
     __tablename__ = "api_keys"
 

@@ -15,8 +15,8 @@ from serving import serving
 from app.core.callers import Caller, Scope
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, KeyNotFoundError, UnauthorizedError
-from app.features.access import known_keys
-from app.features.access.keys import KEY_FORMAT, KeyService, WantedKey, WantedKeyError
+from app.features.access import key_cache
+from app.features.access.keys import KEY_FORMAT, KeyService, KeySpec, KeySpecError
 from app.features.access.ledger import Ledger
 from app.features.access.limits.limit import MAX_AMOUNT
 from app.features.access.limits.limiter import Limiter
@@ -35,9 +35,9 @@ class Clock:
         return self.now_s
 
 
-def wanted(**changes: Any) -> WantedKey:
+def wanted(**changes: Any) -> KeySpec:
     fields: dict[str, Any] = {"name": "web", "scopes": [Scope.PREDICT, Scope.CHAT]}
-    return WantedKey(**(fields | changes))
+    return KeySpec(**(fields | changes))
 
 
 def make(database: Database, clock: Clock | None = None) -> KeyService:
@@ -110,7 +110,7 @@ class Slow:
 async def test_in_turn_one_key_at_a_time_is_looked_up_and_none_is_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(known_keys, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(key_cache, "LOOKUP_TIMEOUT_S", 0.05)
     database = Slow()
     keys = make(cast("Database", database))
     made_up = [f"mlk_{number:012x}_" + "a" * 43 for number in range(5)]
@@ -154,7 +154,7 @@ async def test_what_a_key_cant_have_is_named_and_makes_none(
     database_url: str, field: str, value: Any, said: str
 ) -> None:
     async with service(database_url) as keys:
-        with pytest.raises(WantedKeyError, match=said) as refused:
+        with pytest.raises(KeySpecError, match=said) as refused:
             await keys.create(wanted(**{field: value}))
         assert refused.value.field == field
         assert await keys.list(before_id=None, limit=10) == []
@@ -336,11 +336,11 @@ async def test_made_up_prefixes_dont_push_known_keys_out(tmp_path: Any) -> None:
     async with service(f"sqlite:///{tmp_path / 'k.db'}") as keys:
         _, text = await keys.create(wanted())
         await keys.verify(text)
-        keys._known._seen.update(
-            {f"mlk_{n:012x}": known_keys._Seen(None, 0) for n in range(known_keys.MAX_REMEMBERED)}
+        keys._cache._entries.update(
+            {f"mlk_{n:012x}": key_cache._CacheEntry(None, 0) for n in range(key_cache.MAX_ENTRIES)}
         )
         for n in range(3):
             with pytest.raises(UnauthorizedError):
                 await keys.verify(f"mlk_{n + 10**9:012x}_" + "a" * 43)
-        assert len(keys._known._seen) <= known_keys.MAX_REMEMBERED + 1
-        assert text[:16] in keys._known._seen
+        assert len(keys._cache._entries) <= key_cache.MAX_ENTRIES + 1
+        assert text[:16] in keys._cache._entries

@@ -15,10 +15,10 @@ from app.core.throttle import LOG_EVERY_S
 from app.errors import SettingsError
 from app.features.access.limits.circuit import Circuit
 from app.features.access.limits.limit import parse
-from app.features.access.limits.limiter import REST_S, Limiter
+from app.features.access.limits.limiter import RETRY_AFTER_S, Limiter
 from app.features.access.limits.memory import MemoryStorage
-from app.features.access.limits.patience import patience
 from app.features.access.limits.redis import SharedStorage, open_redis
+from app.features.access.limits.server_timeout import server_timeout
 from app.features.access.metrics import AccessMetrics
 
 BUDGET_S = 0.05
@@ -101,7 +101,7 @@ async def test_only_one_request_a_second_waits_for_a_silent_redis(
             assert all(await hits(away.limiter, "100/minute", 20, "web"))
             # The first round finds the circuit open, in the others one request tries again.
             assert time.monotonic() - started < BUDGET_S * (3 if asked else 1)
-            away.clock.now_s += REST_S
+            away.clock.now_s += RETRY_AFTER_S
         assert away.uncounted == 61
         assert len(caplog.records) == 1
         away.clock.now_s += LOG_EVERY_S
@@ -112,7 +112,7 @@ async def test_only_one_request_a_second_waits_for_a_silent_redis(
 async def test_limits_hold_again_when_redis_answers_again(away: Bench, server: Server) -> None:
     with server.frozen():
         assert all(await hits(away.limiter, "5/minute", 10, "web"))
-    away.clock.now_s += REST_S
+    away.clock.now_s += RETRY_AFTER_S
     # What was sent to the silent server it may have counted, when it woke up.
     passed = await hits(away.limiter, "5/minute", 10, "web")
     assert 4 <= sum(passed) <= 5
@@ -133,7 +133,7 @@ async def test_a_redis_that_ended_lets_requests_pass_until_it_is_back(
     assert (await away.limiter.peek(HUNDRED, "tokens")).is_allowed
     assert away.uncounted == 4
     server.start()
-    away.clock.now_s += REST_S
+    away.clock.now_s += RETRY_AFTER_S
     # Its counters and scripts are gone; connections of before are not used again.
     assert await hits(away.limiter, "1/minute", 2, "web") == [True, False]
     assert away.uncounted == 4
@@ -212,26 +212,26 @@ async def test_a_stuck_event_loop_is_not_taken_for_a_silent_redis(away: Bench) -
     assert away.uncounted == 0
 
 
-async def test_patience_ends_by_the_clock_where_the_loop_is_free() -> None:
+async def test_a_server_timeout_ends_on_time_where_the_loop_is_free() -> None:
     started = time.monotonic()
     with pytest.raises(TimeoutError):
-        async with patience(0.03):
+        async with server_timeout(0.03):
             await asyncio.Event().wait()
     assert 0.025 < time.monotonic() - started < 0.2
-    async with patience(0.001):
+    async with server_timeout(0.001):
         pass
     await asyncio.sleep(0.005)  # no timer of it is left to cancel us
 
 
-def test_a_circuit_lets_one_through_each_rest_until_that_one_succeeds() -> None:
-    circuit = Circuit(rest_s=2)
-    assert [circuit.may_try(0), circuit.may_try(0)] == [True, True]
+def test_after_a_failure_a_circuit_allows_one_call_at_a_time_until_one_succeeds() -> None:
+    circuit = Circuit(retry_after_s=2)
+    assert [circuit.may_call(0), circuit.may_call(0)] == [True, True]
     circuit.failed(10)
-    assert [circuit.may_try(at) for at in (10, 11.9, 12, 12, 13.9, 14)] == [
+    assert [circuit.may_call(at) for at in (10, 11.9, 12, 12, 13.9, 14)] == [
         *(False, False, True, False, False, True)
     ]
     circuit.succeeded()
-    assert [circuit.may_try(14), circuit.may_try(14)] == [True, True]
+    assert [circuit.may_call(14), circuit.may_call(14)] == [True, True]
 
 
 async def test_a_flood_of_callers_does_not_grow_the_memory_without_end() -> None:

@@ -1,4 +1,4 @@
-"""Guesses at ADMIN_KEY: so many different ones for each address in a minute."""
+"""How many different wrong texts an address may send as ADMIN_KEY in a minute."""
 
 from typing import cast
 
@@ -10,7 +10,7 @@ from app.features.access import lockout
 from app.features.access.keys import KeyService
 from app.features.access.limits.limiter import Limiter
 from app.features.access.limits.memory import MemoryStorage
-from app.features.access.lockout import FAILURES, MAX_WRONG, WINDOW_S, Guesses, Lockout
+from app.features.access.lockout import FAILURES, MAX_WRONG, WINDOW_S, GuessLimit, Lockout
 from app.features.access.metrics import AccessMetrics
 
 
@@ -23,63 +23,63 @@ class Clock:
         return self.now_s
 
 
-def exhaust(guesses: Guesses, address: str) -> None:
+def exhaust(guess_limit: GuessLimit, address: str) -> None:
     for number in range(MAX_WRONG):
-        guesses.check(f"wrong-{number}", address=address)
-        guesses.add(f"wrong-{number}", address=address)
+        guess_limit.check(f"wrong-{number}", address=address)
+        guess_limit.add(f"wrong-{number}", address=address)
 
 
 def test_an_address_has_so_many_guesses_and_gets_them_back() -> None:
     clock = Clock()
-    guesses = Guesses(clock=clock)
-    exhaust(guesses, "a")
+    guess_limit = GuessLimit(clock=clock)
+    exhaust(guess_limit, "a")
     with pytest.raises(RateLimitExceededError) as refused:
-        guesses.check("another", address="a")
+        guess_limit.check("another", address="a")
     assert refused.value.retry_after_s == WINDOW_S
-    guesses.check("wrong-0", address="a")  # which is no new guess
-    guesses.check("another", address="b")
+    guess_limit.check("wrong-0", address="a")  # not a new guess
+    guess_limit.check("another", address="b")
     clock.now_s += WINDOW_S
-    exhaust(guesses, "a")
+    exhaust(guess_limit, "a")
 
 
 def test_a_wall_clock_that_is_set_back_or_on_gives_no_guesses_back() -> None:
     wall = Clock()
-    guesses = Guesses(clock=Clock(), wall_clock=wall)
-    exhaust(guesses, "a")
+    guess_limit = GuessLimit(clock=Clock(), wall_clock=wall)
+    exhaust(guess_limit, "a")
     for now_s in (1000.0, 10.0, 10_000.0):
         wall.now_s = now_s
         with pytest.raises(RateLimitExceededError) as refused:
-            guesses.check("another", address="a")
+            guess_limit.check("another", address="a")
         assert refused.value.headers["X-RateLimit-Reset"] == str(int(now_s + WINDOW_S))
 
 
 def test_an_ended_window_behind_one_that_hasn_t_ended_is_replaced() -> None:
     clock = Clock()
-    guesses = Guesses(clock=clock)
-    exhaust(guesses, "a")
+    guess_limit = GuessLimit(clock=clock)
+    exhaust(guess_limit, "a")
     clock.now_s -= 30  # "b" ends before "a" does
-    exhaust(guesses, "b")
+    exhaust(guess_limit, "b")
     clock.now_s += WINDOW_S
-    exhaust(guesses, "b")
+    exhaust(guess_limit, "b")
     with pytest.raises(RateLimitExceededError):
-        guesses.check("another", address="b")
+        guess_limit.check("another", address="b")
 
 
 def test_addresses_are_bounded_and_the_oldest_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lockout, "MAX_ADDRESSES", 2)
-    guesses = Guesses(clock=Clock())
+    guess_limit = GuessLimit(clock=Clock())
     for address in ("a", "b", "c"):
-        exhaust(guesses, address)
-    guesses.check("another", address="a")
+        exhaust(guess_limit, address)
+    guess_limit.check("another", address="a")
     for address in ("b", "c"):
         with pytest.raises(RateLimitExceededError):
-            guesses.check("another", address=address)
+            guess_limit.check("another", address=address)
 
 
 class Silent:
-    """Keys of which a database that doesn't answer knows."""
+    """A key service whose database doesn't answer."""
 
     def is_admin_like(self, _text: str) -> bool:
         return False

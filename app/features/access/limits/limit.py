@@ -32,10 +32,10 @@ class Verdict:
 
     Args:
         is_allowed: whether the caller may go on.
-        is_counted: False when the storage was away, so that nothing is known of the numbers.
+        is_counted: False when the storage was unavailable, so that the numbers are unknown.
         limit: how much the window allows.
         remaining: how much of it is left, 0 or more.
-        reset_s: seconds until the window ends, and all of it is there again.
+        reset_s: seconds until the window ends, and the whole limit is available again.
         reset_at_s: when that is, in seconds since 1970.
 
     """
@@ -49,12 +49,12 @@ class Verdict:
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds after which there is something left."""
+        """Whole seconds until something is available again."""
         return max(1, math.ceil(self.reset_s))
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """As slowapi names them; none when nothing is known. `Retry-After` is the error's."""
+        """As slowapi names them; empty when not counted. `Retry-After` is added by the error."""
         if not self.is_counted:
             return {}
         return {
@@ -64,7 +64,7 @@ class Verdict:
         }
 
     def refusal(self) -> RateLimitExceededError:
-        """Return the error for a caller that may not go on, with all headers."""
+        """Return the error for a refused caller, with all headers."""
         return RateLimitExceededError(
             f"The limit of {self.limit} is used up; try again in {self.retry_after_s} s.",
             retry_after_s=self.retry_after_s,
@@ -81,7 +81,7 @@ def parse(text: str) -> Limit:
 
     """
     try:
-        # slowapi takes an empty text for no limit, which is too easily a forgotten one.
+        # slowapi reads an empty text as no limit; here it is more likely a mistake.
         items = parse_many(text) if len(text) <= MAX_CHARS else []
     except ValueError:
         items = []
@@ -92,6 +92,6 @@ def parse(text: str) -> Limit:
             raise ValueError(f"a limit must allow from 1 to {MAX_AMOUNT}")
         if item.get_expiry() > MAX_WINDOW_S:
             raise ValueError("a limit's window must not be longer than a year")
-    # Twice the same limit would be one counter, counted twice for each request.
+    # The same limit twice would be one counter that each request increments twice.
     by_window = sorted(dict.fromkeys(items), key=lambda item: item.get_expiry())
     return Limit(items=tuple(by_window))

@@ -1,7 +1,7 @@
-"""Counters of one process, bounded in number.
+"""Counters in the memory of one process, bounded in number.
 
-`limits` has a storage in memory too, but it looks at every key it holds after each hit: under a
-flood from many addresses each request pays for all of them, on the event loop.
+`limits` has a storage in memory too, but after each hit it goes through all its keys, on the
+event loop: a flood from many addresses would slow down each request.
 """
 
 import time
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from limits.aio.storage import Storage
 
-# About 30 MB for each length of window at the worst, which takes as many callers within one.
+# At most about 30 MB for each length of window.
 MAX_KEYS = 100_000
-# More than the one that a hit can add, and few enough that no request pays for a past flood.
-FORGOTTEN_PER_HIT = 8
+# More than the one that a hit can add, so that old ones go; few, so that no request is slow.
+EVICTED_PER_HIT = 8
 
 
 @dataclass(slots=True)
@@ -27,9 +27,9 @@ class MemoryStorage(Storage):
     """A storage of `limits` for windows that begin with their first hit.
 
     Args:
-        max_keys: counters for each length of window; with more, the one that was not hit for
-            longest is forgotten. Windows of different lengths don't push each other out, so a
-            flood of addresses leaves the day's tokens of a key alone.
+        max_keys: counters for each length of window; beyond it the least recently hit is
+            evicted. Windows of different lengths don't evict each other, so a flood of addresses
+            doesn't remove a key's tokens of the day.
         clock: seconds since 1970.
 
     """
@@ -46,7 +46,7 @@ class MemoryStorage(Storage):
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        """Nothing can fail here."""
+        """Return an error type, as the base class requires; none is raised here."""
         return ValueError
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
@@ -58,7 +58,7 @@ class MemoryStorage(Storage):
             count = counts[key] = _Count(0, now_s + expiry)
         count.amount += amount
         counts.move_to_end(key)
-        self._forget(counts, now_s)
+        self._evict(counts, now_s)
         return count.amount
 
     async def get(self, key: str) -> int:
@@ -77,7 +77,7 @@ class MemoryStorage(Storage):
             counts.pop(key, None)
 
     async def check(self) -> bool:
-        """Say that it works."""
+        """Report success: there is no server."""
         return True
 
     async def reset(self) -> int:
@@ -92,13 +92,13 @@ class MemoryStorage(Storage):
                 return count
         return None
 
-    def _forget(self, counts: OrderedDict[str, _Count], now_s: float) -> None:
-        """Drop a few that are over, oldest hit first, and what is too much.
+    def _evict(self, counts: OrderedDict[str, _Count], now_s: float) -> None:
+        """Remove a few counters, least recently hit first: ended ones, and those beyond the bound.
 
-        A counter that was last hit a window ago is over: nothing lasts for two windows, while
-        there are hits.
+        The order isn't that of the windows' ends, but a counter without hits for a whole window
+        has ended: so none stays for longer than two windows, while there are hits.
         """
-        for _ in range(FORGOTTEN_PER_HIT):
+        for _ in range(EVICTED_PER_HIT):
             if next(iter(counts.values())).ends_at_s > now_s and len(counts) <= self._max_keys:
                 break
             counts.popitem(last=False)

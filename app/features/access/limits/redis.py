@@ -1,4 +1,4 @@
-"""Counters that all replicas share, in Redis, by way of `limits`."""
+"""Counters that all replicas share: in Redis, with the library `limits`."""
 
 import time
 from collections import OrderedDict
@@ -11,13 +11,13 @@ from redis.asyncio import ConnectionPool
 from app.core.redis_url import make_pool
 
 KEY_PREFIX = "mlapi:limits"
-REMEMBERED = 10_000
+MAX_CACHED_ENDS = 10_000
 
 
 class SharedStorage(RedisStorage):
-    """The library's storage, which knows without asking when most windows end.
+    """The library's storage, which caches when windows end.
 
-    `X-RateLimit-Reset` on each answer would otherwise be a second trip for each request.
+    Otherwise `X-RateLimit-Reset` would need a second round trip for each request.
 
     Args:
         pool: connections to the server.
@@ -54,7 +54,7 @@ class SharedStorage(RedisStorage):
     def _remember(self, key: str, ends_at_s: float) -> None:
         self._ends[key] = ends_at_s
         self._ends.move_to_end(key)
-        if len(self._ends) > REMEMBERED:
+        if len(self._ends) > MAX_CACHED_ENDS:
             self._ends.popitem(last=False)
 
 
@@ -69,7 +69,7 @@ async def open_redis(url: str) -> AsyncIterator[SharedStorage]:
         SettingsError: the address can't be read; the message doesn't repeat it.
 
     """
-    pool = make_pool(url)  # the limiter bounds the time: see app/features/access/limits/patience.py
+    pool = make_pool(url)  # without a timeout: the limiter has one, see server_timeout.py
     try:
         yield SharedStorage(pool)
     finally:

@@ -1,20 +1,20 @@
-"""A time limit that is about the other side's silence, not about our own event loop's lateness."""
+"""A timeout that counts a server's silence, not the lateness of our own event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# A loop that was stuck for longer than the whole budget has used up one step of it, and has nine
-# more turns to read the answer that lies in its socket.
+# However long the loop was stuck, that uses up one step; in the other nine it can read the answer
+# that already lies in its socket.
 STEPS = 10
 
 
 @asynccontextmanager
-async def patience(budget_s: float) -> AsyncIterator[None]:
-    """Cancel the block when `budget_s` is over, counted in steps that a stuck loop can't skip.
+async def server_timeout(budget_s: float) -> AsyncIterator[None]:
+    """Cancel the block after `budget_s`, counted in steps: a stuck loop uses up one of them.
 
-    With a plain timeout a burst of requests, or one long pause of the collector, would pass for a
-    server that is down, and limits would be off just when they are needed.
+    With a plain timeout a burst of requests, or one long garbage collection, would look like a
+    server that is down, and limits would be off when they are needed.
 
     Raises:
         TimeoutError: the budget is over.
