@@ -1,10 +1,10 @@
-"""Where a text is cut into passages that fit into a model's window: pure.
+"""Cuts a text into passages that fit into a model's window. Pure.
 
 A passage is as many whole sentences as fit. A sentence ends with a full stop, an exclamation or
 question mark or an ellipsis before white space, with such a mark of a script that writes no space
-after it, or with its line. The next passage begins with the last sentences of the one before, up to
-the overlap, so that what one sentence says of another is found too. A sentence that is longer than
-the window is cut at white space, or, where it has none, between two tokens.
+after it, or at the end of its line. The next passage begins with the last sentences of the one
+before, up to the overlap, so that sentences that refer to each other stay together. A sentence
+longer than the window is cut at white space, or, where it has none, between two tokens.
 """
 
 import re
@@ -15,10 +15,10 @@ from itertools import pairwise
 
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
 
-# How much of the window the overlap may take.
+# The share of the window that the overlap may take.
 OVERLAP_SHARE = 0.2
 # Latin and Greek, Arabic, Devanagari, Armenian, Ethiopic, Burmese and Khmer; then Chinese and
-# Japanese, whose marks stand in full width and without a space.
+# Japanese, which have full-width marks without a space after them.
 SENTENCE_END = re.compile(
     r"""[.!?…؟۔।॥։።။។]["'”’»)\]]*+(?=\s)"""  # noqa: RUF001 -- marks of other scripts are meant
     r"|[。！？｡．]+[”’」』）】》]*"  # noqa: RUF001 -- as above
@@ -48,45 +48,45 @@ def spans(text: str, *, window: int, overlap: int, offsets: Offsets) -> list[Spa
 
     Args:
         text: of any length.
-        window: tokens that fit into the model beside its special ones.
+        window: tokens that fit into the model, without its special ones.
         overlap: tokens of a passage that the next one may repeat.
-        offsets: gives the place of each token in a text, in characters and in order, as the model's
-            tokenizer cuts it.
+        offsets: returns start and end of each token of a text, in characters and in order, as the
+            model's tokenizer cuts it.
 
     Returns:
-        At least one, in order. A passage has more tokens than the window only where a single
-        character has, or where its words are cut otherwise once they stand alone. A text of nothing
-        but white space is one passage: as much of it as fits.
+        At least one, in order. A passage has more tokens than the window only if a single character
+        has, or if its words are tokenised differently on their own. A text of white space alone is
+        one passage: as much of it as fits.
 
     """
     whole = [Span(0, len(text))]
     if _is_short(text, window):
         return whole
-    places = offsets(text)
-    if len(places) <= window:
+    tokens = offsets(text)
+    if len(tokens) <= window:
         return whole
-    sentences = list(_sentences(text, places, window))
+    sentences = list(_sentences(text, tokens, window))
     passages = (
         _trimmed(text, sentences[first].start, sentences[last - 1].end)
         for first, last in _groups(sentences, window=window, overlap=overlap)
     )
-    found = [passage for passage in passages if passage.start < passage.end]
-    return found or [_beginning(text, places, window)]
+    not_empty = [passage for passage in passages if passage.start < passage.end]
+    return not_empty or [_beginning(text, tokens, window)]
 
 
 def _is_short(text: str, window: int) -> bool:
-    """Say whether a text fits without a look at its tokens: each has at least one byte of it.
+    """Say whether a text fits for sure without tokenising it: a token has at least one byte.
 
-    Some tokenizers begin with a token for a blank that isn't there.
+    It must be shorter than the window, since some tokenizers add a token for a leading blank.
     """
     if len(text) >= window:
         return False
     return text.isascii() or len(text.encode("utf-8", "replace")) < window
 
 
-def _sentences(text: str, places: Sequence[tuple[int, int]], window: int) -> Iterator[_Sentence]:
-    """Yield sentences that follow each other without a gap, none of them over the window."""
-    starts = [start for start, _ in places]
+def _sentences(text: str, tokens: Sequence[tuple[int, int]], window: int) -> Iterator[_Sentence]:
+    """Yield sentences that follow each other without a gap, none longer than the window."""
+    starts = [start for start, _ in tokens]
     ends = [match.end() for match in SENTENCE_END.finditer(text)]
     for start, end in pairwise(dict.fromkeys([0, *ends, len(text)])):
         first, last = bisect_left(starts, start), bisect_left(starts, end)
@@ -100,10 +100,10 @@ def _sentences(text: str, places: Sequence[tuple[int, int]], window: int) -> Ite
 
 
 def _cut(text: str, starts: Sequence[int], *, first: int, window: int, last: int) -> int:
-    """Return the token that the next piece of a long sentence begins with.
+    """Return the token at which the next piece of a long sentence begins.
 
-    The last one in the window that a blank stands before or in the beginning of; else the last one
-    in the window; else, where one character has more tokens than that, the next character's first.
+    That is the last token in the window that begins with a blank or after one; else the last one in
+    the window; else, if a single character has more tokens than that, the next character's first.
     """
     words = range(first + window, first, -1)
     for token in words:
@@ -119,7 +119,7 @@ def _cut(text: str, starts: Sequence[int], *, first: int, window: int, last: int
 def _groups(
     sentences: Sequence[_Sentence], *, window: int, overlap: int
 ) -> Iterator[tuple[int, int]]:
-    """Yield which sentences are in a passage, each time as many as fit: first, and behind last."""
+    """Yield the sentences of each passage, as many as fit: the first, and one past the last."""
     first, last, tokens = 0, 0, 0
     while last < len(sentences):
         while last < len(sentences) and (
@@ -130,16 +130,16 @@ def _groups(
         yield first, last
         if last == len(sentences):
             return
-        room = min(overlap, window - sentences[last].tokens)
+        space = min(overlap, window - sentences[last].tokens)
         before, first, tokens = first, last, 0
-        while first - 1 > before and tokens + sentences[first - 1].tokens <= room:
+        while first - 1 > before and tokens + sentences[first - 1].tokens <= space:
             first -= 1
             tokens += sentences[first].tokens
 
 
-def _beginning(text: str, places: Sequence[tuple[int, int]], window: int) -> Span:
-    """Return as much of a text of white space as fits: tokenizers of bytes have tokens for it."""
-    starts = [start for start, _ in places]
+def _beginning(text: str, tokens: Sequence[tuple[int, int]], window: int) -> Span:
+    """Return as much of a text of white space as fits: byte tokenizers have tokens for it."""
+    starts = [start for start, _ in tokens]
     cut = _cut(text, starts, first=0, window=window, last=len(starts))
     return Span(0, starts[cut] if cut < len(starts) else len(text))
 
@@ -147,5 +147,5 @@ def _beginning(text: str, places: Sequence[tuple[int, int]], window: int) -> Spa
 def _trimmed(text: str, start: int, end: int) -> Span:
     """Return a piece without the white space around it."""
     piece = text[start:end]
-    behind = start + len(piece.rstrip())
-    return Span(min(behind, end - len(piece.lstrip())), behind)
+    trimmed_end = start + len(piece.rstrip())
+    return Span(min(trimmed_end, end - len(piece.lstrip())), trimmed_end)

@@ -1,19 +1,19 @@
-"""Whose documents and jobs a caller works on."""
+"""Which collection of documents and jobs a caller uses."""
 
 from dataclasses import dataclass
 from typing import Self
 
 from app.core.callers import Caller, Scope
 
-# Of callers without a stored key: everybody under AUTH=off, and whoever has ADMIN_KEY.
-NOBODYS = 0
+# Of callers without a stored key: all under AUTH=off, and those with ADMIN_KEY.
+SHARED_COLLECTION = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionScope:
-    """The collection that a caller writes to, which is its key's; it reads that, or as admin all.
+    """The collection that a caller writes to and reads, its key's; an admin reads all.
 
-    Where an id exists in several collections, the caller's own goes first.
+    Where an id exists in several collections, the caller's own is chosen first.
     """
 
     collection: int
@@ -22,7 +22,7 @@ class CollectionScope:
     @classmethod
     def of(cls, caller: Caller) -> Self:
         """Return a caller's scope."""
-        return cls(collection=caller.key_id or NOBODYS, sees_all=caller.may(Scope.ADMIN))
+        return cls(collection=caller.key_id or SHARED_COLLECTION, sees_all=caller.may(Scope.ADMIN))
 
     @property
     def seen(self) -> int | None:

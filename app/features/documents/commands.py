@@ -35,16 +35,16 @@ def search(  # noqa: PLR0913  # each is an option
     key: Key = None,
 ) -> None:
     """Find documents that mean what the query means, the best first."""
-    asked = request_fields(
+    body = request_fields(
         query=query, top_k=top_k, filter=_read_filter(conditions), model_name=model
     )
     with connected(url, key) as client:
-        for found in client.post("/search", asked)["results"]:
+        for result in client.post("/search", body)["results"]:
             if as_json:
-                show_json(found)
+                show_json(result)
                 continue
-            show(f"{found['score']:.3f}  {found['id']}")
-            passage = " ".join(found["passage"]["text"].split())
+            show(f"{result['score']:.3f}  {result['id']}")
+            passage = " ".join(result["passage"]["text"].split())
             show(indent(fill(passage, PASSAGE_WIDTH, max_lines=PASSAGE_LINES), " " * 7))
 
 
@@ -52,16 +52,16 @@ def _read_filter(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        found = json.loads(text)
-        # Python reads more than JSON is: NaN, halves of characters, bytes that are no UTF-8.
-        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+        conditions = json.loads(text)
+        # Python also reads what isn't JSON: NaN, lone surrogates, bytes that aren't UTF-8.
+        json.dumps(conditions, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        conditions = None
+    if not isinstance(conditions, dict):
         raise typer.BadParameter("is no JSON object", param_hint="--filter")
-    return found
+    return conditions
 
 
 def add_to(cli: typer.Typer) -> None:
-    """Give the `app` command this command."""
+    """Add this command to `app`."""
     cli.command(epilog="Example: app search 'a film about the sea' --top-k 3")(search)

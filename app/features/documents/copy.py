@@ -1,4 +1,4 @@
-"""PostgreSQL's COPY in its binary form: the quickest way in for many rows with long values."""
+"""PostgreSQL's COPY in its binary format: the fastest way to insert many rows of long values."""
 
 import struct
 from collections.abc import Iterable, Sequence
@@ -56,7 +56,7 @@ def copy_into(
     try:
         cursor.copy_expert(statement, BytesIO(data))
     except driver.Error as failure:
-        # SQLAlchemy has no COPY; what it does for a statement that fails is done here.
+        # SQLAlchemy has no COPY, so its handling of a failed statement is repeated here.
         is_gone = connection.dialect.is_disconnect(failure, connection.connection, cursor)
         if is_gone:
             connection.invalidate(failure)

@@ -1,4 +1,4 @@
-"""What routes of documents and jobs ask for: what is open, and whose documents are meant."""
+"""Dependencies of the routes of documents and jobs."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from app.http.guard import CallerDep
 
 
 async def get_collection_scope(caller: CallerDep) -> CollectionScope:
-    """Return the collection of the caller, and whether it sees others."""
+    """Return the caller's collection, and whether it sees others."""
     return CollectionScope.of(caller)
 
 

@@ -43,13 +43,13 @@ class Documents(Feature["DocumentsSettings"]):
         return (routes.router, search_routes.router)
 
     def body_limits(self, settings: "DocumentsSettings") -> Mapping[str, int]:
-        """Let many documents come in one body."""
+        """Allow larger bodies, with many documents."""
         return {PATH: settings.max_documents_bytes}
 
     def open(
         self,
         runtime: "Runtime",
-        settings: "DocumentsSettings",  # noqa: ARG002  # nothing of it is set
+        settings: "DocumentsSettings",  # noqa: ARG002  # opening has no settings
     ) -> AbstractAsyncContextManager[None]:
         """Store and find documents."""
         from app.features.documents.opening import open_documents
@@ -57,7 +57,7 @@ class Documents(Feature["DocumentsSettings"]):
         return open_documents(runtime)
 
     def add_commands(self, cli: "typer.Typer") -> None:
-        """Add `app search`, and to `app db` what looks after vectors."""
+        """Add `app search`, and the commands for vectors to `app db`."""
         from app.console.options import group
         from app.features.documents import commands, vector_commands
 

@@ -1,4 +1,4 @@
-"""What searches count."""
+"""Metrics of documents and their search."""
 
 from prometheus_client import CollectorRegistry
 

@@ -15,7 +15,7 @@ from app.features.documents.tables import DocumentRow, PassageRow
 
 TABLE: Table = PassageRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
 DOCUMENTS: Table = DocumentRow.__table__  # type: ignore[assignment]  # as above
-# Each column, and how COPY has it.
+# Each column, and how COPY writes it.
 FIELDS: dict[str, Callable[[Any], bytes]] = {
     "document_key": copy.bigint,
     "collection": copy.bigint,
@@ -54,26 +54,29 @@ class PassageRepository:
         self._is_sqlite = session.get_bind().dialect.name == "sqlite"
 
     def replace_many(
-        self, made: Sequence[tuple[Source, Sequence[NewPassage]]], space: str
+        self, embedded: Sequence[tuple[Source, Sequence[NewPassage]]], space: str
     ) -> list[bool]:
-        """Store the passages of documents in the place of those that they have in this space.
+        """Replace the passages that documents have in this space.
 
         Safe to run twice. The documents stay locked until the transaction ends.
 
         Args:
-            made: passages, and the text that they were made of.
-            space: which vectors can be compared with these: those of a model in one version and
-                edition.
+            embedded: texts, and the passages that were made of them.
+            space: a model in one version and edition, whose vectors can be compared.
 
         Returns:
-            For each document whether it has these passages now; False where it is gone or has
+            For each document whether its passages were replaced; False if it was deleted or has
             another text by now.
 
         """
-        current = self._lock([source.key for source, _ in made])
-        is_current = [current.get(source.key) == source.revision for source, _ in made]
-        # By key: a document that is named twice has the later passages.
-        fresh = {m[0].key: m for m, is_fresh in zip(made, is_current, strict=True) if is_fresh}
+        current = self._lock([source.key for source, _ in embedded])
+        is_current = [current.get(source.key) == source.revision for source, _ in embedded]
+        # By key: a document that is in it twice gets the later passages.
+        fresh = {
+            source.key: (source, passages)
+            for (source, passages), is_fresh in zip(embedded, is_current, strict=True)
+            if is_fresh
+        }
         self._session.execute(
             delete(TABLE).where(TABLE.c.document_key.in_(fresh), TABLE.c.space == space)
         )
@@ -89,34 +92,35 @@ class PassageRepository:
     def spaces(self) -> list[StoredSpace]:
         """Count the vectors of each space; reads the whole table."""
         documents = func.count(TABLE.c.document_key.distinct())
-        counted = select(TABLE.c.space, documents, func.count()).group_by(TABLE.c.space)
-        rows = self._session.execute(counted.order_by(TABLE.c.space)).all()
+        query = select(TABLE.c.space, documents, func.count()).group_by(TABLE.c.space)
+        rows = self._session.execute(query.order_by(TABLE.c.space)).all()
         return [StoredSpace(space=row[0], documents=row[1], passages=row[2]) for row in rows]
 
     def delete_space(self, space: str, *, after: int, limit: int) -> Sequence[int]:
         """Delete the first passages of a space whose ids are over `after`; return the ids."""
-        some = select(TABLE.c.id).where(TABLE.c.space == space, TABLE.c.id > after)
-        ids = self._session.scalars(some.order_by(TABLE.c.id).limit(limit)).all()
+        query = select(TABLE.c.id).where(TABLE.c.space == space, TABLE.c.id > after)
+        ids = self._session.scalars(query.order_by(TABLE.c.id).limit(limit)).all()
         if ids:
             chosen = TABLE.c.id.between(ids[0], ids[-1]) & (TABLE.c.space == space)
             self._session.execute(delete(TABLE).where(chosen))
         return ids
 
     def _lock(self, keys: Sequence[int]) -> Mapping[int, int]:
-        """Lock documents, in the order in which everyone does it; return their revisions."""
-        found = (
+        """Lock documents, in the order of `DocumentRepository`; return their revisions."""
+        query = (
             select(DOCUMENTS.c.key, DOCUMENTS.c.revision)
             .where(DOCUMENTS.c.key.in_(keys))
             .order_by(DOCUMENTS.c.collection, DOCUMENTS.c.id)
             .with_for_update(key_share=True)
         )
-        return {row.key: row.revision for row in self._session.execute(found)}
+        return {row.key: row.revision for row in self._session.execute(query)}
 
     def _insert(self, rows: list[dict[str, Any]]) -> None:
         if self._is_sqlite:
             self._session.execute(insert(TABLE), rows)
             return
-        # A quarter of the time of an INSERT, and a third of our own: numbers needn't become text.
+        # Takes a quarter of an INSERT's time, and a third of its processor time here: no number
+        # becomes text.
         fields = ([FIELDS[name](row[name]) for name in FIELDS] for row in rows)
         copy.copy_into(self._session, TABLE.name, tuple(FIELDS), fields)
 

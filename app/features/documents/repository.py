@@ -1,4 +1,4 @@
-"""Documents within one transaction: stored by their owner's id, read, listed, deleted."""
+"""Documents within one transaction: stored, read, listed, deleted."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ TABLE: Table = DocumentRow.__table__  # type: ignore[assignment]  # declared as 
 PASSAGES: Table = PassageRow.__table__  # type: ignore[assignment]  # as above
 IDENTITY = ["collection", "id"]
 T = TypeVar("T")
-# SQLite takes 32,766 parameters in a statement.
+# SQLite allows 32,766 parameters in a statement.
 MAX_VALUES = 10_000
 IS_SEARCHABLE = exists().where(PASSAGES.c.document_key == TABLE.c.key).label("is_searchable")
 SHOWN = (*(column for column in TABLE.c if column.name != "request_id"), IS_SEARCHABLE)
@@ -56,8 +56,7 @@ class Source:
 class DocumentRepository:
     """The documents, within one transaction.
 
-    Whoever locks several documents does it in order of collection and id, so that nobody waits for
-    one who waits for him.
+    Several documents are always locked in the order of collection and id, which avoids deadlocks.
     """
 
     def __init__(self, session: Session) -> None:
@@ -74,9 +73,9 @@ class DocumentRepository:
 
         Args:
             collection: the owner's.
-            documents: with ids that differ; their texts hold no NUL and no lone surrogate.
-            request_id: of the call that brings them.
-            now: what their times say.
+            documents: with distinct ids; their texts hold no NUL and no lone surrogate.
+            request_id: of the request that sends them.
+            now: stored as their times.
 
         """
         if not documents:
@@ -95,23 +94,23 @@ class DocumentRepository:
             for document in sorted(documents, key=lambda document: document.id)
         ]
         keys = self._store(rows)
-        # Those of the same text were not touched, but are locked.
-        same = [row | {"text": ""} for row in rows if row["id"] not in keys]
-        keys |= self._describe(same) if same else {}
+        # Those with the same text are locked, but not changed yet.
+        unchanged = [row | {"text": ""} for row in rows if row["id"] not in keys]
+        keys |= self._update_metadata(unchanged) if unchanged else {}
         return [keys[document.id] for document in documents]
 
     def get(self, document_id: str, *, collection: int, sees_all: bool) -> Document | None:
-        """Return a document by its owner's id; the collection's own before those of others."""
-        found = select(*SHOWN).where(TABLE.c.id == document_id, _visible(collection, sees_all))
-        row = self._session.execute(found.order_by(*_own_first(collection)).limit(1)).one_or_none()
+        """Return a document by id; the collection's own before those of other collections."""
+        query = select(*SHOWN).where(TABLE.c.id == document_id, _visible(collection, sees_all))
+        row = self._session.execute(query.order_by(*_own_first(collection)).limit(1)).one_or_none()
         return _document(row) if row else None
 
     def delete(self, document_id: str, *, collection: int, sees_all: bool) -> bool:
         """Delete the document that `get` returns, and its passages; False when there is none."""
-        found = select(TABLE.c.key).where(TABLE.c.id == document_id, _visible(collection, sees_all))
-        one = found.order_by(*_own_first(collection)).limit(1).scalar_subquery()
-        deleted = delete(TABLE).where(TABLE.c.key == one).returning(TABLE.c.key)
-        return self._session.execute(deleted).one_or_none() is not None
+        query = select(TABLE.c.key).where(TABLE.c.id == document_id, _visible(collection, sees_all))
+        key = query.order_by(*_own_first(collection)).limit(1).scalar_subquery()
+        deletion = delete(TABLE).where(TABLE.c.key == key).returning(TABLE.c.key)
+        return self._session.execute(deletion).one_or_none() is not None
 
     def page(
         self, collection: int | None, *, before_key: int | None = None, limit: int
@@ -124,26 +123,26 @@ class DocumentRepository:
             limit: how many at most.
 
         """
-        found = select(*SHOWN).order_by(TABLE.c.key.desc()).limit(limit)
+        query = select(*SHOWN).order_by(TABLE.c.key.desc()).limit(limit)
         if collection is not None:
-            found = found.where(TABLE.c.collection == collection)
+            query = query.where(TABLE.c.collection == collection)
         if before_key is not None:
-            found = found.where(TABLE.c.key < before_key)
-        return [_document(row) for row in self._session.execute(found)]
+            query = query.where(TABLE.c.key < before_key)
+        return [_document(row) for row in self._session.execute(query)]
 
     def keys_of(self, ids: Iterable[str], *, collection: int, sees_all: bool) -> dict[str, int]:
-        """Return the keys of those documents that exist, by their ids; as `get` finds them."""
+        """Return the keys of the documents that exist, by id, chosen as by `get`."""
         keys: dict[str, int] = {}
         for chunk in _chunks(dict.fromkeys(ids)):
-            found = select(TABLE.c.id, TABLE.c.key).where(
+            query = select(TABLE.c.id, TABLE.c.key).where(
                 TABLE.c.id.in_(chunk), _visible(collection, sees_all)
             )
-            for row in self._session.execute(found.order_by(*_own_first(collection))):
+            for row in self._session.execute(query.order_by(*_own_first(collection))):
                 keys.setdefault(row.id, row.key)
         return keys
 
     def texts(self, keys: Iterable[int]) -> dict[int, Source]:
-        """Return what there is of these documents, by their keys; those that are gone lack."""
+        """Return the texts of the documents that still exist, by key."""
         sources: dict[int, Source] = {}
         columns = (TABLE.c.key, TABLE.c.collection, TABLE.c.revision, TABLE.c.text)
         for chunk in _chunks(keys):
@@ -152,13 +151,13 @@ class DocumentRepository:
         return sources
 
     def _store(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-        """Insert what is new, replace what has another text, lock the rest.
+        """Insert new documents, replace those with another text, lock the rest.
 
-        Returns the keys of the former two by their ids.
+        Returns the keys of new and replaced ones by id.
         """
         insert = self._insert()
         new = insert.excluded
-        written = insert.on_conflict_do_update(
+        upsert = insert.on_conflict_do_update(
             index_elements=IDENTITY,
             set_={
                 "text": new.text,
@@ -169,18 +168,18 @@ class DocumentRepository:
             },
             where=TABLE.c.text != new.text,
         ).returning(TABLE.c.id, TABLE.c.key, TABLE.c.revision)
-        found = self._session.execute(written, rows).all()
-        changed = [row.key for row in found if row.revision > 1]
+        stored = self._session.execute(upsert, rows).all()
+        changed = [row.key for row in stored if row.revision > 1]
         for chunk in _chunks(changed):
             self._session.execute(delete(PASSAGES).where(PASSAGES.c.document_key.in_(chunk)))
-        return {row.id: row.key for row in found}
+        return {row.id: row.key for row in stored}
 
-    def _describe(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    def _update_metadata(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
         """Replace all but the text of documents that exist and are locked; return their keys."""
         # One statement for all: an UPDATE would take a round trip for each.
         insert = self._insert()
         new = insert.excluded
-        written = insert.on_conflict_do_update(
+        upsert = insert.on_conflict_do_update(
             index_elements=IDENTITY,
             set_={
                 "metadata": new.metadata,
@@ -188,7 +187,7 @@ class DocumentRepository:
                 "updated_at": new.updated_at,
             },
         ).returning(TABLE.c.id, TABLE.c.key)
-        return {row.id: row.key for row in self._session.execute(written, rows)}
+        return {row.id: row.key for row in self._session.execute(upsert, rows)}
 
     def _insert(self) -> postgresql.Insert | sqlite.Insert:
         return sqlite.insert(TABLE) if self._is_sqlite else postgresql.insert(TABLE)
@@ -203,7 +202,7 @@ def _own_first(collection: int) -> tuple[ColumnElement[Any], ...]:
 
 
 def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
-    """Yield pieces that fit into a statement."""
+    """Yield pieces that fit into one statement."""
     rest = iter(values)
     while chunk := list(islice(rest, MAX_VALUES)):
         yield chunk

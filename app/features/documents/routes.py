@@ -36,25 +36,25 @@ IdInPath = Annotated[DocumentId, Path()]
     "", status_code=201, summary="Store documents", responses=problems(*WITH_BODY, *STORED)
 )
 async def add_documents(
-    asked: DocumentsRequest, part: PartDep, scope: CollectionDep
+    body: DocumentsRequest, part: PartDep, scope: CollectionDep
 ) -> StoredDocuments:
     """Store documents, all or none; one whose id is there already is replaced.
 
     They are found by `/search` once `/embed-batch` has made them searchable. A document that is
     replaced by one with the same text stays so.
     """
-    documents = [document.new() for document in asked.documents]
+    documents = [document.new() for document in body.documents]
     ids = await part.documents.add(documents, scope=scope, request_id=request_id.get())
     return StoredDocuments(ids=ids)
 
 
 @router.get("", summary="List documents", responses=problems(*STORED), response_model=DocumentList)
 async def list_documents(
-    asked: Annotated[DocumentsQuery, Query()], part: PartDep, scope: CollectionDep
+    query: Annotated[DocumentsQuery, Query()], part: PartDep, scope: CollectionDep
 ) -> Response:
     """List the caller's documents with their texts, newest first; an admin's list has all."""
     page = await part.documents.page(
-        scope=scope, before_key=int(asked.cursor) if asked.cursor else None, limit=asked.limit
+        scope=scope, before_key=int(query.cursor) if query.cursor else None, limit=query.limit
     )
     answer = DocumentList(
         documents=[DocumentInfo.of(document) for document in page.documents],

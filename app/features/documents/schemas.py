@@ -35,16 +35,16 @@ SHOWN = {
 
 
 def _addressable(document_id: str) -> str:
-    """Refuse what no client can ask for: a path's dot segments are resolved before it is sent."""
+    """Refuse ids that no client can request: dot segments of a path are resolved before sending."""
     if document_id in DOT_SEGMENTS:
         raise ValueError("an id that is a step of a path")
     return document_id
 
 
 def _without_nul(text: str) -> str:
-    """Refuse what PostgreSQL can't store.
+    """Refuse U+0000, which PostgreSQL can't store.
 
-    A pattern in the schema would say so too, but what generates texts from it takes seconds.
+    Not a pattern in the schema: test tools that generate texts from it would take seconds.
     """
     if "\0" in text:
         raise ValueError("a text with U+0000")
@@ -52,7 +52,7 @@ def _without_nul(text: str) -> str:
 
 
 def _storable(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Refuse metadata that is too large, or that not both databases give back as it was."""
+    """Refuse metadata that is too large, or that one of the databases would change."""
     _check([metadata], levels=MAX_METADATA_LEVELS)
     if len(to_json(metadata)) > MAX_METADATA_BYTES:
         raise ValueError(f"more than {MAX_METADATA_BYTES} bytes as JSON")
@@ -60,7 +60,7 @@ def _storable(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_double(number: int) -> bool:
-    """Say whether it is a float written out, such as PostgreSQL makes of 1e20."""
+    """Say whether it is a float without its exponent: PostgreSQL writes 1e20 so."""
     try:
         return number == Decimal(repr(float(number)))
     except OverflowError:
@@ -110,7 +110,7 @@ class DocumentRequest(Request):
     )
 
     def new(self) -> NewDocument:
-        """Return what is stored; a missing id is made."""
+        """Return the document to store; a missing id is generated."""
         return NewDocument(id=self.id or uuid4().hex, text=self.text, metadata=self.metadata)
 
 
@@ -165,7 +165,7 @@ class DocumentInfo(Response):
 
     @classmethod
     def of(cls, document: Document) -> "DocumentInfo":
-        """Show a document."""
+        """Return what is shown of a document."""
         return cls(
             id=document.id,
             text=document.text,

@@ -1,4 +1,4 @@
-"""Search: a query in words, embedded by the model that the documents were embedded by."""
+"""Search: embeds a query with the documents' model, and finds what is near to it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class SearchService:
 
     Args:
         inference: embeds the queries.
-        index: finds what is near to them.
+        index: finds the nearest passages.
         metrics: where time is counted.
         service_metrics: where refusals are counted.
 
@@ -41,7 +41,7 @@ class SearchService:
         self._metrics = metrics
         self._refused = service_metrics.refused
 
-    async def search(  # what a caller may ask for
+    async def search(
         self,
         query: str,
         *,
@@ -55,17 +55,18 @@ class SearchService:
 
         Raises:
             DatabaseUnavailableError: it doesn't answer.
-            OverloadedError, DeadlineExceededError: too much is asked for, or too late.
-            InferenceFailedError: the engine can't do the query.
+            OverloadedError: too many requests wait.
+            DeadlineExceededError: it takes longer than the deadline.
+            InferenceFailedError: the engine can't embed the query.
             ModelNotFoundError, ModelNotReadyError, ModelUnavailableError, NotReadyError: as
                 `InferenceService.run`.
 
         """
-        made = await self._embed(query, model_name, deadline)
-        asked = Query(
-            vector=made.rules.comparable(made.vectors[0]),
-            similarity=made.rules.similarity,
-            space=made.space,
+        embeddings = await self._embed(query, model_name, deadline)
+        index_query = Query(
+            vector=embeddings.rules.comparable(embeddings.vectors[0]),
+            similarity=embeddings.rules.similarity,
+            space=embeddings.space,
             collection=scope.seen,
             filter=filter,
             limit=top_k,
@@ -73,27 +74,27 @@ class SearchService:
         with self._timed("find"):
             try:
                 async with asyncio.timeout(deadline.remaining_s):
-                    return await self._index.search(asked)
+                    return await self._index.search(index_query)
             except OverloadedError:
-                self._refused.labels(made.model, "overloaded").inc()
+                self._refused.labels(embeddings.model, "overloaded").inc()
                 raise
             except TimeoutError:
-                self._refused.labels(made.model, "deadline").inc()
+                self._refused.labels(embeddings.model, "deadline").inc()
                 raise DeadlineExceededError from None
 
     async def _embed(self, query: str, model_name: str | None, deadline: Deadline) -> Embeddings:
         with self._timed("embed"):
             try:
-                made = await self._inference.run(
+                outcome = await self._inference.run(
                     EMBEDDERS,
                     [query],
                     model_name=model_name,
                     deadline=deadline,
                     plan=EmbeddingParameters(prompt_name=QUERY).plan,
                 )
-                return embeddings_of(made)
+                return embeddings_of(outcome)
             except InferenceFailedError:
-                raise InferenceFailedError from None  # it would name a place in a list of texts
+                raise InferenceFailedError from None  # without the index in a list of texts
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:

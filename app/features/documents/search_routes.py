@@ -1,4 +1,4 @@
-"""`/search`."""
+"""The route `/search`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -21,12 +21,12 @@ from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 router = APIRouter(
     tags=["search"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.DOCUMENTS))]
 )
-# A float32 has no more, near to 1.
+# The precision of a float32 near to 1.
 DECIMALS = 6
 
 
 async def get_search(inference: InferenceDep, runtime: RuntimeDep, part: PartDep) -> SearchService:
-    """Return the search service over the embedders in force."""
+    """Return the search service."""
     return SearchService(
         inference, part.index, metrics=part.metrics, service_metrics=runtime.metrics
     )
@@ -42,7 +42,7 @@ SearchDep = Annotated[SearchService, Depends(get_search)]
     response_model=SearchResponse,
 )
 async def search(
-    asked: SearchRequest,
+    body: SearchRequest,
     searches: SearchDep,
     scope: CollectionDep,
     deadline: DeadlineDep,
@@ -55,34 +55,34 @@ async def search(
     """
     async with access.spending(caller, 1):  # the query is embedded
         hits = await searches.search(
-            asked.query,
-            top_k=asked.top_k,
-            filter=_filter(asked.filter),
-            model_name=asked.model_name,
+            body.query,
+            top_k=body.top_k,
+            filter=_filter(body.filter),
+            model_name=body.model_name,
             scope=scope,
             deadline=deadline,
         )
-    answer = {"results": [_shown(hit) for hit in hits]}
+    answer = {"results": [_result(hit) for hit in hits]}
     # Up to a hundred long texts: validating what was just read would take longer than reading it.
     return Response(
         to_json(answer), media_type="application/json", headers={"Cache-Control": "no-store"}
     )
 
 
-def _filter(asked: Mapping[str, Any]) -> Filter:
-    """Return what the schema let through as conditions."""
+def _filter(fields: Mapping[str, Any]) -> Filter:
+    """Return a validated filter as conditions."""
     conditions: list[OneOf | Range] = []
-    for name, said in asked.items():
-        if not isinstance(said, dict):
-            conditions.append(OneOf(name, (said,)))
-        elif "in" in said:
-            conditions.append(OneOf(name, tuple(said["in"])))
+    for name, condition in fields.items():
+        if not isinstance(condition, dict):
+            conditions.append(OneOf(name, (condition,)))
+        elif "in" in condition:
+            conditions.append(OneOf(name, tuple(condition["in"])))
         else:
-            conditions.append(Range(name, said))
+            conditions.append(Range(name, condition))
     return conditions
 
 
-def _shown(hit: Hit) -> dict[str, Any]:
+def _result(hit: Hit) -> dict[str, Any]:
     return {
         "id": hit.id,
         "score": round(hit.score, DECIMALS),

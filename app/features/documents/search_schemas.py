@@ -11,9 +11,9 @@ MAX_CONDITIONS = 16
 MAX_VALUES = 100
 MAX_NAME_CHARS = 200
 MAX_VALUE_CHARS = 1_000
-NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no such character
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL can't store it
 
-# What SQLite has as integers; fractions are smaller by far.
+# SQLite's range of integers; fractions get a smaller one.
 Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Fraction = Annotated[float, Field(ge=-(2**62), le=2**62)]
 Number = Annotated[Integer | Fraction, BeforeValidator(whole_number)]
@@ -32,7 +32,7 @@ KINDS = {
 
 
 def _kind(value: object) -> str | None:
-    """Return which condition or value it means to be, so that errors are about that one only."""
+    """Return the kind of condition or value, so that errors are about that kind only."""
     if isinstance(value, dict) and "in" in value:
         return "one_of"
     if isinstance(value, dict) and any(isinstance(bound, str) for bound in value.values()):

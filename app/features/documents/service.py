@@ -1,4 +1,4 @@
-"""Documents as the rest of the service sees them: add, get, list, delete."""
+"""The use cases of documents: add, get, list, delete."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,10 +47,10 @@ class DocumentService:
             DocumentNotFoundError: there is none with this id.
 
         """
-        found = await self._database.read(partial(_get, document_id=document_id, scope=scope))
-        if found is None:
+        document = await self._database.read(partial(_get, document_id=document_id, scope=scope))
+        if document is None:
             raise DocumentNotFoundError
-        return found
+        return document
 
     async def delete(self, document_id: str, *, scope: CollectionScope) -> None:
         """Delete the document that `get` returns, and its vectors.
@@ -66,11 +66,11 @@ class DocumentService:
         self, *, scope: CollectionScope, before_key: int | None, limit: int
     ) -> DocumentPage:
         """Return up to `limit` documents that the caller sees, after the last one of a page."""
-        # One more tells whether there is a next page.
+        # One more, to know whether there is a next page.
         read = partial(_page, collection=scope.seen, before_key=before_key, limit=limit + 1)
-        found = await self._database.read(read)
-        shown = found[:limit]
-        return DocumentPage(documents=shown, next=shown[-1].key if len(found) > limit else None)
+        documents = await self._database.read(read)
+        page = documents[:limit]
+        return DocumentPage(documents=page, next=page[-1].key if len(documents) > limit else None)
 
 
 def add_documents(

@@ -30,24 +30,24 @@ class VectorType(TypeDecorator[npt.NDArray[np.float32]]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return what the column is made of."""
+        """Return the column's type in a database."""
         return dialect.type_descriptor(Vector() if dialect.name == "postgresql" else LargeBinary())
 
     def process_bind_param(self, value: npt.NDArray[np.float32] | None, dialect: Dialect) -> Any:  # noqa: ANN401
-        """Store it."""
+        """Return the value to store."""
         if value is None or dialect.name == "postgresql":
             return value
         return np.ascontiguousarray(value, dtype=np.float32).tobytes()
 
     def process_result_value(self, value: Any, dialect: Dialect) -> npt.NDArray[np.float32] | None:  # noqa: ANN401
-        """Give it."""
+        """Return the stored vector."""
         if value is None or dialect.name == "postgresql":
             return value  # type: ignore[no-any-return]  # as pgvector made it
         return np.frombuffer(value, dtype=np.float32)
 
 
 class DocumentRow(Base):
-    """A text to be found. `key` is ours and never used again, `id` is its owner's.
+    """A text to be found. `key` is ours and never reused, `id` is chosen by its owner.
 
     `collection` is the id of the owner's key, 0 for callers without a stored one. `revision`
     counts changes of the text: vectors are stored only for the text that they were made of.
@@ -77,11 +77,11 @@ class PassageRow(Base):
     """A piece of a document's text, by its characters, and its vector.
 
     Vectors of one `space`, a model in one version and edition, can be compared with each other.
-    `collection` is the document's: a search reads no other table to tell whose a vector is.
+    `collection` repeats the document's, so that a search needs no join to filter by it.
 
-    The migration makes more than is said here: on PostgreSQL an HNSW index for vectors of the
-    default embedder's length, on SQLite the table `deleted_passages` that a trigger fills and
-    bounds.
+    The migration also makes: on PostgreSQL an HNSW index for vectors of the
+    default embedder's length, on SQLite the table `deleted_passages`, which a trigger fills and
+    keeps short.
     """
 
     __tablename__ = "passages"

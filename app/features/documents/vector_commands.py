@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from app.db.session import Database
 
-DELETED_AT_ONCE = 1_000  # which PostgreSQL's index takes well under a second for
-SCAN_TIMEOUT_S = 60.0  # of a look at all passages
+DELETED_AT_ONCE = 1_000  # takes PostgreSQL's index well under a second
+SCAN_TIMEOUT_S = 60.0  # for a scan of all passages
 
 
 def list_vectors(*, as_json: Json = False) -> None:
@@ -24,10 +24,10 @@ def list_vectors(*, as_json: Json = False) -> None:
     from app.features.documents.passages import PassageRepository
 
     async def count(database: "Database") -> None:
-        found = await database.read(
+        spaces = await database.read(
             lambda session: PassageRepository(session).spaces(), timeout_s=SCAN_TIMEOUT_S
         )
-        for each in found:
+        for each in spaces:
             if as_json:
                 show_json(asdict(each))
             else:
@@ -67,6 +67,6 @@ def prune_vectors(
 
 
 def add_to(db: typer.Typer) -> None:
-    """Give `app db` these commands."""
+    """Add these commands to `app db`."""
     db.command("vectors", epilog="Example: app db vectors --json")(list_vectors)
     db.command("prune", epilog="Example: app db prune minilm@3f1c2a9d")(prune_vectors)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from app.errors import DatabaseUnavailableError, OverloadedError
-from app.features.documents.collections import NOBODYS, CollectionScope
+from app.features.documents.collections import SHARED_COLLECTION, CollectionScope
 from app.features.jobs.values import Job
 
 MAX_WATCHERS = 100  # each asks SQL twice a second
@@ -67,7 +67,7 @@ class JobWatch:
 
         """
         caller = scope.collection
-        share = 1.0 if caller == NOBODYS else KEYS_SHARE
+        share = 1.0 if caller == SHARED_COLLECTION else KEYS_SHARE
         is_over_share = self._by_caller[caller] >= self._max_watchers * share
         if is_over_share or self.watchers >= self._max_watchers:
             raise OverloadedError("Too many jobs are watched.", retry_after_s=RETRY_AFTER_S)

@@ -57,4 +57,4 @@ async def test_vectors_of_another_length_are_compared_without_it(database: Datab
 
 async def test_an_exact_comparison_takes_no_index_of_vectors(database: Database) -> None:
     await store(database, {f"d{n}": [n] for n in range(50)})
-    assert INDEX not in await plan(database, pgvector._exactly(QUERY))
+    assert INDEX not in await plan(database, pgvector._exact_search(QUERY))

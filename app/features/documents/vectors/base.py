@@ -1,4 +1,4 @@
-"""What every index of vectors offers: one search."""
+"""The interface of an index of vectors: one search."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from app.features.documents.vectors.filters import Filter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What is looked for, and among which documents."""
+    """The vector to search for, and among which documents."""
 
     vector: FloatArray  # (dimensions,), of length 1 for cosine
     space: str  # model, version and edition: only vectors of one space can be compared
@@ -41,7 +41,7 @@ class VectorIndex(Protocol):
     async def search(self, query: Query) -> list[Hit]:
         """Return the best passage of each document, the best first.
 
-        There are as many hits as the query's limit if so many documents match.
+        There are fewer hits than the query's limit only if fewer documents match.
 
         Raises:
             DatabaseUnavailableError: it doesn't answer.

@@ -1,4 +1,4 @@
-"""Keeps the vectors of one space in memory as the tables have them, reading only what changed."""
+"""Keeps the vectors of one space in memory, and updates them from the tables."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from app.features.documents.vectors.matrix import IntArray, Matrix, Passages
 # Rows of one read: 8 MB at 384 dimensions.
 CHUNK = 5_000
 
-# Filled by a trigger, which forgets the oldest; see migration 0004.
+# Filled by a trigger, which also deletes the oldest rows; see migration 0004.
 DELETED = table("deleted_passages", column("id"), column("passage_id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Changes:
-    """What one read found after the last passage and deletion that were seen."""
+    """The passages and deletions since the last read."""
 
     passages: Passages
-    passage: int  # seen now
+    last_passage: int  # id of the last one read
     deleted: IntArray  # ids of passages
-    deletion: int  # seen now
-    is_all: bool
+    last_deletion: int
+    is_all: bool  # nothing is left to read
     is_behind: bool  # deletions are missing: everything is read again
 
 
@@ -39,7 +39,7 @@ class PassageCache:
         database: has the tables.
         space: which vectors.
         dimensions: of each.
-        threads: where memory is moved.
+        threads: copy the vectors.
 
     """
 
@@ -51,8 +51,8 @@ class PassageCache:
         self._space = space
         self._dimensions = dimensions
         self._threads = threads
-        self._passage = 0
-        self._deletion: int | None = None
+        self._last_passage = 0
+        self._last_deletion: int | None = None
         self._lock = asyncio.Lock()
         self._began = 0
         self._ended = 0
@@ -65,7 +65,7 @@ class PassageCache:
             DatabaseUnavailableError: it doesn't answer.
 
         """
-        # In a task of its own: others wait for it too, when this caller leaves.
+        # In a task of its own, since others may wait for it when this caller leaves.
         task = asyncio.create_task(self._sync_once(self._began))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -73,11 +73,11 @@ class PassageCache:
         return self.matrix
 
     async def close(self) -> None:
-        """Wait until nothing is read any more."""
+        """Wait for reads that still run."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _sync_once(self, began: int) -> None:
-        """Read what changed, unless a reading that began after the caller came has ended."""
+        """Read what changed, unless another read has begun and ended since this call."""
         async with self._lock:
             if self._ended > began:
                 return
@@ -91,33 +91,34 @@ class PassageCache:
             changes = await self._database.read(self._read)
             if changes.is_behind:
                 self.matrix = Matrix(self._dimensions)
-                self._passage, self._deletion = 0, None
+                self._last_passage, self._last_deletion = 0, None
                 continue
             if len(changes.passages) or len(changes.deleted):
                 await loop.run_in_executor(self._threads, self._apply, changes)
-            self._passage, self._deletion = changes.passage, changes.deletion
+            self._last_passage = changes.last_passage
+            self._last_deletion = changes.last_deletion
             if changes.is_all:
                 break
 
     def _read(self, session: Session) -> _Changes:
-        # Each is one look at the end of a table; one statement for both ends would read it all.
+        # Three statements, each reading one end of an index; one for both ends would scan it.
         newest = session.scalar(select(func.max(PassageRow.id))) or 0
         last = session.scalar(select(func.max(DELETED.c.id))) or 0
         first = session.scalar(select(func.min(DELETED.c.id))) or 0
-        seen = last if self._deletion is None else self._deletion
-        rows = self._new_passages(session) if newest > self._passage else []
+        seen = last if self._last_deletion is None else self._last_deletion
+        rows = self._new_passages(session) if newest > self._last_passage else []
         is_all = len(rows) < CHUNK
         return _Changes(
             passages=self._columns(rows),
-            passage=newest if is_all else rows[-1].id,
+            last_passage=newest if is_all else rows[-1].id,
             deleted=_deleted(session, seen) if last > seen else np.empty(0, np.int64),
-            deletion=last,
+            last_deletion=last,
             is_all=is_all,
             is_behind=first > seen + 1,
         )
 
     def _new_passages(self, session: Session) -> Sequence[Row[int, int, int, bytes]]:
-        asked = (
+        query = (
             select(
                 PassageRow.id,
                 PassageRow.document_key,
@@ -125,14 +126,14 @@ class PassageCache:
                 type_coerce(PassageRow.vector, LargeBinary),
             )
             .where(
-                PassageRow.id > self._passage,
+                PassageRow.id > self._last_passage,
                 PassageRow.space == self._space,
                 PassageRow.dimensions == self._dimensions,
             )
             .order_by(PassageRow.id)
             .limit(CHUNK)
         )
-        return session.execute(asked).all()
+        return session.execute(query).all()
 
     def _columns(self, rows: Sequence[Row[int, int, int, bytes]]) -> Passages:
         ids, keys, collections, vectors = zip(*rows, strict=True) if rows else ((), (), (), ())
@@ -151,9 +152,9 @@ class PassageCache:
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever waits has it; maybe nobody does any more
+            task.exception()  # marks it as seen, in case no search waits
 
 
 def _deleted(session: Session, seen: int) -> IntArray:
-    asked = select(DELETED.c.passage_id).where(DELETED.c.id > seen)
-    return np.array(session.scalars(asked).all(), np.int64)
+    query = select(DELETED.c.passage_id).where(DELETED.c.id > seen)
+    return np.array(session.scalars(query).all(), np.int64)

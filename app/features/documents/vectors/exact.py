@@ -19,12 +19,13 @@ from app.features.documents.vectors.filters import conditions
 from app.features.documents.vectors.hits import read_hits
 from app.features.documents.vectors.matrix import IntArray, Matrix
 
-# A product with many vectors is bound by the memory, which few threads can keep busy.
+# Comparing many vectors is bound by memory bandwidth, which few threads use up.
 THREADS = 2
 MAX_SEARCHES = 64
-# A filter is first tried on so many documents: a look at all takes a hundred times longer.
+# A filter is first applied to the nearest documents: applying it to all takes a hundred times
+# longer.
 NEAREST = 1_000
-# A document may be deleted before its text is read; then the next one takes its place.
+# Searches again when a document was deleted before its text was read.
 TRIES = 3
 
 
@@ -32,11 +33,11 @@ class ExactIndex:
     """Compares the query with every vector of its space.
 
     Each search first reads what was added and deleted since the last one; the first search of a
-    space reads all of it.
+    space reads all its vectors.
 
     Args:
         database: SQLite.
-        metrics: where the memory is told.
+        metrics: where the memory is reported.
 
     """
 
@@ -55,16 +56,16 @@ class ExactIndex:
         self._searches += 1
         try:
             for _ in range(TRIES):
-                found = await self._find(query)
-                hits = await self._database.read(partial(read_hits, found=found))
-                if len(hits) == len(found):
+                scores = await self._find(query)
+                hits = await self._database.read(partial(read_hits, scores=scores))
+                if len(hits) == len(scores):
                     break
             return hits
         finally:
             self._searches -= 1
 
     async def close(self) -> None:
-        """Let readings end, and give threads and memory back."""
+        """Wait for reads that still run, and free threads and memory."""
         for cache in self._caches.values():
             await cache.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -98,31 +99,31 @@ class ExactIndex:
 
     def _cache(self, query: Query) -> PassageCache:
         dimensions = len(query.vector)
-        place = query.space, dimensions
-        if place not in self._caches:
-            self._caches[place] = PassageCache(
+        key = query.space, dimensions
+        if key not in self._caches:
+            self._caches[key] = PassageCache(
                 self._database, space=query.space, dimensions=dimensions, threads=self._threads
             )
-        return self._caches[place]
+        return self._caches[key]
 
 
 def _passing(
-    query: Query, found: Sequence[tuple[int, float]], session: Session
+    query: Query, scores: Sequence[tuple[int, float]], session: Session
 ) -> list[tuple[int, float]]:
-    """Return those whose documents a filter lets through, in their order."""
-    asked = (
+    """Return the passages whose documents match the filter, in their order."""
+    statement = (
         select(PassageRow.id)
         .join(DocumentRow, DocumentRow.key == PassageRow.document_key)
-        .where(PassageRow.id.in_([number for number, _ in found]))
+        .where(PassageRow.id.in_([passage_id for passage_id, _ in scores]))
         .where(*conditions(query.filter, "sqlite"))
     )
-    passing = set(session.scalars(asked))
-    return [(number, score) for number, score in found if number in passing]
+    passing = set(session.scalars(statement))
+    return [(passage_id, score) for passage_id, score in scores if passage_id in passing]
 
 
 def _matching(query: Query, session: Session) -> IntArray:
-    """Return the keys of the documents that a filter lets through."""
-    asked = select(DocumentRow.key).where(*conditions(query.filter, "sqlite"))
+    """Return the keys of the documents that match the filter."""
+    statement = select(DocumentRow.key).where(*conditions(query.filter, "sqlite"))
     if query.collection is not None:
-        asked = asked.where(DocumentRow.collection == query.collection)
-    return np.array(session.scalars(asked).all(), np.int64)
+        statement = statement.where(DocumentRow.collection == query.collection)
+    return np.array(session.scalars(statement).all(), np.int64)

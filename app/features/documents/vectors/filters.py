@@ -1,7 +1,7 @@
-"""Conditions on the metadata of documents, which both databases understand in the same way.
+"""Conditions on the metadata of documents, with the same meaning in both databases.
 
-Types are never mixed: a number matches no string, and true is not 1. 1 equals 1.0. Strings are in
-the order of their code points. A field that a document lacks matches nothing.
+Types are never mixed: a number matches no string, and true is not 1. 1 equals 1.0. Strings are
+compared by code points. A field that a document lacks matches nothing.
 """
 
 import json
@@ -40,7 +40,7 @@ class Range:
 
     @property
     def is_text(self) -> bool:
-        """Whether it is about strings."""
+        """Whether the bounds are strings."""
         return any(isinstance(value, str) for value in self.bounds.values())
 
 
@@ -48,51 +48,51 @@ class Range:
 Filter = Sequence[OneOf | Range]
 
 
-def conditions(asked: Filter, dialect: str) -> list[ColumnElement[bool]]:
+def conditions(parts: Filter, dialect: str) -> list[ColumnElement[bool]]:
     """Return a filter as conditions on `DocumentRow`; values are bound, never part of the SQL."""
     if dialect == "sqlite":
-        return [_sqlite(condition) for condition in asked]
-    return [_postgres(condition) for condition in asked]
+        return [_sqlite(condition) for condition in parts]
+    return [_postgres(condition) for condition in parts]
 
 
-def _postgres(asked: OneOf | Range) -> ColumnElement[bool]:
-    # A bare parameter could also be taken for an index into an array.
-    name = cast(asked.field, Text)
-    found: ColumnElement[Any] = DocumentRow.meta.op("->", return_type=JSONB())(name)
-    if isinstance(asked, OneOf):
-        # Equality of jsonb is typed, and compares numbers as numbers.
-        return found.in_([_jsonb(value) for value in asked.values])
-    kind = func.jsonb_typeof(found)
-    if asked.is_text:
-        # jsonb itself would compare strings in the order of the database's locale.
-        said: ColumnElement[str] = DocumentRow.meta.op("->>", return_type=Text())(name)
-        return and_(*_within(case((kind == "string", said)).collate("C"), asked.bounds))
-    bounds = {bound: _jsonb(value) for bound, value in asked.bounds.items()}
-    return and_(kind == "number", *_within(found, bounds))
+def _postgres(condition: OneOf | Range) -> ColumnElement[bool]:
+    # Without the cast PostgreSQL can't tell a name from an index into an array.
+    name = cast(condition.field, Text)
+    field: ColumnElement[Any] = DocumentRow.meta.op("->", return_type=JSONB())(name)
+    if isinstance(condition, OneOf):
+        # Equality of jsonb respects types, and compares numbers by value.
+        return field.in_([_jsonb(value) for value in condition.values])
+    kind = func.jsonb_typeof(field)
+    if condition.is_text:
+        # jsonb itself would compare strings by the database's locale.
+        string: ColumnElement[str] = DocumentRow.meta.op("->>", return_type=Text())(name)
+        return and_(*_within(case((kind == "string", string)).collate("C"), condition.bounds))
+    bounds = {bound: _jsonb(value) for bound, value in condition.bounds.items()}
+    return and_(kind == "number", *_within(field, bounds))
 
 
 def _jsonb(value: Scalar) -> ColumnElement[Any]:
     return cast(literal(json.dumps(value), Text), JSONB)
 
 
-def _sqlite(asked: OneOf | Range) -> ColumnElement[bool]:
-    # A path (`$."name"`) would need the name to be escaped, and is compared with the document as
-    # it is written, escapes included.
+def _sqlite(condition: OneOf | Range) -> ColumnElement[bool]:
+    # Not by a path (`$."name"`): names in it need escaping, and it doesn't match names that are
+    # escaped in the stored document.
     field = func.json_each(DocumentRow.meta).table_valued("key", "type", "value")
     kind, value = field.c.type, field.c.value
-    if isinstance(asked, Range):
-        types = SQLITE_TEXTS if asked.is_text else SQLITE_NUMBERS
-        holds = and_(kind.in_(types), *_within(value, asked.bounds))
+    if isinstance(condition, Range):
+        types = SQLITE_TEXTS if condition.is_text else SQLITE_NUMBERS
+        holds = and_(kind.in_(types), *_within(value, condition.bounds))
     else:
-        texts = [v for v in asked.values if isinstance(v, str)]
-        numbers = [v for v in asked.values if type(v) in {int, float}]
-        names = [json.dumps(v) for v in asked.values if v is None or isinstance(v, bool)]
+        texts = [v for v in condition.values if isinstance(v, str)]
+        numbers = [v for v in condition.values if type(v) in {int, float}]
+        names = [json.dumps(v) for v in condition.values if v is None or isinstance(v, bool)]
         holds = or_(
             and_(kind.in_(SQLITE_TEXTS), value.in_(texts)),
             and_(kind.in_(SQLITE_NUMBERS), value.in_(numbers)),
             kind.in_(names),
         )
-    return select(1).select_from(field).where(field.c.key == asked.field, holds).exists()
+    return select(1).select_from(field).where(field.c.key == condition.field, holds).exists()
 
 
 def _within(value: ColumnElement[Any], bounds: Mapping[Bound, Any]) -> list[ColumnElement[bool]]:

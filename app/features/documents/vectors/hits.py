@@ -1,4 +1,4 @@
-"""From passages that were found to what is told of them."""
+"""Reads the documents of the passages that a search has found."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from app.features.documents.tables import DocumentRow, PassageRow
 from app.features.documents.vectors.base import Hit
 
 
-def read_hits(session: Session, found: Sequence[tuple[int, float]]) -> list[Hit]:
-    """Return the hits of passages, by id and score, in their order; those that are gone lack."""
-    asked = (
+def read_hits(session: Session, scores: Sequence[tuple[int, float]]) -> list[Hit]:
+    """Return the hits of passages that still exist, given by id and score, in their order."""
+    query = (
         select(
             PassageRow.id.label("passage_id"),
             PassageRow.start,
@@ -23,8 +23,12 @@ def read_hits(session: Session, found: Sequence[tuple[int, float]]) -> list[Hit]
             DocumentRow.meta.label("metadata"),
         )
         .join(DocumentRow, DocumentRow.key == PassageRow.document_key)
-        .where(PassageRow.id.in_([passage_id for passage_id, _ in found]))
+        .where(PassageRow.id.in_([passage_id for passage_id, _ in scores]))
     )
-    rows = {row.pop("passage_id"): row for row in map(dict, session.execute(asked).mappings())}
-    # A distance of 0 below 0 is -0.0, which JSON would show.
-    return [Hit(**rows[number], score=score + 0.0) for number, score in found if number in rows]
+    rows = {row.pop("passage_id"): row for row in map(dict, session.execute(query).mappings())}
+    # A distance of 0 becomes a score of -0.0, which JSON would show; adding 0.0 makes it 0.0.
+    return [
+        Hit(**rows[passage_id], score=score + 0.0)
+        for passage_id, score in scores
+        if passage_id in rows
+    ]

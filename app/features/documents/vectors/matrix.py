@@ -13,9 +13,9 @@ IntArray = npt.NDArray[np.int64]
 
 MIN_ROWS = 1_024
 GROWTH = 1.5  # so that a row is copied twice on average, however many come after it
-# Removed rows cost time in every search; moving the others costs time once.
+# Removed rows slow down every search; compacting takes time once.
 MAX_REMOVED_SHARE = 0.25
-# Copying so few rows together is quicker than comparing all.
+# Up to this share, copying the chosen rows together is faster than comparing all.
 MAX_GATHERED_SHARE = 0.2
 REMOVED = -1  # instead of a document's key
 
@@ -46,8 +46,8 @@ class Passages:
 class Matrix:
     """The vectors of one space.
 
-    `add` and `remove` are for one thread at a time; `best` may run in others meanwhile: it sees
-    the rows that there were when it began.
+    Only one thread at a time may call `add` and `remove`. `best` may run in other threads
+    meanwhile: it uses the rows that existed when it began.
     """
 
     def __init__(self, dimensions: int) -> None:
@@ -57,11 +57,11 @@ class Matrix:
 
     @property
     def size_bytes(self) -> int:
-        """Memory of all rows; spare room has been asked for, but never touched."""
+        """Memory of all rows, without spare room: that is allocated, but not touched."""
         return sum(column.nbytes for column in self._rows.columns())
 
     def add(self, passages: Passages) -> None:
-        """Append rows, whose ids are larger than all others."""
+        """Append rows, whose ids must be larger than all others."""
         before, after = len(self._rows), len(self._rows) + len(passages)
         if after > len(self._room):
             self._move(self._rows, after)
@@ -70,10 +70,10 @@ class Matrix:
         self._rows = self._room[:after]
 
     def remove(self, ids: IntArray) -> None:
-        """Take rows out, by their ids; those that aren't there are passed over."""
-        found = np.flatnonzero(np.isin(self._rows.ids, ids))
-        self._removed += int(np.count_nonzero(self._rows.document_keys[found] != REMOVED))
-        self._rows.document_keys[found] = REMOVED
+        """Remove rows by their ids; unknown ids are ignored."""
+        indexes = np.flatnonzero(np.isin(self._rows.ids, ids))
+        self._removed += int(np.count_nonzero(self._rows.document_keys[indexes] != REMOVED))
+        self._rows.document_keys[indexes] = REMOVED
         if self._removed > len(self._rows) * MAX_REMOVED_SHARE:
             kept = self._rows[np.flatnonzero(self._rows.document_keys != REMOVED)]
             self._move(kept, len(kept))
@@ -92,28 +92,30 @@ class Matrix:
 
         Args:
             query: (dimensions,), of length 1 for cosine, as the rows are.
-            similarity: what the scores are; the nearer, the higher.
+            similarity: which scores; the nearer, the higher.
             collection: only its rows; None: all.
             document_keys: only rows of these documents; None: all.
-            limit: of documents; fewer are returned only if there are no more.
+            limit: of documents; fewer are returned only if no more match.
 
         """
-        removed = self._removed  # before the rows: a move puts it to 0 for new ones
+        removed = (
+            self._removed
+        )  # read before the rows, since compacting replaces them and then sets it to 0
         rows = self._rows
         if not removed and collection is None and document_keys is None:
-            wanted: IntArray | slice = slice(None)  # a tenth quicker than a list of all
+            chosen: IntArray | slice = slice(None)  # a tenth faster than an array of all indexes
             scores = similarities(rows.vectors, query, similarity)
         else:
-            wanted = _wanted(rows, collection, document_keys)
-            if len(wanted) <= len(rows) * MAX_GATHERED_SHARE:
-                scores = similarities(rows.vectors[wanted], query, similarity)
+            chosen = _choose(rows, collection, document_keys)
+            if len(chosen) <= len(rows) * MAX_GATHERED_SHARE:
+                scores = similarities(rows.vectors[chosen], query, similarity)
             else:
-                scores = similarities(rows.vectors, query, similarity)[wanted]
-        chosen = _best_of_each(scores, rows.document_keys[wanted], limit)
-        return list(zip(rows.ids[wanted][chosen].tolist(), scores[chosen].tolist(), strict=True))
+                scores = similarities(rows.vectors, query, similarity)[chosen]
+        best = _best_of_each(scores, rows.document_keys[chosen], limit)
+        return list(zip(rows.ids[chosen][best].tolist(), scores[best].tolist(), strict=True))
 
     def _move(self, passages: Passages, rows: int) -> None:
-        """Put these rows into new room for so many, and more; searches that run keep the old."""
+        """Copy these rows into new arrays with spare room; running searches keep the old ones."""
         dimensions = passages.vectors.shape[1]
         self._room = _make_room(max(int(rows * GROWTH), MIN_ROWS), dimensions)
         for column, old in zip(self._room.columns(), passages.columns(), strict=True):
@@ -130,24 +132,24 @@ def _make_room(rows: int, dimensions: int) -> Passages:
     )
 
 
-def _wanted(rows: Passages, collection: int | None, document_keys: IntArray | None) -> IntArray:
-    """Return the places of the rows that may be found."""
-    is_wanted = rows.document_keys != REMOVED
+def _choose(rows: Passages, collection: int | None, document_keys: IntArray | None) -> IntArray:
+    """Return the indexes of the rows that match."""
+    is_chosen = rows.document_keys != REMOVED
     if collection is not None:
-        is_wanted &= rows.collections == collection
+        is_chosen &= rows.collections == collection
     if document_keys is not None:
-        is_wanted &= np.isin(rows.document_keys, document_keys)
-    return np.flatnonzero(is_wanted)
+        is_chosen &= np.isin(rows.document_keys, document_keys)
+    return np.flatnonzero(is_chosen)
 
 
 def _best_of_each(scores: FloatArray, document_keys: IntArray, limit: int) -> IntArray:
-    """Return the places of the best score of each document, the best first.
+    """Return the index of the best score of each document, the best first.
 
-    Documents of equal score are in the order of their keys.
+    Documents with equal scores are in the order of their keys.
     """
     count = limit
     while True:
-        # Twice as many as are wanted suffice, unless documents have many passages that fit.
+        # Twice the limit is enough, unless documents have many passages that match.
         count = min(2 * count, len(scores))
         if count == 0:
             return np.empty(0, np.int64)

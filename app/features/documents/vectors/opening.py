@@ -1,4 +1,4 @@
-"""Which index of vectors a service has: that of its database."""
+"""Opens the index of vectors that fits the database."""
 
 from contextlib import AsyncExitStack
 
@@ -10,7 +10,7 @@ from app.features.documents.vectors.pgvector import PgVectorIndex
 
 
 def open_index(stack: AsyncExitStack, database: Database, *, metrics: SearchMetrics) -> VectorIndex:
-    """Return the index; it is closed at the end."""
+    """Return the index; the stack closes it."""
     if database.dialect == "postgresql":
         return PgVectorIndex(database)
     index = ExactIndex(database, metrics=metrics)

@@ -1,4 +1,4 @@
-"""Search in PostgreSQL: pgvector's HNSW index, and a full comparison where that finds too few."""
+"""Search in PostgreSQL: pgvector's HNSW index, and an exact search where that finds too few."""
 
 from functools import partial
 from typing import Any
@@ -25,12 +25,13 @@ from app.features.documents.vectors.base import Hit, Query
 from app.features.documents.vectors.filters import conditions
 from app.features.documents.vectors.hits import read_hits
 
-# Candidates that the index looks at: benchmarks/SHOWS.md has the recall that it gives.
+# Candidates that the index visits; for the recall see benchmarks/SHOWS.md.
 EF_SEARCH = 100
 MAX_EF_SEARCH = 1_000  # pgvector's own bound
-# Passages that the index goes through for a filter, before comparing all that match is quicker.
+# Passages that the index visits for a filter; beyond it an exact search is faster.
 MAX_SCAN_TUPLES = 20_000
-# Documents of a collection that are all compared: the index would go through those of others.
+# Up to this many documents of a collection are searched exactly: the index would visit those of
+# other collections too.
 SMALL = 1_000
 PRODUCT = "<#>"
 OPERATORS = {
@@ -39,18 +40,18 @@ OPERATORS = {
     Similarity.EUCLIDEAN: "<->",
     Similarity.MANHATTAN: "<+>",
 }
-# Of this transaction alone; by statement, because poolers refuse other ways.
+# For this transaction only; by statement, because poolers refuse connection options.
 SCAN = text(
     "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),"
     " set_config('hnsw.ef_search', :candidates, true),"
     " set_config('hnsw.max_scan_tuples', :most, true)"
 )
-# It takes longer than what it speeds up.
+# Compiling takes longer than it saves.
 WITHOUT_JIT = text("SELECT set_config('jit', 'off', true)")
 
 
 class PgVectorIndex:
-    """Asks PostgreSQL. Vectors of other dimensions than the index's are all compared.
+    """Searches in PostgreSQL. Vectors of other dimensions than the index's are searched exactly.
 
     Args:
         database: PostgreSQL with pgvector.
@@ -67,57 +68,58 @@ class PgVectorIndex:
 
 def _search(query: Query, session: Session) -> list[Hit]:
     session.execute(WITHOUT_JIT)
-    # The index holds products; distances are compared one by one.
+    # The index holds inner products; for distances the search is exact.
     is_indexed = OPERATORS[query.similarity] == PRODUCT
-    found = _approximately(session, query) if is_indexed and not _is_small(session, query) else None
-    if found is None:
-        found = [(row.id, -row.distance) for row in session.execute(_exactly(query))]
-    return read_hits(session, found)
+    is_approximate = is_indexed and not _is_small(session, query)
+    scores = _search_index(session, query) if is_approximate else None
+    if scores is None:
+        scores = [(row.id, -row.distance) for row in session.execute(_exact_search(query))]
+    return read_hits(session, scores)
 
 
 def _is_small(session: Session, query: Query) -> bool:
-    """Say whether the collection has so few documents that comparing them all is quickest."""
+    """Say whether the collection is so small that an exact search is fastest."""
     if query.collection is None:
         return False
-    some = select(DocumentRow.key).where(DocumentRow.collection == query.collection)
-    counted = select(func.count()).select_from(some.limit(SMALL + 1).subquery())
-    return (session.scalar(counted) or 0) <= SMALL
+    keys = select(DocumentRow.key).where(DocumentRow.collection == query.collection)
+    count = select(func.count()).select_from(keys.limit(SMALL + 1).subquery())
+    return (session.scalar(count) or 0) <= SMALL
 
 
-def _approximately(session: Session, query: Query) -> list[tuple[int, float]] | None:
+def _search_index(session: Session, query: Query) -> list[tuple[int, float]] | None:
     """Return passages and scores; None if the index alone finds too few."""
-    # Twice as many passages as documents suffice, unless many passages of a document fit.
-    wanted = 2 * query.limit
+    # Twice as many passages as documents are enough, unless documents have many that match.
+    count = 2 * query.limit
     while True:
-        candidates = min(max(wanted, EF_SEARCH), MAX_EF_SEARCH)
+        candidates = min(max(count, EF_SEARCH), MAX_EF_SEARCH)
         session.execute(SCAN, {"candidates": str(candidates), "most": str(MAX_SCAN_TUPLES)})
-        passages = session.execute(_nearest(query).limit(wanted)).all()
-        if len(passages) < wanted:
+        passages = session.execute(_nearest(query).limit(count)).all()
+        if len(passages) < count:
             return None
         best: dict[int, tuple[int, float]] = {}
         for row in sorted(passages, key=lambda row: (row.distance, row.document_key)):
             best.setdefault(row.document_key, (row.id, -row.distance))
         if len(best) >= query.limit:
             return list(best.values())[: query.limit]
-        wanted *= 4
+        count *= 4
 
 
 def _nearest(query: Query) -> Select[int, int, float]:
-    """Return what an index can answer, passage by passage, about in order."""
+    """Return a query that an index can answer: passages, approximately in order."""
     vector = cast(PassageRow.vector, VECTOR(len(query.vector)))  # as the index has it
     distance = _distance(vector, query)
-    asked = select(PassageRow.id, PassageRow.document_key, distance).where(*_of_space(query))
+    statement = select(PassageRow.id, PassageRow.document_key, distance).where(*_of_space(query))
     if query.collection is not None:
-        asked = asked.where(PassageRow.collection == query.collection)
+        statement = statement.where(PassageRow.collection == query.collection)
     if query.filter:
-        asked = asked.join(DocumentRow, DocumentRow.key == PassageRow.document_key)
-        asked = asked.where(*conditions(query.filter, "postgresql"))
-    return asked.order_by(distance)
+        statement = statement.join(DocumentRow, DocumentRow.key == PassageRow.document_key)
+        statement = statement.where(*conditions(query.filter, "postgresql"))
+    return statement.order_by(distance)
 
 
-def _exactly(query: Query) -> Select[Any, Any, Any]:
-    """Return what compares all passages that match, and has the best one of each document."""
-    distance = _distance(PassageRow.vector, query)  # without the cast no index has it
+def _exact_search(query: Query) -> Select[Any, Any, Any]:
+    """Return a query that compares all matching passages and selects the best of each document."""
+    distance = _distance(PassageRow.vector, query)  # without the cast, so that no index is used
     best = (
         select(PassageRow.id, PassageRow.document_key, distance)
         .join(DocumentRow, DocumentRow.key == PassageRow.document_key)
@@ -126,17 +128,19 @@ def _exactly(query: Query) -> Select[Any, Any, Any]:
         .order_by(PassageRow.document_key, distance, PassageRow.id)
     )
     if query.collection is not None:
-        # The documents' index has it.
+        # By the documents' index.
         best = best.where(DocumentRow.collection == query.collection)
-    found = best.subquery()
-    return select(found).order_by(found.c.distance, found.c.document_key).limit(query.limit)
+    passages = best.subquery()
+    return (
+        select(passages).order_by(passages.c.distance, passages.c.document_key).limit(query.limit)
+    )
 
 
 def _distance(vector: SQLColumnExpression[Any], query: Query) -> ColumnElement[float]:
     """Return the negative inner product, or the distance: the nearer, the smaller."""
-    asked = literal(query.vector, VECTOR(len(query.vector)))
+    vector_literal = literal(query.vector, VECTOR(len(query.vector)))
     operator = OPERATORS[query.similarity]
-    return vector.op(operator, return_type=Double())(asked).label("distance")
+    return vector.op(operator, return_type=Double())(vector_literal).label("distance")
 
 
 def _of_space(query: Query) -> list[ColumnElement[bool]]:

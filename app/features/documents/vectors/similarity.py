@@ -1,11 +1,11 @@
-"""How near vectors in memory are to a query, by each similarity that a model can declare."""
+"""Scores of vectors in memory for a query, by the similarity that a model declares."""
 
 import numpy as np
 
 from app.engines.base import FloatArray
 from app.engines.vector_rules import Similarity
 
-CHUNK = 4_096  # rows; the differences of all at once would take the memory of all
+CHUNK = 4_096  # rows at once, to bound the memory of their differences
 
 
 def similarities(rows: FloatArray, query: FloatArray, similarity: Similarity) -> FloatArray:
@@ -14,7 +14,7 @@ def similarities(rows: FloatArray, query: FloatArray, similarity: Similarity) ->
     Args:
         rows: (rows, dimensions), of length 1 for cosine.
         query: (dimensions,), of length 1 for cosine.
-        similarity: cosine and dot give the product, the others the distance below 0.
+        similarity: cosine and dot give the inner product, the others the negative distance.
 
     """
     if similarity in {Similarity.COSINE, Similarity.DOT}:
