@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class OpenAi(Feature[Any]):
-    """What OpenAI's clients ask for: each task brings its part, this one the list of models."""
+    """OpenAI's API: tasks bring their routes, this feature adds the list of models."""
 
     name = "openai"
 
@@ -18,7 +18,7 @@ class OpenAi(Feature[Any]):
         """Return the routes under `/v1`."""
         from app.features.openai.routes import router
 
-        return (*(one for task in tasks for one in task.openai_routers()), router)
+        return (*(own for task in tasks for own in task.openai_routers()), router)
 
 
 FEATURE = OpenAi()

@@ -1,4 +1,4 @@
-"""`/v1/models`: what OpenAI's clients can use."""
+"""`/v1/models`: the models that OpenAI's clients can use."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from app.models.entries import ModelEntry, ModelState, Servable
 from app.models.registry import ModelRegistry, TaskKey
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
-# What a client of OpenAI's can use; a classifier isn't.
+# Tasks that OpenAI's API has; classification isn't one.
 TASKS = frozenset({Task.CHAT, Task.EMBEDDING})
 
 
@@ -52,10 +52,9 @@ async def show_openai_model(
     model: Annotated[str, Path(examples=["smollm2"])], registry: RegistryDep
 ) -> OpenAiModel:
     """Show one chat model or embedder; one that doesn't serve is 503."""
-    found = next((entry for entry in _usable(registry) if entry.spec.name == model), None)
-    if found is None:
+    entry = next((entry for entry in _usable(registry) if entry.spec.name == model), None)
+    if entry is None:
         raise ModelNotFoundError
-    with registry.lease(
-        model, TaskKey[Servable](found.spec.task)
-    ):  # which says why it can't be had
-        return _model(found)
+    # Leased only for its errors, which say why a model can't be used.
+    with registry.lease(model, TaskKey[Servable](entry.spec.task)):
+        return _model(entry)

@@ -11,23 +11,23 @@ from app.http.docs import SAFE
 router = APIRouter(include_in_schema=False)
 PAGE_STATIC = "/static/page"
 WEB = Path(__file__).parent / "web"
-# The page shows what users and models wrote: no script but its own files, nothing from elsewhere,
-# and no text that becomes HTML (trusted types: its scripts can't set innerHTML at all).
+# The page shows texts of users and models, so it runs only its own scripts, loads nothing from
+# other hosts, and never parses text as HTML (trusted types: scripts can't set innerHTML at all).
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-# Browsers keep the files and ask by ETag whether they are still right: after an upgrade they are
-# not, and old scripts would meet a new page.
+# Browsers cache the files, but check them by ETag each time: after an upgrade old scripts would not
+# fit the new page.
 PAGE_HEADERS = SAFE | {"Cache-Control": "no-cache", "Content-Security-Policy": PAGE_POLICY}
 
 
 class PageFiles(StaticFiles):
-    """The files of the page; answers 304 to a browser that has them."""
+    """The files of the page; answers 304 to a browser that has them cached."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401  # as inherited
-        """Answer with a file, or that it hasn't changed."""
+        """Answer with a file, or with 304 if it hasn't changed."""
         response = super().file_response(*args, **kwargs)
         response.headers.update(PAGE_HEADERS)
         return response

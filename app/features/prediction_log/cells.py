@@ -1,20 +1,20 @@
-"""Which cells of CSV a spreadsheet would take for a formula, and how they are disarmed.
+"""Escapes cells of CSV that a spreadsheet would run as a formula.
 
 https://owasp.org/www-community/attacks/CSV_Injection
 """
 
 from unicodedata import category, normalize
 
-# What begins a formula, also in the wide and small forms that East Asian input methods write.
+# Characters that begin a formula; their full-width and small forms are normalised to these.
 STARTS = frozenset("=+-@\N{MINUS SIGN}")
-# A spreadsheet may begin the cell anew behind them.
+# After these a spreadsheet may begin a new cell.
 BREAKS = ("\t", "\r", "\n")
 QUOTES = frozenset("\"'")
-# Control characters, marks that aren't shown, blanks and separators of any kind.
+# Control characters, invisible characters, blanks and separators of any kind.
 SKIPPED = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 
 
-def disarm(text: str) -> str:
+def escape(text: str) -> str:
     """Return the text, with an apostrophe before it if a spreadsheet might run it."""
     return f"'{text}" if is_formula(text) else text
 
@@ -22,9 +22,9 @@ def disarm(text: str) -> str:
 def is_formula(text: str) -> bool:
     """Tell whether a spreadsheet might run a cell with this text.
 
-    Blanks, quotes and marks that aren't shown don't count: some programs strip them.
+    Leading blanks, quotes and invisible characters are skipped, since some programs strip them.
     """
-    if text[:1].isalnum():  # nearly all texts, at once
+    if text[:1].isalnum():  # a shortcut for nearly all texts
         return False
     if text.startswith(BREAKS):
         return True

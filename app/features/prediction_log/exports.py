@@ -1,4 +1,4 @@
-"""Sends rows of any number as a file: how they are written."""
+"""Sends any number of rows as a file, in NDJSON or CSV."""
 
 import asyncio
 import csv
@@ -11,14 +11,14 @@ from typing import Any, Protocol
 from pydantic_core import to_json
 
 from app.errors import ServiceError
-from app.features.prediction_log.cells import disarm
+from app.features.prediction_log.cells import escape
 from app.features.prediction_log.repository import COLUMNS, TEXTS
 from app.http.error_bodies import problem
 from app.http.streamed import SEND_TIMEOUT_S, StreamedResponse
 from app.services.prediction_log import PredictionLogEntry
 
-TEXT_PLACES = tuple(COLUMNS.index(name) for name in TEXTS)
-TIME_PLACE = COLUMNS.index("time")
+TEXT_INDEXES = tuple(COLUMNS.index(name) for name in TEXTS)
+TIME_INDEX = COLUMNS.index("time")
 values_of = attrgetter(*COLUMNS)
 
 
@@ -27,37 +27,37 @@ def as_dict(prediction: PredictionLogEntry) -> dict[str, Any]:
     return dict(zip(COLUMNS, values_of(prediction), strict=True))
 
 
-class Style(Protocol):
-    """How an export is written."""
+class Format(Protocol):
+    """The format of an export."""
 
     suffix: str
     media_type: str
 
     def head(self) -> bytes:
-        """Return what stands before the first row."""
+        """Return what comes before the first row."""
         ...
 
     def rows(self, predictions: Sequence[PredictionLogEntry]) -> bytes:
-        """Return whole rows."""
+        """Return rows as text, each with its line end."""
         ...
 
     def fail(self, error: dict[str, Any]) -> bytes | None:
-        """Return the last line of an export that broke off; None when the format has none."""
+        """Return the last line of an export that failed; None if the format has no such line."""
         ...
 
 
-class NdjsonStyle:
+class NdjsonFormat:
     """One JSON object a line."""
 
     suffix = "ndjson"
     media_type = "application/x-ndjson"
 
     def head(self) -> bytes:
-        """Nothing stands before the first row."""
+        """Return nothing: there is no header."""
         return b""
 
     def rows(self, predictions: Sequence[PredictionLogEntry]) -> bytes:
-        """Return a line for each; in ASCII, since some readers split lines at U+2028 too."""
+        """Return a line for each, in ASCII, since some readers split lines at U+2028 too."""
         return b"".join(to_json(as_dict(p), ensure_ascii=True) + b"\n" for p in predictions)
 
     def fail(self, error: dict[str, Any]) -> bytes:
@@ -65,7 +65,7 @@ class NdjsonStyle:
         return to_json({"error": error}, ensure_ascii=True) + b"\n"
 
 
-class CsvStyle:
+class CsvFormat:
     """RFC 4180, with the columns' names first; safe to open in a spreadsheet."""
 
     suffix = "csv"
@@ -80,39 +80,39 @@ class CsvStyle:
         return _csv([_cells(prediction) for prediction in predictions])
 
     def fail(self, error: dict[str, Any]) -> None:  # noqa: ARG002  # as the protocol has it
-        """No record could tell an error from a row: the connection is cut instead."""
+        """Return None: an error would look like a row, so the connection is cut instead."""
         return
 
 
-STYLES: dict[str, type[NdjsonStyle | CsvStyle]] = {
-    style.suffix: style for style in (NdjsonStyle, CsvStyle)
+FORMATS: dict[str, type[NdjsonFormat | CsvFormat]] = {
+    export_format.suffix: export_format for export_format in (NdjsonFormat, CsvFormat)
 }
 
 
 def _cells(prediction: PredictionLogEntry) -> list[object]:
     cells = list(values_of(prediction))
-    cells[TIME_PLACE] = prediction.time.isoformat().replace("+00:00", "Z")
-    for place in TEXT_PLACES:
-        if text := cells[place]:
-            cells[place] = disarm(text)
+    cells[TIME_INDEX] = prediction.time.isoformat().replace("+00:00", "Z")
+    for index in TEXT_INDEXES:
+        if text := cells[index]:
+            cells[index] = escape(text)
     return cells
 
 
 def _csv(records: Sequence[Sequence[object]]) -> bytes:
-    written = io.StringIO()
-    csv.writer(written).writerows(records)
-    return written.getvalue().encode()
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows(records)
+    return buffer.getvalue().encode()
 
 
 class ExportResponse(StreamedResponse):
-    """Writes chunks of rows as they come.
+    """Sends chunks of rows as they are read.
 
     Args:
         chunks: of rows.
-        style: how they are written.
-        path: of the request, for a problem.
+        export_format: the format.
+        path: of the request, for the body of an error.
         request_id: likewise.
-        send_timeout_s: time that the reader may take for a piece.
+        send_timeout_s: time that the client may take to receive a piece.
 
     """
 
@@ -120,30 +120,30 @@ class ExportResponse(StreamedResponse):
         self,
         chunks: AsyncIterator[list[PredictionLogEntry]],
         *,
-        style: Style,
+        export_format: Format,
         path: str,
         request_id: str,
         send_timeout_s: float = SEND_TIMEOUT_S,
     ) -> None:
         def fail(error: ServiceError) -> bytes | None:
-            return style.fail(problem(error, path=path, request_id=request_id))
+            return export_format.fail(problem(error, path=path, request_id=request_id))
 
-        name = f'attachment; filename="predictions.{style.suffix}"'
+        disposition = f'attachment; filename="predictions.{export_format.suffix}"'
         super().__init__(
-            aclosing(_pieces(chunks, style)),
+            aclosing(_pieces(chunks, export_format)),
             fail=fail,
-            media_type=style.media_type,
-            headers={"Content-Disposition": name, "Cache-Control": "no-store"},
+            media_type=export_format.media_type,
+            headers={"Content-Disposition": disposition, "Cache-Control": "no-store"},
             cut_event="export_cut",
             send_timeout_s=send_timeout_s,
         )
 
 
 async def _pieces(
-    chunks: AsyncIterator[list[PredictionLogEntry]], style: Style
+    chunks: AsyncIterator[list[PredictionLogEntry]], export_format: Format
 ) -> AsyncGenerator[bytes]:
-    """Write rows in a thread: together they would hold up the event loop."""
+    """Format rows in a thread: a chunk of them would block the event loop."""
     first: list[PredictionLogEntry] = await anext(chunks, [])
-    yield style.head() + await asyncio.to_thread(style.rows, first)
+    yield export_format.head() + await asyncio.to_thread(export_format.rows, first)
     async for rows in chunks:
-        yield await asyncio.to_thread(style.rows, rows)
+        yield await asyncio.to_thread(export_format.rows, rows)

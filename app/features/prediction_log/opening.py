@@ -15,7 +15,7 @@ SECONDS_A_DAY = 86_400
 
 @asynccontextmanager
 async def open_log(runtime: Runtime, settings: PredictionLogSettings) -> AsyncIterator[None]:
-    """Log answers during the block; at its end write what waits."""
+    """Log answers during the block; at its end write the rows that wait."""
     days = settings.prediction_retention_days
     policy = LogPolicy(
         input=settings.prediction_input,

@@ -1,4 +1,4 @@
-"""Reading the whole prediction log, of any size, in constant memory."""
+"""Reads the prediction log, of any size, in constant memory."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -20,10 +20,10 @@ EXPORT_ROWS = 1000
 async def export(
     database: Database, filters: Filters = NO_FILTERS, *, rows: int = EXPORT_ROWS
 ) -> AsyncIterator[list[PredictionLogEntry]]:
-    """Give all predictions in chunks, newest first.
+    """Yield all predictions in chunks, newest first.
 
     Each chunk is a transaction of its own: a slow reader holds no connection, no thread and no
-    snapshot. What is written meanwhile is newer than what is still to be read.
+    snapshot. Rows that are written meanwhile are newer than those still to be read.
 
     Raises:
         DatabaseUnavailableError: also in the middle.

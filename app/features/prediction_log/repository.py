@@ -1,4 +1,4 @@
-"""The prediction log within one transaction: batches are written, pages read, pieces deleted."""
+"""The prediction log within one transaction: writes batches, reads pages, deletes old rows."""
 
 import json
 import math
@@ -28,13 +28,13 @@ from sqlalchemy.orm import Session
 from app.features.prediction_log.tables import TABLE
 from app.services.prediction_log import ID_BITS, PredictionLogEntry
 
-place = (TABLE.c.time, TABLE.c.id)
+ORDER = (TABLE.c.time, TABLE.c.id)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A place in the log; `str` and `parse` make a cursor of it."""
+    """A position in the log; `str` and `parse` make a cursor of it."""
 
     time: datetime
     id: int
@@ -47,7 +47,7 @@ class Position:
         """Read a cursor.
 
         Raises:
-            ValueError: it is none of ours.
+            ValueError: it isn't a cursor.
 
         """
         microseconds, _, number = cursor.partition("-")
@@ -60,13 +60,13 @@ class Position:
 
     @classmethod
     def of(cls, prediction: PredictionLogEntry) -> Self:
-        """Return a prediction's place."""
+        """Return a prediction's position."""
         return cls(prediction.time, prediction.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which predictions; None asks for all. `since` is included, `until` isn't."""
+    """Which predictions; None means no filter. `since` is included, `until` isn't."""
 
     key_id: int | None = None
     model: str | None = None
@@ -76,9 +76,9 @@ class Filters:
     until: datetime | None = None
 
     def equal(self) -> dict[str, object]:
-        """Return the columns that must have a given value, in the order of their index."""
-        every = {name: getattr(self, name) for name in ("key_id", "model", "label", "request_id")}
-        return {name: value for name, value in every.items() if value is not None}
+        """Return columns and the values that they must have, in the order of the indexes."""
+        values = {name: getattr(self, name) for name in ("key_id", "model", "label", "request_id")}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 NO_FILTERS = Filters()
@@ -87,17 +87,17 @@ LAST = Position(datetime.max.replace(tzinfo=UTC), -1)
 COLUMNS = tuple(column.name for column in fields(PredictionLogEntry))
 TEXTS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Text))
 FLOATS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Double))
-# One parameter for the whole batch: a third of the time of a VALUES list, and a quarter of the time
-# with the interpreter's lock. COPY takes a quarter less, but fails on a row that is stored already.
+# One parameter for the whole batch: takes a third of a VALUES list's time, and holds the GIL for a
+# quarter. COPY takes a quarter less, but fails if a row is stored already.
 _ROWS = func.json_populate_recordset(text("NULL::predictions"), bindparam("rows", type_=Text))
 INSERT_JSON = (
     postgresql.insert(TABLE)
     .from_select(COLUMNS, select(*map(literal_column, COLUMNS)).select_from(_ROWS))
     .on_conflict_do_nothing()
 )
-# Else PostgreSQL may take an index that has a part of the order, and sort, or read the log
-# backwards, by a guess at how often these values occur together. Where they don't, that takes half
-# a second.
+# Otherwise PostgreSQL estimates how often these values occur together, and may choose an index with
+# only a part of the order and sort, or read the log backwards. If they don't occur together, that
+# takes half a second.
 NO_SORTING = text("SELECT set_config(name, 'off', true) FROM unnest(:names) AS name").bindparams(
     names=["enable_sort", "enable_incremental_sort"]
 )
@@ -111,7 +111,7 @@ class PredictionRepository:
         self._is_sqlite = session.get_bind().dialect.name == "sqlite"
 
     def insert_many(self, predictions: Sequence[PredictionLogEntry]) -> None:
-        """Store a batch; what is stored already, by time and id, is left as it is."""
+        """Store a batch; rows that are stored already, by time and id, are skipped."""
         if not predictions:
             return
         rows = [_values(prediction) for prediction in predictions]
@@ -124,45 +124,46 @@ class PredictionRepository:
         self, filters: Filters = NO_FILTERS, *, after: Position | None = None, limit: int
     ) -> list[PredictionLogEntry]:
         """Return predictions, newest first, that come after a position in that order."""
-        given = filters.equal()
-        # Whoever names a request asks for few rows, so no index has it together with others.
-        ranged = {"request_id"} & given.keys() or given.keys()
-        prefix = [TABLE.c[name] for name in given if name in ranged]
-        values = [given[column.name] for column in prefix]
-        index = [*prefix, *place]
+        equal = filters.equal()
+        # A request has few rows, so no index combines its id with other columns.
+        indexed = {"request_id"} & equal.keys() or equal.keys()
+        prefix = [TABLE.c[name] for name in equal if name in indexed]
+        values = [equal[column.name] for column in prefix]
+        index = [*prefix, *ORDER]
         until = Position(filters.until or LAST.time, FIRST.id)
         end = min(after, until) if after else until
-        # One range of one index, which alone has this order.
+        # One range of the one index that has this order.
         within = (
             tuple_(*index) >= _tuple(index, *values, filters.since or FIRST.time, FIRST.id),
             tuple_(*index) < _tuple(index, *values, end.time, end.id),
-            *(TABLE.c[name] == value for name, value in given.items() if name not in ranged),
+            *(TABLE.c[name] == value for name, value in equal.items() if name not in indexed),
         )
         newest = [column.desc() for column in index]
-        found = select(TABLE).where(*within).order_by(*newest).limit(limit)
+        query = select(TABLE).where(*within).order_by(*newest).limit(limit)
         if not self._is_sqlite:
             self._session.execute(NO_SORTING)
-        return [PredictionLogEntry(**row) for row in self._session.execute(found).mappings()]
+        return [PredictionLogEntry(**row) for row in self._session.execute(query).mappings()]
 
     def nth_newest(self, number: int) -> Position | None:
-        """Return where the prediction with this number is; the newest has number 0."""
-        newest = [column.desc() for column in place]
-        found = select(*place).order_by(*newest).offset(number).limit(1)
-        row = self._session.execute(found).one_or_none()
+        """Return the position of the prediction with this number; the newest has number 0."""
+        newest = [column.desc() for column in ORDER]
+        query = select(*ORDER).order_by(*newest).offset(number).limit(1)
+        row = self._session.execute(query).one_or_none()
         return Position(row.time, row.id) if row else None
 
     def delete_from(self, position: Position, *, limit: int) -> int:
-        """Delete up to `limit` of the oldest predictions, those up to a place; return how many."""
-        oldest = select(*place).where(tuple_(*place) <= _tuple(place, position.time, position.id))
-        oldest = oldest.order_by(*place).limit(limit)
+        """Delete up to `limit` of the oldest predictions, up to a position; return how many."""
+        oldest = select(*ORDER).where(tuple_(*ORDER) <= _tuple(ORDER, position.time, position.id))
+        oldest = oldest.order_by(*ORDER).limit(limit)
         rows = self._session.execute(oldest).all()
         if not rows:
             return 0
-        # Rows that another process deletes at this moment are its own to count.
-        done = delete(TABLE).where(
-            tuple_(*place) >= _tuple(place, *rows[0]), tuple_(*place) <= _tuple(place, *rows[-1])
+        # Rows that another process deletes at the same time are counted there.
+        deletion = delete(TABLE).where(
+            tuple_(*ORDER) >= _tuple(ORDER, *rows[0]),
+            tuple_(*ORDER) <= _tuple(ORDER, *rows[-1]),
         )
-        return cast("CursorResult[Any]", self._session.execute(done)).rowcount
+        return cast("CursorResult[Any]", self._session.execute(deletion)).rowcount
 
 
 def _tuple(columns: Sequence[Column[Any]], *values: object) -> Tuple:
@@ -172,11 +173,11 @@ def _tuple(columns: Sequence[Column[Any]], *values: object) -> Tuple:
 
 def _values(prediction: PredictionLogEntry) -> dict[str, Any]:
     values = {name: getattr(prediction, name) for name in COLUMNS}
-    # What a database can't store would fail the whole batch.
+    # A value that a database can't store would fail the whole batch.
     for name in TEXTS:
-        said = values[name]
-        if said is not None and not said.isprintable():
-            values[name] = said.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+        value = values[name]
+        if value is not None and not value.isprintable():
+            values[name] = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
     for name in FLOATS:
         if values[name] is not None and not math.isfinite(values[name]):
             values[name] = None

@@ -1,4 +1,4 @@
-"""Which predictions are deleted: those beyond an age, and the oldest beyond a number."""
+"""Deletes predictions beyond an age, and the oldest beyond a number."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.repository import Position, PredictionRepository
 
 DELETE_ROWS = 1000
-# Counting half a million index entries takes 0.1 s; a log may be a hundred times as long.
+# Counting half a million index entries takes 0.1 s; a log may be a hundred times as large.
 COUNT_TIMEOUT_S = 30.0
 utc_now = partial(datetime.now, UTC)
 
@@ -46,7 +46,7 @@ def prediction_retention(
     metrics: PredictionLogMetrics,
     now: Callable[[], datetime] = utc_now,
 ) -> Retention:
-    """Return what applies a policy to the log, and counts deleted rows."""
+    """Return the retention of the log, which counts deleted rows."""
 
     async def delete() -> AsyncIterator[int]:
         before = None if policy.age_s is None else now() - timedelta(seconds=policy.age_s)
@@ -71,10 +71,10 @@ async def trim(
 ) -> AsyncIterator[int]:
     """Delete what is older than a time, and the oldest beyond a number of rows.
 
-    Gives the number of rows of each transaction.
+    Yields the number of rows of each transaction.
 
     Raises:
-        DatabaseUnavailableError: what was deleted until then stays deleted.
+        DatabaseUnavailableError: rows deleted before that stay deleted.
 
     """
     if before is not None:

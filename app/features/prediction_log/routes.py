@@ -1,4 +1,4 @@
-"""`/predictions` and `/predictions/export`."""
+"""The routes `/predictions` and `/predictions/export`."""
 
 from typing import Annotated, Any
 
@@ -9,10 +9,10 @@ from app.core.callers import Scope
 from app.core.logs import request_id
 from app.errors import DatabaseUnavailableError, InvalidRequestError
 from app.features.prediction_log.exports import (
-    STYLES,
-    CsvStyle,
+    FORMATS,
+    CsvFormat,
     ExportResponse,
-    NdjsonStyle,
+    NdjsonFormat,
     as_dict,
 )
 from app.features.prediction_log.repository import Filters, Position
@@ -39,8 +39,8 @@ EXPORTED: dict[int | str, dict[str, Any]] = {
         "description": "All predictions that match, newest first. When the database goes away in"
         ' the middle, the last line of NDJSON is `{"error": …}`, a problem; CSV breaks off.',
         "content": {
-            NdjsonStyle.media_type: {"schema": {"type": "string"}},
-            CsvStyle.media_type: {"schema": {"type": "string"}},
+            NdjsonFormat.media_type: {"schema": {"type": "string"}},
+            CsvFormat.media_type: {"schema": {"type": "string"}},
         },
     }
 }
@@ -55,13 +55,13 @@ PredictionsDep = Annotated[PredictionLog, Depends(part(PredictionLog))]
 ScopeDep = Annotated[PredictionsScope, Depends(get_predictions_scope)]
 
 
-def _filters(asked: PredictionFilters) -> Filters:
+def _filters(query: PredictionFilters) -> Filters:
     return Filters(
-        model=asked.model,
-        label=asked.label,
-        request_id=asked.request_id,
-        since=asked.since,
-        until=asked.until,
+        model=query.model,
+        label=query.label,
+        request_id=query.request_id,
+        since=query.since,
+        until=query.until,
     )
 
 
@@ -69,14 +69,14 @@ def _position(cursor: str | None) -> Position | None:
     """Read a cursor.
 
     Raises:
-        InvalidRequestError: it looks like one, but stands for no place.
+        InvalidRequestError: it stands for no position.
 
     """
     try:
         return None if cursor is None else Position.parse(cursor)
     except ValueError:
-        wrong = {"loc": ["query", "cursor"], "msg": "Not a cursor", "type": "value_error"}
-        raise InvalidRequestError([wrong]) from None
+        error = {"loc": ["query", "cursor"], "msg": "Not a cursor", "type": "value_error"}
+        raise InvalidRequestError([error]) from None
 
 
 @router.get(
@@ -86,11 +86,11 @@ def _position(cursor: str | None) -> Position | None:
     response_model=PredictionPage,
 )
 async def list_predictions(
-    asked: Annotated[PageQuery, Query()], predictions: PredictionsDep, scope: ScopeDep
+    query: Annotated[PageQuery, Query()], predictions: PredictionsDep, scope: ScopeDep
 ) -> Response:
     """List the caller's predictions, newest first; an admin's list has everyone's."""
     page = await predictions.page(
-        _filters(asked), scope=scope, after=_position(asked.cursor), limit=asked.limit
+        _filters(query), scope=scope, after=_position(query.cursor), limit=query.limit
     )
     answer = {
         "predictions": [as_dict(prediction) for prediction in page.predictions],
@@ -109,15 +109,15 @@ async def list_predictions(
     response_class=Response,
 )
 async def export_predictions(
-    asked: Annotated[ExportQuery, Query()],
+    query: Annotated[ExportQuery, Query()],
     predictions: PredictionsDep,
     scope: ScopeDep,
     request: Request,
 ) -> ExportResponse:
     """Export the caller's predictions, of any number; an admin's export has everyone's."""
     return ExportResponse(
-        predictions.export(_filters(asked), scope=scope),
-        style=STYLES[asked.format](),
+        predictions.export(_filters(query), scope=scope),
+        export_format=FORMATS[query.format](),
         path=request.url.path,
         request_id=request_id.get(),
     )

@@ -1,4 +1,4 @@
-"""The wire contracts of the prediction log: `/predictions` and `/predictions/export`."""
+"""The wire contract of `/predictions` and `/predictions/export`."""
 
 import re
 from datetime import UTC, datetime
@@ -21,22 +21,22 @@ MAX_PAGE_ROWS = 1_000
 MAX_LABEL_CHARS = 256
 MAX_ID_CHARS = 128
 MAX_CURSOR_CHARS = 64
-# No database can store it, and PostgreSQL's driver can't even be asked for it.
+# PostgreSQL can't store U+0000, and its driver refuses it even in a filter.
 NO_NUL = r"^[^\x00]*$"
 LOST_PLUS = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:[0-9]{2}$)")
 IS_DATE = re.compile(r"[0-9]{4}-")
 
 
 def _iso(value: str) -> str:
-    """Read only ISO 8601, not seconds since 1970; forgive a "+" that a URL made a blank."""
+    """Accept ISO 8601 only, not seconds since 1970; restore a "+" that a URL made a blank."""
     if not IS_DATE.match(value):
         raise ValueError("give a time as ISO 8601 has it, such as 2026-11-22T12:00:00Z")
-    # With one colon it is a time without zone, whose blank stands after the date.
+    # With one colon it is a time without a zone, and its blank is the one after the date.
     return LOST_PLUS.sub("+", value) if value.count(":") > 1 else value
 
 
 def _utc(moment: datetime) -> datetime:
-    """Return the moment in UTC, which the first and last hours of the calendar have not."""
+    """Return the moment in UTC; the first and last hours of the calendar may have none."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""The prediction log as the rest of the service sees it: put a row, read a page, export."""
+"""The use cases of the prediction log: put a row, read a page, export."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,7 +8,7 @@ from functools import partial
 from app.db.session import Database
 from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.reading import export, read_page
-from app.features.prediction_log.records import InputKeeping, Recorder
+from app.features.prediction_log.redaction import InputKeeping, InputRedactor
 from app.features.prediction_log.repository import (
     Filters,
     Position,
@@ -23,22 +23,22 @@ EXPORT_ROWS = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionsScope:
-    """Whose predictions a caller may see: its own key's, or all. No key and not all: none."""
+    """Which predictions a caller may see: all, its own key's, or without a key none."""
 
     key_id: int | None
     sees_all: bool
 
     def narrow(self, filters: Filters) -> Filters | None:
-        """Return the filters with the caller's key among them; None when nothing can match."""
+        """Return the filters restricted to the caller's key; None if the caller may see none."""
         if self.sees_all:
             return filters
-        # In Filters no key means every key.
+        # In Filters None would mean every key.
         return None if self.key_id is None else replace(filters, key_id=self.key_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Predictions, newest first, and where the next page begins; None after the last one."""
+    """Predictions, newest first, and the position of the next page; None after the last one."""
 
     predictions: list[PredictionLogEntry]
     next: Position | None
@@ -46,7 +46,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPolicy:
-    """What is logged, within which bounds, for how long.
+    """What is logged, and for how long.
 
     Args:
         input: what is kept of inputs.
@@ -73,7 +73,7 @@ class PredictionLog:
     def __init__(
         self, database: Database, *, policy: LogPolicy, metrics: PredictionLogMetrics
     ) -> None:
-        self.record = Recorder(policy.input)
+        self._redact = InputRedactor(policy.input)
         self._database = database
         self._writer = PredictionWriter(database, policy=policy.writer, metrics=metrics)
         self._keeps_all = policy.retention.keeps_all
@@ -89,11 +89,11 @@ class PredictionLog:
 
         Never waits, never raises. Belongs on the event loop.
         """
-        self._writer.put(self.record(entry))
+        self._writer.put(self._redact(entry))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Write and delete during the block; after it write what waits, within its budget."""
+        """Write and delete during the block; then write the rows that wait, within a time limit."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._writer.running())
             if not self._keeps_all:
@@ -103,7 +103,7 @@ class PredictionLog:
     async def page(
         self, filters: Filters, *, scope: PredictionsScope, after: Position | None, limit: int
     ) -> Page:
-        """Return up to `limit` predictions that the caller may see, after a place in the log.
+        """Return up to `limit` predictions that the caller may see, after a position in the log.
 
         Raises:
             DatabaseUnavailableError: it doesn't answer.
@@ -112,17 +112,19 @@ class PredictionLog:
         narrowed = scope.narrow(filters)
         if narrowed is None:
             return Page(predictions=[], next=None)
-        # One more tells whether there is a next page.
-        work = partial(read_page, filters=narrowed, after=after, limit=limit + 1)
-        found = await self._database.read(work)
-        shown = found[:limit]
-        is_more = len(found) > limit
-        return Page(predictions=shown, next=Position.of(shown[-1]) if is_more else None)
+        # One more, to know whether there is a next page.
+        read = partial(read_page, filters=narrowed, after=after, limit=limit + 1)
+        rows = await self._database.read(read)
+        predictions = rows[:limit]
+        has_next = len(rows) > limit
+        return Page(
+            predictions=predictions, next=Position.of(predictions[-1]) if has_next else None
+        )
 
     async def export(
         self, filters: Filters, *, scope: PredictionsScope, rows: int = EXPORT_ROWS
     ) -> AsyncIterator[list[PredictionLogEntry]]:
-        """Give all predictions that the caller may see, newest first, `rows` at a time.
+        """Yield all predictions that the caller may see, newest first, `rows` at a time.
 
         Raises:
             DatabaseUnavailableError: also in the middle.

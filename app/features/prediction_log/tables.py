@@ -10,10 +10,10 @@ from sqlalchemy.types import TypeEngine
 from app.db.tables import Base, UtcDateTime
 from app.services.prediction_log import PredictionLogEntry
 
-# `id` is a random number made with the entry: a batch that is written again, because the answer to
-# its commit was lost, is recognised and not counted twice.
+# `id` is a random number made with the entry, so that a batch that is written again, because the
+# reply to its commit was lost, isn't stored twice.
 KEY = ("time", "id")
-# Those that aren't counts. `key_id` refers to a key but is no foreign key: the log outlives keys.
+# 64-bit ids. `key_id` is no foreign key, because rows stay when a key is deleted.
 BIG = ("id", "key_id")
 SQL_TYPES: dict[type, TypeEngine[Any]] = {
     datetime: UtcDateTime(),
@@ -22,9 +22,9 @@ SQL_TYPES: dict[type, TypeEngine[Any]] = {
     str: Text(),
 }
 # Each set of filters has an index that ends with the order of pages. So a page is one range of one
-# index, whatever the filters have to do with each other. With fewer indexes PostgreSQL reads the
-# log backwards for those that match, which takes half a second at 500,000 rows when the newest ones
-# don't. An index costs a row 90 bytes.
+# index, however the filters are correlated. With fewer indexes PostgreSQL reads the log backwards
+# for rows that match, which takes half a second at 500,000 rows if the newest don't. An index
+# costs 90 bytes a row.
 FILTERED_BY = (
     ("key_id",),
     ("model",),

@@ -1,4 +1,4 @@
-"""Writes predictions in batches, behind the callers' backs, and counts those that are lost."""
+"""Writes predictions in batches, in the background, and counts those that are lost."""
 
 import asyncio
 import logging
@@ -31,14 +31,14 @@ BACKOFF = Backoff(first_s=0.2, max_s=5.0, jitter=0.2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterPolicy:
-    """The bounds of the writer.
+    """Limits and times of the writer.
 
     Args:
-        bound: rows that may wait, those that are being written included.
+        bound: rows that may wait, including those that are being written.
         batch: rows in one transaction.
         flush_s: how long the first row of a batch waits for others.
-        backoff: pauses after the database didn't answer.
-        drain_s: time to write what waits when the process ends.
+        backoff: pauses while the database doesn't answer.
+        drain_s: time to write the waiting rows when the process ends.
 
     """
 
@@ -50,11 +50,11 @@ class WriterPolicy:
 
 
 class PredictionWriter:
-    """Takes rows at once and writes them later; its methods belong on the event loop.
+    """Takes rows without waiting and writes them later; call its methods on the event loop.
 
     Args:
         database: where the rows go.
-        policy: the bounds.
+        policy: limits and times.
         metrics: where rows and losses are counted.
 
     """
@@ -64,10 +64,9 @@ class PredictionWriter:
     ) -> None:
         self._database = database
         self._policy = policy
-        self._rows: deque[PredictionLogEntry] = (
-            deque()
-        )  # a row leaves it once it is written or lost
-        self._has_some = asyncio.Event()
+        # Rows leave it once they are written or lost.
+        self._rows: deque[PredictionLogEntry] = deque()
+        self._has_rows = asyncio.Event()
         self._has_batch = asyncio.Event()
         self._is_closing = asyncio.Event()
         self._is_closed = False
@@ -76,7 +75,7 @@ class PredictionWriter:
         self._lost = {
             reason: metrics.prediction_log_dropped.labels(reason) for reason in get_args(Loss)
         }
-        self._untold = 0
+        self._unlogged = 0
         self._throttle = Throttle()
         metrics.prediction_log_waiting.set_function(lambda: len(self._rows))
 
@@ -86,25 +85,25 @@ class PredictionWriter:
         return len(self._rows)
 
     def put(self, row: PredictionLogEntry) -> None:
-        """Take a row, or drop and count it; never waits, never raises."""
+        """Queue a row, or drop and count it; never waits, never raises."""
         if self._is_closed:
             self._lose(1, "shutdown")
         elif len(self._rows) >= self._policy.bound:
             self._lose(1, "full")
         else:
             self._rows.append(row)
-            self._has_some.set()
+            self._has_rows.set()
             if len(self._rows) >= self._policy.batch:
                 self._has_batch.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Write during the block; after it write what waits, and count what is lost."""
+        """Write during the block; then write the rows that wait, and count those that are lost."""
         async with run_in_background(self._run, name="prediction_writer") as task:
             try:
                 yield
             finally:
-                for event in (self._is_closing, self._has_some, self._has_batch):
+                for event in (self._is_closing, self._has_rows, self._has_batch):
                     event.set()
                 try:
                     await asyncio.wait({task}, timeout=self._policy.drain_s)
@@ -112,10 +111,10 @@ class PredictionWriter:
                     self._is_closed = True
                     self._lose(len(self._rows), "shutdown")
                     self._rows.clear()
-                    self._tell("shutdown")
+                    self._log_lost("shutdown")
 
     async def _run(self) -> None:
-        """Write batches until the end, and then until nothing waits."""
+        """Write batches until the writer closes and no row waits."""
         failures, size = 0, self._policy.batch
         while self._rows or not self._is_closing.is_set():
             await self._gather()
@@ -123,25 +122,25 @@ class PredictionWriter:
                 await self._store(list(islice(self._rows, size)))
                 failures, size = 0, min(self._policy.batch, size * 2)
             except DatabaseUnavailableError as failure:
-                # The same rows come first the next time. If they were stored after all, and only
-                # the answer was lost, their ids keep them from being stored twice.
+                # The same rows are written again. If they were stored and only the reply was lost,
+                # their ids keep them from being stored twice.
                 failures = 1 if self._is_closing.is_set() else failures + 1
                 if failure.reason == "timeout":
-                    size = max(1, size // 2)  # or a slow database would never take one batch
+                    size = max(1, size // 2)  # else a slow database would never finish a batch
                 await self._pause(failures)
 
     async def _gather(self) -> None:
-        """Wait for a first row, and then for a whole batch, but not for long."""
-        await self._has_some.wait()
+        """Wait for a first row, and then for a full batch, at most `flush_s`."""
+        await self._has_rows.wait()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._policy.flush_s):
                 await self._has_batch.wait()
 
     async def _store(self, rows: Sequence[PredictionLogEntry]) -> None:
-        """Write the rows that come first, in one transaction.
+        """Write the first rows of the queue in one transaction.
 
         Raises:
-            DatabaseUnavailableError: those that are not written yet still wait.
+            DatabaseUnavailableError: rows that aren't written stay in the queue.
 
         """
         if not rows:
@@ -156,22 +155,22 @@ class PredictionWriter:
             return
         self._seconds.observe(time.monotonic() - started_s)
         self._written.inc(len(rows))
-        self._forget(len(rows))
+        self._dequeue(len(rows))
 
     async def _split(self, rows: Sequence[PredictionLogEntry], failure: Exception) -> None:
-        """Find the rows that the database refuses for themselves, and write the others."""
+        """Halve the batch to find the rows that the database refuses, and write the others."""
         if len(rows) == 1:
-            self._forget(1)
-            # Messages of others than our own errors may quote the row.
-            said = str(failure) if isinstance(failure, StatementError) else ""
-            self._lose(1, "refused", error=said or type(failure).__name__)
+            self._dequeue(1)
+            # Only our own errors' messages are logged: others may quote the row.
+            message = str(failure) if isinstance(failure, StatementError) else ""
+            self._lose(1, "refused", error=message or type(failure).__name__)
             return
         half = len(rows) // 2
         await self._store(rows[:half])
         await self._store(rows[half:])
 
     async def _pause(self, failures: int) -> None:
-        """Give the database time; the end of the process ends the first such wait."""
+        """Wait before the next try; a shutdown ends a pause that began before it."""
         pause_s = self._policy.backoff.pause_s(failures)
         if self._is_closing.is_set():
             await asyncio.sleep(pause_s)
@@ -180,28 +179,28 @@ class PredictionWriter:
             async with asyncio.timeout(pause_s):
                 await self._is_closing.wait()
 
-    def _forget(self, count: int) -> None:
+    def _dequeue(self, count: int) -> None:
         for _ in range(count):
             self._rows.popleft()
         if self._is_closing.is_set():
-            return  # nothing is waited for any more
+            return  # the events stay set, so that nothing waits
         if not self._rows:
-            self._has_some.clear()
+            self._has_rows.clear()
         if len(self._rows) < self._policy.batch:
             self._has_batch.clear()
 
-    def _lose(self, count: int, reason: Loss, **said: str) -> None:
-        """Count rows that will never be written; tell of them once a minute."""
+    def _lose(self, count: int, reason: Loss, **fields: str) -> None:
+        """Count rows that will never be written; log them once a minute."""
         self._lost[reason].inc(count)
-        self._untold += count
-        if self._untold and self._throttle.passes():
-            self._tell(reason, **said)
+        self._unlogged += count
+        if self._unlogged and self._throttle.passes():
+            self._log_lost(reason, **fields)
 
-    def _tell(self, reason: Loss, **said: str) -> None:
-        if self._untold:
-            extra = {"count": self._untold, "waiting": len(self._rows)}
-            log.warning("predictions_dropped", extra={"reason": reason, **extra, **said})
-            self._untold = 0
+    def _log_lost(self, reason: Loss, **fields: str) -> None:
+        if self._unlogged:
+            extra = {"count": self._unlogged, "waiting": len(self._rows)}
+            log.warning("predictions_dropped", extra={"reason": reason, **extra, **fields})
+            self._unlogged = 0
             self._throttle.restart()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.features.prediction_log.cells import disarm
+from app.features.prediction_log.cells import escape
 
 FORMULAS = [
     "=1+1",
@@ -32,9 +32,9 @@ PLAIN = ["plain", "a=b", "1 - 2", "(=)", "é", "😀", "#1", '"quoted"', "...", 
 
 @pytest.mark.parametrize("text", FORMULAS, ids=ascii)
 def test_what_a_spreadsheet_would_run_has_an_apostrophe_before_it(text: str) -> None:
-    assert disarm(text) == f"'{text}"
+    assert escape(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", ["", " ", *PLAIN], ids=ascii)
 def test_all_else_stays(text: str) -> None:
-    assert disarm(text) == text
+    assert escape(text) == text

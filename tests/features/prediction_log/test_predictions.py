@@ -23,7 +23,7 @@ from app.db.session import Database
 from app.engines.base import Task
 from app.errors import DatabaseUnavailableError
 from app.features.prediction_log.metrics import PredictionLogMetrics
-from app.features.prediction_log.records import MAX_INPUT_CHARS, InputKeeping, Recorder
+from app.features.prediction_log.redaction import MAX_INPUT_CHARS, InputKeeping, InputRedactor
 from app.features.prediction_log.repository import PredictionRepository
 from app.features.prediction_log.retention import RetentionPolicy, prediction_retention
 from app.features.prediction_log.service import LogPolicy, PredictionLog
@@ -371,7 +371,7 @@ async def test_retention_that_fails_is_logged_once(caplog: pytest.LogCaptureFixt
 
 
 def test_a_row_says_who_what_and_how_long() -> None:
-    row = Recorder("hash")(
+    row = InputRedactor("hash")(
         replace(
             ONE, task=Task.CLASSIFICATION, input="Grüße", version="v1", label="POSITIVE", score=0.9
         )
@@ -394,7 +394,7 @@ def test_an_entry_is_of_the_current_request_and_of_now() -> None:
 def test_rows_have_ids_of_their_own() -> None:
     first, second = (PredictionLogEntry(task="chat", model="m", latency_ms=1) for _ in range(2))
     assert first.id != second.id
-    assert Recorder("none")(first).id == first.id
+    assert InputRedactor("none")(first).id == first.id
 
 
 @pytest.mark.parametrize(
@@ -404,12 +404,12 @@ def test_rows_have_ids_of_their_own() -> None:
 def test_an_input_is_kept_as_it_is_set(
     keeps: InputKeeping, *, has_hash: bool, kept: str | None
 ) -> None:
-    row = Recorder(keeps)(replace(ONE, input="x" * 5000))
+    row = InputRedactor(keeps)(replace(ONE, input="x" * 5000))
     assert ((row.input_hash is not None), row.input) == (has_hash, kept)
 
 
 def test_tokens_and_times_of_a_chat_are_in_its_row() -> None:
     entry = replace(ONE, prompt_tokens=9, completion_tokens=2, ttft_ms=20, finish_reason="stop")
-    row = Recorder("text")(entry)
+    row = InputRedactor("text")(entry)
     assert (row.prompt_tokens, row.completion_tokens, row.ttft_ms) == (9, 2, 20)
     assert row.finish_reason == "stop"

@@ -27,7 +27,7 @@ from app.db.session import Database
 from app.engines.base import Task
 from app.engines.chat_base import Generation, Message, Usage
 from app.errors import DatabaseUnavailableError, OverloadedError
-from app.features.prediction_log.exports import CsvStyle, ExportResponse, NdjsonStyle, as_dict
+from app.features.prediction_log.exports import CsvFormat, ExportResponse, NdjsonFormat, as_dict
 from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.repository import COLUMNS, PredictionRepository
 from app.features.prediction_log.routes import get_predictions_scope, router
@@ -389,7 +389,7 @@ async def test_a_reader_that_stops_is_cut_off() -> None:
 
     response = ExportResponse(
         nothing(),
-        style=CsvStyle(),
+        export_format=CsvFormat(),
         path="/predictions/export",
         request_id="r",
         send_timeout_s=0.01,
@@ -407,7 +407,7 @@ async def test_a_reader_that_stops_is_cut_off() -> None:
 
 
 def test_a_line_holds_no_other_ends_of_lines() -> None:
-    line = NdjsonStyle().rows([replace(ONE, input="a\u2028b\u0085c\nd")])
+    line = NdjsonFormat().rows([replace(ONE, input="a\u2028b\u0085c\nd")])
     assert len(line.decode().splitlines()) == 1
     assert json.loads(line)["input"] == "a\u2028b\u0085c\nd"
 

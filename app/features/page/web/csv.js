@@ -4,8 +4,8 @@ const SAMPLE_CHARS = 20_000;
 const SAMPLE_RECORDS = 20;
 const DELIMITERS = [",", ";", "\t"];
 const TEXT_NAMES = /^(text|texts|review|comment|content|sentence|message|body|description)$/i;
-// What a spreadsheet takes for a formula, as app/api/cells.py has it: also behind blanks, quotes and
-// marks that aren't shown, which some programs strip.
+// What a spreadsheet runs as a formula, as in app/features/prediction_log/cells.py: also after blanks,
+// quotes and invisible characters, which some programs strip.
 const BREAK = /^[\t\r\n]/;
 const FORMULA = /^[\s\p{Cc}\p{Cf}\p{Z}"']*[=+\-@\u2212]/u;
 const NUMBER = /^\s*[+-]?(\d+([.,]\d+)*|[.,]\d+)(e[+-]?\d+)?\s*%?\s*$/i;

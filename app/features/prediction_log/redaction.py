@@ -1,4 +1,4 @@
-"""What is stored of an entry: its input is hashed, kept or dropped, as is set."""
+"""What is stored of an input: nothing, a hash, or the text too."""
 
 import hashlib
 from dataclasses import replace
@@ -7,15 +7,15 @@ from typing import Literal
 from app.services.prediction_log import PredictionLogEntry
 
 InputKeeping = Literal["none", "hash", "text"]
-# A chat may be a megabyte long; of a longer text the beginning is kept, and the hash of the whole.
+# A chat may be a megabyte long: the text is cut, the hash is of the whole.
 MAX_INPUT_CHARS = 2_000
 
 
-class Recorder:
-    """Takes off an entry what isn't kept.
+class InputRedactor:
+    """Removes from an entry what isn't kept of its input.
 
     Args:
-        keeps: what is kept of inputs: nothing, a SHA-256, or that and the text.
+        keeps: what is kept: nothing, a SHA-256, or that and the text.
 
     """
 
@@ -23,12 +23,12 @@ class Recorder:
         self._keeps = keeps
 
     def hash_input(self, text: str | None) -> str | None:
-        """Return the SHA-256 of a text in hexadecimal; None where inputs leave no trace."""
+        """Return the SHA-256 of a text in hexadecimal; None if nothing is kept of inputs."""
         if self._keeps == "none" or text is None:
             return None
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def __call__(self, entry: PredictionLogEntry) -> PredictionLogEntry:
-        """Return an entry with what is kept of its input."""
+        """Return the entry with what is kept of its input."""
         kept = entry.input[:MAX_INPUT_CHARS] if entry.input and self._keeps == "text" else None
         return replace(entry, input_hash=self.hash_input(entry.input), input=kept)
