@@ -94,9 +94,9 @@ class KeyCache:
                 entry.read_at_s = -self._stale_s
 
     async def _find_in_turn(self, prefix: str) -> ApiKey | None:
-        """Look a key up when its turn comes, or give up: many made-up keys are no load for SQL.
+        """Look a key up when its turn comes, or give up, to bound the load of made-up keys.
 
-        A key that wasn't looked up may be valid, so the error isn't that it is wrong.
+        A key that wasn't looked up may be valid, so this raises no UnauthorizedError.
         """
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S), self._turn:
@@ -105,7 +105,7 @@ class KeyCache:
             raise DatabaseUnavailableError("full") from None
 
     def _evict_one(self) -> None:
-        """Evict a prefix without a key before one with a key: anybody can make those up."""
+        """Evict a prefix without a key before one with a key: callers can make those up."""
         unknown = (prefix for prefix, entry in self._entries.items() if entry.key is None)
         del self._entries[next(unknown, next(iter(self._entries)))]
 

@@ -98,9 +98,8 @@ class Matrix:
             limit: of documents; fewer are returned only if no more match.
 
         """
-        removed = (
-            self._removed
-        )  # read before the rows, since compacting replaces them and then sets it to 0
+        # Read before the rows, since compacting replaces them and then sets it to 0.
+        removed = self._removed
         rows = self._rows
         if not removed and collection is None and document_keys is None:
             chosen: IntArray | slice = slice(None)  # a tenth faster than an array of all indexes
