@@ -75,16 +75,16 @@ def bearer(key: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def guarded(tmp_path: Path, **settings: Any) -> AsyncIterator[AsyncClient]:
-    given = {"auth": "required", "admin_key": ADMIN, "default_limit": "1000/minute"} | settings
-    async with serving(tmp_path, MODELS, **given) as client:
+    values = {"auth": "required", "admin_key": ADMIN, "default_limit": "1000/minute"} | settings
+    async with serving(tmp_path, MODELS, **values) as client:
         yield client
 
 
-async def make_key(client: AsyncClient, **wanted: Any) -> dict[str, Any]:
-    answer = await client.post("/keys", json={"name": "k"} | wanted, headers=bearer(ADMIN))
+async def make_key(client: AsyncClient, **fields: Any) -> dict[str, Any]:
+    answer = await client.post("/keys", json={"name": "k"} | fields, headers=bearer(ADMIN))
     assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
-    return made
+    new_key: dict[str, Any] = answer.json()
+    return new_key
 
 
 async def test_without_a_key_everything_but_probes_and_documents_is_401(tmp_path: Path) -> None:
@@ -126,16 +126,16 @@ async def test_a_scope_opens_its_routes_and_no_others(tmp_path: Path, path: str)
 
 async def test_keys_are_made_listed_and_revoked_by_admins_only(tmp_path: Path) -> None:
     async with guarded(tmp_path, auth_cache_s=1) as client:
-        made = await make_key(client, scopes=["predict"], expires_days=90, limit="5/second")
-        assert made["key"].startswith(made["prefix"])
-        assert made["expires_at"] > made["created_at"]
-        mine = bearer(made["key"])
+        new_key = await make_key(client, scopes=["predict"], expires_days=90, limit="5/second")
+        assert new_key["key"].startswith(new_key["prefix"])
+        assert new_key["expires_at"] > new_key["created_at"]
+        mine = bearer(new_key["key"])
         assert (await client.get("/keys", headers=mine)).status_code == 403
         listed = (await client.get("/keys", headers=bearer(ADMIN))).json()
-        assert [key["id"] for key in listed["keys"]] == [made["id"]]
+        assert [key["id"] for key in listed["keys"]] == [new_key["id"]]
         assert "key" not in listed["keys"][0]
-        assert made["key"] not in str(listed)
-        revoked = await client.delete(f"/keys/{made['id']}", headers=bearer(ADMIN))
+        assert new_key["key"] not in str(listed)
+        revoked = await client.delete(f"/keys/{new_key['id']}", headers=bearer(ADMIN))
         assert revoked.status_code == 204
         after = await client.post("/predict", json={"text": "x"}, headers=mine)
         assert after.status_code == 401
@@ -144,7 +144,7 @@ async def test_keys_are_made_listed_and_revoked_by_admins_only(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("wanted", "place"),
+    ("fields", "place"),
     [
         ({"scopes": ["everything"]}, ["body", "scopes", 0]),
         ({"scopes": ["chat"], "limit": "lots"}, ["body", "limit"]),
@@ -153,10 +153,10 @@ async def test_keys_are_made_listed_and_revoked_by_admins_only(tmp_path: Path) -
     ],
 )
 async def test_what_is_no_key_is_422_and_says_where(
-    tmp_path: Path, wanted: dict[str, Any], place: list[Any]
+    tmp_path: Path, fields: dict[str, Any], place: list[Any]
 ) -> None:
     async with guarded(tmp_path) as client:
-        answer = await client.post("/keys", json={"name": "k"} | wanted, headers=bearer(ADMIN))
+        answer = await client.post("/keys", json={"name": "k"} | fields, headers=bearer(ADMIN))
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["loc"] == place
 
@@ -222,10 +222,10 @@ async def test_of_a_locked_address_valid_keys_pass_and_no_others(
 
 async def test_a_key_that_ended_is_no_guess(tmp_path: Path) -> None:
     async with guarded(tmp_path) as client:
-        made = await make_key(client, scopes=["predict"])
-        await client.delete(f"/keys/{made['id']}", headers=bearer(ADMIN))
-        assert await statuses_of(client, [made["key"]] * 25) == [401] * 25
-        told = await client.post("/predict", json={"text": "x"}, headers=bearer(made["key"]))
+        new_key = await make_key(client, scopes=["predict"])
+        await client.delete(f"/keys/{new_key['id']}", headers=bearer(ADMIN))
+        assert await statuses_of(client, [new_key["key"]] * 25) == [401] * 25
+        told = await client.post("/predict", json={"text": "x"}, headers=bearer(new_key["key"]))
         assert "revoked, or has expired" in told.json()["detail"]
         assert await statuses_of(client, ["x"]) == [401], "the first that counts"
 
@@ -453,7 +453,7 @@ async def test_a_preflight_of_the_database_shows_in_ready(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("given", "is_ok"),
+    ("values", "is_ok"),
     [
         ({"host": "0.0.0.0", "auth": "off"}, False),
         ({"host": "0.0.0.0", "auth": "off", "auth_off_anywhere": True}, True),
@@ -465,13 +465,13 @@ async def test_a_preflight_of_the_database_shows_in_ready(tmp_path: Path) -> Non
     ],
 )
 def test_nobody_serves_everybody_by_accident(
-    tmp_path: Path, given: dict[str, Any], *, is_ok: bool
+    tmp_path: Path, values: dict[str, Any], *, is_ok: bool
 ) -> None:
     if is_ok:
-        make_settings(tmp_path, **given)
+        make_settings(tmp_path, **values)
         return
     with pytest.raises(ValidationError):
-        make_settings(tmp_path, **given)
+        make_settings(tmp_path, **values)
 
 
 @pytest.mark.parametrize(("host", "needs"), [("0.0.0.0", True), ("127.0.0.1", False)])
@@ -485,8 +485,8 @@ def test_keys_are_needed_where_others_can_reach_it(
 
 async def test_a_revoked_key_opens_nothing_so_it_doesnt_start(tmp_path: Path) -> None:
     async with guarded(tmp_path) as client:
-        made = await make_key(client, scopes=["chat"])
-        await client.delete(f"/keys/{made['id']}", headers=bearer(ADMIN))
+        new_key = await make_key(client, scopes=["chat"])
+        await client.delete(f"/keys/{new_key['id']}", headers=bearer(ADMIN))
     with pytest.raises(FatalError, match="no key that is valid"):
         async with serving(tmp_path, host="0.0.0.0"):
             pass
@@ -500,11 +500,11 @@ def test_on_an_open_address_without_any_key_it_doesnt_start(tmp_path: Path) -> N
     import subprocess
 
     (tmp_path / "models.toml").write_text(FAKE, encoding="utf-8")
-    given = environment(tmp_path, models_file=tmp_path / "models.toml", host="0.0.0.0")
+    values = environment(tmp_path, models_file=tmp_path / "models.toml", host="0.0.0.0")
     ended = subprocess.run(
         [APP, "serve", "--port", "0"],
         cwd=tmp_path,
-        env=given,
+        env=values,
         capture_output=True,
         text=True,
         timeout=60,

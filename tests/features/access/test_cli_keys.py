@@ -25,9 +25,9 @@ def failed(ended: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_key_is_made_where_no_database_was_and_is_listed_and_revoked(tmp_path: Path) -> None:
-    made = run(tmp_path, *CREATE, "--expires", "90d", "--tokens-per-day", "7")
-    assert (made.returncode, made.stderr) == (0, "")
-    (text,) = made.stdout.splitlines()
+    created = run(tmp_path, *CREATE, "--expires", "90d", "--tokens-per-day", "7")
+    assert (created.returncode, created.stderr) == (0, "")
+    (text,) = created.stdout.splitlines()
     (line,) = run(tmp_path, "keys", "list").stdout.splitlines()
     assert line.split() == ["1", text[:16], "valid", "-", "predict,chat", "web"]
     assert run(tmp_path, "keys", "revoke", "1").stdout == "revoked 1\n"
@@ -36,7 +36,7 @@ def test_a_key_is_made_where_no_database_was_and_is_listed_and_revoked(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "message"),
     [
         ("--name", "", "--name: from 1 to 100 characters"),
         ("--name", "a\n\x1b[31m", "--name: from 1 to 100 characters, without control"),
@@ -50,9 +50,9 @@ def test_a_key_is_made_where_no_database_was_and_is_listed_and_revoked(tmp_path:
     ],
 )
 def test_a_key_that_cant_be_made_names_its_option(
-    tmp_path: Path, option: str, value: str, said: str
+    tmp_path: Path, option: str, value: str, message: str
 ) -> None:
-    assert failed(run(tmp_path, *CREATE, option, value)).startswith(said)
+    assert failed(run(tmp_path, *CREATE, option, value)).startswith(message)
     assert run(tmp_path, "keys", "list").stdout == ""
 
 
@@ -91,8 +91,8 @@ def test_who_reads_where_no_database_is_hears_so_and_makes_none(
 
 def test_an_argument_that_no_database_takes_is_one_line(tmp_path: Path) -> None:
     assert run(tmp_path, "db", "upgrade").returncode == 0
-    said = failed(run(tmp_path, "db", "prune", os.fsdecode(b"caf\xe9")))
-    assert said == "an argument is not UTF-8, and can't be in the database"
+    message = failed(run(tmp_path, "db", "prune", os.fsdecode(b"caf\xe9")))
+    assert message == "an argument is not UTF-8, and can't be in the database"
 
 
 def test_a_database_that_cant_be_used_says_why_in_one_line(

@@ -100,10 +100,10 @@ class Slow:
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
-        self.asked = 0
+        self.reads = 0
 
     async def read(self, _: Any) -> None:
-        self.asked += 1
+        self.reads += 1
         await self.may_answer.wait()
 
 
@@ -120,11 +120,11 @@ async def test_in_turn_one_key_at_a_time_is_looked_up_and_none_is_waited_for_lon
     assert {type(each) for each in refused} == {DatabaseUnavailableError}, (
         "nothing is known of them"
     )
-    assert database.asked == 1
+    assert database.reads == 1
     database.may_answer.set()
     with pytest.raises(UnauthorizedError):
         await keys.verify(made_up[1], in_turn=True)
-    assert database.asked == 2
+    assert database.reads == 2
 
 
 async def test_an_expired_key_is_refused(database_url: str) -> None:
@@ -135,7 +135,7 @@ async def test_an_expired_key_is_refused(database_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("limit", "lots", "write it like"),
         ("name", "", "from 1 to 100 characters"),
@@ -151,10 +151,10 @@ async def test_an_expired_key_is_refused(database_url: str) -> None:
     ],
 )
 async def test_what_a_key_cant_have_is_named_and_makes_none(
-    database_url: str, field: str, value: Any, said: str
+    database_url: str, field: str, value: Any, message: str
 ) -> None:
     async with service(database_url) as keys:
-        with pytest.raises(KeySpecError, match=said) as refused:
+        with pytest.raises(KeySpecError, match=message) as refused:
             await keys.create(wanted(**{field: value}))
         assert refused.value.field == field
         assert await keys.list(before_id=None, limit=10) == []
@@ -184,8 +184,8 @@ async def test_over_http_the_field_that_is_wrong_is_named(
     tmp_path: Path, field: str, value: Any
 ) -> None:
     async with serving(tmp_path) as client:
-        asked = {"name": "web", "scopes": ["chat"]} | {field: value}
-        answer = await client.post("/keys", json=asked)
+        body = {"name": "web", "scopes": ["chat"]} | {field: value}
+        answer = await client.post("/keys", json=body)
         listed = await client.get("/keys")
     assert answer.status_code == 422
     assert [error["loc"] for error in answer.json()["errors"]] == [["body", field]]

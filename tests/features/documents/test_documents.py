@@ -53,8 +53,8 @@ def refused(answer: Response, *where: str | int) -> str:
     (error,) = problem["errors"]
     assert error["loc"] == list(where)
     assert "secret" not in answer.text
-    said: str = error["msg"]
-    return said
+    message: str = error["msg"]
+    return message
 
 
 async def test_a_document_comes_back_as_it_was_sent(tmp_path: Path, database_url: str) -> None:
@@ -225,8 +225,8 @@ async def test_bounds_are_included(tmp_path: Path, database_url: str) -> None:
 
 async def test_the_same_id_twice_in_a_call_is_422(client: AsyncClient) -> None:
     asked = {"documents": [{"id": "a", "text": "1"}, {"text": "2"}, {"id": "a", "text": "3"}]}
-    said = refused(await client.post("/documents", json=asked), "body", "documents")
-    assert "same id" in said
+    message = refused(await client.post("/documents", json=asked), "body", "documents")
+    assert "same id" in message
     refused(await client.post("/documents", json={"documents": []}), "body", "documents")
 
 
@@ -276,8 +276,8 @@ async def test_a_key_sees_its_own_documents_and_an_admin_all(
 
         async def text(document_id: str, headers: dict[str, str]) -> str | None:
             answer = await client.get(f"/documents/{document_id}", headers=headers)
-            said: str | None = answer.json().get("text")
-            return said
+            message: str | None = answer.json().get("text")
+            return message
 
         async def listed(headers: dict[str, str]) -> list[str]:
             answer = await client.get("/documents", headers=headers)

@@ -141,8 +141,8 @@ async def test_more_searches_than_the_bound_are_refused_at_once(
     database: Database, index: ExactIndex
 ) -> None:
     await store(database, {"a": [1]})
-    asked = [asyncio.create_task(found(index)) for _ in range(MAX_SEARCHES + 1)]
-    done = await asyncio.gather(*asked, return_exceptions=True)
+    searches = [asyncio.create_task(found(index)) for _ in range(MAX_SEARCHES + 1)]
+    done = await asyncio.gather(*searches, return_exceptions=True)
     refused = [e for e in done if isinstance(e, OverloadedError)]
     assert [e.retry_after_s for e in refused] == [1]
     assert await found(index) == ["a"]

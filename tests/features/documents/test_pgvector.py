@@ -28,7 +28,7 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
 
 async def plan(database: Database, asked: Select[Any, Any, Any]) -> str:
     """Return how PostgreSQL would answer if it had to use an index."""
-    said = asked.compile(
+    sql = asked.compile(
         dialect=postgresql.dialect(),  # type: ignore[no-untyped-call]  # the library's omission
         compile_kwargs={"literal_binds": True},
     )
@@ -36,7 +36,7 @@ async def plan(database: Database, asked: Select[Any, Any, Any]) -> str:
     def work(session: Session) -> str:
         session.execute(text("SET LOCAL enable_seqscan = off"))
         session.execute(text("SET LOCAL enable_sort = off"))
-        lines = session.connection().exec_driver_sql(f"EXPLAIN {said}".replace("%", "%%"))
+        lines = session.connection().exec_driver_sql(f"EXPLAIN {sql}".replace("%", "%%"))
         return "\n".join(line for (line,) in lines)
 
     return await database.run(work)

@@ -102,8 +102,8 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asyn
         yield client
 
 
-async def search(client: AsyncClient, query: str, **asked: Any) -> list[dict[str, Any]]:
-    answer = await client.post("/search", json={"query": query, **asked})
+async def search(client: AsyncClient, query: str, **fields: Any) -> list[dict[str, Any]]:
+    answer = await client.post("/search", json={"query": query, **fields})
     assert answer.status_code == 200, answer.text
     results: list[dict[str, Any]] = answer.json()["results"]
     return results
@@ -164,7 +164,7 @@ async def described(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[A
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("fields", "expected"),
     [
         ({}, {"a", "b", "c"}),
         ({"lang": "en"}, {"a", "b"}),
@@ -180,9 +180,9 @@ async def described(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[A
     ],
 )
 async def test_a_filter_chooses_by_metadata(
-    described: AsyncClient, asked: dict[str, Any], expected: set[str]
+    described: AsyncClient, fields: dict[str, Any], expected: set[str]
 ) -> None:
-    results = await search(described, "Text", filter=asked)
+    results = await search(described, "Text", filter=fields)
     assert {result["id"] for result in results} == expected
 
 
@@ -209,10 +209,10 @@ BAD_FILTERS: list[tuple[Any, list[str | int]]] = [
 
 
 async def test_a_bad_filter_is_422_and_names_the_place(client: AsyncClient) -> None:
-    for asked, place in BAD_FILTERS:
-        answer = await client.post("/search", json={"query": "x", "filter": asked})
+    for fields, place in BAD_FILTERS:
+        answer = await client.post("/search", json={"query": "x", "filter": fields})
         problem = check_problem(answer, 422, "invalid_request")
-        assert (asked, problem["errors"][0]["loc"]) == (asked, ["body", *place])
+        assert (fields, problem["errors"][0]["loc"]) == (fields, ["body", *place])
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ async def test_times_of_both_parts_and_memory_are_measured(tmp_path: Path) -> No
     async with running(app) as client:
         await store(app, client, TEXTS)
         await search(client, "x")
-        told = (await client.get("/metrics")).text
-    assert 'mlapi_search_seconds_count{part="embed"} 1.0' in told
-    assert 'mlapi_search_seconds_count{part="find"} 1.0' in told
-    assert f"mlapi_search_index_bytes {3 * (384 * 4 + 24)}" in told.replace(".0", "")
+        metrics_text = (await client.get("/metrics")).text
+    assert 'mlapi_search_seconds_count{part="embed"} 1.0' in metrics_text
+    assert 'mlapi_search_seconds_count{part="find"} 1.0' in metrics_text
+    assert f"mlapi_search_index_bytes {3 * (384 * 4 + 24)}" in metrics_text.replace(".0", "")

@@ -72,15 +72,15 @@ async def texts(database: Database, *keys: int) -> dict[int, Source]:
     return await database.read(lambda session: DocumentRepository(session).texts(keys))
 
 
-async def source(database: Database, document_id: str = "a", **given: Any) -> Source:
+async def source(database: Database, document_id: str = "a", **fields: Any) -> Source:
     """Store a document and return what vectors of it are made of."""
-    (key,) = await upsert(database, new(document_id, **given))
+    (key,) = await upsert(database, new(document_id, **fields))
     return (await texts(database, key))[key]
 
 
 def vector(number: float, dimensions: int = 384) -> np.ndarray[Any, np.dtype[np.float32]]:
-    made = np.random.default_rng(int(number * 7)).standard_normal(dimensions).astype(np.float32)
-    unit: np.ndarray[Any, np.dtype[np.float32]] = made / np.linalg.norm(made)
+    vector = np.random.default_rng(int(number * 7)).standard_normal(dimensions).astype(np.float32)
+    unit: np.ndarray[Any, np.dtype[np.float32]] = vector / np.linalg.norm(vector)
     return unit
 
 
@@ -92,9 +92,11 @@ def passages(*numbers: float) -> list[NewPassage]:
 
 
 async def put(
-    database: Database, made: Sequence[tuple[Source, Sequence[NewPassage]]], space: str = SPACE
+    database: Database, embedded: Sequence[tuple[Source, Sequence[NewPassage]]], space: str = SPACE
 ) -> list[bool]:
-    return await database.run(lambda session: PassageRepository(session).replace_many(made, space))
+    return await database.run(
+        lambda session: PassageRepository(session).replace_many(embedded, space)
+    )
 
 
 async def stored(database: Database, space: str = SPACE) -> list[tuple[Any, ...]]:
@@ -285,10 +287,10 @@ async def test_passages_are_stored_with_their_vectors_to_the_last_bit(
     database: Database, dimensions: int
 ) -> None:
     of = await source(database)
-    made = [
+    new_passages = [
         NewPassage(start=n * 10, end=n * 10 + 9, vector=vector(n, dimensions)) for n in range(3)
     ]
-    assert await put(database, [(of, made)]) == [True]
+    assert await put(database, [(of, new_passages)]) == [True]
     row = PassageRow
     every = select(row).order_by(row.ordinal)
     found = await database.read(
@@ -299,7 +301,7 @@ async def test_passages_are_stored_with_their_vectors_to_the_last_bit(
     )
     for number, (*rest, read) in enumerate(found):
         assert rest == [0, SPACE, number, number * 10, number * 10 + 9, dimensions]
-        assert np.array_equal(np.asarray(read, dtype=np.float32), made[number].vector)
+        assert np.array_equal(np.asarray(read, dtype=np.float32), new_passages[number].vector)
     assert len(found) == 3
 
 
@@ -321,8 +323,8 @@ async def test_passages_of_an_older_text_or_of_no_document_are_not_stored(
     old, gone, good = [await source(database, name) for name in "abc"]
     await upsert(database, new("a", "new text"))
     await delete(database, "b")
-    made = [(old, passages(1)), (gone, passages(2)), (good, passages(3))]
-    assert await put(database, made) == [False, False, True]
+    embedded = [(old, passages(1)), (gone, passages(2)), (good, passages(3))]
+    assert await put(database, embedded) == [False, False, True]
     assert await stored(database) == [(good.key, 0, 0, 3)]
 
 
@@ -357,13 +359,13 @@ async def test_writers_of_the_same_documents_take_turns_and_none_fails(
     names = [f"d{n}" for n in range(30)]
     keys = await upsert(database, *map(new, names))
     sources = list((await texts(database, *keys)).values())
-    made = [(of, passages(1, 2)) for of in sources]
+    embedded = [(of, passages(1, 2)) for of in sources]
     rounds = 4
     await all_at_once(
         *[lambda: upsert(database, *(new(n) for n in names))] * rounds,
         *[lambda: upsert(database, *(new(n) for n in reversed(names)))] * rounds,
-        *[lambda: put(database, made)] * rounds,
-        *[lambda: put(database, made[::-1])] * rounds,
+        *[lambda: put(database, embedded)] * rounds,
+        *[lambda: put(database, embedded[::-1])] * rounds,
         *[lambda: delete(database, "d7")] * rounds,
     )
     left = sorted((key, n, n, n + 3) for key in keys for n in range(2) if key != keys[7])

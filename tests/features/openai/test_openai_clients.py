@@ -87,8 +87,8 @@ async def async_client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
 
 
 def ask(client: openai.OpenAI, **more: Any) -> Any:
-    given = {"model": "smollm2", "messages": ASKED, "max_tokens": 24, "temperature": 0, **more}
-    return client.chat.completions.create(**given)
+    fields = {"model": "smollm2", "messages": ASKED, "max_tokens": 24, "temperature": 0, **more}
+    return client.chat.completions.create(**fields)
 
 
 def test_chat_answers_a_plain_question(client: openai.OpenAI) -> None:
@@ -112,17 +112,17 @@ def test_a_stream_says_the_same_and_its_usage_last(client: openai.OpenAI) -> Non
 
 
 async def test_the_async_client_chats_and_streams(async_client: openai.AsyncOpenAI) -> None:
-    given: dict[str, Any] = {"model": "smollm2", "max_tokens": 24, "temperature": 0}
+    fields: dict[str, Any] = {"model": "smollm2", "max_tokens": 24, "temperature": 0}
     create = async_client.chat.completions.create
-    whole = await create(messages=ASKED, **given)
-    stream = await create(messages=ASKED, stream=True, **given)
+    whole = await create(messages=ASKED, **fields)
+    stream = await create(messages=ASKED, stream=True, **fields)
     pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
     assert "".join(pieces) == whole.choices[0].message.content
 
 
 def test_the_helper_of_streams_puts_the_answer_together(client: openai.OpenAI) -> None:
-    given: dict[str, Any] = {"model": "smollm2", "max_tokens": 24, "temperature": 0}
-    with client.chat.completions.stream(messages=ASKED, **given) as stream:
+    fields: dict[str, Any] = {"model": "smollm2", "max_tokens": 24, "temperature": 0}
+    with client.chat.completions.stream(messages=ASKED, **fields) as stream:
         final = stream.get_final_completion()
     assert "Paris" in (final.choices[0].message.content or "")
 
@@ -182,11 +182,11 @@ def test_langchain_invokes_streams_and_structures(url: str) -> None:
 
 
 def test_embeddings_are_near_for_texts_of_like_meaning(client: openai.OpenAI) -> None:
-    made = client.embeddings.create(model="minilm", input=TEXTS)
-    cat, kitten, rates = np.array([item.embedding for item in made.data])
+    embeddings = client.embeddings.create(model="minilm", input=TEXTS)
+    cat, kitten, rates = np.array([item.embedding for item in embeddings.data])
     assert cat @ kitten > 0.5
     assert cat @ rates < 0.2
-    assert made.usage.prompt_tokens > len(" ".join(TEXTS).split())
+    assert embeddings.usage.prompt_tokens > len(" ".join(TEXTS).split())
 
 
 def test_floats_and_base64_are_the_same_vectors(client: openai.OpenAI) -> None:
@@ -237,12 +237,12 @@ def test_errors_become_the_client_s_own(client: openai.OpenAI) -> None:
         (pattern, "`pattern` in the JSON schema at `#`"),
         (empty, "`minLength` in the JSON schema at `#/properties/a`"),
     )
-    for schema, said in refusals:
+    for schema, message in refusals:
         costly = {"name": "x", "schema": schema}
         with pytest.raises(openai.BadRequestError) as stuck:
             ask(client, response_format={"type": "json_schema", "json_schema": costly})
         assert (stuck.value.code, stuck.value.param) == ("options_refused", "response_format")
-        assert said in stuck.value.message
+        assert message in stuck.value.message
     boolean = {"name": "x", "schema": {"type": "boolean"}}
     with pytest.raises(openai.BadRequestError) as cut:
         ask(client, response_format={"type": "json_schema", "json_schema": boolean}, stop=["a"])
@@ -252,9 +252,9 @@ def test_errors_become_the_client_s_own(client: openai.OpenAI) -> None:
 
 
 def test_an_error_in_mid_stream_is_raised_after_the_tokens(client: openai.OpenAI) -> None:
-    said: list[str] = []
+    texts: list[str] = []
     with pytest.raises(openai.APIError) as broken:
-        said.extend(
+        texts.extend(
             chunk.choices[0].delta.content
             for chunk in ask(
                 client, model="breaks", messages=[{"role": "user", "content": "a b c"}], stream=True

@@ -68,8 +68,8 @@ def test_the_page_is_small() -> None:
 def test_nothing_in_the_page_leads_to_another_host() -> None:
     for name in FILES:
         text = (WEB / name).read_text(encoding="utf-8")
-        found = re.findall(r"https?://[^\s\"'`\\]+", text)
-        assert [url for url in found if url != "http://www.w3.org/2000/svg"] == [], name
+        urls = re.findall(r"https?://[^\s\"'`\\]+", text)
+        assert [url for url in urls if url != "http://www.w3.org/2000/svg"] == [], name
 
 
 def test_nothing_in_the_page_is_parsed_as_html() -> None:

@@ -55,9 +55,9 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 def make_log(
-    database: Database, metrics: PredictionLogMetrics | None = None, **given: Any
+    database: Database, metrics: PredictionLogMetrics | None = None, **fields: Any
 ) -> PredictionLog:
-    writer = replace(QUICK, **given)
+    writer = replace(QUICK, **fields)
     return PredictionLog(
         database, policy=LogPolicy(writer=writer), metrics=metrics or PredictionLogMetrics()
     )
@@ -74,8 +74,8 @@ def rows(count: int) -> list[PredictionLogEntry]:
     return [replace(ROW, time=at, id=n, request_id=str(n)) for n, at in enumerate(moments, start=1)]
 
 
-def put(log: PredictionLog, given: list[PredictionLogEntry]) -> None:
-    for entry in given:
+def put(log: PredictionLog, entries: list[PredictionLogEntry]) -> None:
+    for entry in entries:
         log.put(entry)
 
 
@@ -154,8 +154,8 @@ async def test_losses_are_logged_once_and_summed_up_at_the_end(
     log = make_log(sqlite, bound=3)
     async with log.running():
         put(log, entries(50))
-    told = [r for r in caplog.records if r.message == "predictions_dropped"]
-    assert [vars(r)["count"] for r in told] == [1, 46]
+    records = [r for r in caplog.records if r.message == "predictions_dropped"]
+    assert [vars(r)["count"] for r in records] == [1, 46]
 
 
 async def test_the_defaults_write_a_flood(sqlite: Database) -> None:
@@ -363,8 +363,8 @@ async def test_retention_that_fails_is_logged_once(caplog: pytest.LogCaptureFixt
         )
         await retention.apply()
         await retention.apply()
-    told = [r for r in caplog.records if r.message == "retention_failed"]
-    assert [r.levelno for r in told] == [logging.WARNING]
+    records = [r for r in caplog.records if r.message == "retention_failed"]
+    assert [r.levelno for r in records] == [logging.WARNING]
 
 
 # What a row says

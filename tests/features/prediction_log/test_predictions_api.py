@@ -415,8 +415,8 @@ def test_a_line_holds_no_other_ends_of_lines() -> None:
 async def test_the_document_knows_every_filter(database: Database) -> None:
     async with client_of(database) as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
-    shown = {p["name"] for p in paths["/predictions"]["get"]["parameters"]}
-    assert shown == {"since", "until", "model", "label", "request_id", "limit", "cursor"}
+    names = {p["name"] for p in paths["/predictions"]["get"]["parameters"]}
+    assert names == {"since", "until", "model", "label", "request_id", "limit", "cursor"}
     assert set(paths["/predictions/export"]["get"]["responses"]) >= {"200", "422", "503"}
 
 
@@ -467,8 +467,8 @@ async def test_a_chat_leaves_a_row_at_its_end(database: Database) -> None:
     async with log.running():
         pass
     async with client_of(database) as client:
-        found = (await listed(client))["predictions"]
-    by_status = {row["status"]: row for row in found}
+        rows = (await listed(client))["predictions"]
+    by_status = {row["status"]: row for row in rows}
     row = by_status[200]
     assert (row["task"], row["model"], row["finish_reason"]) == ("chat", "smollm2", "stop")
     assert (row["latency_ms"], row["ttft_ms"], row["key_id"]) == (250, 100, 7)

@@ -9,8 +9,8 @@ from test_schemas import check_problem
 
 async def test_a_batch_that_fails_leaves_a_row_for_each_text(tmp_path: Path) -> None:
     async with serving(tmp_path) as client, asyncio.timeout(10):
-        asked = {"texts": ["a", "b"], "model_name": "nobody"}
-        assert (await client.post("/predict-batch", json=asked)).status_code == 404
+        body = {"texts": ["a", "b"], "model_name": "nobody"}
+        assert (await client.post("/predict-batch", json=body)).status_code == 404
         while not (rows := (await client.get("/predictions")).json()["predictions"]):
             await asyncio.sleep(0.05)  # written a moment later, which tells nobody
     assert [(row["status"], row["error"]) for row in rows] == [(404, "model_not_found")] * 2

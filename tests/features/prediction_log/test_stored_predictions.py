@@ -51,10 +51,10 @@ async def database(database_url: str) -> AsyncIterator[Database]:
         yield database
 
 
-def numbered(count: int, **given: object) -> list[PredictionLogEntry]:
+def numbered(count: int, **fields: object) -> list[PredictionLogEntry]:
     """Make predictions one second apart, with ids that count up from 1."""
     return [
-        replace(ONE, time=START + timedelta(seconds=n), id=n + 1, **given)  # type: ignore[arg-type]
+        replace(ONE, time=START + timedelta(seconds=n), id=n + 1, **fields)  # type: ignore[arg-type]
         for n in range(count)
     ]
 
