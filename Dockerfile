@@ -49,7 +49,7 @@ RUN mkdir /opt/lib \
     && cp /opt/venv/lib/python3.*/site-packages/torch/lib/libgomp*.so.1 /opt/lib/libgomp.so.1
 
 FROM base AS runtime
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="ml-api" \
       org.opencontainers.image.description="Serves machine-learning models over HTTP" \
