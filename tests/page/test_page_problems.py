@@ -32,7 +32,7 @@ def alert(visit: Any, place: str) -> Locator:
 
 
 def test_a_service_that_has_stopped(visiting: Any, tmp_path: Path) -> None:
-    with service(tmp_path, ONE_OF_EACH) as running:
+    with service(tmp_path, ONE_OF_EACH, jobs="on") as running:
         running.wait_ready()
         visit = visiting(running.url)
         page = visit.page

@@ -1,5 +1,6 @@
 """The tab Search: texts are added, a job embeds them before one's eyes, and they are found."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -266,7 +267,7 @@ def test_files_that_are_no_text_are_left_out_and_named(
 
 
 def test_a_search_among_nothing_says_what_to_do(visiting: Any, tmp_path: Any) -> None:
-    with service(tmp_path, MODELS) as running:
+    with service(tmp_path, MODELS, jobs="on") as running:
         running.wait_ready()
         visit = visiting(running.url, path="/#search")
         visit.page.get_by_role("searchbox", name="Search").fill("anything")
@@ -274,7 +275,14 @@ def test_a_search_among_nothing_says_what_to_do(visiting: Any, tmp_path: Any) ->
         expect(visit.page.locator("#search-said")).to_have_text(
             "Nothing found. Texts can be found once their job has succeeded."
         )
-        # Nor does this one take jobs.
+        # As of a service without a queue for jobs.
+        problem = {"code": "jobs_unavailable", "status": 503, "request_id": "r-1"}
+        visit.page.route(
+            "**/embed-batch",
+            lambda route: route.fulfill(
+                status=503, content_type="application/problem+json", body=json.dumps(problem)
+            ),
+        )
         visit.expects_failures = True
         visit.page.get_by_role("button", name="Add four example texts").click()
         expect(visit.page.locator("#add-problem").get_by_role("alert")).to_contain_text(
