@@ -395,6 +395,7 @@ def test_the_longest_text_is_that_of_the_chosen_model(visiting: Any, tmp_path: P
     with service(tmp_path, BOUNDS) as running:
         running.wait_ready()
         page = visiting(running.url).page
+        expect(page.locator("#classify-count")).to_have_text("0 of 10 characters")
         page.get_by_label("One text").fill("x" * 11)
         expect(page.locator("#classify-count")).to_have_text("11 of 10 characters")
         page.locator("#classify-model").select_option("long")

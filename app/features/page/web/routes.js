@@ -5,6 +5,7 @@ import { show } from "./alert.js";
 import { askJson, isAbort } from "./api.js";
 import { byId, make } from "./dom.js";
 import { duration } from "./format.js";
+import { onModels } from "./models.js";
 import { Problem } from "./problem.js";
 import { offer } from "./snippets.js";
 
@@ -14,8 +15,17 @@ const HAS_TAB = /^\/(predict|chat|search|documents|embed-batch|jobs|keys|v1)(-|\
 
 let asked = new AbortController(); // the request whose answer is still wanted
 
-// `hide` is called with the tabs that are of no use here.
-export async function startRoutes(hide) {
+// `hide` is called with the tabs that are of no use here. The document takes the service a moment the
+// first time, so it is asked for behind the models.
+export function startRoutes(hide) {
+  let isAsked = false;
+  onModels(() => {
+    if (!isAsked) read(hide);
+    isAsked = true;
+  });
+}
+
+async function read(hide) {
   let document;
   try {
     document = await askJson(OPENAPI);
