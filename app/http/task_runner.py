@@ -110,7 +110,7 @@ class TaskRunner:
         fields = {"model": model, "count": len(texts), "duration_ms": round(seconds * 1000, 2)}
         logger.info("prediction_made", extra=fields | inputs)
 
-    async def together(  # each says another thing of the request
+    async def together(
         self,
         task: TaskKey[BatchScheduler[E]],
         texts: Sequence[str],

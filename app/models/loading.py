@@ -31,11 +31,10 @@ NO_FILES = Resolved(path=Path(), version="none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A warm engine, the version of its files, and its task."""
+    """A warm engine, and the version of its files."""
 
     engine: Engine
     version: str
-    task: str
 
 
 class ModelLoader:
@@ -83,7 +82,7 @@ class ModelLoader:
         if isinstance(engine, Embedder):
             check_embedder(engine, request)
         warm(engine)
-        return Loaded(engine=engine, version=version, task=request.task)
+        return Loaded(engine=engine, version=version)
 
     def request(
         self, spec: ModelSpec, *, on_step: OnStep = ignore_step
