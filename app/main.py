@@ -84,13 +84,10 @@ def create_app(
         CatalogError: the catalogue can't be read.
 
     """
-    from fastapi import FastAPI
-
     from app.core.metrics import Metrics
     from app.http import docs, health, models
     from app.http.problems import document_problems
-    from app.middleware import exceptions
-    from app.middleware.stack import middleware
+    from app.middleware.stack import App, cors, front_parts
     from app.models.catalog import read_catalog
     from app.runtime.opening import open_runtime
 
@@ -102,19 +99,20 @@ def create_app(
     metrics = Metrics()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: "FastAPI") -> AsyncIterator[None]:
         async with open_runtime(
             settings, catalog, chosen, metrics=metrics, on_fatal=on_fatal
         ) as runtime:
             app.state.runtime = runtime
             yield
 
-    app = FastAPI(
+    app = App(
+        parts=front_parts(settings, metrics, body_limits=chosen.body_limits(settings)),
         title="ml-api",
         version=version("ml-api"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        middleware=middleware(settings, metrics, body_limits=chosen.body_limits(settings)),
+        middleware=cors(settings),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -125,6 +123,5 @@ def create_app(
     docs.mount_static(app)
     for feature in chosen.features:
         feature.mount(app)
-    exceptions.install(app, metrics=metrics)
     document_problems(app, needs_key=chosen.needs_key(settings), max_chars=catalog.max_chars)
     return app

@@ -83,15 +83,17 @@ def serving(tree: Path, folder: Path, texts: Sequence[str]) -> Iterator[Service]
         process.stop(running)
 
 
-def one_round(service: Service, kind: str, *, share: float = 1.0) -> tuple[float, float]:
+def one_round(
+    service: Service, kind: str, *, share: float = 1.0, requests: int | None = None
+) -> tuple[float, float]:
     """Return requests a second, and the service's processor time for a request in milliseconds."""
     before_s = service.processor_s()
-    connections, requests = REQUESTS[kind]
+    connections, usual = REQUESTS[kind]
     report = closed_loop(
         service.targets[kind],
         connections=connections,
         seconds=MAX_S,
-        max_requests=int(requests * share),
+        max_requests=requests or int(usual * share),
     )
     if not report.good:
         sys.exit(f"{service.name}, {kind}: {dict(report.outcomes)}")

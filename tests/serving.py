@@ -11,12 +11,17 @@ from typing import Any
 from databases import place_tables
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
+from starlette.types import ASGIApp
 
 from app.batching.request_queue import BatchPolicy
 from app.batching.scheduler import BatchScheduler
 from app.core.metrics import Metrics
 from app.errors import StartupError
 from app.main import create_app, installed, settings_type
+from app.middleware.body_limit import BodyLimits
+from app.middleware.exceptions import ErrorAnswers
+from app.middleware.front import Front, FrontParts
+from app.middleware.http_metrics import HttpMetrics
 from app.models.entries import Served
 from app.runtime.composition import Installed
 from app.runtime.plugins import Feature
@@ -50,6 +55,21 @@ def fail(app: FastAPI, failure: StartupError) -> None:
 
 # Of all features.
 AllSettings: Any = settings_type()
+
+
+def front_parts() -> FrontParts:
+    """Return what the layer around all routes needs, with metrics of its own."""
+    metrics = Metrics()
+    return FrontParts(
+        limits=BodyLimits(max_bytes=2**20, timeout_s=30),
+        metrics=HttpMetrics(metrics.registry),
+        errors=ErrorAnswers(metrics),
+    )
+
+
+def behind_front(app: ASGIApp) -> Front:
+    """Put an app behind the layer that is around all routes."""
+    return Front(app, front_parts())
 
 
 class WithoutWorkers:

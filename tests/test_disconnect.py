@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import make_app, running, serve_instead
+from serving import behind_front, make_app, running, serve_instead
 from test_scheduler import Engine, hold, queued
-
-from app.middleware.disconnect import DisconnectMiddleware
 
 pytestmark = pytest.mark.core
 
@@ -84,7 +82,7 @@ async def test_a_server_that_shuts_down_cancels_the_handler_itself() -> None:
         await asyncio.Event().wait()
 
     client = Client(b"{}")
-    task = asyncio.create_task(DisconnectMiddleware(app)(scope("/x"), client.receive, client.send))
+    task = asyncio.create_task(behind_front(app)(scope("/x"), client.receive, client.send))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -103,7 +101,7 @@ async def test_a_handler_that_listens_hears_of_the_disconnect_too() -> None:
             raise
 
     client = Client(b"{}")
-    task = asyncio.create_task(DisconnectMiddleware(app)(scope("/x"), client.receive, client.send))
+    task = asyncio.create_task(behind_front(app)(scope("/x"), client.receive, client.send))
     while not heard:
         await asyncio.sleep(0)
     client.left.set()
@@ -114,13 +112,15 @@ async def test_a_handler_that_listens_hears_of_the_disconnect_too() -> None:
 async def test_other_scopes_and_requests_without_a_body_pass_through() -> None:
     seen: list[Any] = []
 
-    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
         seen.append(receive)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
     client = Client(b"")
-    middleware = DisconnectMiddleware(app)
-    await middleware(scope("/x", "GET"), client.receive, client.send)
-    await middleware({"type": "lifespan"}, client.receive, client.send)
+    front = behind_front(app)
+    await front(scope("/x", "GET"), client.receive, client.send)
+    await front({"type": "lifespan"}, client.receive, client.send)
     assert seen == [client.receive, client.receive]
 
 
@@ -137,7 +137,7 @@ async def test_what_runs_after_the_answer_is_not_cancelled() -> None:
             await asyncio.sleep(0)
         ended.set()
 
-    await DisconnectMiddleware(app)(scope("/x"), client.receive, client.send)
+    await behind_front(app)(scope("/x"), client.receive, client.send)
     assert ended.is_set()
 
 

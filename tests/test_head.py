@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import serving
+from serving import behind_front, serving
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
-
-from app.middleware.head import HeadMiddleware
 
 pytestmark = pytest.mark.core
 
@@ -33,7 +31,7 @@ async def test_a_stream_without_end_ends_after_its_headers() -> None:
         async def stream(_: Any) -> StreamingResponse:
             return StreamingResponse(endless, headers={"A": "b"})
 
-        app = HeadMiddleware(Starlette(routes=[Route("/stream", stream, methods=["GET"])]))
+        app = behind_front(Starlette(routes=[Route("/stream", stream, methods=["GET"])]))
         sent: list[Any] = []
 
         async def send(message: Any) -> None:

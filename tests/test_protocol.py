@@ -199,7 +199,7 @@ async def test_many_requests_on_one_connection_are_not_taken_for_one_large_one(
 async def test_each_request_can_abort_its_own_connection_and_no_other() -> None:
     async def app(scope: Any, _receive: Any, send: Any) -> None:
         if scope["path"] == "/abort":
-            scope["state"]["abort"]()
+            scope["state"]["connection"].abort()
         headers = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok"})

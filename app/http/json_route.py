@@ -6,11 +6,15 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
+from starlette.types import Message, Scope
 
 from app.errors import InvalidRequestError, MalformedJsonError, UnsupportedMediaTypeError
+from app.http.direct import Handler, Plan
 from app.http.guard import Guard
 
 MAX_FIELDS = 64
+# Paths with parameters are as many as clients make of them: those of these are remembered.
+MAX_REMEMBERED = 1024
 
 
 def _is_json(content_type: str) -> bool:
@@ -41,6 +45,55 @@ class StrictJsonRequest(Request):
             raise InvalidRequestError([many])
         return parsed
 
+    async def replay(self) -> Message:
+        """Receive, beginning with the body if it was read."""
+        if not hasattr(self, "_body"):
+            return await self.receive()
+        body: bytes = self._body
+        del self._body
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+class JsonHandler:
+    """Answers the requests of one route.
+
+    Args:
+        handler: FastAPI's.
+        guards: which check the caller.
+
+    """
+
+    def __init__(self, handler: Handler, guards: list[Guard]) -> None:
+        self._handler = handler
+        self._guards = guards
+        self.plan = Plan.of(handler)
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer by way of FastAPI.
+
+        Raises:
+            UnsupportedMediaTypeError: the body isn't JSON.
+            ServiceError: as the guards and the route.
+
+        """
+        own = StrictJsonRequest(request.scope, request.receive)
+        await self._check(own)
+        own.scope["state"]["handler"] = self
+        return await self._handler(own)
+
+    async def answer(self, request: StrictJsonRequest) -> Response | None:
+        """Answer by the plan; None if FastAPI is to answer. Raises as above."""
+        await self._check(request)
+        if self.plan is None or not await request.body():
+            return None
+        return await self.plan.answer(request, await request.json())
+
+    async def _check(self, request: Request) -> None:
+        for guard in self._guards:
+            await guard.check(request)
+        if await request.body() and not _is_json(request.headers.get("content-type", "")):
+            raise UnsupportedMediaTypeError
+
 
 class JsonRoute(APIRoute):
     """A route with a JSON body: another content type is 415, malformed JSON is 400.
@@ -54,13 +107,32 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
         dependencies = (depends.dependency for depends in self.dependencies)
         guards = [guard for guard in dependencies if isinstance(guard, Guard)]
+        return JsonHandler(handler, guards).__call__
 
-        async def strict(request: Request) -> Response:
-            own = StrictJsonRequest(request.scope, request.receive)
-            for guard in guards:
-                await guard.check(own)
-            if await own.body() and not _is_json(own.headers.get("content-type", "")):
-                raise UnsupportedMediaTypeError
-            return await handler(own)
 
-        return strict
+class RememberedRoutes:
+    """Remembers which route FastAPI's router found for a path, where the route has a plan."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[JsonHandler, Scope]] = {}
+
+    def find(self, scope: Scope) -> JsonHandler | None:
+        """Return what answers a request, and put its route into the scope.
+
+        None if the path wasn't seen before, or where an app's dependencies are overridden.
+        """
+        found = self._found.get((scope["method"], scope["path"]))
+        if found is None or scope["app"].dependency_overrides:
+            return None
+        handler, routed = found
+        scope.update(routed)
+        return handler
+
+    def remember(self, scope: Scope) -> None:
+        """Remember a request that was routed."""
+        handler = scope["state"].get("handler")
+        if handler is None or handler.plan is None or len(self._found) >= MAX_REMEMBERED:
+            return
+        names = ("route", "endpoint", "path_params")
+        routed = {name: scope[name] for name in names}
+        self._found[scope["method"], scope["path"]] = (handler, routed)

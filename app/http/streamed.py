@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.core.connection import Connection
 from app.errors import InternalError, NotReadyError, ReaderTooSlowError, ServiceError
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,9 @@ class StreamedResponse(Response):
         assert sending is not None  # noqa: S101  # a coroutine runs in a task
         watcher = asyncio.create_task(self._watch(receive, sending))
         try:
-            # Other servers than ours have no `abort`.
-            await self._stream(send, abort=scope.get("state", {}).get("abort", lambda: None))
+            connection: Connection | None = scope.get("state", {}).get("connection")
+            # Other servers than ours can't be told.
+            await self._stream(send, abort=connection.abort if connection else lambda: None)
         except asyncio.CancelledError:
             if not self._has_left:
                 raise

@@ -1,6 +1,5 @@
 """How a route runs texts of a task: charge the caller, lease and run the model, log the answers."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,7 +21,6 @@ from app.services.inference import Inference, InferenceService, Plan, Refuse
 
 E = TypeVar("E", bound=TextEngine)
 A = TypeVar("A")
-logger = logging.getLogger(__name__)
 
 # Makes the columns of a log entry from a row.
 Columns = Callable[[Any], Mapping[str, Any]]
@@ -37,6 +35,7 @@ class TaskRunner:
         deadline: of the request.
         caller: whose request it is.
         log: of its answers.
+        line: fields of the request's line in the log.
 
     """
 
@@ -48,6 +47,7 @@ class TaskRunner:
         deadline: Deadline,
         caller: Caller,
         log: AnswerLog,
+        line: dict[str, Any],
     ) -> None:
         self.inference = inference
         self._deadline = deadline
@@ -55,6 +55,7 @@ class TaskRunner:
         self._log_inputs = runtime.policy.log_inputs
         self._caller = caller
         self._log = log
+        self._line = line
 
     async def each(
         self,
@@ -90,7 +91,7 @@ class TaskRunner:
                 plan=plan,
                 refuse=refuse,
             )
-        self._log_done(inference.model, texts, time.monotonic() - started)
+        self._describe(inference.model, texts, time.monotonic() - started)
         log, shared = self._log, {"model": inference.model, "version": inference.version}
         rows = list(zip(texts, inference.rows, strict=True))
         log.keep(
@@ -105,10 +106,11 @@ class TaskRunner:
                 log.put(log.failure(row, task, text, **shared))
         return inference
 
-    def _log_done(self, model: str, texts: Sequence[str], seconds: float) -> None:
-        inputs = {"texts": list(texts)} if self._log_inputs else {}
-        fields = {"model": model, "count": len(texts), "duration_ms": round(seconds * 1000, 2)}
-        logger.info("prediction_made", extra=fields | inputs)
+    def _describe(self, model: str, texts: Sequence[str], seconds: float) -> None:
+        """Add to the request's line in the log which model ran how many texts, how long."""
+        self._line |= {"model": model, "count": len(texts), "model_ms": round(seconds * 1000, 2)}
+        if self._log_inputs:
+            self._line["texts"] = list(texts)
 
     async def together(
         self,
@@ -174,6 +176,7 @@ async def get_runner(
         deadline=deadline,
         caller=caller,
         log=await get_answer_log(request, background, runtime, caller),
+        line=request.scope["state"].setdefault("log", {}),
     )
 
 

@@ -2,115 +2,101 @@
 
 import asyncio
 from collections.abc import Mapping
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive
 
 from app.errors import BodyTimeoutError, BodyTooLargeError
-from app.middleware.exceptions import answer_client_left
 
 # A client that is still sending doesn't read the answer, and closing a connection with unread data
 # resets it before the client can. So a body that is too large, or that the handler doesn't read, is
 # read and dropped, up to this many times the limit.
 DISCARD_FACTOR = 16
 CLOSE = {"Connection": "close"}
-CLOSE_LINE = (b"connection", b"close")
+# Names in lower case, as ASGI has them.
+Headers = Mapping[bytes, bytes]
 
 
-class _LeftError(Exception):
+class ClientLeftError(Exception):
     """The client left before its body was complete."""
 
 
-class BodyLimitMiddleware:
-    """Passes the body on in one piece; it is read, up to a limit, at the handler's first `receive`.
-
-    If a handler answers without reading the body, the body is read and dropped before the answer is
-    sent: a refusal costs no memory.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """How large a body may be, and how long it may take.
 
     Args:
-        app: the next one.
-        max_bytes: the limit.
+        max_bytes: of a body.
         timeout_s: for the whole body.
         max_bytes_of: the limits of paths that have their own.
 
-    Raises, in the handler that reads the body, and for the error boundary around it:
-        BodyTooLargeError: it is larger than the limit, by its length header or when it is read.
-        BodyTimeoutError: it didn't come in time.
+    """
+
+    max_bytes: int
+    timeout_s: float
+    max_bytes_of: Mapping[str, int] = field(default_factory=dict)
+
+
+class Body:
+    """A request's body in one piece. It is read once: by the handler, or before the answer is sent.
+
+    If a handler answers without reading it, it is read and dropped before the answer is sent: a
+    refusal costs no memory.
+
+    Args:
+        receive: of the request.
+        headers: of the request; a body that they announce may be refused by its length.
+        path: of the request.
+        limits: what it may take.
+
+    Raises:
+        BodyTooLargeError: by the length that it announces.
 
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        max_bytes: int,
-        timeout_s: float,
-        max_bytes_of: Mapping[str, int] = MappingProxyType({}),
-    ) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._max_bytes_of = max_bytes_of
-        self._timeout_s = timeout_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or not has_body(headers := Headers(scope=scope)):
-            await self._app(scope, receive, send)
-            return
-        max_bytes = self._max_bytes_of.get(scope["path"], self._max_bytes)
-        _refuse_announced(headers, max_bytes)
-        body = _Body(receive, headers, max_bytes=max_bytes, timeout_s=self._timeout_s)
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start" and not await body.discard():
-                message = {**message, "headers": [*message["headers"], CLOSE_LINE]}
-            await send(message)
-
-        try:
-            await self._app(scope, body.receive, answer)
-        except _LeftError:
-            await answer_client_left(send)
-        except Exception:
-            await body.discard()
-            raise
-
-
-class _Body:
-    """A request's body, which is read once: by the handler, or before the answer is sent."""
+    __slots__ = ("_is_withheld", "_max_bytes", "_receive", "_timeout_s", "is_read")
 
     def __init__(
-        self, receive: Receive, headers: Headers, *, max_bytes: int, timeout_s: float
+        self, receive: Receive, headers: Headers, *, path: str, limits: BodyLimits
     ) -> None:
+        self.is_read = False
         self._receive = receive
-        self._is_withheld = _is_withheld(headers)
-        self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
-        self._is_read = False
+        # The client waits for "100 Continue", which the first read sends.
+        self._is_withheld = b"expect" in headers
+        self._max_bytes = limits.max_bytes_of.get(path, limits.max_bytes)
+        self._timeout_s = limits.timeout_s
+        self._refuse_announced(headers)
 
     async def receive(self) -> Message:
-        """Return the whole body first, and then the messages after it."""
-        if self._is_read:
+        """Return the whole body first, and then the messages after it.
+
+        Raises:
+            BodyTooLargeError: it is larger than the limit.
+            BodyTimeoutError: it didn't come in time.
+            ClientLeftError: the client left before it was complete.
+
+        """
+        if self.is_read:
             return await self._receive()
-        self._is_read = True
+        self.is_read = True
         try:
             body, size, is_whole = await self._read(keep=self._max_bytes)
         except TimeoutError:
             raise BodyTimeoutError(headers=CLOSE) from None
         if size > self._max_bytes:
-            raise _too_large(self._max_bytes, headers=None if is_whole else CLOSE)
+            raise self._too_large(headers=None if is_whole else CLOSE)
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def discard(self) -> bool:
         """Read and drop an unread body; False when it is too large or too slow for that."""
-        if self._is_read:
+        if self.is_read:
             return True
-        self._is_read = True
+        self.is_read = True
         if self._is_withheld:
             return False
         try:
             return (await self._read(keep=0))[2]
-        except _LeftError:
+        except ClientLeftError:
             return True
         except TimeoutError:
             return False
@@ -123,7 +109,7 @@ class _Body:
             while more and size <= self._max_bytes * DISCARD_FACTOR:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
-                    raise _LeftError
+                    raise ClientLeftError
                 chunk: bytes = message.get("body", b"")
                 more = message.get("more_body", False)
                 size += len(chunk)
@@ -131,24 +117,24 @@ class _Body:
                     chunks.append(chunk)
         return b"".join(chunks), size, not more
 
+    def _refuse_announced(self, headers: Headers) -> None:
+        """Refuse a body by its length: one too large to be dropped, or one that isn't sent yet."""
+        size = announced_bytes(headers)
+        if size > self._max_bytes * (1 if self._is_withheld else DISCARD_FACTOR):
+            raise self._too_large(headers=CLOSE)
+
+    def _too_large(self, *, headers: dict[str, str] | None) -> BodyTooLargeError:
+        return BodyTooLargeError(
+            f"The body is larger than {self._max_bytes} bytes.", headers=headers
+        )
+
 
 def has_body(headers: Headers) -> bool:
     """Tell from the headers whether a body follows: either of two says so."""
-    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
-def _is_withheld(headers: Headers) -> bool:
-    """Tell whether the client waits for "100 Continue", which the first read sends."""
-    return "expect" in headers
-
-
-def _refuse_announced(headers: Headers, max_bytes: int) -> None:
-    """Refuse a body by its length: one too large to be dropped, or one that isn't sent yet."""
-    announced = headers.get("content-length", "")
-    size = int(announced) if announced.isdecimal() else 0
-    if size > max_bytes * (1 if _is_withheld(headers) else DISCARD_FACTOR):
-        raise _too_large(max_bytes, headers=CLOSE)
-
-
-def _too_large(max_bytes: int, *, headers: dict[str, str] | None) -> BodyTooLargeError:
-    return BodyTooLargeError(f"The body is larger than {max_bytes} bytes.", headers=headers)
+def announced_bytes(headers: Headers) -> int:
+    """Return the length that headers announce; 0 without one."""
+    announced = headers.get(b"content-length", b"")
+    return int(announced) if announced.isdigit() else 0

@@ -1,79 +1,58 @@
-"""Cancels the handler of a request whose client has left."""
+"""How a request hears that its client has left: its handler is cancelled."""
 
 import asyncio
-from functools import partial
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope
 
-from app.middleware.body_limit import has_body
-from app.middleware.exceptions import answer_client_left
+from app.core.connection import Connection
 
 
-class DisconnectMiddleware:
-    """Cancels a handler when the client disconnects before the answer.
+class Disconnect:
+    """Watches a client whose body was read, and cancels the handler when it leaves.
 
-    It must be inside the body limit, which returns the whole body at once: the next message can
-    only be the disconnect. Requests without a body are passed on, as they run no inference. If a
-    client sends its next request before it has its answer, its disconnect isn't noticed: uvicorn
-    stops reading such a connection.
+    Our server calls when the connection ends. Others are asked for the next message, which can
+    only be the disconnect, in a task: that costs several times as much.
+
+    Args:
+        scope: of the request.
+        receive: of the server.
+
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] == "http" and has_body(Headers(scope=scope)):
-            await _Race(receive, send).run(self._app, scope)
-        else:
-            await self._app(scope, receive, send)
-
-
-class _Race:
-    """One request's handler, and once its body is read a task that waits for the disconnect."""
-
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive = receive
-        self._send = send
-        self._watcher: asyncio.Task[None] | None = None
-        self._is_answered = False
-        self._has_left = asyncio.Event()
-
-    async def run(self, app: ASGIApp, scope: Scope) -> None:
-        """Run the handler in this task, until it ends or the client leaves."""
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         handler = asyncio.current_task()
         assert handler is not None  # noqa: S101  # a coroutine runs in a task
-        try:
-            await app(scope, partial(self._read, handler), self._send_noted)
-        except asyncio.CancelledError:
-            if not self._has_left.is_set():
-                raise  # the server is shutting down
-            handler.uncancel()
-            await answer_client_left(self._send)
-        finally:
-            if self._watcher is not None:
-                self._watcher.cancel()
+        self.handler = handler
+        self.has_left = False
+        self._heard: asyncio.Event | None = None  # of a handler that waits for it itself
+        self._watcher: asyncio.Task[None] | None = None
+        self._connection: Connection | None = scope["state"].get("connection")
+        if self._connection is not None:
+            self._connection.watch(self._leave)
+        else:
+            self._watcher = asyncio.create_task(self._watch(receive))
 
-    async def _watch(self, handler: asyncio.Task[None]) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        # Servers also send it after the answer; background tasks, which run then, must go on.
-        if not self._is_answered:
-            self._has_left.set()
-            handler.cancel()
-
-    async def _read(self, handler: asyncio.Task[None]) -> Message:
-        """Return the body first, and then wait for the disconnect."""
-        if self._watcher is None:
-            message = await self._receive()
-            self._watcher = asyncio.create_task(self._watch(handler))
-            return message
-        await self._has_left.wait()
+    async def wait(self) -> Message:
+        """Return the disconnect, once the client has left."""
+        if not self.has_left:
+            self._heard = self._heard or asyncio.Event()
+            await self._heard.wait()
         return {"type": "http.disconnect"}
 
-    async def _send_noted(self, message: Message) -> None:
-        """Send a message, and note the end of the answer."""
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            self._is_answered = True
-        await self._send(message)
+    def stop(self) -> None:
+        """Watch no longer: the answer is sent."""
+        if self._connection is not None:
+            self._connection.unwatch(self._leave)
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        self.has_left = True
+        if self._heard is not None:
+            self._heard.set()
+        self.handler.cancel()

@@ -1,16 +1,14 @@
 """The only place where exceptions become error responses."""
 
-import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from app.core.logs import request_id
 from app.core.metrics import Metrics
@@ -20,7 +18,6 @@ from app.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
-    NotReadyError,
     RateLimitExceededError,
     ServiceError,
     UnsupportedFieldError,
@@ -81,12 +78,6 @@ def field_errors(errors: Sequence[Any]) -> list[dict[str, Any]]:
     ]
 
 
-async def answer_client_left(send: Send) -> None:
-    """Send an answer that only metrics and log see: the server drops it."""
-    await send({"type": "http.response.start", "status": CLIENT_LEFT, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
-
-
 def _clean(part: str | int) -> str | int:
     """Shorten a field name of the client's, and replace what isn't valid Unicode."""
     if isinstance(part, int):
@@ -94,59 +85,32 @@ def _clean(part: str | int) -> str | int:
     return part[:MAX_LOC_CHARS].encode("utf-8", "replace").decode()
 
 
-class ErrorBoundaryMiddleware:
-    """Turns exceptions that no handler has caught into error responses, without their messages."""
+class ErrorAnswers:
+    """Turns the exceptions that routes raise into error responses, without their messages.
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        self._app = app
+    Args:
+        metrics: where they are counted.
+
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        is_started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal is_started
-            is_started = is_started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        except asyncio.CancelledError:
-            # The time for shutting down is over, and the client is still connected.
-            if not is_started:
-                ending = NotReadyError("The service is shutting down.", retry_after_s=1)
-                await error_response(ending, path=scope["path"])(scope, receive, send)
-            raise
-        except Exception as failure:
-            error = to_service_error(failure)
-            self._metrics.exceptions.labels(type(failure).__name__).inc()
-            if isinstance(error, InternalError):
-                log.exception("unhandled_error", extra={"error": type(failure).__name__})
-            if is_started:
-                raise  # part of the answer is sent: all that can be done is to cut the connection
-            await error_response(error, path=scope["path"])(scope, receive, send)
-
-
-def _allowed(app: FastAPI, request: Request) -> str:
-    """Return the methods of a path: Starlette names those of one route, and a path can have two."""
-    template = getattr(request.scope.get("route"), "path", "")
-    methods = {method.upper() for method in app.openapi()["paths"].get(template, {})}
-    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-
-
-def install(app: FastAPI, *, metrics: Metrics) -> None:
-    """Register the handlers for what routes and the framework raise."""
-
-    async def answer(request: Request, failure: Exception) -> Response:
+    def response(self, failure: Exception, scope: Scope) -> Response:
+        """Count an exception, log it if it is a fault of ours, and return its answer."""
         error = to_service_error(failure)
+        is_fault = isinstance(error, InternalError)
+        self._metrics.exceptions.labels(type(failure if is_fault else error).__name__).inc()
+        if is_fault:
+            fields = {"error": type(failure).__name__}
+            log.error("unhandled_error", exc_info=failure, extra=fields)
         if isinstance(error, MethodNotAllowedError):
-            error.headers["Allow"] = _allowed(app, request) or error.headers.get("Allow", "")
-        metrics.exceptions.labels(type(error).__name__).inc()
-        return error_response(error, path=request.scope["path"])
+            error.headers["Allow"] = _allowed(scope) or error.headers.get("Allow", "")
+        return error_response(error, path=scope["path"])
 
-    for kind in (ServiceError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, answer)
+
+def _allowed(scope: Scope) -> str:
+    """Return the methods of a path: Starlette names those of one route, and a path can have two."""
+    template = getattr(scope.get("route"), "path", "")
+    methods = {method.upper() for method in scope["app"].openapi()["paths"].get(template, {})}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))

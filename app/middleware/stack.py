@@ -1,17 +1,20 @@
-"""Which middleware the app has, and in which order."""
+"""Which layers are around the routes, and in which order."""
 
 from collections.abc import Mapping
+from typing import Any
 
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp
 
 from app.core.metrics import Metrics
-from app.middleware.body_limit import BodyLimitMiddleware
-from app.middleware.disconnect import DisconnectMiddleware
-from app.middleware.exceptions import ErrorBoundaryMiddleware
-from app.middleware.head import HeadMiddleware
-from app.middleware.http_metrics import HttpMetricsMiddleware
-from app.middleware.logging import RequestLogMiddleware
+from app.middleware.body_limit import BodyLimits
+from app.middleware.exceptions import ErrorAnswers
+from app.middleware.front import Front, FrontParts
+from app.middleware.http_metrics import HttpMetrics
 from app.settings import Settings
 
 # Headers that a page may send; keys aren't cookies, so credentials aren't allowed.
@@ -34,10 +37,38 @@ CORS_EXPOSED = (
 )
 
 
-def middleware(
+class App(FastAPI):
+    """FastAPI without the layers of its own that the front makes superfluous.
+
+    Those answer errors, bound bodies and trace requests: what is below them is done once, there.
+
+    Args:
+        parts: of the layer around all routes.
+        fields: of FastAPI.
+
+    """
+
+    def __init__(self, *, parts: FrontParts, **fields: Any) -> None:  # noqa: ANN401  # FastAPI's
+        super().__init__(**fields)
+        self._parts = parts
+        self._handlers = dict(self.exception_handlers)  # FastAPI's own
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the routes with the layers around them; called once, at the first request."""
+        app: ASGIApp = AsyncExitStackMiddleware(self.router)
+        own = {k: v for k, v in self.exception_handlers.items() if self._handlers.get(k) is not v}
+        if own:  # of a feature or of a user's
+            app = ExceptionMiddleware(app, handlers=own)
+        app = Front(app, self._parts)
+        for layer in reversed(self.user_middleware):
+            app = layer.cls(app, *layer.args, **layer.kwargs)
+        return app
+
+
+def front_parts(
     settings: Settings, metrics: Metrics, *, body_limits: Mapping[str, int]
-) -> list[Middleware]:
-    """Return the middleware, the outermost first.
+) -> FrontParts:
+    """Return what the layer around all routes needs.
 
     Args:
         settings: as the entry point read them.
@@ -45,26 +76,24 @@ def middleware(
         body_limits: bytes that a request's body may have, by path, where it isn't the default.
 
     """
-    body_limit = Middleware(
-        BodyLimitMiddleware,
+    limits = BodyLimits(
         max_bytes=settings.max_body_bytes,
         max_bytes_of=body_limits,
         timeout_s=settings.request_timeout_ms / 1000,
     )
+    return FrontParts(
+        limits=limits, metrics=HttpMetrics(metrics.registry), errors=ErrorAnswers(metrics)
+    )
+
+
+def cors(settings: Settings) -> list[Middleware]:
+    """Return what lets pages of other origins call, where a setting names any."""
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
-    cors = Middleware(
+    layer = Middleware(
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "HEAD", "POST", "DELETE"],
         allow_headers=CORS_HEADERS,
         expose_headers=CORS_EXPOSED,
     )
-    return [
-        *([cors] if origins else []),
-        Middleware(RequestLogMiddleware),
-        Middleware(HttpMetricsMiddleware, metrics=metrics),
-        Middleware(ErrorBoundaryMiddleware, metrics=metrics),
-        body_limit,
-        Middleware(DisconnectMiddleware),
-        Middleware(HeadMiddleware),
-    ]
+    return [layer] if origins else []

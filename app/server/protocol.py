@@ -6,6 +6,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.core.connection import Connection
 from app.errors import (
     BadRequestError,
     BodyTooLargeError,
@@ -53,6 +54,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Start the clock of the first request."""
         super().connection_made(transport)
+        self._connection = Connection(transport.abort)
         self._unread = Unread(self.loop, transport, after_s=self.unread_s)
         self._start_clock()
 
@@ -61,6 +63,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_clock()
         self._unread.stop()
         super().connection_lost(exc)
+        self._connection.end()
 
     def data_received(self, data: bytes) -> None:
         """Parse; refuse what can't be parsed, and what has grown too large."""
@@ -130,9 +133,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_in_headers, self._is_in_body = False, True
         self._stop_clock()
         self._unread.stop()
-        # For a client that doesn't read. Uvicorn makes each request a state of its own, before
-        # this; `app_state` is shared by all connections.
-        self.scope["state"]["abort"] = self.transport.abort
+        # Uvicorn makes each request a state of its own, before this; `app_state` is shared by all
+        # connections.
+        self.scope["state"]["connection"] = self._connection
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -17,11 +17,10 @@ from databases import migrated, opened
 from fastapi import BackgroundTasks, FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from servers import free_port
+from serving import front_parts
 from sqlalchemy.orm import Session
-from starlette.middleware import Middleware
 
 from app.core.callers import Caller
-from app.core.metrics import Metrics
 from app.db.schema import upgrade
 from app.db.session import Database
 from app.engines.base import Task
@@ -41,8 +40,7 @@ from app.features.prediction_log.service import (
 from app.http.answer_log import AnswerLog, AnswerLogDep
 from app.http.guard import get_caller
 from app.http.problems import document_problems
-from app.middleware import exceptions
-from app.middleware.logging import RequestLogMiddleware
+from app.middleware.stack import App
 from app.services.access import OpenAccess
 from app.services.prediction_log import PredictionLogEntry
 from app.services.token_stream import FinishedGeneration
@@ -68,10 +66,8 @@ KEY_ID = 7
 
 
 def make_app(database: Database, scope: PredictionsScope | None = None) -> FastAPI:
-    metrics = Metrics()
-    app = FastAPI(middleware=[Middleware(RequestLogMiddleware)])
+    app = App(parts=front_parts())
     app.include_router(router)
-    exceptions.install(app, metrics=metrics)
     document_problems(app)
     log = PredictionLog(database, policy=LogPolicy(), metrics=PredictionLogMetrics())
     access = OpenAccess()

@@ -1,0 +1,217 @@
+"""The one layer around all routes: id, clock, body, disconnect, errors, metrics and log line."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core.logs import request_id
+from app.errors import NotReadyError
+from app.http.json_route import RememberedRoutes, StrictJsonRequest
+from app.middleware.body_limit import Body, BodyLimits, ClientLeftError, announced_bytes, has_body
+from app.middleware.disconnect import Disconnect
+from app.middleware.exceptions import CLIENT_LEFT, ErrorAnswers
+from app.middleware.http_metrics import HttpMetrics
+from app.middleware.logging import log_done, new_id
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+CLOSE = (b"connection", b"close")
+ENDING = "The service is shutting down."
+NO_BODY: Message = {"type": "http.response.body", "body": b""}
+
+
+class _EnoughError(Exception):
+    """The headers are sent, and the method is HEAD: a stream can stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontParts:
+    """What all requests have in common.
+
+    Args:
+        limits: of bodies.
+        metrics: where requests are counted.
+        errors: answers exceptions.
+
+    """
+
+    limits: BodyLimits
+    metrics: HttpMetrics
+    errors: ErrorAnswers
+
+
+class Front:
+    """Serves each request as an `Exchange`; what isn't HTTP passes through.
+
+    Args:
+        app: the routes.
+        parts: what all requests have in common.
+
+    """
+
+    def __init__(self, app: ASGIApp, parts: FrontParts) -> None:
+        self.app = app
+        self.parts = parts
+        self.routes = RememberedRoutes()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http":
+            await Exchange(self, scope, receive, send).run()
+        else:
+            await self.app(scope, receive, send)
+
+
+class Exchange:
+    """One request and its answer.
+
+    Args:
+        front: where it came in.
+        scope: of the request.
+        receive: of the server.
+        send: of the server.
+
+    """
+
+    def __init__(self, front: Front, scope: Scope, receive: Receive, send: Send) -> None:
+        self._front = front
+        self._method: str = scope["method"]
+        # Routes see GET instead of HEAD; the server needs to see HEAD, which has no body.
+        self._scope = scope if self._method != "HEAD" else {**scope, "method": "GET"}
+        self._receive = receive
+        self._send = send
+        # The first of each name counts.
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        sent_id = self._headers.get(b"x-request-id", b"").decode("latin-1")
+        self._id = sent_id if REQUEST_ID.fullmatch(sent_id) else new_id()
+        self._body: Body | None = None
+        self._disconnect: Disconnect | None = None
+        self._status = 0  # until the answer begins
+        self._seconds = 0.0  # until it began
+        self._out_bytes = 0  # that it announced
+
+    async def run(self) -> None:
+        """Serve it; count and log it.
+
+        Raises:
+            CancelledError: the server shuts down; the client has been told.
+            Exception: from the routes, once the answer had begun: it can only be cut.
+
+        """
+        token = request_id.set(self._id)
+        self._began_s = time.monotonic()
+        scope, metrics = self._scope, self._front.parts.metrics
+        scope.setdefault("state", {})["received_s"] = self._began_s
+        route = metrics.route_of(scope)
+        metrics.begin(self._method, route)
+        try:
+            await self._serve()
+        finally:
+            status = self._status or CLIENT_LEFT
+            metrics.end(
+                self._method,
+                route,
+                status=status,
+                in_bytes=announced_bytes(self._headers),
+                out_bytes=self._out_bytes,
+                seconds=self._seconds,
+            )
+            seconds = time.monotonic() - self._began_s
+            log_done(scope, method=self._method, status=status, seconds=seconds)
+            request_id.reset(token)
+
+    async def _serve(self) -> None:
+        """Answer, whatever happens."""
+        try:
+            await self._route()
+        except asyncio.CancelledError:
+            if self._disconnect is None or not self._disconnect.has_left:
+                # The time for shutting down is over, and the client is still connected.
+                if not self._status:
+                    await self._fail(
+                        NotReadyError("The service is shutting down.", retry_after_s=1)
+                    )
+                raise
+            self._disconnect.handler.uncancel()
+            await self._note_left()
+        except ClientLeftError:
+            await self._note_left()
+        except _EnoughError:
+            pass
+        except Exception as failure:  # noqa: BLE001  # whatever it is, the client gets an answer
+            await self._fail(failure)
+        finally:
+            if self._disconnect is not None:
+                self._disconnect.stop()
+
+    async def _route(self) -> None:
+        """Let the route answer: by the way that its path took before, or by FastAPI's."""
+        scope, receive = self._scope, self._receive
+        if has_body(self._headers):
+            limits = self._front.parts.limits
+            self._body = Body(receive, self._headers, path=scope["path"], limits=limits)
+            receive = self.receive
+        if direct := self._front.routes.find(scope):
+            request = StrictJsonRequest(scope, receive)
+            if response := await direct.answer(request):
+                await response(scope, receive, self.send)
+                return
+            receive = request.replay
+        await self._front.app(scope, receive, self.send)
+        self._front.routes.remember(scope)
+
+    async def receive(self) -> Message:
+        """Return the body, and then wait for the client to leave: nothing else can follow."""
+        assert self._body is not None  # noqa: S101  # others receive from the server
+        if self._disconnect is not None:
+            return await self._disconnect.wait()
+        message = await self._body.receive()
+        self._disconnect = Disconnect(self._scope, self._receive)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer."""
+        if message["type"] == "http.response.start":
+            await self._send(await self._begin(message))
+            return
+        has_more = message.get("more_body", False)
+        if self._disconnect is not None and not has_more:
+            self._disconnect.stop()  # what runs after the answer goes on without its client
+        if self._method != "HEAD":
+            await self._send(message)
+            return
+        await self._send(NO_BODY)
+        if has_more:
+            raise _EnoughError
+
+    async def _begin(self, start: Message) -> Message:
+        """Return the first message of the answer, with the headers that all answers have."""
+        headers = [*start["headers"], (b"x-request-id", self._id.encode())]
+        for name, value in self._scope["state"].get("headers", {}).items():
+            headers.append((name.lower().encode(), value.encode("latin-1")))  # of the rate limit
+        if self._body is not None and not self._body.is_read and not await self._body.discard():
+            headers.append(CLOSE)
+        self._status = start["status"]
+        self._seconds = time.monotonic() - self._began_s
+        self._out_bytes = announced_bytes(dict(headers))
+        return {"type": "http.response.start", "status": self._status, "headers": headers}
+
+    async def _fail(self, failure: Exception) -> None:
+        """Answer an exception.
+
+        Raises:
+            Exception: the same, if the answer has begun: all that can be done is to cut it.
+
+        """
+        response = self._front.parts.errors.response(failure, self._scope)
+        if self._status:
+            raise failure
+        await response(self._scope, self._receive, self.send)
+
+    async def _note_left(self) -> None:
+        """Have the answer that log and metrics see; the server sends it nowhere."""
+        self._status = CLIENT_LEFT
+        await self._send({"type": "http.response.start", "status": CLIENT_LEFT, "headers": []})
+        await self._send(NO_BODY)
