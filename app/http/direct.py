@@ -6,7 +6,7 @@ request that isn't plainly right is left to it, and so is a route with anything 
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -52,9 +52,15 @@ class _Parameter:
 
 
 class _Planner:
-    """Puts a route's dependencies in order, each after those that it needs."""
+    """Puts a route's dependencies in order, each after those that it needs.
 
-    def __init__(self) -> None:
+    Args:
+        done: dependencies without a result that were called before.
+
+    """
+
+    def __init__(self, done: Container[object]) -> None:
+        self._done = done
         self.calls: list[_Call] = []
         self.headers: list[_Parameter] = []
         self.path: list[_Parameter] = []
@@ -71,6 +77,8 @@ class _Planner:
         call = self.check(dependant)
         arguments = []
         for needed in dependant.dependencies:
+            if needed.name is None and needed.call in self._done:
+                continue
             known = self._results.get(needed.call) if needed.use_cache else None
             number = self.add(needed) if known is None else known
             arguments.append((needed.name, number))
@@ -122,14 +130,15 @@ class Plan:
 
     Args:
         options: with which FastAPI made the route's handler.
+        done: dependencies without a result that are called before.
 
     Raises:
         UnplannedError: the route needs FastAPI.
 
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        planner = _Planner()
+    def __init__(self, options: Mapping[str, Any], done: Container[object]) -> None:
+        planner = _Planner(done)
         bodies = options["dependant"].body_params
         is_json = isinstance(options["response_class"], DefaultPlaceholder)
         if len(bodies) != 1 or not is_json or options["response_field"] is None:
@@ -153,10 +162,10 @@ class Plan:
         }
 
     @classmethod
-    def of(cls, handler: Handler) -> Self | None:
+    def of(cls, handler: Handler, *, done: Container[object] = ()) -> Self | None:
         """Return the plan of a handler that FastAPI made; None where there can't be one."""
         try:
-            return cls(inspect.getclosurevars(handler).nonlocals)
+            return cls(inspect.getclosurevars(handler).nonlocals, done)
         except (UnplannedError, KeyError):  # or FastAPI makes handlers in another way now
             return None
 

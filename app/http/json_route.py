@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Scope
 
 from app.errors import InvalidRequestError, MalformedJsonError, UnsupportedMediaTypeError
@@ -26,6 +27,25 @@ def _is_json(content_type: str) -> bool:
 
 class StrictJsonRequest(Request):
     """A request whose body is JSON as RFC 8259 has it, or an error."""
+
+    async def body(self) -> bytes:
+        """Return the body, which comes in one piece from the front; Starlette's takes longer.
+
+        Raises:
+            ClientDisconnect: the client left before its end.
+
+        """
+        if not hasattr(self, "_body"):
+            pieces: list[bytes] = []
+            has_more = True
+            while has_more:
+                message = await self.receive()
+                if message["type"] != "http.request":
+                    raise ClientDisconnect
+                pieces.append(message.get("body", b""))
+                has_more = message.get("more_body", False)
+            self._body: bytes = b"".join(pieces)
+        return self._body
 
     async def json(self) -> Any:  # noqa: ANN401  # JSON can be anything
         """Parse; NaN, lone surrogates, a byte-order mark and over 200 levels are refused.
@@ -49,7 +69,7 @@ class StrictJsonRequest(Request):
         """Receive, beginning with the body if it was read."""
         if not hasattr(self, "_body"):
             return await self.receive()
-        body: bytes = self._body
+        body = self._body
         del self._body
         return {"type": "http.request", "body": body, "more_body": False}
 
@@ -66,7 +86,7 @@ class JsonHandler:
     def __init__(self, handler: Handler, guards: list[Guard]) -> None:
         self._handler = handler
         self._guards = guards
-        self.plan = Plan.of(handler)
+        self.plan = Plan.of(handler, done=guards)
 
     async def __call__(self, request: Request) -> Response:
         """Answer by way of FastAPI.
@@ -83,16 +103,20 @@ class JsonHandler:
 
     async def answer(self, request: StrictJsonRequest) -> Response | None:
         """Answer by the plan; None if FastAPI is to answer. Raises as above."""
-        await self._check(request)
-        if self.plan is None or not await request.body():
+        has_body = await self._check(request)
+        if self.plan is None or not has_body:
             return None
         return await self.plan.answer(request, await request.json())
 
-    async def _check(self, request: Request) -> None:
+    async def _check(self, request: Request) -> bool:
+        """Check the caller, and what kind of body there is; return whether there is one."""
         for guard in self._guards:
             await guard.check(request)
-        if await request.body() and not _is_json(request.headers.get("content-type", "")):
+        if not await request.body():
+            return False
+        if not _is_json(request.headers.get("content-type", "")):
             raise UnsupportedMediaTypeError
+        return True
 
 
 class JsonRoute(APIRoute):

@@ -65,14 +65,13 @@ async def _predict(
     (result,) = inference.rows
     if isinstance(result, ServiceError):
         raise result
-    best = [LabelScore(label=label, score=score) for label, score in result.scores[: body.top_k]]
     return PredictResponse(
         text=body.text,
         label=result.label,
         score=result.score,
         model=inference.model,
         truncated=inference.is_truncated[0],
-        scores=best if body.top_k else None,
+        scores=_best(result, body.top_k) if body.top_k else None,
         problem_type=_problem_type(inference),
     )
 
@@ -124,6 +123,10 @@ async def predict_batch(body: PredictBatchRequest, run: RunnerDep) -> PredictBat
         results=[_result(row, is_truncated=is_truncated) for row, is_truncated in pairs],
         problem_type=_problem_type(inference),
     )
+
+
+def _best(result: Classification, count: int) -> list[LabelScore]:
+    return [LabelScore(label=label, score=score) for label, score in result.scores[:count]]
 
 
 def _check_length(text: str, max_chars: int) -> None:
