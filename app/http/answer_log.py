@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import BackgroundTasks, Depends, Request
+from fastapi import Depends, Request
 
 from app.errors import ServiceError
 from app.http.deps import RuntimeDep
@@ -18,17 +18,13 @@ class AnswerLog:
 
     Args:
         log: takes the entries.
-        background: tasks that run after the answer is sent.
         key_id: the caller's key.
         started_s: when the request came, as `time.monotonic` counts.
 
     """
 
-    def __init__(
-        self, log: EntryLog, background: BackgroundTasks, *, key_id: int | None, started_s: float
-    ) -> None:
+    def __init__(self, log: EntryLog, *, key_id: int | None, started_s: float) -> None:
         self._log = log
-        self._background = background
         self._key_id = key_id
         self._started_s = started_s
 
@@ -62,8 +58,6 @@ class AnswerLog:
     def failures(self, task: str, *texts: str, model: str | None) -> Iterator[None]:
         """Log an entry for each text when the block raises an error; the error is re-raised.
 
-        `keep` would lose them: FastAPI runs no background tasks when a route raises.
-
         Args:
             task: of the request.
             texts: the inputs that get an entry each.
@@ -79,26 +73,17 @@ class AnswerLog:
             raise
 
     def put(self, entry: PredictionLogEntry) -> None:
-        """Log an entry now: streamed responses run no background tasks."""
+        """Log an entry; call it last, when nothing is left to do but to answer.
+
+        It takes 2 µs, less than a task after the answer would. An answer that its client doesn't
+        wait for has its entry too.
+        """
         self._log.put(entry)
 
-    def keep(self, *entries: PredictionLogEntry) -> None:
-        """Log entries once the answer is sent."""
-        self._background.add_task(self._put_all, *entries)
 
-    async def _put_all(self, *entries: PredictionLogEntry) -> None:
-        """Log entries; not a plain function, which Starlette would send to a thread."""
-        for entry in entries:
-            self._log.put(entry)
-
-
-async def get_answer_log(
-    request: Request, background: BackgroundTasks, runtime: RuntimeDep, caller: CallerDep
-) -> AnswerLog:
+async def get_answer_log(request: Request, runtime: RuntimeDep, caller: CallerDep) -> AnswerLog:
     """Begin the entries of a request."""
-    return AnswerLog(
-        runtime.entries, background, key_id=caller.key_id, started_s=request.state.received_s
-    )
+    return AnswerLog(runtime.entries, key_id=caller.key_id, started_s=request.state.received_s)
 
 
 AnswerLogDep = Annotated[AnswerLog, Depends(get_answer_log)]

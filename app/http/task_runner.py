@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Any, TypeVar
 
-from fastapi import BackgroundTasks, Depends, Request
+from fastapi import Depends, Request
 
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
@@ -93,17 +93,11 @@ class TaskRunner:
             )
         self._describe(inference.model, texts, time.monotonic() - started)
         log, shared = self._log, {"model": inference.model, "version": inference.version}
-        rows = list(zip(texts, inference.rows, strict=True))
-        log.keep(
-            *(
-                log.entry(task, text, **shared, **columns(row))
-                for text, row in rows
-                if not isinstance(row, ServiceError)
-            )
-        )
-        for text, row in rows:
-            if isinstance(row, ServiceError):  # logged at once: the route may raise it
+        for text, row in zip(texts, inference.rows, strict=True):
+            if isinstance(row, ServiceError):
                 log.put(log.failure(row, task, text, **shared))
+            else:
+                log.put(log.entry(task, text, **shared, **columns(row)))
         return inference
 
     def _describe(self, model: str, texts: Sequence[str], seconds: float) -> None:
@@ -147,7 +141,7 @@ class TaskRunner:
                     task, texts, model_name=model_name, deadline=self._deadline, plan=plan
                 )
                 result = answer(inference)
-        self._log.keep(
+        self._log.put(
             self._log.entry(
                 task,
                 joined,
@@ -163,7 +157,6 @@ class TaskRunner:
 # through all dependencies of a dependency for each request, those that are cached too.
 async def get_runner(
     request: Request,
-    background: BackgroundTasks,
     registry: RegistryDep,
     deadline: DeadlineDep,
     caller: CallerDep,
@@ -175,7 +168,7 @@ async def get_runner(
         InferenceService(registry, runtime.results),
         deadline=deadline,
         caller=caller,
-        log=await get_answer_log(request, background, runtime, caller),
+        log=await get_answer_log(request, runtime, caller),
         line=request.scope["state"].setdefault("log", {}),
     )
 

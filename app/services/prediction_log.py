@@ -69,7 +69,10 @@ class EntryLog(Protocol):
     """Takes entries."""
 
     def put(self, entry: PredictionLogEntry) -> None:
-        """Take an entry, to be written soon. Never waits, never raises; call it on the loop."""
+        """Take an entry, to be written soon; it is the log's from now on.
+
+        Never waits, never raises; call it on the loop.
+        """
 
 
 class NoEntryLog:

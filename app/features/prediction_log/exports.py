@@ -5,21 +5,19 @@ import csv
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from operator import attrgetter
 from typing import Any, Protocol
 
 from pydantic_core import to_json
 
 from app.errors import ServiceError
 from app.features.prediction_log.cells import escape
-from app.features.prediction_log.repository import COLUMNS, TEXTS
+from app.features.prediction_log.parameters import TEXT_INDEXES, values_of
+from app.features.prediction_log.tables import COLUMNS
 from app.http.error_bodies import problem
 from app.http.streamed import SEND_TIMEOUT_S, StreamedResponse
 from app.services.prediction_log import PredictionLogEntry
 
-TEXT_INDEXES = tuple(COLUMNS.index(name) for name in TEXTS)
 TIME_INDEX = COLUMNS.index("time")
-values_of = attrgetter(*COLUMNS)
 
 
 def as_dict(prediction: PredictionLogEntry) -> dict[str, Any]:

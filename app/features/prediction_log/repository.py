@@ -1,16 +1,13 @@
 """The prediction log within one transaction: writes batches, reads pages, deletes old rows."""
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, cast
 
 from sqlalchemy import (
     Column,
     CursorResult,
-    Double,
     Text,
     Tuple,
     bindparam,
@@ -25,7 +22,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.features.prediction_log.tables import TABLE
+from app.features.prediction_log.parameters import for_postgresql, for_sqlite
+from app.features.prediction_log.tables import COLUMNS, TABLE
 from app.services.prediction_log import ID_BITS, PredictionLogEntry
 
 ORDER = (TABLE.c.time, TABLE.c.id)
@@ -84,9 +82,8 @@ class Filters:
 NO_FILTERS = Filters()
 FIRST = Position(datetime.min.replace(tzinfo=UTC), -1)
 LAST = Position(datetime.max.replace(tzinfo=UTC), -1)
-COLUMNS = tuple(column.name for column in fields(PredictionLogEntry))
-TEXTS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Text))
-FLOATS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Double))
+# As text, with a tuple for each row: so SQLAlchemy hands both to the driver as they are.
+INSERT_SQLITE = str(sqlite.insert(TABLE).on_conflict_do_nothing().compile(dialect=sqlite.dialect()))
 # One parameter for the whole batch: takes a third of a VALUES list's time, and holds the GIL for a
 # quarter. COPY takes a quarter less, but fails if a row is stored already.
 _ROWS = func.json_populate_recordset(text("NULL::predictions"), bindparam("rows", type_=Text))
@@ -114,11 +111,11 @@ class PredictionRepository:
         """Store a batch; rows that are stored already, by time and id, are skipped."""
         if not predictions:
             return
-        rows = [_values(prediction) for prediction in predictions]
         if self._is_sqlite:
-            self._session.execute(sqlite.insert(TABLE).on_conflict_do_nothing(), rows)
+            rows = for_sqlite(predictions)
+            self._session.connection().exec_driver_sql(INSERT_SQLITE, rows)
         else:
-            self._session.execute(INSERT_JSON, {"rows": json.dumps(rows, default=str)})
+            self._session.execute(INSERT_JSON, {"rows": for_postgresql(predictions)})
 
     def page(
         self, filters: Filters = NO_FILTERS, *, after: Position | None = None, limit: int
@@ -169,16 +166,3 @@ class PredictionRepository:
 def _tuple(columns: Sequence[Column[Any]], *values: object) -> Tuple:
     """Return a row value of SQL; each value is bound as its column's type."""
     return tuple_(*(literal(v, column.type) for column, v in zip(columns, values, strict=True)))
-
-
-def _values(prediction: PredictionLogEntry) -> dict[str, Any]:
-    values = {name: getattr(prediction, name) for name in COLUMNS}
-    # A value that a database can't store would fail the whole batch.
-    for name in TEXTS:
-        value = values[name]
-        if value is not None and not value.isprintable():
-            values[name] = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-    for name in FLOATS:
-        if values[name] is not None and not math.isfinite(values[name]):
-            values[name] = None
-    return values

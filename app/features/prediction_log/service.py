@@ -87,7 +87,8 @@ class PredictionLog:
     def put(self, entry: PredictionLogEntry) -> None:
         """Take an entry, to be written soon; when full, drop and count it.
 
-        Never waits, never raises. Belongs on the event loop.
+        The entry is changed here, and belongs to the log from now on. Never waits, never raises.
+        Belongs on the event loop.
         """
         self._writer.put(self._redact(entry))
 

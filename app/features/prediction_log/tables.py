@@ -55,3 +55,6 @@ TABLE = Table(
     *(_column(name, hint) for name, hint in get_type_hints(PredictionLogEntry).items()),
     *(Index(None, *filters, *KEY) for filters in FILTERED_BY),
 )
+COLUMNS = tuple(column.name for column in TABLE.columns)
+TEXTS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Text))
+FLOATS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Double))

@@ -125,7 +125,7 @@ async def test_rows_are_written_in_batches_and_all_of_them_at_the_end(database: 
 async def test_one_row_is_written_without_waiting_for_others(sqlite: Database) -> None:
     log = make_log(sqlite)
     async with log.running():
-        log.put(ONE)
+        put(log, entries(1))
         await stored(sqlite, 1)
         put(log, entries(2)[1:])
         await stored(sqlite, 2)
@@ -288,7 +288,7 @@ async def test_the_end_waits_no_longer_than_its_budget_and_counts_what_is_lost()
             started = time.monotonic()
         assert time.monotonic() - started < 5
         assert (lost(metrics, "shutdown"), log.waiting) == (4, 0)
-        log.put(ONE)
+        put(log, entries(1))
         assert lost(metrics, "shutdown") == 5
 
 
@@ -305,7 +305,7 @@ async def test_the_end_interrupts_a_long_pause(sqlite: Database) -> None:
     database = AwayOnce(sqlite._url.render_as_string())
     log = make_log(database, backoff=Backoff(first_s=TIMEOUT_S * 10, max_s=TIMEOUT_S * 10))
     async with asyncio.timeout(TIMEOUT_S), log.running():
-        log.put(ONE)
+        put(log, entries(1))
         await database.failed.wait()
     assert await ids(database) == [1]
     await database.close()

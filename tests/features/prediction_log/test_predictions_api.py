@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from databases import migrated, opened
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from servers import free_port
 from serving import front_parts
@@ -28,7 +28,7 @@ from app.engines.chat_base import Generation, Message, Usage
 from app.errors import DatabaseUnavailableError, OverloadedError
 from app.features.prediction_log.exports import CsvFormat, ExportResponse, NdjsonFormat, as_dict
 from app.features.prediction_log.metrics import PredictionLogMetrics
-from app.features.prediction_log.repository import COLUMNS, PredictionRepository
+from app.features.prediction_log.repository import PredictionRepository
 from app.features.prediction_log.routes import get_predictions_scope, router
 from app.features.prediction_log.schemas import LoggedPrediction, PredictionPage
 from app.features.prediction_log.service import (
@@ -37,6 +37,7 @@ from app.features.prediction_log.service import (
     PredictionLog,
     PredictionsScope,
 )
+from app.features.prediction_log.tables import COLUMNS
 from app.http.answer_log import AnswerLog, AnswerLogDep
 from app.http.guard import get_caller
 from app.http.problems import document_problems
@@ -419,7 +420,7 @@ async def test_the_document_knows_every_filter(database: Database) -> None:
 # What a route tells the log
 
 
-async def test_a_route_leaves_a_row_after_its_answer_and_for_its_error(database: Database) -> None:
+async def test_a_route_leaves_a_row_for_its_answer_and_for_its_error(database: Database) -> None:
     app = make_app(database, PredictionsScope(key_id=7, sees_all=False))
     log: PredictionLog = app.state.runtime.entries
 
@@ -427,7 +428,7 @@ async def test_a_route_leaves_a_row_after_its_answer_and_for_its_error(database:
     async def works(answer_log: AnswerLogDep) -> int:
         with answer_log.failures(Task.CLASSIFICATION, "good", model=None):
             columns = {"version": "v1", "label": "POSITIVE"}
-        answer_log.keep(answer_log.entry(Task.CLASSIFICATION, "good", model="sentiment", **columns))
+        answer_log.put(answer_log.entry(Task.CLASSIFICATION, "good", model="sentiment", **columns))
         return log.waiting
 
     @app.get("/fails")
@@ -438,7 +439,7 @@ async def test_a_route_leaves_a_row_after_its_answer_and_for_its_error(database:
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
         async with log.running():
             answer = await client.get("/works", headers={"X-Request-ID": "first"})
-            assert answer.json() == 0
+            assert answer.json() == 1
             assert (await client.get("/fails")).status_code == 503
         failed, made = (await listed(client))["predictions"]
     assert (failed["status"], failed["error"], failed["model"]) == (503, "overloaded", "sentiment")
@@ -449,7 +450,7 @@ async def test_a_route_leaves_a_row_after_its_answer_and_for_its_error(database:
 
 async def test_a_chat_leaves_a_row_at_its_end(database: Database) -> None:
     log = PredictionLog(database, policy=LogPolicy(), metrics=PredictionLogMetrics())
-    answer_log = AnswerLog(log, BackgroundTasks(), key_id=7, started_s=0)
+    answer_log = AnswerLog(log, key_id=7, started_s=0)
     messages = [Message(role="system", content="Be kind."), Message(role="user", content="Hello")]
     usage = Usage(prompt_tokens=9, completion_tokens=2)
     end = Generation(text="Hi", finish_reason="stop", usage=usage)
