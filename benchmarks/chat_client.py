@@ -51,7 +51,7 @@ class StreamConnection(Connection):
 
     def leave(self) -> None:
         """Hang up in the middle of an answer; what has come of it stays."""
-        self.raw = self._received
+        self.raw = self._answer.received
         self.is_busy = False
         self.close()
 

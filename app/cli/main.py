@@ -11,8 +11,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from app.cli import db, doctor
+from app.cli.bench import bench
 from app.console.ending import end_process
-from app.console.options import Json, Key, fail, print_error, show_json
+from app.console.options import Json, fail, print_error, show_json
 from app.errors import StartupError
 from app.main import installed
 
@@ -20,6 +21,7 @@ cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the catalogue.")
 cli.add_typer(models_cli, name="models")
 cli.command(epilog="Example: app doctor --json")(doctor.doctor)
+cli.command(epilog="Example: app bench http://127.0.0.1:8000/predict --connections 8,64")(bench)
 cli.add_typer(db.cli, name="db")
 for task in installed().tasks:
     task.add_commands(cli)
@@ -30,7 +32,6 @@ EXIT_OK = 0
 EXIT_STARTUP_FAILED = 1
 EXIT_UNFINISHED = 70  # EX_SOFTWARE of sysexits.h
 SILENT = ("serve", "worker")  # whose answers are not on standard output
-MAX_CONNECTIONS = 1024  # what `app bench` may open; the usual limit of open files of a process
 
 
 @cli.callback()
@@ -124,47 +125,6 @@ def bake_models(
         show_json({"models_file": str(folder / "models.toml")})
     else:
         print(folder / "models.toml")
-
-
-@cli.command(epilog="Example: app bench http://127.0.0.1:8000/predict --connections 8,64")
-def bench(  # noqa: PLR0913  # each is an option
-    url: Annotated[str, typer.Argument(help="Such as http://127.0.0.1:8000/predict.")],
-    connections: Annotated[str, typer.Option(help="Numbers of connections.")] = "1,8,64",
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Of each loop.")] = 5,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Medians are over these.")] = 3,
-    texts: Annotated[Path | None, typer.Option(help="A file with a text on each line.")] = None,
-    *,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Measure a running service: closed loops, then twice as much as it can do."""
-    from app.console.client import ClientError, key_headers
-    from app.loadtest.bench import DEADLINE_HEADER, DEADLINE_S, as_dict, measure, rows
-    from app.loadtest.connection import make_target
-    from app.loadtest.texts import read_texts
-
-    counts = _read_counts(connections)
-    deadline = {DEADLINE_HEADER: str(int(DEADLINE_S * 1000))}
-    try:
-        headers = deadline | key_headers(key)
-        target = make_target(url, read_texts(texts), headers=headers)
-    except (ClientError, ValueError) as failure:
-        raise StartupError(str(failure)) from None
-    measured = measure(target, connections=counts, seconds=seconds, rounds=rounds)
-    if as_json:
-        for load, figures in measured:
-            show_json(as_dict(load, figures))
-        return
-    for row in rows(measured):
-        print(row)
-
-
-def _read_counts(text: str) -> list[int]:
-    """Read numbers that are separated by commas."""
-    counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
-    if not all(0 < count <= MAX_CONNECTIONS for count in counts):
-        raise StartupError(f"--connections: numbers from 1 to {MAX_CONNECTIONS}, such as 1,8,64")
-    return counts
 
 
 def leave_unfinished() -> NoReturn:

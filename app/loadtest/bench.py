@@ -73,7 +73,7 @@ def measure(
         StartupError: nothing listens there, or not one answer was a 200.
 
     """
-    _refuse_broken(closed_loop(target, connections=1, seconds=WARM_UP_S))
+    refuse_broken(closed_loop(target, connections=1, seconds=WARM_UP_S))
     reports: dict[int, list[Report]] = {count: [] for count in connections}
     for _ in range(rounds):
         for count in connections:
@@ -115,7 +115,7 @@ def _overload(target: Target, rate: float, seconds: float, rounds: int) -> Figur
     )
 
 
-def _refuse_broken(report: Report) -> None:
+def refuse_broken(report: Report) -> None:
     """Say so at once where there is nothing to measure."""
     if report.good:
         return

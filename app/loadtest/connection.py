@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from app.loadtest.answer_bytes import HEAD_END, AnswerBytes
+
 CLOSED = "closed"  # the server hung up without an answer
-HEAD_END = b"\r\n\r\n"
-LAST_CHUNK = b"\r\n0\r\n\r\n"
 PORTS = {"http": 80, "https": 443}
-STATUS = slice(9, 12)  # "HTTP/1.1 200 OK"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +77,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, on_answer: Callable[["Connection", str, bytes], None]) -> None:
         self._on_answer = on_answer
         self._transport: asyncio.WriteTransport | None = None
-        self._received = b""
-        self._needed = 0  # bytes of the whole answer, once its head is there; -1: in chunks
+        self._answer = AnswerBytes()
         self.is_open = False
         self.is_busy = False
         self.was_cut = False  # the server hung up in the middle of a request
@@ -95,20 +93,16 @@ class Connection(asyncio.Protocol):
     def send(self, number: int, request: bytes, due_s: float) -> None:
         """Send a request that was due at that time."""
         self.number, self.due_s, self.is_busy = number, due_s, True
-        self._received, self._needed = b"", 0
+        self._answer = AnswerBytes()
         if self._transport is not None:
             self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         """Collect an answer; report it when it is whole."""
-        if not self.is_busy:
-            return
-        self._received += data
-        if self._is_whole():
-            head, _, _ = self._received.partition(HEAD_END)
-            if b"connection: close" in head.lower() or head.startswith(b"HTTP/1.0"):
+        if self.is_busy and self._answer.take(data):
+            if self._answer.is_last:
                 self.close()
-            self._finish(self._received[STATUS].decode("latin-1"))
+            self._finish(self._answer.status)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Report a request that got no answer."""
@@ -129,25 +123,6 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _is_whole(self) -> bool:
-        if not self._needed:
-            end = self._received.find(HEAD_END)
-            if end < 0:
-                return False
-            self._needed = _whole_length(self._received[:end].lower())
-        if self._needed < 0:
-            return self._received.endswith(LAST_CHUNK)
-        return len(self._received) >= self._needed
-
     def _finish(self, outcome: str) -> None:
         self.is_busy = False
-        self._on_answer(self, outcome, self._received)
-
-
-def _whole_length(head: bytes) -> int:
-    """Return how long the whole answer is, or -1 if it comes in chunks. The head is lower case."""
-    _, separator, rest = head.partition(b"\r\ncontent-length:")
-    if not separator and b"chunked" in head:
-        return -1
-    body_bytes = int(rest.split(b"\r\n", 1)[0]) if separator else 0
-    return len(head) + len(HEAD_END) + body_bytes
+        self._on_answer(self, outcome, self._answer.received)

@@ -5,7 +5,8 @@ import gc
 import ssl
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from app.loadtest.connection import Connection, Target
@@ -76,12 +77,19 @@ class Loop:
         return self.report
 
 
-def run_undisturbed(loop: Coroutine[Any, Any, Result]) -> Result:
-    """Run without the collector, which would stop the client for milliseconds at a time."""
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Switch the collector off, which would stop the client for milliseconds at a time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return _run(loop)
+        yield
     finally:
         if was_enabled:
             gc.enable()
+
+
+def run_undisturbed(loop: Coroutine[Any, Any, Result]) -> Result:
+    """Run a load on an event loop of its own, without the collector."""
+    with undisturbed():
+        return _run(loop)
