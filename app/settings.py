@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     max_body_bytes: Positive = Field(
         1_048_576, description="Largest request body, in bytes; a larger one gets 413."
     )
+    max_body_bytes_in_flight: Positive | None = Field(
+        None,
+        description="Bytes that all request bodies in memory may have together; more get 503 "
+        "`overloaded`. Uploads of one caller may have half of it; default: 64 MiB, or four times "
+        "the largest body.",
+    )
     request_timeout_ms: Positive = Field(
         30_000,
         description="Deadline of a request in milliseconds, then 504; "

@@ -18,6 +18,7 @@ from app.batching.scheduler import BatchScheduler
 from app.core.metrics import Metrics
 from app.errors import StartupError
 from app.main import create_app, installed, settings_type
+from app.middleware.body_budget import BodyBudget
 from app.middleware.body_limit import BodyLimits
 from app.middleware.exceptions import ErrorAnswers
 from app.middleware.front import Front, FrontParts
@@ -60,8 +61,9 @@ AllSettings: Any = settings_type()
 def front_parts() -> FrontParts:
     """Return what the layer around all routes needs, with metrics of its own."""
     metrics = Metrics()
+    budget = BodyBudget(max_bytes=2**26, largest_bytes=2**20, on_refused=print)
     return FrontParts(
-        limits=BodyLimits(max_bytes=2**20, timeout_s=30),
+        limits=BodyLimits(max_bytes=2**20, timeout_s=30, budget=budget),
         metrics=HttpMetrics(metrics.registry),
         errors=ErrorAnswers(metrics),
     )

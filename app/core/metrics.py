@@ -131,6 +131,15 @@ class Metrics(MetricGroup):
             "descriptor_shortages_total",
             "Times that connections began to wait because the process had too many files open.",
         )
+        self.body_bytes = self._gauge(
+            "body_bytes_in_flight", "Bytes of request bodies in memory, until their requests end."
+        )
+        self.bodies_refused = self._counter(
+            "bodies_refused_total",
+            "Bodies that were refused because all of them (all), or their caller's (caller), had"
+            " too many bytes together.",
+            ["reason"],
+        )
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds", "How late the event loop woke up at the last check."
         )

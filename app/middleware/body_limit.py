@@ -1,17 +1,25 @@
-"""Bounds a request body in bytes and in time, before anything parses it."""
+"""Bounds a request body in bytes and in time, before anything parses it.
+
+How much all bodies may have together is `body_budget.py`'s.
+"""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
-from app.errors import BodyTimeoutError, BodyTooLargeError
+from app.core.callers import Caller
+from app.errors import BodyTimeoutError, BodyTooLargeError, OverloadedError
+from app.middleware.body_budget import BodyBudget, Hold
 
 # A client that is still sending doesn't read the answer, and closing a connection with unread data
 # resets it before the client can. So a body that is too large, or that the handler doesn't read, is
 # read and dropped, up to this many times the limit.
 DISCARD_FACTOR = 16
+# Places become free whenever an upload ends.
+RETRY_AFTER_S = 1
+OVERLOADED = "The bodies of other requests take all the memory that there is for them."
 CLOSE = {"Connection": "close"}
 # Names in lower case, as ASGI has them.
 Headers = Mapping[bytes, bytes]
@@ -28,12 +36,14 @@ class BodyLimits:
     Args:
         max_bytes: of a body.
         timeout_s: for the whole body.
+        budget: of all bodies together.
         max_bytes_of: the limits of paths that have their own.
 
     """
 
     max_bytes: int
     timeout_s: float
+    budget: BodyBudget
     max_bytes_of: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -44,9 +54,9 @@ class Body:
     refusal costs no memory.
 
     Args:
+        scope: of the request; in its state, the guard of the route leaves the caller.
         receive: of the request.
         headers: of the request; a body that they announce may be refused by its length.
-        path: of the request.
         limits: what it may take.
 
     Raises:
@@ -54,18 +64,23 @@ class Body:
 
     """
 
-    __slots__ = ("_is_withheld", "_max_bytes", "_receive", "_timeout_s", "is_read")
-
     def __init__(
-        self, receive: Receive, headers: Headers, *, path: str, limits: BodyLimits
+        self, scope: Scope, receive: Receive, headers: Headers, *, limits: BodyLimits
     ) -> None:
         self.is_read = False
+        self._scope = scope
         self._receive = receive
         # The client waits for "100 Continue", which the first read sends.
         self._is_withheld = b"expect" in headers
-        self._max_bytes = limits.max_bytes_of.get(path, limits.max_bytes)
+        self._announced = announced_bytes(headers)
+        self._max_bytes = limits.max_bytes_of.get(scope["path"], limits.max_bytes)
         self._timeout_s = limits.timeout_s
-        self._refuse_announced(headers)
+        self._budget = limits.budget
+        self._hold: Hold | None = None  # of a body that is kept
+        self._is_refused = False
+        # One too large to be dropped, or one that isn't sent yet.
+        if self._announced > self._max_bytes * (1 if self._is_withheld else DISCARD_FACTOR):
+            raise self._too_large(headers=CLOSE)
 
     async def receive(self) -> Message:
         """Return the whole body first, and then the messages after it.
@@ -73,19 +88,34 @@ class Body:
         Raises:
             BodyTooLargeError: it is larger than the limit.
             BodyTimeoutError: it didn't come in time.
+            OverloadedError: all bodies, or those of its caller, have too many bytes already.
             ClientLeftError: the client left before it was complete.
 
         """
         if self.is_read:
             return await self._receive()
+        # The route's guard has run before, so the caller is known.
+        self._hold = self._budget.hold(caller_of(self._scope))
+        if not self._hold.may_grow(min(self._announced, self._max_bytes)):
+            raise _overloaded(headers=None)  # `discard` reads the body before the answer
         self.is_read = True
         try:
             body, size, is_whole = await self._read(keep=self._max_bytes)
         except TimeoutError:
+            if self._is_refused:
+                raise _overloaded(headers=CLOSE) from None
             raise BodyTimeoutError(headers=CLOSE) from None
+        close = None if is_whole else CLOSE
         if size > self._max_bytes:
-            raise self._too_large(headers=None if is_whole else CLOSE)
+            raise self._too_large(headers=close)
+        if self._is_refused:
+            raise _overloaded(headers=close)
         return {"type": "http.request", "body": body, "more_body": False}
+
+    def release(self) -> None:
+        """Count its bytes as gone: it is dropped, or the request is over."""
+        if self._hold is not None:
+            self._hold.release()
 
     async def discard(self) -> bool:
         """Read and drop an unread body; False when it is too large or too slow for that."""
@@ -113,20 +143,32 @@ class Body:
                 chunk: bytes = message.get("body", b"")
                 more = message.get("more_body", False)
                 size += len(chunk)
-                if size <= keep:
+                if size <= keep and self._may_keep(len(chunk)):
                     chunks.append(chunk)
+                else:
+                    chunks.clear()
+                    self.release()
         return b"".join(chunks), size, not more
 
-    def _refuse_announced(self, headers: Headers) -> None:
-        """Refuse a body by its length: one too large to be dropped, or one that isn't sent yet."""
-        size = announced_bytes(headers)
-        if size > self._max_bytes * (1 if self._is_withheld else DISCARD_FACTOR):
-            raise self._too_large(headers=CLOSE)
+    def _may_keep(self, size: int) -> bool:
+        """Count a part of the body; from the first that doesn't fit on, all is dropped."""
+        if self._hold is not None and not self._is_refused:
+            self._is_refused = not self._hold.grow(size)
+        return not self._is_refused
 
     def _too_large(self, *, headers: dict[str, str] | None) -> BodyTooLargeError:
         return BodyTooLargeError(
             f"The body is larger than {self._max_bytes} bytes.", headers=headers
         )
+
+
+def caller_of(scope: Scope) -> Hashable:
+    """Return whose share a body's bytes are of: the key's, else the address's that connects."""
+    caller: Caller | None = scope.get("state", {}).get("caller")
+    if caller is not None and caller.name is not None:
+        return caller.key_id, caller.name  # the key of ADMIN_KEY has a name only
+    peer: tuple[str, int] | None = scope.get("client")
+    return peer[0] if peer else None
 
 
 def has_body(headers: Headers) -> bool:
@@ -138,3 +180,7 @@ def announced_bytes(headers: Headers) -> int:
     """Return the length that headers announce; 0 without one."""
     announced = headers.get(b"content-length", b"")
     return int(announced) if announced.isdigit() else 0
+
+
+def _overloaded(*, headers: dict[str, str] | None) -> OverloadedError:
+    return OverloadedError(OVERLOADED, retry_after_s=RETRY_AFTER_S, headers=headers)

@@ -145,13 +145,15 @@ class Exchange:
         finally:
             if self._disconnect is not None:
                 self._disconnect.stop()
+            if self._body is not None:
+                self._body.release()
 
     async def _route(self) -> None:
         """Let the route answer: by the way that its path took before, or by FastAPI's."""
         scope, receive = self._scope, self._receive
         if has_body(self._headers):
             limits = self._front.parts.limits
-            self._body = Body(receive, self._headers, path=scope["path"], limits=limits)
+            self._body = Body(scope, receive, self._headers, limits=limits)
             receive = self.receive
         if direct := self._front.routes.find(scope):
             request = StrictJsonRequest(scope, receive)

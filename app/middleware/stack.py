@@ -11,6 +11,8 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.metrics import Metrics
+from app.errors import SettingsError
+from app.middleware.body_budget import BodyBudget
 from app.middleware.body_limit import BodyLimits
 from app.middleware.exceptions import ErrorAnswers
 from app.middleware.front import Front, FrontParts
@@ -27,6 +29,10 @@ CORS_HEADERS = (
     "X-Request-ID",
     "X-Request-Timeout-Ms",
 )
+# Of all bodies: a small part of what a process with models takes, and so much at least that two
+# callers can each upload one of the largest while others are served.
+BODY_BYTES = 67_108_864
+LARGEST_BODIES = 4
 CORS_EXPOSED = (
     "Location",
     "Retry-After",
@@ -87,11 +93,15 @@ def front_parts(
         metrics: where it counts.
         body_limits: bytes that a request's body may have, by path, where it isn't the default.
 
+    Raises:
+        SettingsError: all bodies together may have less than one of them.
+
     """
     limits = BodyLimits(
         max_bytes=settings.max_body_bytes,
         max_bytes_of=body_limits,
         timeout_s=settings.request_timeout_ms / 1000,
+        budget=_body_budget(settings, metrics, body_limits),
     )
     return FrontParts(
         limits=limits, metrics=HttpMetrics(metrics.registry), errors=ErrorAnswers(metrics)
@@ -109,3 +119,21 @@ def cors(settings: Settings) -> list[Middleware]:
         expose_headers=CORS_EXPOSED,
     )
     return [layer] if origins else []
+
+
+def _body_budget(
+    settings: Settings, metrics: Metrics, body_limits: Mapping[str, int]
+) -> BodyBudget:
+    largest = max([settings.max_body_bytes, *body_limits.values()])
+    most = settings.max_body_bytes_in_flight or max(BODY_BYTES, LARGEST_BODIES * largest)
+    if most < largest:
+        raise SettingsError(
+            f"MAX_BODY_BYTES_IN_FLIGHT: less than the largest body may have, {largest}"
+        )
+    budget = BodyBudget(
+        max_bytes=most,
+        largest_bytes=largest,
+        on_refused=lambda reason: metrics.bodies_refused.labels(reason).inc(),
+    )
+    metrics.body_bytes.set_function(lambda: budget.held)
+    return budget
