@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least severe level that is logged."
     )
+    log_bound: Positive = Field(
+        10_000,
+        description="Log lines that may wait to be written; newer ones are dropped, counted.",
+    )
     log_inputs: bool = Field(
         default=False, description="Log input texts and messages of errors that may contain them."
     )

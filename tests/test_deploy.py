@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import ConnectionPool, SSLConnection
 
-from app.core.logs import _Json
+from app.core.log_formats import JsonLines
 from app.db.engine import parse_url
 from app.db.schema import upgrade
 from app.db.session import Database
@@ -371,7 +371,7 @@ async def test_workers_are_scaled_by_a_line_that_the_service_writes(
     with caplog.at_level("INFO"):
         await supervisor.check()
     await database.close()
-    line = json.loads(_Json(log_inputs=False).format(caplog.records[-1]))
+    line = json.loads(JsonLines(log_inputs=False).format(caplog.records[-1]))
     scaling = read["Resources"]["OldestJob"]["Properties"]
     assert scaling["FilterPattern"] == f'{{ $.event = "{line["event"]}" }}'
     (metric,) = scaling["MetricTransformations"]

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from serving import make_app, running, serving
 
+from app.core.log_formats import JsonLines
+from app.core.log_records import LeanRecord
 from app.core.logs import configure, request_id
 
 pytestmark = pytest.mark.core
@@ -24,14 +26,19 @@ def captured(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[io.Str
     """Configure logging onto a buffer, and put it back as it was."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
+    factory, last = logging.getLogRecordFactory(), logging.lastResort
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     try:
         configure(**{"log_format": "json", "level": "info", "log_inputs": False, **options})
         yield stream
     finally:
+        for handler in root.handlers:
+            handler.close()  # which writes what waits
         root.handlers[:] = before
         root.setLevel(level)
+        logging.setLogRecordFactory(factory)
+        logging.lastResort = last
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -147,3 +154,92 @@ def test_a_warning_inside_a_request_may_quote_a_text_and_is_withheld(
     (line,) = lines(stream)
     assert line["category"] == "UserWarning"
     assert (SECRET in stream.getvalue()) is log_inputs
+
+
+def test_a_logger_without_a_handler_warns_in_the_same_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    orphan = logging.getLogger("orphan")
+    monkeypatch.setattr(orphan, "propagate", False)
+    with captured(monkeypatch) as stream:
+        orphan.info("too quiet")
+        orphan.warning("loud")
+    assert [(line["logger"], line["event"]) for line in lines(stream)] == [("orphan", "loud")]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_line_that_cannot_be_made_says_where_and_not_what(
+    monkeypatch: pytest.MonkeyPatch, log_format: str
+) -> None:
+    with captured(monkeypatch, log_format=log_format) as stream:
+        logging.getLogger("x").info("%d", SECRET)
+        logging.getLogger("x").info("after")
+    failed, after = stream.getvalue().splitlines()
+    assert "log_line_failed" in failed
+    assert "TypeError" in failed
+    assert __file__ in failed
+    assert SECRET not in failed
+    assert "after" in after
+
+
+def test_a_line_has_the_values_of_its_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a"]
+    with captured(monkeypatch) as stream:
+        logging.getLogger("x").info("made", extra={"texts": texts})
+        texts.append("b")
+    assert lines(stream)[0]["texts"] == ["a"]
+
+
+NOW = 1_796_011_273.304044
+FIELDS: list[dict[str, Any]] = [
+    {},
+    {"status": 200, "duration_ms": 1.25, "route": "/predict", "request_id": "abc"},
+    {
+        "no": None,
+        "yes": True,
+        "not_a_number": float("nan"),
+        "text": 'a "quoted" \n\u2028\ud800 é 🙂',
+    },
+    {"texts": ["a", {"b": 1}], "path": Path("x"), "event": "mine", "timestamp": "then", "level": 1},
+    {"_hidden": 1, "color_message": "x", "Capital": 2},
+    {"args_like": (1, 2), "nested": {"a": None}},
+]
+
+
+@pytest.mark.parametrize("fields", FIELDS)
+@pytest.mark.parametrize("created_s", [NOW, 1_796_011_273.0, 1_796_011_273.9999999])
+def test_quick_lines_are_the_library_s_to_the_byte(
+    fields: dict[str, Any], created_s: float
+) -> None:
+    made = []
+    for kind in (LeanRecord, logging.LogRecord):
+        record = kind("app.x", logging.WARNING, __file__, 1, 'an "event"', (), None)
+        vars(record).update(fields)
+        record.created = created_s
+        made.append(JsonLines(log_inputs=False).format(record))
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    ("message", "args"),
+    [("%d of %s", (1, "x")), ("%(a)s", ({"a": 1},)), ("100 %", ()), ({"event": "dict"}, ())],
+)
+def test_unusual_messages_are_the_library_s_too(message: Any, args: Any) -> None:
+    made = []
+    for kind in (LeanRecord, logging.LogRecord):
+        record = kind("app.x", logging.INFO, __file__, 1, message, args, None)
+        record.created = NOW
+        made.append(JsonLines(log_inputs=False).format(record))
+    assert made[0] == made[1]
+
+
+def test_a_lean_record_has_what_other_formatters_ask_for() -> None:
+    lean, whole = (
+        kind("app.x", logging.INFO, __file__, 7, "m", (), None, "f")
+        for kind in (LeanRecord, logging.LogRecord)
+    )
+    lean.created = whole.created
+    names = ("name", "levelname", "filename", "module", "lineno", "funcName", "pathname")
+    assert [getattr(lean, n) for n in names] == [getattr(whole, n) for n in names]
+    assert lean.msecs == pytest.approx(whole.msecs, abs=1)
+    assert (lean.threadName, lean.process, lean.exc_text) == (None, None, None)

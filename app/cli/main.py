@@ -1,6 +1,5 @@
 """The `app` command, put together."""
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import typer
 
 from app.cli import db, doctor
 from app.cli.bench import bench
-from app.console.ending import end_process
+from app.console.ending import end_process, leave, print_if_read, write_last_lines
 from app.console.options import Json, fail, print_error, show_json
 from app.errors import StartupError
 from app.main import installed
@@ -60,7 +59,10 @@ def serve(
     }
     settings = load_settings(**overrides)
     configure(
-        log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
+        log_format=settings.log_format,
+        level=settings.log_level,
+        log_inputs=settings.log_inputs,
+        bound=settings.log_bound,
     )
     run_server(settings, on_overdue=leave_unfinished)
     end_process(EXIT_OK)
@@ -129,8 +131,9 @@ def bake_models(
 
 def leave_unfinished() -> NoReturn:
     """End a process that was told to end and can't: something in it hangs, maybe with a lock."""
-    os.write(sys.stderr.fileno(), b"ml-api: error: the end took too long, and was cut short\n")
-    os._exit(EXIT_UNFINISHED)
+    write_last_lines()
+    print_if_read("ml-api: error: the end took too long, and was cut short\n")
+    leave(EXIT_UNFINISHED)
 
 
 def leave_on_signals() -> None:
@@ -139,7 +142,7 @@ def leave_on_signals() -> None:
     The first process of a container is not ended by a signal that it has no handler for.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(EXIT_OK))
+        signal.signal(number, lambda *_: leave(EXIT_OK))
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -150,6 +153,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         cli(arguments, prog_name="app")
     except StartupError as failure:
+        write_last_lines()  # so that the error is the last line
         print_error(str(failure))
         return EXIT_STARTUP_FAILED
     except SystemExit as ended:

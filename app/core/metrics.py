@@ -13,6 +13,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from app.core.logs import dropped_lines
+
 PREFIX = "mlapi_"
 # From a cached answer to the default deadline, in seconds.
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -56,6 +58,7 @@ class Metrics(MetricGroup):
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         super().__init__(registry)
+        self._dropped_lines = 0
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -63,6 +66,12 @@ class Metrics(MetricGroup):
         self._declare_process()
         self._declare_chat()
         self._declare_database()
+
+    def count_dropped_lines(self) -> None:
+        """Count the log lines that the process has lost since the last call."""
+        dropped = dropped_lines()
+        self.log_lines_dropped.inc(max(0, dropped - self._dropped_lines))
+        self._dropped_lines = dropped
 
     def _declare_batches(self) -> None:
         """Declare what batches and their texts count."""
@@ -139,6 +148,10 @@ class Metrics(MetricGroup):
             "Bodies that were refused because all of them (all), or their caller's (caller), had"
             " too many bytes together.",
             ["reason"],
+        )
+        self.log_lines_dropped = self._counter(
+            "log_lines_dropped_total",
+            "Log lines that were lost: too many waited for standard error, or writing failed.",
         )
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds", "How late the event loop woke up at the last check."

@@ -111,6 +111,7 @@ async def watch_lag(runtime: Runtime) -> None:
         runtime.loop_lag_s = max(0.0, time.monotonic() - due)
         runtime.metrics.event_loop_lag_seconds.set(runtime.loop_lag_s)
         runtime.metrics.event_loop_tasks.set(len(asyncio.all_tasks()))
+        runtime.metrics.count_dropped_lines()
         for entry in runtime.registry.entries:
             if entry.served:
                 age_s = entry.served.model.longest_call_s()

@@ -187,7 +187,10 @@ def worker(
 
     settings = load_settings(JobsSettings)
     configure(
-        log_format=settings.log_format, level=settings.log_level, log_inputs=settings.log_inputs
+        log_format=settings.log_format,
+        level=settings.log_level,
+        log_inputs=settings.log_inputs,
+        bound=settings.log_bound,
     )
     os.nice(nice)
     require_support(settings)

@@ -17,6 +17,7 @@ from celery.platforms import SecurityWarning
 from celery.worker import state
 from prometheus_client import start_http_server
 
+from app.console.ending import leave, write_last_lines
 from app.core.metrics import Metrics
 from app.core.parent import die_with_parent
 from app.errors import DatabaseUnavailableError, SettingsError
@@ -71,6 +72,8 @@ class Worker:
         celery.task(name=TASK, ignore_result=True)(self._work)
         signals.setup_logging.connect(_leave_logging_alone)
         signals.worker_process_init.connect(self._on_child)
+        # Celery ends its child without the interpreter's own end, which would do it.
+        signals.worker_process_shutdown.connect(_write_last_lines)
         worker: Any = self._celery_worker(celery)
         worker.start()
         return int(worker.exitcode or EXIT_OK)
@@ -133,7 +136,7 @@ class Worker:
     def _abort(self) -> None:
         self._phase[0] = ABORTING
         # The child ends with this process, and the job's lease expires.
-        self._later(ABORT_S, lambda: os._exit(EXIT_OK))
+        self._later(ABORT_S, lambda: leave(EXIT_OK))
 
     def _later(self, seconds: float, then: Callable[[], None]) -> None:
         if self._timer is not None:
@@ -176,6 +179,10 @@ def find_broker(settings: JobsSettings) -> str:
     if file.is_file() and (socket := Path(file.read_text(encoding="utf-8"))).is_socket():
         return f"unix://{socket}"
     raise SettingsError("REDIS_URL is not set, and no service runs that has started a Valkey")
+
+
+def _write_last_lines(**_: object) -> None:
+    write_last_lines()
 
 
 def _leave_logging_alone(**_: object) -> None:

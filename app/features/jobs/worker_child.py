@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import mmap
-import os
 from concurrent.futures import ThreadPoolExecutor
 
+from app.console.ending import leave
 from app.core.metrics import Metrics
 from app.errors import DatabaseUnavailableError
 from app.features.jobs.embedders import JobEmbedders
@@ -71,6 +71,7 @@ class WorkerChild:
             is_stopping=lambda: phase[0] >= STOPPING,
         )
         self._phase = phase
+        self._metrics = metrics.service
 
     def work(self) -> None:
         """Run one slice of the job that is due, and notify workers of the next.
@@ -87,9 +88,11 @@ class WorkerChild:
         except DatabaseUnavailableError as failure:
             log.warning("worker_without_database", extra={"reason": failure.reason})
             return
+        finally:
+            self._metrics.count_dropped_lines()
         if self._embedders.are_broken:
             log.critical("worker_broken")
-            os._exit(EXIT_BROKEN)
+            leave(EXIT_BROKEN)
         if had_work:
             self._notifier.notify_now()
 
