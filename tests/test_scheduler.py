@@ -189,6 +189,60 @@ async def test_a_text_that_can_t_be_tokenised_fails_alone() -> None:
     scheduler.close(timeout_s=LATE)
 
 
+class Tokenised(Engine):
+    """Notes which texts are tokenised together, and panics at one, as native code does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[list[str]] = []
+        self.may_begin = threading.Event()
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        self.entered.release()
+        self.may_begin.wait(LATE)
+        self.calls.append(list(texts))
+        if "panic" in texts:
+            raise BaseException("panic")  # noqa: TRY002
+        return super().encode(texts)
+
+
+async def test_requests_that_wait_for_the_tokeniser_are_one_call() -> None:
+    engine = Tokenised()
+    scheduler = batched(engine)
+    first = asyncio.create_task(submit(scheduler, "x"))
+    await asyncio.to_thread(engine.entered.acquire)
+    others = [
+        asyncio.create_task(submit(scheduler, text, text * 2)) for text in ("y", "unreadable")
+    ]
+    await queued_to_tokenise(scheduler, 2)
+    engine.may_begin.set()
+    assert [lengths(await task) for task in (first, *others)] == [
+        [1],
+        [1, 2],
+        ["ValueError", "ValueError"],
+    ]
+    assert engine.calls[:2] == [["x"], ["y", "yy", "unreadable", "unreadable" * 2]]
+    scheduler.close(timeout_s=LATE)
+
+
+async def test_a_panic_of_the_tokeniser_fails_its_request_and_no_other() -> None:
+    engine = Tokenised()
+    scheduler = batched(engine)
+    first = asyncio.create_task(submit(scheduler, "x"))
+    await asyncio.to_thread(engine.entered.acquire)
+    others = [asyncio.create_task(submit(scheduler, text)) for text in ("y", "panic", "z")]
+    await queued_to_tokenise(scheduler, 3)
+    engine.may_begin.set()
+    rows = [lengths(await task) for task in (first, *others)]
+    assert rows == [[1], [1], [InferenceFailedError.__name__], [1]]
+    scheduler.close(timeout_s=LATE)
+
+
+async def queued_to_tokenise(scheduler: Any, count: int) -> None:
+    while len(scheduler._tokenising._waiting) < count:
+        await asyncio.sleep(0)
+
+
 async def test_a_text_without_tokens_is_refused_alone_and_among_others() -> None:
     scheduler = batched(Engine())
     (alone,) = (await submit(scheduler, "")).rows
@@ -408,7 +462,7 @@ async def test_a_tokeniser_that_panics_fails_its_request_and_counts_nothing_on()
 
 async def test_without_a_thread_to_tokenise_the_request_is_refused_and_not_counted() -> None:
     scheduler = batched(Engine())
-    scheduler._tokenisers.shutdown()
+    scheduler._tokenising._threads.shutdown()
     with pytest.raises(NotReadyError):
         await submit(scheduler, "x")
     assert scheduler._requests._unqueued == NOTHING

@@ -12,12 +12,11 @@ from app.batching.isolation import is_out_of_memory, run_isolated
 from app.batching.queue import Batch
 from app.batching.request_queue import BatchPolicy, RequestQueue
 from app.batching.requests import Outcome, QueuedRequest, QueuedText, Row
-from app.batching.tokenising import encode_texts, estimate_tokens
+from app.batching.tokenising import Tokenising, estimate_tokens
 from app.batching.workers import Workers
-from app.core.logs import is_private
 from app.core.metrics import Metrics
 from app.core.model_metrics import ModelMetrics
-from app.engines.base import Encoded, TextEngine
+from app.engines.base import TextEngine
 from app.engines.rows import checked
 from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError
 
@@ -55,10 +54,10 @@ class BatchScheduler(Generic[E]):
         self.engine = engine
         self._run = checked(engine)
         self._max_batch = policy.max_batch
-        self._tokenisers = tokenisers
         self._metrics = ModelMetrics(metrics, name)
         self._name = name
         self._requests = RequestQueue(name, policy=policy, metrics=self._metrics)
+        self._tokenising = Tokenising(engine, tokenisers, done=self._requests.enqueue, name=name)
         self._workers: Workers[Batch[QueuedText]] = Workers(
             name,
             count=policy.workers,
@@ -110,26 +109,12 @@ class BatchScheduler(Generic[E]):
 
         """
         try:
-            self._tokenisers.submit(self._tokenise, request)
+            self._tokenising.put(request)
         except RuntimeError as failure:  # shut down, or the system has no thread left
             self._requests.forget(request)
             raise NotReadyError(
                 "There is no thread to tokenise with.", retry_after_s=1
             ) from failure
-
-    def _tokenise(self, request: QueuedRequest) -> None:
-        """Tokenise in a thread of `tokenisers`; the request is answered even if that crashes."""
-        is_private.set(True)  # the variable's name says it
-        encoded: list[Encoded | Exception] = []
-        try:
-            if not request.is_left:
-                encoded = encode_texts(self.engine, request.texts, request.prompt)
-        except BaseException:
-            # A panic of a native tokeniser is no Exception.
-            log.critical("tokeniser_died", exc_info=True, extra={"model": self._name})
-            encoded = [InferenceFailedError() for _ in request.texts]
-        finally:
-            self._requests.enqueue(request, encoded)
 
     def _run_batch(self, batch: Batch[QueuedText]) -> None:
         """Run the engine in a worker's thread, isolate what fails, hand out the rows."""

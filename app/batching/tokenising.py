@@ -1,16 +1,26 @@
 """How texts become tokens: their number is estimated first, then the engine's tokeniser runs."""
 
-from collections.abc import Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import partial
+from itertools import islice
 from typing import cast
 
 from app.batching.isolation import run_isolated
+from app.batching.requests import QueuedRequest
+from app.core.logs import is_private
 from app.engines.base import Embedder, Encoded, TextEngine
-from app.errors import TextWithoutTokensError
+from app.errors import InferenceFailedError, TextWithoutTokensError
+
+log = logging.getLogger(__name__)
 
 # English has about 4.5 characters a token; rather too many tokens than too few.
 CHARS_PER_TOKEN = 4
 SPECIAL_TOKENS = 2
+# A call takes some milliseconds at most: texts that come meanwhile wait for it.
+TEXTS_AT_ONCE = 64
 
 
 def estimate_tokens(text: str, prompt: str = "", *, max_tokens: int) -> int:
@@ -29,3 +39,92 @@ def encode_texts(
         TextWithoutTokensError() if isinstance(e, Encoded) and e.is_empty else e
         for e in run_isolated(encode, texts)
     ]
+
+
+class Tokenising:
+    """Tokenises requests in threads: those that wait together in one call.
+
+    A thread is told for the first request, and takes what has come until it begins: to tell one
+    for each request took more time than its tokens.
+
+    Args:
+        engine: whose tokeniser it is.
+        threads: where it runs.
+        done: called there with each request and its texts' tokens.
+        name: of the model, for the log.
+
+    """
+
+    def __init__(
+        self,
+        engine: TextEngine,
+        threads: Executor,
+        *,
+        done: Callable[[QueuedRequest, Sequence[Encoded | Exception]], None],
+        name: str,
+    ) -> None:
+        self._engine = engine
+        self._threads = threads
+        self._done = done
+        self._name = name
+        self._waiting: deque[QueuedRequest] = deque()  # as many as the queue admits
+        self._is_told = False
+
+    def put(self, request: QueuedRequest) -> None:
+        """Have a request's texts tokenised; called on the event loop.
+
+        Raises:
+            RuntimeError: there is no thread for it.
+
+        """
+        self._waiting.append(request)
+        if not self._is_told:
+            self._is_told = True
+            try:
+                self._threads.submit(self._run)
+            except RuntimeError:
+                self._is_told = False
+                self._waiting.remove(request)
+                raise
+
+    def _run(self) -> None:
+        """Tokenise what waits, in a thread; for what comes from now on another one is told."""
+        is_private.set(True)  # the variable's name says it
+        self._is_told = False
+        while requests := self._take():
+            by_prompt: dict[str, list[QueuedRequest]] = {}
+            for request in requests:
+                by_prompt.setdefault(request.prompt, []).append(request)
+            for some in by_prompt.values():
+                self._tokenise(some)
+
+    def _take(self) -> list[QueuedRequest]:
+        """Return what waits, up to a number of texts that takes a few milliseconds."""
+        requests: list[QueuedRequest] = []
+        texts = 0
+        while texts < TEXTS_AT_ONCE:
+            try:
+                requests.append(self._waiting.popleft())
+            except IndexError:
+                break
+            texts += len(requests[-1].texts)
+        return requests
+
+    def _tokenise(self, requests: list[QueuedRequest]) -> None:
+        """Tokenise requests with one prompt; each is answered even if that crashes."""
+        staying = [() if request.is_left else request.texts for request in requests]
+        texts = [text for some in staying for text in some]
+        encoded: list[Encoded | Exception] = []
+        try:
+            encoded = encode_texts(self._engine, texts, requests[0].prompt) if texts else []
+        except BaseException:
+            # A panic of a native tokeniser is no Exception.
+            if len(requests) > 1:
+                for request in requests:
+                    self._tokenise([request])
+                return
+            log.critical("tokeniser_died", exc_info=True, extra={"model": self._name})
+            encoded = [InferenceFailedError() for _ in texts]
+        tokens = iter(encoded)
+        for request, some in zip(requests, staying, strict=True):
+            self._done(request, list(islice(tokens, len(some))))

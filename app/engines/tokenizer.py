@@ -97,7 +97,8 @@ class TextEncoder:
                 type_ids=e.type_ids if self.rules.has_types else (),
                 left_out=left_out,
             )
-            for e in self._tokenizer.encode_batch(prompted)
+            # Without offsets, which takes a fifth less time.
+            for e in self._tokenizer.encode_batch_fast(prompted)
         ]
 
     def _left_out(self, prompt: str) -> int:
