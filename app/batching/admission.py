@@ -13,7 +13,8 @@ SAFETY = 1.7
 IDLE_SAFETY = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: that takes more than twice the time, and there are ten for each text.
+@dataclass(slots=True, kw_only=True)
 class Work:
     """The work of texts for an engine."""
 

@@ -55,6 +55,7 @@ class RequestQueue:
         self._queue: BatchQueue[QueuedText] = BatchQueue(
             max_count=policy.max_batch, max_cost=policy.max_batch_tokens
         )
+        metrics.watch_queue(self._queue.__len__)
         self._admission = Admission(self.meter, max_queued_tokens=policy.max_queued_tokens)
         self._changed = threading.Condition()
         self._unqueued = NOTHING  # being tokenised, by estimate
@@ -119,7 +120,6 @@ class RequestQueue:
             request.unfinished = len(request.tickets)
             for ticket in request.tickets:
                 self._queue.push(ticket)
-            self._metrics.queue_depth(len(self._queue))
             self._changed.notify(len(request.tickets))
         if not request.tickets:
             self._answer([request])
@@ -131,7 +131,6 @@ class RequestQueue:
             removed = sum(self._queue.remove(ticket) for ticket in request.tickets)
             running = request.unfinished - removed
             unqueued = 0 if request.rows else len(request.texts)
-            self._metrics.queue_depth(len(self._queue))
         if is_client_gone:
             self._metrics.cancelled("queued", removed + unqueued)
             self._metrics.cancelled("engine", running)
@@ -144,7 +143,6 @@ class RequestQueue:
                 batch = self._queue.cut()
                 if batch is not None:
                     self._running += batch.work
-                    self._metrics.queue_depth(len(self._queue))
                     return batch
                 self._changed.wait(IDLE_WAIT_S)
             return None

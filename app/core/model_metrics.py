@@ -1,6 +1,6 @@
 """The metrics of one model, with its label set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.core.metrics import Metrics
 
@@ -13,7 +13,6 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, name: str) -> None:
         self._name = name
         self._metrics = metrics
-        self._queue_depth = metrics.queue_depth.labels(name)
         self._queue_wait = metrics.queue_wait_seconds.labels(name)
         self._predicted = metrics.predicted_wait_seconds.labels(name)
         self._wait = metrics.wait_seconds.labels(name)
@@ -28,9 +27,9 @@ class ModelMetrics:
         for reason in REFUSALS:
             metrics.refused.labels(name, reason)
 
-    def queue_depth(self, texts: int) -> None:
-        """Texts that wait now."""
-        self._queue_depth.set(texts)
+    def watch_queue(self, depth: Callable[[], int]) -> None:
+        """Ask for the number of texts that wait at each scrape, instead of noting each change."""
+        self._metrics.queue_depth.labels(self._name).set_function(depth)
 
     def answered(self, *, predicted_s: float, seconds: float) -> None:
         """One request has its answer."""
