@@ -18,6 +18,7 @@ import httpx2
 # A first start converts the default models.
 START_TIMEOUT_S = 240
 STOP_TIMEOUT_S = 40
+LOG_TIMEOUT_S = 10
 KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG", "PYTHONPATH"}
 APP = Path(sys.executable).parent / "app"
 
@@ -46,6 +47,15 @@ class Service:
                 return time.monotonic() - started
             time.sleep(0.02)  # between two questions to another process there is nothing to wait on
         raise TimeoutError(self.log)
+
+    def wait_logged(self, text: str, timeout_s: float = LOG_TIMEOUT_S) -> str:
+        """Return the log once it has this text: a thread writes the lines a moment later."""
+        until = time.monotonic() + timeout_s
+        while text not in (log := self.log):
+            if time.monotonic() > until:
+                raise TimeoutError(f"{text} isn't in {log}")
+            time.sleep(0.02)  # another process writes it
+        return log
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""

@@ -164,7 +164,7 @@ def test_what_is_no_request_is_told_why_and_the_connection_ends(
     told = json.loads(body)
     assert (told["status"], told["code"]) == (status, code)
     assert told["request_id"] == headers["x-request-id"]
-    assert f'"request_id": "{told["request_id"]}"' in running.log
+    running.wait_logged(f'"request_id": "{told["request_id"]}"')
     assert exchange(running.port, LAST).startswith(b"HTTP/1.1 200 ")
 
 

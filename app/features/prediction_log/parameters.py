@@ -42,8 +42,10 @@ def _sqlite_row(prediction: PredictionLogEntry) -> tuple[Any, ...]:
     moment = row[TIME]
     if moment.tzinfo is None:
         raise ValueError("a time without its zone")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
     # As SQLAlchemy reads it: without the zone, and with microseconds also where they are 0.
-    row[TIME] = moment.astimezone(UTC).isoformat(" ", "microseconds")[: -len("+00:00")]
+    row[TIME] = moment.isoformat(" ", "microseconds")[: -len("+00:00")]
     row[TASK] = str(row[TASK])  # a subclass of str: the driver looks for a converter each time
     return tuple(row)
 
