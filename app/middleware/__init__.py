@@ -1,1 +1,1 @@
-"""What every request passes: body limits, disconnects, errors, its line in the log."""
+"""The one layer that every request passes: bodies, disconnects, errors, metrics, its log line."""
