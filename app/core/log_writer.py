@@ -19,6 +19,7 @@ BATCH = 1_000  # lines taken at once, beside those that `bound` counts
 # How long a flush waits for a reader that reads slowly or not at all.
 FLUSH_S = 1.0
 WRITABLE_POLL_MS = 1_000
+STANDARD_ERROR = 2
 
 
 class LineWriter:
@@ -173,9 +174,12 @@ def _writing(stream: TextIO | None) -> Write:
     if stream is None:
         return _write_nowhere
     try:
-        return partial(_write_to, stream.fileno())
+        descriptor = stream.fileno()
     except (OSError, ValueError):  # it is in memory, or closed
         return partial(_write_text, stream)
+    if descriptor > STANDARD_ERROR:
+        descriptor = os.dup(descriptor)  # its own may be closed, and the number another file's
+    return partial(_write_to, descriptor)
 
 
 def _write_nowhere(_data: bytes) -> None:
