@@ -13,7 +13,6 @@ import pytest
 from serving import make_app, running, serving
 
 from app.core.log_formats import JsonLines
-from app.core.log_records import LeanRecord
 from app.core.logs import configure, request_id
 
 pytestmark = pytest.mark.core
@@ -26,7 +25,7 @@ def captured(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[io.Str
     """Configure logging onto a buffer, and put it back as it was."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
-    factory, last = logging.getLogRecordFactory(), logging.lastResort
+    last = logging.lastResort
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     try:
@@ -37,7 +36,6 @@ def captured(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[io.Str
             handler.close()  # which writes what waits
         root.handlers[:] = before
         root.setLevel(level)
-        logging.setLogRecordFactory(factory)
         logging.lastResort = last
 
 
@@ -190,6 +188,10 @@ def test_a_line_has_the_values_of_its_moment(monkeypatch: pytest.MonkeyPatch) ->
     assert lines(stream)[0]["texts"] == ["a"]
 
 
+class OtherRecord(logging.LogRecord):
+    """A record that is left to the library."""
+
+
 NOW = 1_796_011_273.304044
 FIELDS: list[dict[str, Any]] = [
     {},
@@ -212,7 +214,7 @@ def test_quick_lines_are_the_library_s_to_the_byte(
     fields: dict[str, Any], created_s: float
 ) -> None:
     made = []
-    for kind in (LeanRecord, logging.LogRecord):
+    for kind in (logging.LogRecord, OtherRecord):
         record = kind("app.x", logging.WARNING, __file__, 1, 'an "event"', (), None)
         vars(record).update(fields)
         record.created = created_s
@@ -226,20 +228,8 @@ def test_quick_lines_are_the_library_s_to_the_byte(
 )
 def test_unusual_messages_are_the_library_s_too(message: Any, args: Any) -> None:
     made = []
-    for kind in (LeanRecord, logging.LogRecord):
+    for kind in (logging.LogRecord, OtherRecord):
         record = kind("app.x", logging.INFO, __file__, 1, message, args, None)
         record.created = NOW
         made.append(JsonLines(log_inputs=False).format(record))
     assert made[0] == made[1]
-
-
-def test_a_lean_record_has_what_other_formatters_ask_for() -> None:
-    lean, whole = (
-        kind("app.x", logging.INFO, __file__, 7, "m", (), None, "f")
-        for kind in (LeanRecord, logging.LogRecord)
-    )
-    lean.created = whole.created
-    names = ("name", "levelname", "filename", "module", "lineno", "funcName", "pathname")
-    assert [getattr(lean, n) for n in names] == [getattr(whole, n) for n in names]
-    assert lean.msecs == pytest.approx(whole.msecs, abs=1)
-    assert (lean.threadName, lean.process, lean.exc_text) == (None, None, None)

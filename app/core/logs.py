@@ -8,7 +8,6 @@ from typing import TextIO
 
 from app.core.log_context import is_private, request_id
 from app.core.log_formats import ConsoleLines, JsonLines
-from app.core.log_records import LeanRecord
 from app.core.log_writer import LineWriter
 
 __all__ = ["configure", "dropped_lines", "is_private", "request_id"]
@@ -131,7 +130,8 @@ def configure(*, log_format: str, level: str, log_inputs: bool, bound: int = WAI
         }
     )
 
-    logging.setLogRecordFactory(LeanRecord)
+    # No line shows them; Python's "How to log" names these switches, for speed.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     _use_for_orphans(logging.getLogger().handlers[0])
 
     def show_warning(  # the signature is Python's
