@@ -11,7 +11,7 @@ import argparse
 import datetime as dt
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from app.loadtest.addresses import find_address, get_request
@@ -43,7 +43,7 @@ def show_real(seconds: float, say: Say) -> bool:
     """Send storms to the default classifier."""
     with serve("storm-real") as made:
         measured = list(_storms(made.port, seconds, say))
-    return all(_holds(stage, figures, _wanted(stage)) for stage, figures in measured)
+    return _all_hold((stage, figures, _wanted(stage)) for stage, figures in measured)
 
 
 def show_bound(seconds: float, say: Say) -> bool:
@@ -51,7 +51,7 @@ def show_bound(seconds: float, say: Say) -> bool:
     (WORK / "bound.toml").write_text(BOUND_MODELS, encoding="utf-8")
     with serve("storm-bound", MODELS_FILE=str(WORK / "bound.toml")) as made:
         measured = list(_storms(made.port, seconds, say))
-    return all(_holds(stage, figures, WANTED_BOUND) for stage, figures in measured)
+    return _all_hold((stage, figures, WANTED_BOUND) for stage, figures in measured)
 
 
 def _storms(port: int, seconds: float, say: Say) -> Iterator[tuple[Stage, StormFigures]]:
@@ -75,6 +75,11 @@ def _storms(port: int, seconds: float, say: Say) -> Iterator[tuple[Stage, StormF
 
 def _wanted(stage: Stage) -> float:
     return (WANTED_KEPT if stage.is_kept else WANTED_NEW)[int(stage.factor)]
+
+
+def _all_hold(storms: Iterable[tuple[Stage, StormFigures, float]]) -> bool:
+    """Judge each, so that each that went wrong is named."""
+    return not [stage for stage, figures, wanted in storms if not _holds(stage, figures, wanted)]
 
 
 def _holds(stage: Stage, figures: StormFigures, wanted: float) -> bool:

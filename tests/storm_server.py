@@ -32,7 +32,7 @@ class StormServer:
         self.bodies: list[bytes] = []
         self.heads: list[bytes] = []
         self.connections = 0
-        self.open = 0
+        self.transports: set[asyncio.Transport] = set()
         self.most_open = 0
         self.port = 0
 
@@ -47,6 +47,11 @@ class StormServer:
         ready.set()
         await stop.wait()
         server.close()
+        if opening := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(opening)  # connections that were accepted a moment ago
+        for transport in tuple(self.transports):
+            transport.abort()
+        await asyncio.sleep(0)  # what was aborted is closed here
 
 
 class _Peer(asyncio.Protocol):
@@ -58,11 +63,11 @@ class _Peer(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._server.connections += 1
-        self._server.open += 1
-        self._server.most_open = max(self._server.most_open, self._server.open)
+        self._server.transports.add(transport)
+        self._server.most_open = max(self._server.most_open, len(self._server.transports))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.open -= 1
+        self._server.transports.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._received += data

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 from serving import make_app, running, serving
+from test_protocol import exchange, listening
 
 from app.core.callers import Caller
 from app.errors import SettingsError
@@ -126,6 +127,8 @@ async def metric(client: AsyncClient, line: str) -> float:
     return sum(float(each.split()[-1]) for each in lines if each.startswith(f"mlapi_{line}"))
 
 
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+METRICS = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -183,6 +186,28 @@ async def test_a_refused_upload_that_stalls_ends_in_time_and_holds_nothing(tmp_p
     assert (timed_out.status_code, refused.status_code) == (408, 503)
     assert refused.headers["Connection"] == "close"
     assert refused.headers["Retry-After"] == "1"
+
+
+async def test_a_client_that_is_refused_while_it_sends_can_read_why(tmp_path: Path) -> None:
+    bound: dict[str, Any] = {"max_body_bytes": 500_000, "max_documents_bytes": 500_000}
+    async with listening(tmp_path, max_body_bytes_in_flight=600_000, **bound) as port:
+        _, stalled = await asyncio.open_connection("127.0.0.1", port)
+        stalled.write(HEAD + b"Content-Length: 450000\r\n\r\n" + b"[" * 400_000)
+        await until_held(port, 400_000)
+        for _ in range(8):  # a connection closed on unread data is reset, mostly
+            chunked = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            chunks = [b"2710\r\n" + b"[" * 10_000 + b"\r\n"] * 45
+            answer = await exchange(port, chunked, *chunks, b"0\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in answer.lower()
+        stalled.close()
+        await until_held(port, 0)
+
+
+async def until_held(port: int, size: int) -> None:
+    async with asyncio.timeout(10):
+        while b"mlapi_body_bytes_in_flight %d" % size not in await exchange(port, METRICS):
+            pass
 
 
 async def test_a_client_that_waits_to_be_told_is_refused_before_it_sends(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_client_leaves_when_its_patience_ends_and_hangs_up() -> None:
     assert report.outcomes == {"200": 20, "timeout": 20}
     assert all(0.2 <= a.latency_s < 1 for a in report.answers if a.outcome == "timeout")
     assert time.monotonic() - started_s < 3
-    assert server.open == 0 or server.connections > 20
+    assert server.connections >= 20, "a connection whose client has left serves no other"
 
 
 def test_an_answer_that_comes_too_late_is_no_good_one() -> None:
@@ -323,6 +323,7 @@ def test_polls_too_stay_on_this_machine() -> None:
         assert find_address(server.url, may_leave=False).place == ("127.0.0.1", server.port)
         with pytest.raises(StartupError, match="isn't this machine"):
             find_address("http://192.0.2.1/health", may_leave=False)
+        ask(plan(server.port, count=1))  # by its answer the connection of the look-up has ended
 
 
 def test_no_more_connections_than_the_machine_allows() -> None:

@@ -115,7 +115,6 @@ class BareConnection:
         made = socket.socket(self._address.family, socket.SOCK_STREAM)
         self._socket = made
         made.settimeout(0)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         failure = made.connect_ex(self._address.place)
         if failure not in {0, errno.EINPROGRESS, errno.EWOULDBLOCK}:
             raise OSError(failure, "not connected")
