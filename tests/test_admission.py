@@ -33,6 +33,16 @@ def test_call_and_token_costs_are_told_apart() -> None:
     assert speed.predict_s(work(10, 1)) >= seconds(10)
 
 
+def test_calls_are_counted_by_tokens_where_rows_of_tokens_are_what_fills_them() -> None:
+    speed = SpeedMeter(workers=2, max_batch=32, max_batch_tokens=250)
+    for tokens in (5, 200):
+        speed.observe(tokens=tokens, seconds=seconds(tokens))
+    full = (4 * PER_CALL + 1000 * PER_TOKEN) / 2
+    assert speed.drain_s(work(1000, 37)) == pytest.approx(full)
+    assert speed.drain_s(work(1000, 128)) == pytest.approx(full), "four calls of 32 short texts"
+    assert speed.drain_s(work(1000, 256)) > full
+
+
 def test_short_lone_texts_don_t_make_long_ones_look_slow() -> None:
     speed = meter(1, 5, 200, *[5] * 300, 6, 7)
     assert speed.predict_s(work(400, 1)) < 2.5 * seconds(400)

@@ -45,7 +45,6 @@ from app.engines.openvino.engine import (
     PIECE_TOKENS,
     OpenVinoClassifier,
     cut,
-    padded,
 )
 from app.engines.openvino.failures import ConversionError, DisagreementError
 from app.engines.openvino.loading import load
@@ -56,6 +55,7 @@ from app.engines.openvino.processor import (
     choose_streams,
     release_memory,
 )
+from app.engines.packing import padded
 from app.engines.torch import TorchClassifier
 from app.errors import EngineError
 from app.models.sources import Sources
@@ -479,8 +479,8 @@ def test_torch_serves_where_the_converted_model_disagrees(
     disagreeing = partial(load, prepare=partial(prepare, load_reference=contrary))
     with caplog.at_level(logging.WARNING):
         assert load_openvino(request, load=disagreeing).kind == "torch"
-    (line,) = caplog.records
-    assert line.message == "engine_disagrees"
+    packed, line = caplog.records
+    assert (packed.message, line.message) == ("packing_refused", "engine_disagrees")
     assert vars(line)["model"] == "tiny"
     assert vars(line)["labels_equal"] < 0.99
     assert vars(line)["score_difference_max"] > 0.03

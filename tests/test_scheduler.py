@@ -17,6 +17,7 @@ from app.batching.tokenising import estimate_tokens
 from app.batching.workers import MAX_RESTARTS, Workers
 from app.core.metrics import Metrics
 from app.engines.base import Encoded, FloatArray
+from app.engines.packing import Packing
 from app.errors import (
     DeadlineExceededError,
     InferenceFailedError,
@@ -108,6 +109,46 @@ async def test_a_batch_is_what_queued_while_the_engine_was_busy_sorted_by_length
     engine.gate.set()
     await asyncio.gather(first, *rest)
     assert [sorted(batch) for batch in engine.batches] == [[7], [99, 100, 100, 101], [5, 5, 6, 7]]
+    scheduler.close(timeout_s=LATE)
+
+
+async def test_an_engine_that_packs_gets_full_rows_with_the_oldest_in_front() -> None:
+    engine, metrics = Engine(), Metrics()
+    rows = Packing(rows=2, row_tokens=128)
+    scheduler = batched(engine, max_batch=32, packing=rows, metrics=metrics)
+    first = await hold(engine, scheduler)
+    texts = ["a" * n for n in (60, 100, 68, 28, 9)]
+    rest = [asyncio.create_task(submit(scheduler, text)) for text in texts]
+    await queued(scheduler, 5)
+    engine.gate.set()
+    outcomes = await asyncio.gather(first, *rest)
+    assert engine.batches == [[7], [60, 68, 100, 28], [9]]
+    assert [lengths(outcome) for outcome in outcomes] == [[7], [60], [100], [68], [28], [9]]
+    assert value(metrics, "batch_cost_tokens_sum") == 8 + 256 + 12
+    assert value(metrics, "batch_padding_ratio_sum") == 1 / 8 + 0 + 3 / 12
+    scheduler.close(timeout_s=LATE)
+
+
+async def test_a_poison_text_in_a_row_fails_alone() -> None:
+    engine = Engine()
+    scheduler = batched(engine, max_batch=32, packing=Packing(rows=2, row_tokens=128))
+    engine.fail = lambda costs: ValueError("poison") if 13 in costs else None
+    texts = ["x" * (13 if n == 11 else 14) for n in range(18)]
+    rows = lengths(await submit(scheduler, *texts))
+    assert rows == ["ValueError" if n == 11 else 14 for n in range(18)]
+    scheduler.close(timeout_s=LATE)
+
+
+async def test_out_of_memory_makes_rows_hold_fewer_texts() -> None:
+    engine, metrics = Engine(), Metrics()
+    packing = Packing(rows=2, row_tokens=128)
+    scheduler = batched(engine, max_batch=32, packing=packing, metrics=metrics)
+    engine.fail = lambda costs: MemoryError() if len(costs) > 5 else None
+    assert lengths(await submit(scheduler, *["x" * 13] * 18)) == [13] * 18
+    engine.batches.clear()
+    await submit(scheduler, *["x" * 13] * 9)
+    assert max(len(batch) for batch in engine.batches) <= 5
+    assert value(metrics, "out_of_memory_total") > 0
     scheduler.close(timeout_s=LATE)
 
 

@@ -13,10 +13,9 @@ from sentence_transformers import SentenceTransformer
 from tiny import SIZES, TEXTS, seeded, word_tokenizer
 
 from app.engines.base import Embedder, EmbeddingOptions, EngineRequest, OpenVinoOptions, Task
-from app.engines.openvino.conversion import convert
 from app.engines.openvino.converted import folder_of
 from app.engines.openvino.engine import OpenVinoEmbedder
-from app.engines.openvino.preparation import compile_engine
+from app.engines.openvino.preparation import compile_engine, convert_best
 from app.engines.openvino.processor import Processor
 from app.engines.torch import load as load_torch
 from app.engines.torch_embedder import TorchEmbedder
@@ -117,7 +116,7 @@ def engines(
     on_torch = load_torch(request)
     assert isinstance(on_torch, TorchEmbedder)
     # Without the comparison of a start: the tests hold both engines against the library.
-    converted = convert(on_torch, folder_of(request))
+    converted = convert_best(request, on_torch, folder_of(request))
     on_openvino = compile_engine(request, converted, Processor(openvino))
     assert isinstance(on_openvino, OpenVinoEmbedder)
     return on_torch, on_openvino

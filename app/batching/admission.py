@@ -40,12 +40,16 @@ class SpeedMeter:
     Args:
         workers: threads that run calls at the same time.
         max_batch: texts in a call, when there are enough.
+        max_batch_tokens: of its texts, where calls are cut by that; None: they aren't.
 
     """
 
-    def __init__(self, *, workers: int, max_batch: int) -> None:
+    def __init__(
+        self, *, workers: int, max_batch: int, max_batch_tokens: int | None = None
+    ) -> None:
         self._workers = workers
         self._max_batch = max_batch
+        self._max_batch_tokens = max_batch_tokens or math.inf
         # Sums over the calls seen: weight, tokens, seconds, tokens², tokens·seconds.
         self._n = self._x = self._y = self._xx = self._xy = 0.0
 
@@ -79,7 +83,7 @@ class SpeedMeter:
     def drain_s(self, work: Work) -> float:
         """Return the seconds in which all workers together run this."""
         per_call, per_token = self._costs()
-        calls = work.texts / self._max_batch
+        calls = max(work.texts / self._max_batch, work.tokens / self._max_batch_tokens)
         return max(0.0, calls * per_call + work.tokens * per_token) / self._workers
 
     def predict_s(self, work: Work) -> float:

@@ -12,10 +12,12 @@ from time import monotonic
 
 from app.batching.admission import NOTHING, Admission, SpeedMeter, Work
 from app.batching.deadline import Deadline
+from app.batching.packed_queue import PackedQueue
 from app.batching.queue import Batch, BatchQueue, Ticket
 from app.batching.requests import Outcome, QueuedRequest, QueuedText, Row, resolve
 from app.core.model_metrics import ModelMetrics
 from app.engines.base import Encoded
+from app.engines.packing import Packing
 from app.errors import NotReadyError, OverloadedError
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,16 @@ class BatchPolicy:
 
     workers: int  # threads that run the engine
     max_batch: int  # texts in a call
-    max_batch_tokens: int  # longest times count of a call
+    max_batch_tokens: int  # of a call, padding included
     max_queued_tokens: int  # of all that waits
+    packing: Packing | None = None  # the rows of a call; None: texts are padded
+
+
+def _make_queue(policy: BatchPolicy) -> BatchQueue[QueuedText]:
+    """Return the queue that cuts batches as the engine wants them."""
+    if policy.packing is not None:
+        return PackedQueue(max_count=policy.max_batch, packing=policy.packing)
+    return BatchQueue(max_count=policy.max_batch, max_cost=policy.max_batch_tokens)
 
 
 class RequestQueue:
@@ -48,13 +58,15 @@ class RequestQueue:
     """
 
     def __init__(self, name: str, *, policy: BatchPolicy, metrics: ModelMetrics) -> None:
-        self.meter = SpeedMeter(workers=policy.workers, max_batch=policy.max_batch)
+        self.meter = SpeedMeter(
+            workers=policy.workers,
+            max_batch=policy.max_batch,
+            max_batch_tokens=policy.packing.tokens if policy.packing else None,
+        )
         self._name = name
         self._policy = policy
         self._metrics = metrics
-        self._queue: BatchQueue[QueuedText] = BatchQueue(
-            max_count=policy.max_batch, max_cost=policy.max_batch_tokens
-        )
+        self._queue: BatchQueue[QueuedText] = _make_queue(policy)
         metrics.watch_queue(self._queue.__len__)
         self._admission = Admission(self.meter, max_queued_tokens=policy.max_queued_tokens)
         self._changed = threading.Condition()

@@ -191,6 +191,7 @@ class EngineRequest:
     openvino: OpenVinoOptions | None = None  # None: nothing is converted, "auto" is torch
     chat: ChatOptions | None = None
     embedding: EmbeddingOptions = field(default_factory=EmbeddingOptions)
+    is_packed: bool = True  # texts may be run in rows, one behind the other
     on_step: OnStep = field(default=ignore_step, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -74,6 +74,7 @@ class ModelSpec(BaseModel):
     prompts: Mapping[str, str] = {}
     dimensions: int | None = Field(None, gt=0)
     sha256: Mapping[str, Sha256] | Sha256 | None = None
+    packed: bool = True  # OpenVINO: texts may run in rows, one behind the other
     fake: Mapping[str, Any] = {}
     slots: int = Field(8, gt=0)  # chat: generations at once
     waiting: int = Field(16, ge=0)  # chat: generations that may wait for a slot

@@ -109,6 +109,7 @@ class ModelLoader:
             openvino=self._openvino,
             chat=self._chat(spec) if task == Task.CHAT else None,
             embedding=spec.embedding,
+            is_packed=spec.packed,
             on_step=on_step,
         )
         return request, resolved.version

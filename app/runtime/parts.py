@@ -9,8 +9,9 @@ from app.batching.request_queue import BatchPolicy
 from app.batching.scheduler import BatchScheduler
 from app.core.metrics import Metrics
 from app.db.session import Database
-from app.engines.base import OpenVinoOptions
+from app.engines.base import OpenVinoOptions, TextEngine
 from app.engines.chat_base import ChatEngine
+from app.engines.packing import PackedEngine
 from app.models.catalog import Catalog, ModelSpec
 from app.models.entries import Served
 from app.models.loading import Loaded, ModelLoader
@@ -23,6 +24,7 @@ from app.settings import Settings, read_secret
 # Texts in a call: a CPU gains nothing beyond 8, a GPU does; see docs/decisions/0005-batching.md.
 CPU_BATCH = 8
 GPU_BATCH = 64
+PACKED_BATCH = 32  # of the rows' tokens, not of texts, is what a call has room for
 
 
 def open_database(settings: Settings, metrics: Metrics) -> Database:
@@ -97,18 +99,25 @@ def _serve(
     engine = loaded.engine
     if isinstance(engine, ChatEngine):
         return Served(model=_chat(spec, engine, metrics=metrics), version=loaded.version)
-    is_gpu = engine.device == "cuda"
-    policy = BatchPolicy(
-        workers=settings.thread_count,
-        max_batch=spec.limits.max_batch or (GPU_BATCH if is_gpu else CPU_BATCH),
-        max_batch_tokens=spec.limits.max_batch_tokens,
-        max_queued_tokens=settings.queue_tokens,
-    )
+    policy = _policy(settings, spec, engine)
     scheduler = BatchScheduler(
         spec.name, engine=engine, policy=policy, tokenisers=tokenisers, metrics=metrics
     )
     scheduler.measure()
     return Served(model=scheduler, version=loaded.version)
+
+
+def _policy(settings: Settings, spec: ModelSpec, engine: TextEngine) -> BatchPolicy:
+    """Return the bounds of a model's batches: the entry's, else those that suit its engine."""
+    packing = engine.packing if isinstance(engine, PackedEngine) else None
+    batch = GPU_BATCH if engine.device == "cuda" else CPU_BATCH if packing is None else PACKED_BATCH
+    return BatchPolicy(
+        workers=settings.thread_count,
+        max_batch=spec.limits.max_batch or batch,
+        max_batch_tokens=spec.limits.max_batch_tokens,
+        max_queued_tokens=settings.queue_tokens,
+        packing=packing.bounded(spec.limits.max_batch_tokens) if packing else None,
+    )
 
 
 def _chat(spec: ModelSpec, engine: ChatEngine, *, metrics: Metrics) -> Generations:

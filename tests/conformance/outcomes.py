@@ -21,10 +21,14 @@ from app.engines.base import (
     Task,
 )
 from app.engines.openvino.agreement import answers, calibration_texts
-from app.engines.openvino.conversion import convert
 from app.engines.openvino.converted import folder_of, options_of
 from app.engines.openvino.failures import ConversionError
-from app.engines.openvino.preparation import compare_converted, compile_engine, load_reference
+from app.engines.openvino.preparation import (
+    compile_engine,
+    convert_best,
+    load_reference,
+    settle,
+)
 from app.engines.openvino.processor import Processor
 from app.errors import EngineError
 
@@ -76,15 +80,17 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
     expected = _expected(kind, folder, texts)
     found = {TORCH: _judge(TORCH, reference, texts, expected)}
     try:
-        converted = convert(reference, folder_of(request))
+        converted = convert_best(request, reference, folder_of(request))
     except ConversionError as refusal:
         return found | {FLOAT32: Outcome(verdict=Verdict.REFUSED, line=_line(refusal, folder))}
-    calibration = calibration_texts(None)
+    answered = answers(reference, calibration_texts(None))
     for name, processor in _processors(request):
         refused = Outcome(verdict=Verdict.REFUSED, line="disagrees with torch")
         try:
+            prepared = settle(request, converted, processor, reference=reference, expected=answered)
+            converted = prepared.converted
             engine = compile_engine(request, converted, processor)
-            agrees = compare_converted(engine, answers(reference, calibration), calibration).agrees
+            agrees = prepared.verdict.agrees
             found[name] = _judge(name, engine, texts, expected) if agrees else refused
         except ConversionError as refusal:
             found[name] = replace(refused, line=_line(refusal, folder))

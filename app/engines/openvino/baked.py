@@ -21,15 +21,15 @@ from app.engines.openvino.agreement import (
     verdict_file,
     write_verdict,
 )
-from app.engines.openvino.conversion import convert
 from app.engines.openvino.converted import options_of, read
 from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder
 from app.engines.openvino.failures import ConversionError, DisagreementError
 from app.engines.openvino.preparation import (
     LoadReference,
-    compare_converted,
     compile_engine,
+    convert_best,
     load_reference,
+    settle,
 )
 from app.engines.openvino.processor import Processor
 from app.errors import EngineError
@@ -62,15 +62,15 @@ def bake(
     assert request.folder is not None  # noqa: S101  # load_reference refuses it
     texts = calibration_texts(request.adapter)
     reference = load_reference(request)
-    converted = convert(reference, folder)
     expected = answers(reference, texts)
     processor = Processor(options_of(request))
-    verdict = compare_converted(compile_engine(request, converted, processor), expected, texts)
-    if not verdict.agrees:
-        raise DisagreementError(verdict.figures)
+    converted = convert_best(request, reference, folder)
+    prepared = settle(request, converted, processor, reference=reference, expected=expected)
+    if not prepared.verdict.agrees:
+        raise DisagreementError(prepared.verdict.figures)
     (folder / CALIBRATION_NAME).write_text("\n".join(texts) + "\n", encoding="utf-8")
     np.save(folder / REFERENCE, expected)
-    write_verdict(verdict_file(folder, processor.precision, texts), verdict)
+    write_verdict(verdict_file(folder, processor.precision, texts), prepared.verdict)
 
 
 def load(request: EngineRequest) -> OpenVinoClassifier | OpenVinoEmbedder:
@@ -90,6 +90,8 @@ def load(request: EngineRequest) -> OpenVinoClassifier | OpenVinoEmbedder:
     converted = read(request.folder)
     if converted is None:
         raise ConversionError(f"{request.folder}: not as it was left when it was baked")
+    if converted.packing is not None and not request.is_packed:
+        raise EngineError(f"{request.folder}: packed is baked in; bake again with packed = false")
     processor = Processor(options_of(request))
     engine = compile_engine(request, converted, processor)
     texts = calibration_texts(request.folder)

@@ -6,7 +6,7 @@ import shutil
 import textwrap
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,11 @@ from typing import Any
 
 from app.engines.openvino.converted import GRAPH, TOKENIZER, Converted, describe
 from app.engines.openvino.failures import ConversionError, InterruptedConversionError
+from app.engines.openvino.packed_graph import packed_module
+from app.engines.openvino.packed_inputs import PackedInputs, pack
 from app.engines.openvino.processor import openvino_library
-from app.engines.tokenizer import Padding
+from app.engines.packing import Layout
+from app.engines.tokenizer import IntArray, Padding
 from app.engines.torch import MAX_REASON_CHARS, TorchClassifier
 from app.engines.torch_embedder import TorchEmbedder
 
@@ -24,8 +27,12 @@ EXAMPLES = ("A film that stays with you for days.", "fine")
 MATRIX = 2
 
 
-def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted:
+def convert(
+    reference: TorchClassifier | TorchEmbedder, folder: Path, *, packing: PackedInputs | None = None
+) -> Converted:
     """Convert a loaded model and save it atomically.
+
+    Without `packing` it takes padded batches.
 
     Call it with the cache's lock held: what another conversion of the same model has left
     half-written is removed.
@@ -40,7 +47,7 @@ def convert(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Convert
         temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
         with _log_level_kept():
-            converted = _save(reference, temporary)
+            converted = _save(reference, temporary, packing)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -63,16 +70,18 @@ def _log_level_kept() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _save(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted:
+def _save(
+    reference: TorchClassifier | TorchEmbedder, folder: Path, packing: PackedInputs | None
+) -> Converted:
     """Write graph, weights, tokeniser and, last, their description with a fingerprint of each."""
     openvino = openvino_library()
-    graph = _graph(openvino, reference)
+    graph = _graph(openvino, reference, packing)
     _halve_embeddings(openvino, graph)
     # The rest in full precision: half would be held in memory once more, as float32, where this
     # is mapped from the file.
     openvino.save_model(graph, folder / GRAPH, compress_to_fp16=False)
     reference.encoder.save(folder / TOKENIZER)
-    converted = Converted(folder=folder, rules=reference.encoder.rules)
+    converted = Converted(folder=folder, rules=reference.encoder.rules, packing=packing)
     if isinstance(reference, TorchClassifier):
         converted = replace(converted, labels=reference.labels, activation=reference.activation)
     else:
@@ -82,27 +91,48 @@ def _save(reference: TorchClassifier | TorchEmbedder, folder: Path) -> Converted
     return converted
 
 
-def _graph(openvino: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
-    """Trace the model: token ids, mask, perhaps types in, logits or vectors out.
+def _graph(
+    openvino: Any, reference: TorchClassifier | TorchEmbedder, packing: PackedInputs | None
+) -> Any:
+    """Trace the model: token ids and what goes with them in, logits or vectors out.
 
     Softmax and scaling to length 1 stay outside, in float32: in bfloat16 probabilities would no
     longer sum to 1.
     """
     import torch
 
-    encoder = reference.encoder
-    # A model that can't be given padding may not be given a second row either.
-    texts = EXAMPLES[:1] if encoder.rules.padding is Padding.NONE else EXAMPLES
-    example = encoder.pad(encoder.encode(texts))
+    example = _example(reference, packing)
+    module = plain_module(reference) if packing is None else packed_module(reference)
     with warnings.catch_warnings():
         # OpenVINO traces with torch.jit, which torch deprecates; the graph is compared with
         # torch afterwards, which would show what the tracer warns of.
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        return openvino.convert_model(
-            _traceable(torch, reference),
+        graph = openvino.convert_model(
+            module,
             example_input={name: torch.from_numpy(array) for name, array in example.items()},
         )
+    if packing is not None:
+        # The tracer gives an input names of its own besides, and the engine asks for one of them.
+        for port in graph.inputs:
+            port.get_tensor().set_names(port.get_names() & example.keys())
+    return graph
+
+
+def _example(
+    reference: TorchClassifier | TorchEmbedder, packing: PackedInputs | None
+) -> Mapping[str, IntArray]:
+    """Return inputs to trace with."""
+    encoder = reference.encoder
+    if packing is not None:
+        # Two rows, and one of them isn't full.
+        items = encoder.encode((*EXAMPLES, EXAMPLES[0]))
+        width = items[0].cost + items[1].cost + 1
+        layout = Layout(rows=[[0, 1], [2]], width=width)
+        return pack(items, layout, rules=encoder.rules, inputs=packing)
+    # A model that can't be given padding may not be given a second row either.
+    texts = EXAMPLES[:1] if encoder.rules.padding is Padding.NONE else EXAMPLES
+    return encoder.pad(encoder.encode(texts))
 
 
 def _halve_embeddings(openvino: Any, graph: Any) -> None:
@@ -122,8 +152,10 @@ def _halve_embeddings(openvino: Any, graph: Any) -> None:
         node.input(0).replace_source_output(row.output(0))
 
 
-def _traceable(torch: Any, reference: TorchClassifier | TorchEmbedder) -> Any:
-    """Wrap a model so that it takes two tensors, or three with token types, and gives one."""
+def plain_module(reference: TorchClassifier | TorchEmbedder) -> Any:
+    """Wrap a model so that it takes padded batches, as `TextEncoder.pad` returns them."""
+    import torch
+
     model, rules = reference.module, reference.encoder.rules
     head = reference.head if isinstance(reference, TorchEmbedder) else None
     accepted = inspect.signature(model.forward).parameters

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from app.engines.base import Activation, EmbeddingOptions, EngineRequest, OpenVinoOptions
 from app.engines.folder.module_list import module_files
+from app.engines.openvino.packed_inputs import PackedInputs
 from app.engines.tokenizer import Padding, TextRules
 from app.engines.torch import ADAPTER_FILES
 from app.engines.vector_rules import Similarity, VectorRules
 from app.errors import EngineError
 
 # Raise it when what is saved changes: folders of an older format are then left alone.
-FORMAT = 4
+FORMAT = 5
 # What affects the graph; their versions are part of the folder's name.
 LIBRARIES = ("openvino", "torch", "transformers", "peft", "tokenizers")
 # What transformers reads; a changed README makes no other model.
@@ -35,6 +36,7 @@ class Converted:
     activation: Activation = Activation.NONE
     dimensions: int = 0
     vector_rules: VectorRules = field(default_factory=VectorRules)
+    packing: PackedInputs | None = None  # the graph takes texts in rows; None: padded batches
 
     @property
     def graph(self) -> Path:
@@ -72,6 +74,8 @@ def folder_of(request: EngineRequest) -> Path:
     digest = hashlib.sha256(repr((FORMAT, request.task, request.labels)).encode())
     if request.embedding != EmbeddingOptions():
         digest.update(repr(request.embedding).encode())
+    if not request.is_packed:
+        digest.update(b"padded\n")
     for library in LIBRARIES:
         digest.update(f"{library}=={_version(library)}\n".encode())
     for file in _files(request):
@@ -134,8 +138,10 @@ def read(folder: Path) -> Converted | None:
         vectors = description.pop("vector_rules")
         vectors = VectorRules(**vectors | {"similarity": Similarity(vectors["similarity"])})
         activation = Activation(description.pop("activation"))
+        packing = description.pop("packing")
         converted = Converted(
             folder=folder,
+            packing=PackedInputs(**packing) if packing is not None else None,
             labels=labels,
             rules=rules,
             activation=activation,

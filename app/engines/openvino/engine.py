@@ -1,31 +1,28 @@
 """The OpenVINO engine: serves a converted model on a CPU, without torch and transformers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from app.engines.base import Activation, Encoded, EngineRequest, FloatArray, Task, unit
 from app.engines.openvino.converted import Converted
+from app.engines.openvino.packed_inputs import PackedInputs, pack
 from app.engines.openvino.processor import GraphPair, Processor, release_memory
+from app.engines.packing import Packing, lay_out, padded
 from app.engines.scores import scores
-from app.engines.tokenizer import Padding, TextEncoder
+from app.engines.tokenizer import IntArray, Padding, TextEncoder
 
 # The engine keeps kernels for each shape (texts, tokens) that it meets, up to 0.5 MB each, for
 # good; and its buffers are those of the largest. So calls are cut into pieces of few shapes: a
 # CPU gains nothing from larger ones. See docs/decisions/0004-openvino.md.
 PIECE_TEXTS = 8
 PIECE_TOKENS = 256
-LEAST_STEP = 4
-STEPS_PER_DOUBLING = 8
+# The rows of a call, of as many tokens. On 2 cores with bfloat16, in processor time a text, with 64
+# in flight: 1 row of 128 4.34 ms, 2 of 96 4.05, 2 of 128 3.95, 3 of 128 4.05, 4 of 64 4.01; padded
+# 4.76. See docs/decisions/0016-packed-rows.md.
+PACKING = Packing(rows=2, row_tokens=128)
 # (texts, tokens): few and many tokens have their weights packed differently.
 FIRST_SHAPES = ((1, 16), (8, 32), (1, 128))
-
-
-def padded(tokens: int) -> int:
-    """Return the length that a text of so many tokens is padded to: 4, 8, … 32, 40, … 64, 80 …."""
-    above = 1 << max(0, tokens - 1).bit_length()
-    step = max(LEAST_STEP, above // STEPS_PER_DOUBLING)
-    return -(-tokens // step) * step
 
 
 def cut(batch: Sequence[Encoded]) -> Iterator[list[int]]:
@@ -41,14 +38,32 @@ def cut(batch: Sequence[Encoded]) -> Iterator[list[int]]:
         yield piece
 
 
+def _calls(
+    batch: Sequence[Encoded], encoder: TextEncoder, packed: PackedInputs | None
+) -> Iterator[tuple[list[int], Mapping[str, IntArray]]]:
+    """Yield the calls that run a batch: which of its texts, and the graph's inputs."""
+    if packed is not None:
+        for layout in lay_out([item.cost for item in batch], PACKING):
+            texts = [index for row in layout.rows for index in row]
+            yield texts, pack(batch, layout, rules=encoder.rules, inputs=packed)
+        return
+    is_padded = encoder.rules.padding is not Padding.NONE
+    for piece in cut(batch) if is_padded else ([index] for index in range(len(batch))):
+        items = [batch[index] for index in piece]
+        width = min(padded(items[-1].cost), encoder.max_tokens) if is_padded else 0
+        yield piece, encoder.pad(items, width=width)
+
+
 class _OpenVinoText:
     """What the classifier and the embedder share: tokeniser, pieces, compiled graphs."""
 
     kind = "openvino"
     device = "cpu"
 
-    def __init__(self, encoder: TextEncoder, graphs: GraphPair) -> None:
+    def __init__(self, encoder: TextEncoder, graphs: GraphPair, converted: Converted) -> None:
         self._encoder = encoder
+        self._packed = converted.packing
+        self.packing = PACKING if converted.packing is not None else None
         self.max_tokens = encoder.max_tokens
         self._graphs: GraphPair | None = graphs
 
@@ -65,12 +80,9 @@ class _OpenVinoText:
         if self._graphs is None:
             raise RuntimeError("the engine is closed")
         output = np.empty((len(batch), columns), dtype=np.float32)
-        is_padded = self._encoder.rules.padding is not Padding.NONE
         with self._graphs.choose() as graph:
-            for piece in cut(batch) if is_padded else ([index] for index in range(len(batch))):
-                texts = [batch[index] for index in piece]
-                width = min(padded(texts[-1].cost), self.max_tokens) if is_padded else 0
-                output[piece] = graph.infer(self._encoder.pad(texts, width=width))
+            for texts, arrays in _calls(batch, self._encoder, self._packed):
+                output[texts] = graph.infer(arrays)[: len(texts)]
         return output
 
 
@@ -78,7 +90,7 @@ class OpenVinoClassifier(_OpenVinoText):
     """A sequence classifier, whose logits become scores as in transformers' pipeline."""
 
     def __init__(self, encoder: TextEncoder, graphs: GraphPair, converted: Converted) -> None:
-        super().__init__(encoder, graphs)
+        super().__init__(encoder, graphs, converted)
         self.labels = converted.labels
         self.activation = converted.activation
 
@@ -91,7 +103,7 @@ class OpenVinoEmbedder(_OpenVinoText):
     """An encoder and the modules behind it, as sentence-transformers models are used."""
 
     def __init__(self, encoder: TextEncoder, graphs: GraphPair, converted: Converted) -> None:
-        super().__init__(encoder, graphs)
+        super().__init__(encoder, graphs, converted)
         self.dimensions = converted.dimensions
         self.vector_rules = converted.vector_rules
         self.passage_tokens = encoder.passage_tokens
@@ -118,19 +130,19 @@ def open_engine(
     # Bfloat16 has three digits: no softmax hides what that does to the numbers of a regression.
     is_exact = bool(converted.labels) and converted.activation is Activation.NONE
     graphs = processor.compile(converted.graph, precision="f32" if is_exact else None)
-    run_first(graphs, encoder)
+    run_first(graphs, encoder, converted.packing)
     release_memory(converted.weights)
     if request.task == Task.CLASSIFICATION:
         return OpenVinoClassifier(encoder, graphs, converted)
     return OpenVinoEmbedder(encoder, graphs, converted)
 
 
-def run_first(graphs: GraphPair, encoder: TextEncoder) -> None:
+def run_first(graphs: GraphPair, encoder: TextEncoder, packed: PackedInputs | None) -> None:
     """Run each shape once: first calls pack the weights, and no request should wait for it."""
     if encoder.rules.padding is Padding.NONE:
         return  # it takes whole texts only; `warm` makes the first call
     for texts, tokens in FIRST_SHAPES:
         blank = Encoded(token_ids=[0] * min(tokens, encoder.max_tokens), is_truncated=False)
-        arrays = encoder.pad([blank] * texts)
-        for graph in graphs.all:
-            graph.infer(arrays)
+        for _, arrays in _calls([blank] * texts, encoder, packed):
+            for graph in graphs.all:
+                graph.infer(arrays)

@@ -1,6 +1,7 @@
 """Converts a model and compares it with torch, once, with the lock of the cache."""
 
 import dataclasses
+import logging
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,13 +19,16 @@ from app.engines.openvino.agreement import (
     verdict_file,
     write_verdict,
 )
-from app.engines.openvino.conversion import convert
+from app.engines.openvino.conversion import convert, plain_module
 from app.engines.openvino.converted import Converted, folder_of, options_of, read
 from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder, open_engine
 from app.engines.openvino.failures import ConversionError, InterruptedConversionError
+from app.engines.openvino.packed_graph import choose_packing
 from app.engines.openvino.processor import Processor
 from app.engines.openvino.refused import file_of
 from app.engines.torch_embedder import TorchEmbedder
+
+log = logging.getLogger(__name__)
 
 # Much longer than the largest model takes: only a hang is to be ended.
 PREPARE_TIMEOUT_S = 900
@@ -73,6 +77,56 @@ def compare_converted(engine: OpenVinoText, expected: FloatArray, texts: Sequenc
         raise ConversionError(f"the converted model can't run: {reason}") from failure
 
 
+def convert_best(request: EngineRequest, reference: Reference, folder: Path) -> Converted:
+    """Convert a model so that it runs texts in rows where it can, else in padded batches.
+
+    Raises:
+        ConversionError: OpenVINO can't convert it, or the folder can't be written.
+
+    """
+    packing = choose_packing(reference, plain_module(reference)) if request.is_packed else None
+    if packing is None:
+        return convert(reference, folder)
+    try:
+        return convert(reference, folder, packing=packing)
+    except InterruptedConversionError:
+        raise
+    except ConversionError as failure:
+        log.warning("packing_refused", extra={"model": request.name, "reason": failure.line})
+        return convert(reference, folder)
+
+
+def settle(
+    request: EngineRequest,
+    converted: Converted,
+    processor: Processor,
+    *,
+    reference: Reference,
+    expected: FloatArray,
+) -> Prepared:
+    """Compare a converted model with torch's answers.
+
+    One that runs texts in rows and can't be run, or differs, is converted anew for padded batches.
+
+    Raises:
+        ConversionError: it can't be run, not in padded batches either.
+
+    """
+    texts = calibration_texts(request.adapter)
+    try:
+        verdict = compare_converted(compile_engine(request, converted, processor), expected, texts)
+    except ConversionError as failure:
+        if converted.packing is None:
+            raise
+        log.warning("packing_refused", extra={"model": request.name, "reason": failure.line})
+    else:
+        if verdict.agrees or converted.packing is None:
+            return Prepared(converted=converted, verdict=verdict)
+        log.warning("packing_refused", extra={"model": request.name, **verdict.figures})
+    padded = convert(reference, converted.folder)
+    return settle(request, padded, processor, reference=reference, expected=expected)
+
+
 def find(request: EngineRequest, folder: Path, processor: Processor) -> Prepared | None:
     """Return what an earlier start prepared; None where a part of it is missing or damaged."""
     verdict = read_verdict(_verdict_file(request, folder, processor))
@@ -112,12 +166,11 @@ def _prepare_alone(request: EngineRequest, load_reference: LoadReference) -> Non
     request.on_step(step(LOADING))
     reference = load_reference(request)
     request.on_step(step(CONVERTING))
-    converted = read(folder) or convert(reference, folder)
+    converted = read(folder) or convert_best(request, reference, folder)
     request.on_step(step(COMPARING))
-    engine = compile_engine(request, converted, processor)
-    texts = calibration_texts(request.adapter)
-    verdict = compare_converted(engine, answers(reference, texts), texts)
-    write_verdict(_verdict_file(request, folder, processor), verdict)
+    expected = answers(reference, calibration_texts(request.adapter))
+    prepared = settle(request, converted, processor, reference=reference, expected=expected)
+    write_verdict(_verdict_file(request, folder, processor), prepared.verdict)
     file_of(request).unlink(missing_ok=True)  # of other settings
 
 
