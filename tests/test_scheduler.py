@@ -279,6 +279,35 @@ async def test_a_panic_of_the_tokeniser_fails_its_request_and_no_other() -> None
     scheduler.close(timeout_s=LATE)
 
 
+@pytest.mark.parametrize(
+    ("is_native", "text", "is_here"),
+    [(True, "x", True), (True, "x" * 1000, False), (False, "x", False)],
+)
+async def test_a_short_text_alone_is_tokenised_without_a_hand_over(
+    *, is_native: bool, text: str, is_here: bool
+) -> None:
+    class Noting(Engine):
+        tokenises_natively = is_native
+        threads: list[threading.Thread] = []  # noqa: RUF012
+
+        def encode(self, texts: Sequence[str]) -> list[Encoded]:
+            self.threads.append(threading.current_thread())
+            return super().encode(texts)
+
+    engine = Noting()
+    scheduler = batched(engine)
+    await submit(scheduler, text)
+    assert (engine.threads == [threading.main_thread()]) is is_here
+    engine.entered.acquire()  # of that text
+    first = await hold(engine, scheduler)
+    second = asyncio.create_task(submit(scheduler, "y"))
+    await queued(scheduler, 1)
+    assert engine.threads[-1] is not threading.main_thread(), "another text is before it"
+    engine.gate.set()
+    await asyncio.gather(first, second)
+    scheduler.close(timeout_s=LATE)
+
+
 async def queued_to_tokenise(scheduler: Any, count: int) -> None:
     while len(scheduler._tokenising._waiting) < count:
         await asyncio.sleep(0)

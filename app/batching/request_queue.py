@@ -106,7 +106,11 @@ class RequestQueue:
             self._metrics.refused("overloaded")
             raise OverloadedError(retry_after_s=verdict.retry_after_s)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        return QueuedRequest(texts, prompt, future, estimate, verdict.predicted_s, monotonic())
+        is_alone = not ahead.texts
+        now_s = monotonic()
+        return QueuedRequest(
+            texts, prompt, future, estimate, verdict.predicted_s, now_s, is_alone=is_alone
+        )
 
     def forget(self, request: QueuedRequest) -> None:
         """Count a request out that was admitted, and will not be queued."""

@@ -31,6 +31,7 @@ class QueuedRequest:
     estimate: Work  # before its tokens are counted
     predicted_s: float
     admitted_s: float
+    is_alone: bool  # nothing was before it
     tickets: list[Ticket["QueuedText"]] = field(default_factory=list)
     rows: list[Row | None] = field(default_factory=list)
     is_truncated: list[bool] = field(default_factory=list)

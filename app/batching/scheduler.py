@@ -102,12 +102,15 @@ class BatchScheduler(Generic[E]):
         return outcome
 
     def _hand_over(self, request: QueuedRequest) -> None:
-        """Have the texts tokenised in another thread.
+        """Have the texts tokenised, in another thread unless that takes longer.
 
         Raises:
             NotReadyError: there is no thread for it.
 
         """
+        if self._tokenising.is_quick(request):
+            self._tokenising.run_now(request)
+            return
         try:
             self._tokenising.put(request)
         except RuntimeError as failure:  # shut down, or the system has no thread left

@@ -17,6 +17,7 @@ class TorchText(ABC):
     """What the classifier and the embedder share: tokeniser, device, forward."""
 
     kind = "torch"
+    tokenises_natively = True  # see batching/tokenising.py
 
     def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
         self.device = device

@@ -59,6 +59,7 @@ class _OpenVinoText:
 
     kind = "openvino"
     device = "cpu"
+    tokenises_natively = True  # see batching/tokenising.py
 
     def __init__(self, encoder: TextEncoder, graphs: GraphPair, converted: Converted) -> None:
         self._encoder = encoder
