@@ -33,6 +33,13 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    probe_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="A second port, on which only `/health`, `/ready` and `/metrics` are answered: "
+        "their connections then never wait behind others; default: none.",
+    )
     data_dir: Path = Field(
         Path("data"), description="Folder under which everything that the service writes lies."
     )
@@ -96,6 +103,11 @@ class Settings(BaseSettings):
         description="Deadline of a request in milliseconds, then 504; "
         "a client can ask for less with `X-Request-Timeout-Ms`.",
     )
+    max_in_flight: Positive = Field(
+        1_024,
+        description="Requests of one kind (inference, chat, all others) at once; more get 503 "
+        "`overloaded` at once. Inference has fewer when clients leave before their answers.",
+    )
     chat_timeout_ms: Positive = Field(
         120_000,
         description="Deadline of a chat answer in milliseconds, its last token included; a client "
@@ -134,8 +146,15 @@ class Settings(BaseSettings):
     shutdown_budget_s: Positive = Field(
         20, description="Seconds that requests in flight have then to finish; see docs/deploys.md."
     )
+    overloaded_is_ready: bool = Field(
+        default=True,
+        description="Whether `/ready` answers 200, with `overloaded` under `degraded`, while "
+        "requests are refused because there are too many; 503 otherwise.",
+    )
     health_max_lag_ms: Positive = Field(
-        1_000, description="Event-loop lag in milliseconds above which `/health` answers 503."
+        10_000,
+        description="Event-loop lag in milliseconds above which `/health` answers 503: a loop that "
+        "is stuck, not one that is busy.",
     )
     health_max_call_s: Positive = Field(
         120, description="Seconds that one engine call may take before `/health` answers 503."

@@ -16,11 +16,12 @@ from process import service
 from serving import FAKE, AllSettings, make_settings
 
 from app.doctor import machine
-from app.server.accepting import AT_ONCE, RETRY_S, Acceptor
+from app.server.accepting import RETRY_S, Acceptor
 from app.server.descriptors import is_short, limit, needed_descriptors
 from app.server.listening import listening
 from app.server.serve import make_server
 
+AT_ONCE = 100
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
@@ -102,7 +103,9 @@ class Accepted:
     def __init__(self, listening: socket.socket) -> None:
         self.shortages = self.connections = 0
         self.arrived = asyncio.Event()
-        self.acceptor = Acceptor(listening, self.make_protocol, on_shortage=self.note, retry_s=0.01)
+        self.acceptor = Acceptor(
+            listening, self.make_protocol, on_shortage=self.note, retry_s=0.01, at_once=AT_ONCE
+        )
 
     def note(self) -> None:
         self.shortages += 1

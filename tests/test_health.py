@@ -84,12 +84,29 @@ async def test_health_is_503_when_an_engine_call_never_ends(tmp_path: Path) -> N
     assert well.status_code == 200
 
 
-async def test_health_is_503_when_the_event_loop_lags(tmp_path: Path) -> None:
+async def test_health_is_503_when_the_event_loop_is_stuck_and_not_when_it_is_busy(
+    tmp_path: Path,
+) -> None:
     app = make_app(tmp_path)
     async with running(app) as client:
         app.state.runtime.loop_lag_s = 1.5
+        assert (await client.get("/health")).status_code == 200
+        app.state.runtime.loop_lag_s = 10.5
         problem = check_problem(await client.get("/health"), 503, "unhealthy")
-    assert problem["checks"] == ["event_loop: 1.5 s late"]
+    assert problem["checks"] == ["event_loop: 10.5 s late"]
+
+
+async def test_ready_says_that_it_is_overloaded_and_503_only_where_the_settings_say_so(
+    tmp_path: Path,
+) -> None:
+    for is_ready in (True, False):
+        app = make_app(tmp_path, overloaded_is_ready=is_ready)
+        async with running(app) as client:
+            app.state.runtime.is_overloaded = lambda: True
+            ready, health = await client.get("/ready"), await client.get("/health")
+        assert ready.status_code == (200 if is_ready else 503)
+        assert is_ready is (ready.json().get("degraded") == ["overloaded"])
+        assert health.status_code == 200
 
 
 async def test_metrics_have_exact_statuses_templates_progress_and_types(tmp_path: Path) -> None:

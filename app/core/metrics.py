@@ -64,6 +64,7 @@ class Metrics(MetricGroup):
         GCCollector(registry=self.registry)
         self._declare_batches()
         self._declare_process()
+        self._declare_front()
         self._declare_chat()
         self._declare_database()
 
@@ -163,6 +164,26 @@ class Metrics(MetricGroup):
             "model_load_seconds", "Time to load and warm the model.", ["model"]
         )
         self.model_ready = self._gauge("model_ready", "1 while the model serves.", ["model"])
+
+    def _declare_front(self) -> None:
+        """Declare what is counted of requests before any route sees them."""
+        self.in_flight = self._gauge(
+            "in_flight_requests", "Requests that were read and have no answer yet.", ["kind"]
+        )
+        self.in_flight_limit = self._gauge(
+            "in_flight_limit", "Requests for inference from which on more are refused."
+        )
+        self.front_refused = self._counter(
+            "front_refused_total",
+            "Requests that were refused before any route saw them, by reason: full (MAX_IN_FLIGHT),"
+            " slow (the answer would come too late), late (the event loop was), arriving (too many"
+            " bodies were on their way).",
+            ["kind", "reason"],
+        )
+        self.front_left = self._counter(
+            "front_left_total",
+            "Requests for inference whose client left before any route saw them.",
+        )
 
     def _declare_chat(self) -> None:
         """Declare what generations count."""

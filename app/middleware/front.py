@@ -1,7 +1,6 @@
 """The one layer around all routes: id, clock, body, disconnect, errors, metrics and log line."""
 
 import asyncio
-import re
 import time
 from dataclasses import dataclass
 
@@ -14,9 +13,8 @@ from app.middleware.body_limit import Body, BodyLimits, ClientLeftError, announc
 from app.middleware.disconnect import Disconnect
 from app.middleware.exceptions import CLIENT_LEFT, ErrorAnswers
 from app.middleware.http_metrics import HttpMetrics
-from app.middleware.logging import log_done, new_id
+from app.middleware.logging import REQUEST_ID, log_done, new_id
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLOSE = (b"connection", b"close")
 ENDING = "The service is shutting down."
 NO_BODY: Message = {"type": "http.response.body", "body": b""}
@@ -101,9 +99,10 @@ class Exchange:
 
         """
         token = request_id.set(self._id)
-        self._began_s = time.monotonic()
         scope, metrics = self._scope, self._front.parts.metrics
-        scope.setdefault("state", {})["received_s"] = self._began_s
+        # The server has set it: a request may have waited there for its turn.
+        state = scope.setdefault("state", {})
+        self._began_s: float = state.setdefault("received_s", time.monotonic())
         route = metrics.route_of(scope)
         metrics.begin(self._method, route)
         try:

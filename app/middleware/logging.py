@@ -2,11 +2,14 @@
 
 import logging
 import random
+import re
 
 from starlette.types import Scope
 
 log = logging.getLogger(__name__)
 
+# Of a client's; another one is replaced.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Called every few seconds by machines, so they are logged at DEBUG unless they fail.
 PROBES = frozenset({"/health", "/ready", "/metrics"})
 

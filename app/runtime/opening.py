@@ -12,6 +12,7 @@ from app.models.catalog import Catalog
 from app.models.registry import ModelRegistry
 from app.models.steps import LoadSteps
 from app.runtime.composition import Composition
+from app.runtime.kinds import request_kinds
 from app.runtime.parts import make_load, open_database
 from app.runtime.runtime import Runtime, ServingPolicy
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
@@ -108,12 +109,14 @@ def _open_core(
             log_inputs=settings.log_inputs,
             health_max_call_s=settings.health_max_call_s,
             health_max_lag_ms=settings.health_max_lag_ms,
+            overloaded_is_ready=settings.overloaded_is_ready,
         ),
         metrics=metrics,
         registry=registry,
         steps=steps,
         results=ResultChecker(metrics, log_inputs=settings.log_inputs),
         database=database,
+        request_kinds=request_kinds(chosen.tasks),
     )
 
 

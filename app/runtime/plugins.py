@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from app.core.request_kinds import RequestKind
+
 if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter, FastAPI
@@ -29,12 +31,15 @@ class Task:
         kind: what models.toml and GET /models call it.
         capability: the task that an engine must support, where it isn't this one: any engine for
             `text-classification` can detect languages. None: this task.
+        request_kind: of the requests to its routes: which of them share their places when there
+            are too many.
 
     """
 
     name: str
     kind: str
     capability: str | None = None
+    request_kind: RequestKind = RequestKind.INFERENCE
 
     def engines(self) -> "Sequence[EngineKind]":
         """Return engines that only this task brings."""

@@ -1,11 +1,12 @@
 """What lives as long as the process, and whether it is healthy and ready."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from app.core.metrics import Metrics
+from app.core.request_kinds import RequestKind
 from app.db.session import Database
 from app.errors import DATABASE_ADVICE, NotReadyError, UnhealthyError
 from app.models.entries import ModelState
@@ -18,6 +19,11 @@ from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.results import ResultChecker
 
 P = TypeVar("P")
+OVERLOADED = "overloaded"
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +37,7 @@ class ServingPolicy:
         log_inputs: whether texts are logged.
         health_max_call_s: that one engine call may take before `/health` answers 503.
         health_max_lag_ms: of the event loop above which it does.
+        overloaded_is_ready: whether `/ready` answers 200 while requests are refused.
 
     """
 
@@ -40,6 +47,7 @@ class ServingPolicy:
     log_inputs: bool
     health_max_call_s: float
     health_max_lag_ms: float
+    overloaded_is_ready: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +61,7 @@ class Runtime:
         steps: of models that load.
         results: checks what engines return.
         database: SQL; None where nothing is stored.
+        request_kinds: of the requests to routes, by their paths.
         access: identifies and limits callers.
         entries: takes entries of the prediction log.
         loaded: set once the models are.
@@ -66,6 +75,7 @@ class Runtime:
     steps: LoadSteps
     results: ResultChecker
     database: Database | None
+    request_kinds: Mapping[str, RequestKind] = field(default_factory=dict)
     access: Access = field(default_factory=OpenAccess)
     entries: EntryLog = field(default_factory=NoEntryLog)
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,6 +83,8 @@ class Runtime:
     database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0
+    # Whether requests are refused because there are too many: the server knows.
+    is_overloaded: Callable[[], bool] = _never
     # Features add to these: checks of the database, and what `/ready` calls degraded.
     database_checks: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
     degraded: list[Callable[[], str | None]] = field(default_factory=list)
@@ -119,6 +131,8 @@ class Runtime:
         """
         if self.is_draining:
             raise NotReadyError("The service is shutting down.", retry_after_s=1)
+        if not self.policy.overloaded_is_ready and self.is_overloaded():
+            raise NotReadyError("Requests are refused: there are too many.", retry_after_s=1)
         if not self.registry.is_ready:
             raise NotReadyError(
                 awaited(self.registry, self.steps),
@@ -149,5 +163,7 @@ class Runtime:
         degraded = [f"model:{name}" for name in failed]
         if self.database_problem is not None:
             degraded.append(f"database:{self.database_problem}")
+        if self.is_overloaded():
+            degraded.append(OVERLOADED)
         degraded += [problem for check in self.degraded if (problem := check())]
         return Readiness(models=models, degraded=degraded)

@@ -16,13 +16,20 @@ from app.server.descriptors import is_short, limit
 
 log = logging.getLogger(__name__)
 
-# Connections at a time, as asyncio: between them other tasks run.
-AT_ONCE = 100
+# Connections at a time; between them other tasks run. All that have come, mostly: what waits in the
+# kernel's queue gets old unseen, and most of a storm is refused for little (`early.py`).
+AT_ONCE = 512
 RETRY_S = 0.05
 # The process or the machine has no descriptors or no memory left. Any other failure is of one
 # connection, whose errors accept(2) passes on.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 OnShortage = Callable[[], None]
+Refuse = Callable[[socket.socket, int], bool]
+
+
+def refuse_none(_connection: socket.socket, _opening: int) -> bool:
+    """Let each connection come in."""
+    return False
 
 
 class Acceptor:
@@ -32,7 +39,10 @@ class Acceptor:
         listening: already listens; closed with this.
         make_protocol: makes what a connection is for.
         on_shortage: called when connections begin to wait for a descriptor.
+        refuse: called with each new connection, and how many have no protocol yet; True when it
+            has been answered and closed.
         retry_s: the pause before it tries again.
+        at_once: how many it takes in a turn of the event loop.
 
     """
 
@@ -42,13 +52,17 @@ class Acceptor:
         make_protocol: Callable[[], asyncio.Protocol],
         *,
         on_shortage: OnShortage,
+        refuse: Refuse = refuse_none,
         retry_s: float = RETRY_S,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listening = listening
         self._make_protocol = make_protocol
         self._on_shortage = on_shortage
+        self._refuse = refuse
         self._retry_s = retry_s
+        self._at_once = at_once
         self._opening: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._is_waiting = False
@@ -74,24 +88,37 @@ class Acceptor:
             await asyncio.wait(self._opening)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+        arrived, is_short_of = self._take()
+        # The latest first: there may be places for some of them only, and clients that have waited
+        # long are about to leave.
+        for connection in reversed(arrived):
+            connection.settimeout(0)
+            if self._refuse(connection, len(self._opening)):
+                continue
+            task = self._loop.create_task(self._connect(connection))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+        if is_short_of:
+            self._wait()
+        else:
+            self._is_waiting = False
+
+    def _take(self) -> tuple[list[socket.socket], bool]:
+        """Return what has arrived, and whether there is no descriptor for more."""
+        arrived: list[socket.socket] = []
+        for _ in range(self._at_once):
             if is_short(self._listening.fileno()):
-                self._wait()
-                return
+                return arrived, True
             try:
                 connection, _ = self._listening.accept()
             except BlockingIOError:  # no more are there
                 break
             except OSError as failure:
                 if failure.errno in SHORTAGES:
-                    self._wait()
-                    return
+                    return arrived, True
                 continue
-            connection.settimeout(0)
-            task = self._loop.create_task(self._connect(connection))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
-        self._is_waiting = False
+            arrived.append(connection)
+        return arrived, False
 
     async def _connect(self, connection: socket.socket) -> None:
         is_connected = False

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.server.gate import Place
+
 # What is left of every phase after a second signal.
 HURRY_S = 1.0
 # For requests that are cut: to send their last line, and for the client to take it.
@@ -75,7 +77,7 @@ class Drain:
 
 
 class LastAnswers:
-    """Adds `Connection: close` to each answer during a shutdown.
+    """Adds `Connection: close` to each answer during a shutdown, and notes each answer's status.
 
     A proxy or client then opens its next connection to a process that stays: a kept connection
     that is closed later may be closed while a request is on its way.
@@ -92,10 +94,14 @@ class LastAnswers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        place: Place | None = scope.get("state", {}).get("place")
 
         async def send_last(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._drain.begun_s is not None:
-                message["headers"] = [*message.get("headers", []), CLOSE]
+            if message["type"] == "http.response.start":
+                if place is not None:
+                    place.status = message["status"]
+                if self._drain.begun_s is not None:
+                    message["headers"] = [*message.get("headers", []), CLOSE]
             await send(message)
 
         try:

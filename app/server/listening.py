@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from app.errors import StartupError
+from app.server.accepting import AT_ONCE
 
 Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 WHY = {
     errno.EADDRINUSE: "is in use: end what listens there, or give --port",
     errno.EACCES: "is not for this user to listen on: give --port with a number from 1024",
 }
-# Callers that may wait to be accepted, as uvicorn has it; Python alone takes 128. Linux takes
-# net.core.somaxconn at most, 4,096 unless it is set.
-BACKLOG = 2048
+# Callers that may wait to be accepted: as many as are accepted in a turn of the event loop, so that
+# none gets old there. With 2,048, as uvicorn has it, the oldest of a storm had waited for seconds.
+BACKLOG = AT_ONCE
 NOT_HERE = "can't be listened on ({}): give --host with an address of this machine"
 
 

@@ -15,7 +15,12 @@ from app.errors import (
     ServiceError,
 )
 from app.server.refusal import refusal
-from app.server.request_head import MAX_HEADER_BYTES, RequestHead
+from app.server.request_head import (
+    HEAD_END,
+    MAX_HEADER_BYTES,
+    RequestHead,
+    without_upgrade,
+)
 from app.server.unread import UNREAD_S, Unread
 
 # For a connection that sends nothing, or a byte at a time.
@@ -23,7 +28,6 @@ HEADER_TIMEOUT_S = 20
 LINGER_S = 2
 # A chunk of one byte comes with five around it.
 FRAMING_PER_BYTE = 8
-HEAD_END = b"\r\n\r\n"
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -90,10 +94,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     @property
+    def _has_served(self) -> bool:
+        return self.cycle is not None
+
+    @property
     def is_kept(self) -> bool:
         """Whether it has served a request, and nothing of the next has been read."""
         is_between = not (self._is_in_headers and self._unfinished_bytes)
-        return self.cycle is not None and self.is_idle and is_between
+        return self._has_served and self.is_idle and is_between
 
     def on_message_begin(self) -> None:
         """Start the clock of the next request on a kept connection."""
@@ -136,7 +144,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Uvicorn makes each request a state of its own, before this; `app_state` is shared by all
         # connections.
         self.scope["state"]["connection"] = self._connection
-        super().on_headers_complete()
+        self._begin_request(target.path or b"/")
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -157,6 +165,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._unread.start()
         if is_last and self._refusal is not None and not self.transport.is_closing():
             self._answer(self._refusal)
+
+    def _begin_request(self, path: bytes) -> None:  # noqa: ARG002  # for who refuses by it
+        """Hand a request to the application, before its body is complete."""
+        super().on_headers_complete()
 
     def _should_upgrade(self) -> bool:
         return False
@@ -179,13 +191,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         After an upgrade the parser stops and takes no body, so that the body would be read as the
         next request.
         """
-        version = self.parser.get_http_version().encode()
-        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
-        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        first = b"%b %b HTTP/%b" % (
+            *(self.parser.get_method(), self.url, self.parser.get_http_version().encode()),
+        )
         self._is_upgrade = False
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return b"\r\n".join(lines) + HEAD_END
+        return without_upgrade(first, self.headers)
 
     def _bound_head(self, data: bytes) -> None:
         """Refuse a head that is too long: the parser reports a header when it is complete."""
@@ -242,11 +254,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._answer(error)
 
     def _answer(self, error: ServiceError) -> None:
-        """Answer, and go on reading for a moment: closing on unread data would reset the answer."""
-        self._unset_keepalive_if_required()
         is_known = self._is_in_headers or self._is_in_body
         is_head = is_known and self.parser.get_method() == b"HEAD"
-        self.transport.write(refusal(error, target=self.url if is_known else b"", is_head=is_head))
+        self._finish(refusal(error, target=self.url if is_known else b"", is_head=is_head))
+
+    def _finish(self, answer: bytes) -> None:
+        """Answer, and go on reading for a moment: closing on unread data would reset the answer."""
+        self._unset_keepalive_if_required()
+        self.transport.write(answer)
         self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(LINGER_S, self.transport.close)

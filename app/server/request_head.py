@@ -5,6 +5,7 @@ signs, folded lines, blanks before a colon, invalid names and line ends. This is
 """
 
 import re
+from collections.abc import Iterable
 
 from app.errors import (
     BadRequestError,
@@ -25,6 +26,19 @@ BYTES_PER_HEADER = 4
 # A name or an address, and a port: what RFC 3986 lets an authority consist of, but for its user.
 HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
 VERSIONS = ("1.1", "1.0")
+HEAD_END = b"\r\n\r\n"
+
+
+def without_upgrade(first: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return a head that doesn't ask for another protocol.
+
+    Args:
+        first: its first line.
+        headers: with names in lower case.
+
+    """
+    lines = [name + b": " + value for name, value in headers if name != b"upgrade"]
+    return b"\r\n".join([first, *lines]) + HEAD_END
 
 
 class RequestHead:

@@ -1,7 +1,9 @@
 """Runs the app under uvicorn."""
 
 import logging
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import uvicorn
 
@@ -9,6 +11,7 @@ from app.errors import StartupError
 from app.main import create_app
 from app.server.descriptors import limit, needed_descriptors
 from app.server.drain import Drain, LastAnswers
+from app.server.gate import Gate
 from app.server.listening import listening
 from app.server.protocol import BoundedHttpProtocol
 from app.server.server import Server
@@ -53,6 +56,11 @@ def make_server(settings: Settings, *, on_overdue: Callable[[], None] | None = N
             timeout_keep_alive=KEEP_ALIVE_S,
         ),
         drain=drain,
+        gate=Gate(
+            max_in_flight=settings.max_in_flight,
+            timeout_s=settings.request_timeout_ms / 1000,
+            now_s=time.monotonic(),
+        ),
         runtime=lambda: getattr(app.state, "runtime", None),
         on_overdue=on_overdue,
     )
@@ -75,12 +83,16 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
         log.warning(
             "few_descriptors", extra={"limit": limit(), "wanted": needed_descriptors(settings)}
         )
-    run(make_server(settings, on_overdue=on_overdue))
+    run(make_server(settings, on_overdue=on_overdue), probe_port=settings.probe_port)
 
 
-def run(server: Server) -> None:
+def run(server: Server, *, probe_port: int | None = None) -> None:
     """Run a server until a signal comes; raises as `serve` does."""
-    with listening(server.config.host, server.config.port) as sockets:
+    host = server.config.host
+    with ExitStack() as stack:
+        sockets = stack.enter_context(listening(host, server.config.port))
+        if probe_port is not None:
+            server.probe_sockets = stack.enter_context(listening(host, probe_port))
         try:
             server.run(sockets)
         except SystemExit:  # uvicorn's way to end when the lifespan fails

@@ -9,15 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import cast
 
 import uvicorn
 
+from app.core.request_kinds import PathKinds
 from app.errors import NotReadyError, StartupError
 from app.runtime.runtime import Runtime
-from app.server.accepting import Acceptor
+from app.server.accepting import Acceptor, Refuse, refuse_none
 from app.server.drain import LAST_LINE_S, Drain
+from app.server.early import EarlyRefusal
+from app.server.gate import Gate
+from app.server.gated import GatedHttpProtocol
+from app.server.overload import Overload
 from app.server.protocol import BoundedHttpProtocol
 
 log = logging.getLogger(__name__)
@@ -38,6 +44,7 @@ class Server(uvicorn.Server):
     Args:
         config: uvicorn's.
         drain: the phases of the end.
+        gate: decides which requests are refused.
         runtime: gives the runtime, once the lifespan has made it.
         on_overdue: called in a thread when the process should have ended long ago.
 
@@ -50,11 +57,15 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         *,
         drain: Drain,
+        gate: Gate,
         runtime: Callable[[], Runtime | None],
         on_overdue: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
         self.drain = drain
+        self.gate = gate
+        self.overload: Overload | None = None  # once the lifespan has made the runtime
+        self.probe_sockets: list[socket.socket] = []  # which answer probes only
         self.runtime = runtime
         self._on_overdue = on_overdue
         self._overdue: threading.Timer | None = None
@@ -65,10 +76,12 @@ class Server(uvicorn.Server):
         await super().startup(None if sockets is None else [])
         if not self.started:
             return
+        self.overload = overload = self._make_overload()
+        make_protocol = partial(self._make_protocol, overload)
         for sock in sockets or []:
-            acceptor = Acceptor(sock, self._make_protocol, on_shortage=self._note_shortage)
-            self._acceptors.append(acceptor)
-            self.servers.append(cast("asyncio.Server", acceptor))
+            self._accept(sock, make_protocol, refuse=EarlyRefusal(overload).refuse)
+        for sock in self.probe_sockets:
+            self._accept(sock, partial(make_protocol, has_probes_only=True))
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host
         print(f"ml-api: http://{url_host}:{port} (docs at /docs; ready when /ready is)", flush=True)
@@ -101,13 +114,17 @@ class Server(uvicorn.Server):
             self._overdue.start()
 
     async def on_tick(self, counter: int) -> bool:
-        """Tell uvicorn's loop whether to stop listening."""
+        """Let the gate learn, and tell uvicorn's loop whether to stop listening."""
+        if self.overload is not None:
+            self.overload.tick()
         return await super().on_tick(counter) or not self.drain.is_accepting(time.monotonic())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn passes them
         """Stop listening, let requests end, and then close the app."""
         connections = len(self.server_state.connections)
         log.info("drain_closing", extra={"connections": connections})
+        if self.overload is not None:
+            self.overload.stop()
         await self._stop_listening()
         self.drain.closed_s = time.monotonic()
         await self._wait(self._is_done, self.drain.is_answering)
@@ -124,9 +141,39 @@ class Server(uvicorn.Server):
         self.failure = failure
         self.should_exit = True
 
-    def _make_protocol(self) -> asyncio.Protocol:
-        return BoundedHttpProtocol(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+    def _accept(
+        self,
+        sock: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        *,
+        refuse: Refuse = refuse_none,
+    ) -> None:
+        acceptor = Acceptor(sock, make_protocol, on_shortage=self._note_shortage, refuse=refuse)
+        self._acceptors.append(acceptor)
+        self.servers.append(cast("asyncio.Server", acceptor))
+
+    def _make_overload(self) -> Overload:
+        """Return what refuses requests, with the runtime that the lifespan has made."""
+        runtime = cast("Runtime", self.runtime())
+        overload = Overload(
+            self.gate,
+            kinds=PathKinds(runtime.request_kinds),
+            metrics=runtime.metrics,
+            is_admin=runtime.access.is_known_admin,
+            is_closing=lambda: self.drain.begun_s is not None,
+        )
+        runtime.is_overloaded = overload.is_refusing
+        return overload
+
+    def _make_protocol(
+        self, overload: Overload, *, has_probes_only: bool = False
+    ) -> asyncio.Protocol:
+        return GatedHttpProtocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            overload=overload,
+            has_probes_only=has_probes_only,
         )
 
     def _note_shortage(self) -> None:

@@ -28,6 +28,9 @@ class Access(Protocol):
     def metrics_need_key(self) -> bool:
         """Whether `/metrics` is for keys with the scope `metrics` only."""
 
+    def is_known_admin(self, key: str) -> bool:
+        """Say whether a key is an administrator's, as far as that is known without a look-up."""
+
     async def identify(self, key: str | None, connection: Connection) -> Caller:
         """Return the caller.
 
@@ -84,6 +87,10 @@ class OpenAccess:
     """Allows everything and counts nothing: what a service has without the feature `access`."""
 
     metrics_need_key = False
+
+    def is_known_admin(self, key: str) -> bool:  # noqa: ARG002
+        """Say no: all callers are the same."""
+        return False
 
     async def identify(self, key: str | None, connection: Connection) -> Caller:  # noqa: ARG002
         """Return the same caller for everyone; some clients send a key where none is needed."""

@@ -70,6 +70,10 @@ class AccessControl:
         """Whether `/metrics` is for keys with the scope `metrics` only."""
         return self._policy.metrics_need_key
 
+    def is_known_admin(self, key: str) -> bool:
+        """Say whether a key is an administrator's; False also for one that isn't cached."""
+        return self._policy.needs_key and self._keys.is_known_admin(key)
+
     async def identify(self, key: str | None, connection: Connection) -> Caller:
         """Return the caller; raises as `Access.identify` says."""
         if not self._policy.needs_key:

@@ -87,6 +87,11 @@ class KeyCache:
         except DatabaseUnavailableError:
             return entry.key
 
+    def peek(self, prefix: str) -> ApiKey | None:
+        """Return the key with a prefix if it is cached, however old that is; look nothing up."""
+        entry = self._entries.get(prefix)
+        return entry.key if entry else None
+
     def invalidate(self, key_id: int) -> None:
         """Look a changed key up again at its next use."""
         for entry in self._entries.values():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from app.core.request_kinds import RequestKind
 from app.runtime.plugins import Task
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ class Chat(Task):
 
     name = "chat"
     kind = "chat"
+    request_kind = RequestKind.STREAM
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/chat` and `/chat/stream`."""

@@ -1,0 +1,48 @@
+"""Which requests can't take each other's places when there are too many."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from urllib.parse import unquote_to_bytes
+
+
+class RequestKind(StrEnum):
+    """What a request asks for, as far as its load is concerned."""
+
+    INFERENCE = "inference"  # a short answer of a model
+    STREAM = "stream"  # a generation, which takes seconds
+    OTHER = "other"  # documents, jobs, exports, keys, the page
+    PROBE = "probe"  # what machines ask to see whether the service works; never refused
+    ADMIN = "admin"  # whatever an administrator asks for while there is no other place
+
+
+# Browsers ask with OPTIONS before a page's request; it runs no model.
+WITHOUT_WORK = frozenset({b"OPTIONS"})
+
+
+class PathKinds:
+    """Finds the kind of a request by its path.
+
+    Args:
+        of_paths: the kinds of paths as routes write them: `/predict`, `/predict/{model_name}`.
+            What stands behind the first parameter doesn't matter. Others are `OTHER`.
+
+    """
+
+    def __init__(self, of_paths: Mapping[str, RequestKind]) -> None:
+        self._exact = {p.encode(): kind for p, kind in of_paths.items() if "{" not in p}
+        self._below = {
+            p.partition("{")[0].encode(): kind for p, kind in of_paths.items() if "{" in p
+        }
+
+    def of(self, path: bytes, method: bytes) -> RequestKind:
+        """Return the kind.
+
+        Args:
+            path: as it was sent, without a query.
+            method: in capitals.
+
+        """
+        if b"%" in path:  # the application sees it decoded
+            path = unquote_to_bytes(path)
+        kind = self._exact.get(path) or self._below.get(path[: path.rfind(b"/") + 1])
+        return RequestKind.OTHER if kind is None or method in WITHOUT_WORK else kind
