@@ -49,9 +49,9 @@ class Turn:
     overload: Report | None
 
 
-def find_ir(work: Path) -> Path | None:
-    """Return the OpenVINO file of the classifier that this service wrote, once it has."""
-    found = sorted((work / "data-auto").rglob("*.xml"), key=lambda path: path.stat().st_mtime)
+def find_ir(work: Path, name: str = "padded") -> Path | None:
+    """Return the OpenVINO file of the classifier that a service of ours wrote, once it has."""
+    found = sorted((work / f"data-{name}").rglob("*.xml"), key=lambda path: path.stat().st_mtime)
     return found[-1] if found else None
 
 

@@ -104,6 +104,8 @@ def _mlserver_answer(answer: Any) -> tuple[str, float]:  # noqa: ANN401
     return outputs["label"], outputs["score"]
 
 
+# Takes no part: it converts the graph that peers can use.
+PADDED_SERVICE = _ours("padded", "this service, padded", OPENVINO, "padded")
 SPLITS = (Sizes(workers=1, threads=2), Sizes(workers=2, threads=1), Sizes(workers=2, threads=2))
 LINEUP = (
     _ours("auto", "this service, `auto`", OPENVINO, "auto"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import process, table, venvs
 from benchmarks.contest import CHECKED_TEXTS, Job, find_ir, running, take_turn, wait_ready
 from benchmarks.limit import EngineAlone, engine_alone
-from benchmarks.lineup import FLOAT32, LINEUP, OPENVINO, Contestant
+from benchmarks.lineup import FLOAT32, LINEUP, OPENVINO, PADDED_SERVICE, Contestant
 from benchmarks.table import LimitRow, Row
 from benchmarks.texts import load_texts
 from benchmarks.venvs import PeerError
@@ -25,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 WORK = HERE / ".work"
 RESULTS = HERE / "RESULTS.md"
 ENGINES = {FLOAT32: "torch", OPENVINO: "auto"}
+# For peers, which pad: this service's own graph runs texts in rows.
+PADDED = "packed = false\n"
 SHOWN_PACKAGES = ("fastapi", "uvicorn", "torch", "transformers", "openvino")
 MODEL_ENTRY = """[[models]]
 name = "sentiment"
@@ -48,17 +50,21 @@ def prepare_model(work: Path) -> None:
         say("exporting the classifier with its adapter merged")
         app = venvs.bin_folder(None) / "app"
         subprocess.run([app, "models", "export", "sentiment", model], check=True)
-    for engine in ENGINES.values():
-        entry = MODEL_ENTRY.format(model=model, engine=engine)
-        (work / f"{engine}.toml").write_text(entry, encoding="utf-8")
+    entries = {
+        engine: MODEL_ENTRY.format(model=model, engine=engine) for engine in ENGINES.values()
+    }
+    entries["padded"] = entries["auto"] + PADDED
+    for name, entry in entries.items():
+        (work / f"{name}.toml").write_text(entry, encoding="utf-8")
 
 
 def prepare_ir(job: Job) -> None:
     """Let this service convert the model once, outside of any measured start."""
     (auto,) = (contestant for contestant in LINEUP if contestant.name == "auto")
-    if find_ir(job.work) is None:
-        with running(auto, auto.sizes, job.work) as made:
-            wait_ready(auto, made, job.texts[0])
+    for contestant in (auto, PADDED_SERVICE):
+        if find_ir(job.work, contestant.name) is None:
+            with running(contestant, contestant.sizes, job.work) as made:
+                wait_ready(contestant, made, job.texts[0])
 
 
 def enter(contestant: Contestant) -> Row:
