@@ -69,7 +69,7 @@ USER 10001:10001
 EXPOSE 8000
 # No curl in the image. An answer of 400 or above raises; proxies of the environment are not asked.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", \
-    "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ[\"PORT\"]}/health', timeout=4)"]
+    "import os, urllib.request as r; port = os.environ.get('PROBE_PORT') or os.environ['PORT']; r.build_opener(r.ProxyHandler({})).open(f'http://127.0.0.1:{port}/health', timeout=4)"]
 CMD ["app", "serve"]
 
 FROM runtime AS cpu

@@ -213,12 +213,22 @@ def _find_in_health(task: Task) -> Iterator[str]:
     command = " ".join(task.container.get("healthCheck", {}).get("command", []))
     if "curl" in command or "wget" in command:
         yield "the image has no curl and no wget for the health check"
-    port = task.settings.worker_metrics_port if path == "/metrics" else task.settings.port
-    if f"//127.0.0.1:{port}{path}'" not in command:
-        yield f"the health check doesn't ask for {path} on port {port}"
+    settings = task.settings
+    asked = settings.worker_metrics_port
+    if path == "/health":
+        yield from _find_in_ports(task)
+        asked = settings.probe_port
+    if f"//127.0.0.1:{asked}{path}'" not in command:
+        yield f"the health check doesn't ask for {path} on port {asked}"
+
+
+def _find_in_ports(task: Task) -> Iterator[str]:
+    port, probe_port = task.settings.port, task.settings.probe_port
     mapped = [mapping["containerPort"] for mapping in task.container.get("portMappings", [])]
-    if path == "/health" and mapped != [port]:
+    if mapped != [port]:
         yield f"the service's port is {port}; mapped: {mapped}"
+    if probe_port in (None, port):
+        yield "without a PROBE_PORT of their own health checks wait behind the storm's connections"
 
 
 CHECKS: list[Callable[[Task], Iterator[str]]] = [

@@ -132,6 +132,14 @@ def test_an_address_that_is_taken_is_one_sentence_before_anything_is_opened(
     assert not (tmp_path / "data").exists()
 
 
+def test_a_port_of_probes_that_is_taken_is_one_sentence_too(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupError, match=rf":{port} is in use: .+, or give PROBE_PORT$"):
+            serve(make_settings(tmp_path, port=0, probe_port=port))
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize("host", ["nope.invalid", "192.0.2.1", "..", "2001:db8::1"])
 def test_an_address_that_is_not_this_machines_is_one_sentence(host: str) -> None:
     with pytest.raises(StartupError, match=r"can't be listened on \(.+\): give --host"):

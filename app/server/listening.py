@@ -10,8 +10,8 @@ from app.server.accepting import AT_ONCE
 
 Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 WHY = {
-    errno.EADDRINUSE: "is in use: end what listens there, or give --port",
-    errno.EACCES: "is not for this user to listen on: give --port with a number from 1024",
+    errno.EADDRINUSE: "is in use: end what listens there, or give {}",
+    errno.EACCES: "is not for this user to listen on: give {} with a number from 1024",
 }
 # Callers that may wait to be accepted: as many as are accepted in a turn of the event loop, so that
 # none gets old there. With 2,048, as uvicorn has it, the oldest of a storm had waited for seconds.
@@ -20,12 +20,13 @@ NOT_HERE = "can't be listened on ({}): give --host with an address of this machi
 
 
 @contextmanager
-def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
+def listening(host: str, port: int, option: str = "--port") -> Iterator[list[socket.socket]]:
     """Listen, and stop when the block is over; clients wait until they are accepted.
 
     Args:
         host: an address, or a name, which may stand for several.
         port: 0 takes a free one.
+        option: what chooses the port, for the sentence.
 
     Raises:
         StartupError: the address can't be used.
@@ -39,7 +40,7 @@ def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
                 _listen(sock, address)
                 sockets.append(sock)
         except (OSError, UnicodeError) as failure:
-            raise StartupError(_refusal(host, port, failure)) from None
+            raise StartupError(_refusal(host, port, option, failure)) from None
         yield sockets
 
 
@@ -70,8 +71,10 @@ def _listen(sock: socket.socket, address: Address) -> None:
     sock.listen(BACKLOG)
 
 
-def _refusal(host: str, port: int, failure: OSError | UnicodeError) -> str:
+def _refusal(host: str, port: int, option: str, failure: OSError | UnicodeError) -> str:
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     number = failure.errno if isinstance(failure, OSError) else None
+    if why := WHY.get(number or 0):
+        return f"{place} {why.format(option)}"
     reason = getattr(failure, "strerror", None) or "no name of a host"
-    return f"{place} {WHY.get(number or 0) or NOT_HERE.format(reason)}"
+    return f"{place} {NOT_HERE.format(reason)}"

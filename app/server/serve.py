@@ -92,7 +92,7 @@ def run(server: Server, *, probe_port: int | None = None) -> None:
     with ExitStack() as stack:
         sockets = stack.enter_context(listening(host, server.config.port))
         if probe_port is not None:
-            server.probe_sockets = stack.enter_context(listening(host, probe_port))
+            server.probe_sockets = stack.enter_context(listening(host, probe_port, "PROBE_PORT"))
         try:
             server.run(sockets)
         except SystemExit:  # uvicorn's way to end when the lifespan fails

@@ -82,6 +82,7 @@ class Server(uvicorn.Server):
             self._accept(sock, make_protocol, refuse=EarlyRefusal(overload).refuse)
         for sock in self.probe_sockets:
             self._accept(sock, partial(make_protocol, has_probes_only=True))
+            log.info("probes_listening", extra={"port": sock.getsockname()[1]})
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host
         print(f"ml-api: http://{url_host}:{port} (docs at /docs; ready when /ready is)", flush=True)

@@ -92,6 +92,19 @@ def test_health_answers_within_50_ms_while_32_connections_predict(tmp_path: Path
     assert p99 <= HEALTH_P99_S
 
 
+def test_probes_have_a_port_of_their_own_where_it_is_set(tmp_path: Path) -> None:
+    with service(tmp_path, FAKE, probe_port=0) as running:
+        running.wait_ready()
+        line = next(x for x in running.log.splitlines() if "probes_listening" in x)
+        probes = f"http://127.0.0.1:{json.loads(line)['port']}"
+        assert probes != running.url
+        asked = {path: httpx2.get(probes + path) for path in ("/health", "/ready", "/metrics", "/")}
+        assert [answer.status_code for answer in asked.values()] == [200, 200, 200, 404]
+        assert httpx2.post(f"{probes}/predict", json={"text": "x"}).status_code == 404
+        assert httpx2.get(f"{running.url}/models").status_code == 200
+        assert running.stop() == 0
+
+
 def test_sigterm_lets_a_request_in_flight_finish_and_exits_with_0(tmp_path: Path) -> None:
     with service(tmp_path, SLOW) as running, ThreadPoolExecutor() as threads:
         running.wait_ready()
