@@ -46,6 +46,9 @@ class Client:
         await self._reader.readexactly(length)
         return int(head.split()[1]), head
 
+    async def byte(self) -> bytes:
+        return await self._reader.readexactly(1)
+
     async def rest(self) -> bytes:
         async with asyncio.timeout(10):
             return await self._reader.read()
@@ -193,6 +196,23 @@ async def test_a_connection_that_can_t_be_used_again_ends_with_its_refusal(
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b"connection: close\r\n" in answer
+
+
+async def test_a_refused_connection_is_kept_for_as_long_as_an_answered_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GatedHttpProtocol, "header_timeout_s", 0.05)
+    async with running(tmp_path, max_in_flight=1) as service:
+        await service.sends(PREDICT)
+        await service.until(1)
+        client = await service.sends(HEALTH)
+        assert (await client.answer())[0] == 200
+        client.writer.write(PREDICT)
+        assert (await client.answer())[0] == 503
+        with pytest.raises(TimeoutError):  # a 408 would be taken for the next request's answer
+            await asyncio.wait_for(client.byte(), 0.2)
+        client.writer.write(PREDICT + HEALTH)
+        assert [(await client.answer())[0] for _ in range(2)] == [503, 200]
 
 
 async def test_answers_come_in_the_order_of_requests_that_were_sent_together(

@@ -59,21 +59,10 @@ class GatedHttpProtocol(BoundedHttpProtocol):
         self._place = self._incoming = None
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """Parse; a body that isn't complete then is one that arrives."""
-        super().data_received(data)
-        if self._refusal is not None:
-            return
-        if self._is_skipping:
-            if self._header_timer is None:
-                self._start_clock()
-        elif self._incoming is not None:
-            self._read_on(self._incoming)
-
     def on_body(self, body: bytes) -> None:
         """Take a part of a body, or drop it."""
         if self._is_skipping:
-            self._body_bytes += len(body)
+            self._count_body(len(body))
         else:
             super().on_body(body)
 
@@ -110,6 +99,17 @@ class GatedHttpProtocol(BoundedHttpProtocol):
     @property
     def _has_served(self) -> bool:
         return self._has_refused or super()._has_served
+
+    def _parse_ahead(self) -> None:
+        """Parse; a body that isn't complete then is one that arrives."""
+        super()._parse_ahead()
+        if self._refusal is not None:
+            return
+        if self._is_skipping:
+            if self._header_timer is None:
+                self._start_clock()
+        elif self._incoming is not None:
+            self._read_on(self._incoming)
 
     def _begin_request(self, path: bytes) -> None:
         method = self.parser.get_method()

@@ -4,60 +4,42 @@ import asyncio
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.core.connection import Connection
-from app.errors import (
-    BadRequestError,
-    BodyTooLargeError,
-    HeadersTimeoutError,
-    HeadersTooLargeError,
-    ServiceError,
-)
+from app.errors import BadRequestError, HeadersTimeoutError, ServiceError
+from app.server.http_only import HttpOnlyProtocol
+from app.server.message_bounds import MessageBounds
+from app.server.read_ahead import MOST_WAITING, PIECE_BYTES, ReadAhead
 from app.server.refusal import refusal
-from app.server.request_head import (
-    HEAD_END,
-    MAX_HEADER_BYTES,
-    RequestHead,
-    without_upgrade,
-)
+from app.server.request_head import RequestHead
 from app.server.unread import UNREAD_S, Unread
 
 # For a connection that sends nothing, or a byte at a time.
 HEADER_TIMEOUT_S = 20
 LINGER_S = 2
-# A chunk of one byte comes with five around it.
-FRAMING_PER_BYTE = 8
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol with bounds in bytes and in time, and with errors of ours.
-
-    No request is upgraded to another protocol: as RFC 9110 has it, the upgrade is ignored and
-    the request answered.
-    """
+class BoundedHttpProtocol(HttpOnlyProtocol):
+    """Uvicorn's protocol with bounds in bytes and in time, and with errors of ours."""
 
     header_timeout_s: float = HEADER_TIMEOUT_S
     unread_s: float = UNREAD_S
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # uvicorn's own
         super().__init__(*args, **kwargs)
-        self.url = b""
         self._head = RequestHead()
-        self._unfinished_bytes = 0  # of a head that hasn't come to its end
-        self._framing_bytes = 0  # of a body, beyond what its chunks may have around them
-        # In what is being parsed: messages that begin, and bytes of bodies.
-        self._begun = self._body_bytes = 0
+        self._bounds = MessageBounds()
+        self._body_left = 0  # of the length that was announced
         self._is_in_headers = True
         self._is_in_body = False
         self._has_trailers = False
-        self._is_upgrade = False
         self._refusal: ServiceError | None = None
         self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Start the clock of the first request."""
         super().connection_made(transport)
+        self._ahead = self.flow = ReadAhead(transport)
         self._connection = Connection(transport.abort)
         self._unread = Unread(self.loop, transport, after_s=self.unread_s)
         self._start_clock()
@@ -74,17 +56,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._unset_keepalive_if_required()
-        was_in_body = self._is_in_body
-        self._begun = self._body_bytes = 0
-        rest = data
-        while rest and self._refusal is None:
-            rest = self._parse(rest)
-        if self._is_in_headers:
-            self._bound_head(data)
-        elif self._is_in_body:
-            if was_in_body and not self._begun:
-                self._bound_framing(len(data) - self._body_bytes)
-        elif self._header_timer is None and self.is_idle:
+        self._ahead.add(data)
+        self._parse_ahead()
+        is_between = not self._is_in_headers and not self._is_in_body
+        has_clock = self._header_timer is not None or self.timeout_keep_alive_task is not None
+        if is_between and self.is_idle and not has_clock:
             # Less than a request, such as an empty line: uvicorn's own clock has been stopped.
             self._start_clock()
 
@@ -100,16 +76,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     @property
     def is_kept(self) -> bool:
         """Whether it has served a request, and nothing of the next has been read."""
-        is_between = not (self._is_in_headers and self._unfinished_bytes)
+        is_between = not (self._is_in_headers and self._bounds.unfinished)
         return self._has_served and self.is_idle and is_between
 
     def on_message_begin(self) -> None:
         """Start the clock of the next request on a kept connection."""
         super().on_message_begin()
+        self._unset_keepalive_if_required()
         self._head = RequestHead()
         self._is_in_headers, self._has_trailers = True, False
-        self._unfinished_bytes = self._framing_bytes = 0
-        self._begun += 1
+        self._bounds.begin_message()
         if self._header_timer is None:
             self._start_clock()
 
@@ -129,18 +105,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Stop the clock; from here on the body's bounds hold."""
-        if self.parser.should_upgrade():
-            if self.parser.get_method() == b"CONNECT":
-                raise BadRequestError("This is no proxy.")
-            self._is_upgrade = True  # what follows isn't parsed yet: see `_without_upgrade`
+        if self._ignores_head():
             return
         self._head.check(self.parser.get_http_version())
         target = httptools.parse_url(self.url)
         if target.path is None:  # of `http://host?a=b`, which proxies are asked for
             self.url = b"/" + (b"?" + target.query if target.query else b"")
         self._is_in_headers, self._is_in_body = False, True
+        self._body_left = self._head.length
         self._stop_clock()
-        self._unread.stop()
+        if not self.flow.write_paused:
+            self._unread.stop()
         # Uvicorn makes each request a state of its own, before this; `app_state` is shared by all
         # connections.
         self.scope["state"]["connection"] = self._connection
@@ -148,14 +123,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
-        self._body_bytes += len(body)
+        self._count_body(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Tell the request that its body is whole."""
-        if not self._is_upgrade:
-            self._is_in_body = False
-            super().on_message_complete()
+        self._is_in_body = False
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or to the answer to an invalid one."""
@@ -165,60 +139,60 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._unread.start()
         if is_last and self._refusal is not None and not self.transport.is_closing():
             self._answer(self._refusal)
+        elif self._ahead.has_unparsed:
+            self.loop.call_soon(self._parse_ahead)  # when the next request has begun
+
+    def pause_writing(self) -> None:
+        """Bound the time for which a request waits until its client reads."""
+        super().pause_writing()
+        self._unread.start()
+
+    def resume_writing(self) -> None:
+        """Let it go on: the client has read."""
+        super().resume_writing()
+        if not self.is_idle:
+            self._unread.stop()
 
     def _begin_request(self, path: bytes) -> None:  # noqa: ARG002  # for who refuses by it
         """Hand a request to the application, before its body is complete."""
         super().on_headers_complete()
 
-    def _should_upgrade(self) -> bool:
-        return False
+    def _count_body(self, size: int) -> None:
+        self._bounds.take_body(size)
+        self._body_left -= size
 
-    def _parse(self, data: bytes) -> bytes:
-        """Parse, and return what is to be parsed next."""
+    def _parse_ahead(self) -> None:
+        """Parse what was read, until enough requests wait; the rest when some are answered."""
+        ahead = self._ahead
+        while self._may_parse and ahead.has_unparsed and len(self.pipeline) < MOST_WAITING:
+            # A body of a known length has no requests in it.
+            self._take(ahead.take(max(PIECE_BYTES, self._body_left)))
+        if not self._may_parse:
+            ahead.drop()
+        elif ahead.has_unparsed:
+            ahead.hold()
+        else:
+            ahead.release()
+
+    @property
+    def _may_parse(self) -> bool:
+        return self._refusal is None and not self.transport.is_closing()
+
+    def _take(self, piece: bytes) -> None:
+        was_in_body = self._is_in_body
+        self._bounds.begin_piece()
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            return self._without_upgrade() + data[upgrade.args[0] :]
+            self.feed(piece)
+            if self._is_in_headers:
+                self._bounds.check_head(piece)
+            elif self._is_in_body and was_in_body:
+                self._bounds.check_framing(len(piece), has_trailers=self._has_trailers)
+        except ServiceError as error:
+            self._refuse(error)
         except httptools.HttpParserError as failure:
             # What a callback raises is the context of the parser's error.
             reason = failure.__context__
             self._refuse(reason if isinstance(reason, ServiceError) else BadRequestError())
-        return b""
-
-    def _without_upgrade(self) -> bytes:
-        """Return the head of a request without its upgrade to another protocol.
-
-        After an upgrade the parser stops and takes no body, so that the body would be read as the
-        next request.
-        """
-        first = b"%b %b HTTP/%b" % (
-            *(self.parser.get_method(), self.url, self.parser.get_http_version().encode()),
-        )
-        self._is_upgrade = False
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return without_upgrade(first, self.headers)
-
-    def _bound_head(self, data: bytes) -> None:
-        """Refuse a head that is too long: the parser reports a header when it is complete."""
-        if self._begun:
-            _, _, after = data.rpartition(HEAD_END)
-            self._unfinished_bytes = max(1, len(after) - self._body_bytes)
-        else:
-            self._unfinished_bytes += len(data)
-        if self._unfinished_bytes > MAX_HEADER_BYTES:
-            self._refuse(HeadersTooLargeError())
-
-    def _bound_framing(self, size: int) -> None:
-        """Refuse a body that is mostly framing, which isn't counted as a body's bytes are."""
-        self._framing_bytes += size - FRAMING_PER_BYTE * self._body_bytes
-        self._framing_bytes = max(0, self._framing_bytes)
-        if self._framing_bytes > MAX_HEADER_BYTES:
-            self._refuse(
-                HeadersTooLargeError()
-                if self._has_trailers
-                else BodyTooLargeError("What is around the chunks of the body is too large.")
-            )
 
     def _start_clock(self) -> None:
         self._header_timer = self.loop.call_later(self.header_timeout_s, self._time_out)
@@ -241,6 +215,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._refusal is not None or self.transport.is_closing():
             return
         self._refusal = error
+        self._ahead.drop()
         if not self._is_in_body:
             if self.is_idle:
                 self._answer(error)
@@ -263,5 +238,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.transport.write(answer)
         self.transport.write_eof()
+        self._ahead.drop()
         self.flow.resume_reading()
         self.loop.call_later(LINGER_S, self.transport.close)

@@ -50,6 +50,7 @@ class RequestHead:
         self._target_bytes = 0
         self._hosts = 0
         self._is_encoded = False
+        self.length = 0  # of the body, where it was announced
 
     def take_target(self, part: bytes) -> None:
         """Count a part of the target.
@@ -89,6 +90,8 @@ class RequestHead:
             self._hosts += 1
             if not HOST.fullmatch(value.strip()):
                 raise BadRequestError("The Host header is not a host.")
+        elif lowered == b"content-length":
+            self.length = int(value)  # the parser has taken digits only
         elif lowered == b"transfer-encoding":
             self._is_encoded = True
             if value.strip().lower() != b"chunked":
