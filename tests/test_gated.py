@@ -327,9 +327,12 @@ async def test_the_deadline_of_a_request_runs_while_it_waits_for_its_turn(tmp_pa
         await service.until(150)
         timed = PREDICT.replace(JSON, JSON + b"X-Request-Timeout-Ms: 1\r\n")
         late = await service.sends(timed)
-        await service.until(151)
+        behind = await service.sends(HEALTH + timed)
+        assert (await behind.answer())[0] == 200
+        for client in (late, behind):  # while the engine is stuck
+            assert (await client.answer())[0] in {503, 504}
+        assert overload.starting.waiting
         service.engine.gate.set()
-        assert (await late.answer())[0] in {503, 504}
         assert {(await client.answer())[0] for client in clients} == {200}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.core.request_kinds import RequestKind
 from app.server.gate import Place
-from app.server.starting import Starting
+from app.server.starting import OVERDUE_AT_ONCE, Starting
 
 pytestmark = pytest.mark.core
 
@@ -47,6 +47,31 @@ def test_those_that_were_late_begin_too() -> None:
     while len(begun) < 5:
         begun.end(begun[-1], now_s=50.0, late_s=1.0)
     assert begun == [0, 4, 3, 2, 1]
+
+
+def test_those_whose_deadline_has_passed_begin_though_there_is_no_room() -> None:
+    begun = Begun(limit=1, count=5)
+    for number, due_s in ((1, 9.0), (2, 7.0), (3, 20.0)):
+        begun.places[number].due_s = due_s
+    begun.starting.start_overdue(now_s=8.0)
+    assert begun == [0, 2]
+    begun.starting.start_overdue(now_s=9.0)
+    assert begun == [0, 2, 1]
+    for number in (2, 1):
+        begun.end(number, now_s=9.0)
+    assert begun == [0, 2, 1], "the first still has the only place"
+    begun.end(0, now_s=9.0)
+    assert begun == [0, 2, 1, 3]
+
+
+def test_of_many_whose_deadline_has_passed_few_begin_in_a_turn() -> None:
+    begun = Begun(limit=1, count=2 * OVERDUE_AT_ONCE)
+    for place in begun.places:
+        place.due_s = 1.0
+    begun.starting.start_overdue(now_s=1.0)
+    assert begun == list(range(1 + OVERDUE_AT_ONCE))
+    begun.starting.start_overdue(now_s=1.0)
+    assert begun.starting.waiting == 0
 
 
 def test_one_whose_client_leaves_while_it_waits_never_begins() -> None:

@@ -57,6 +57,7 @@ class Place:
     begun_s: float | None = None  # when its body was complete
     is_arriving: bool = False  # its body is on its way, and counts
     status: int = 0  # of its answer, once that has begun
+    due_s: float = math.inf  # when its deadline passes
 
 
 class Gate:
@@ -77,6 +78,7 @@ class Gate:
         self.arriving = 0
         self.rate = ServiceRate()
         self.patience = Patience(timeout_s)
+        self.timeout_s = timeout_s
         self.limit = max_in_flight  # of inference, as it was learnt
         self._max = max_in_flight
         self._ticked_s = now_s

@@ -119,14 +119,15 @@ class GatedHttpProtocol(BoundedHttpProtocol):
             answer = refusal(error, target=self.url, is_head=method == b"HEAD")
             self._turn_away(answer, error)
         if self.is_idle:
-            answered = self._ask(path, method)
-            if answered is None:
+            place = self._ask(path, method)
+            if place is None:
                 return
         else:
-            answered = Place(kind)
-        self._incoming = answered
+            place = Place(kind)
+        self._incoming = place
         # The time in which it waits for its turn counts too.
-        self.scope["state"] |= {"place": answered, "received_s": self._overload.now_s()}
+        received_s = self._overload.receive(place, self.headers)
+        self.scope["state"] |= {"place": place, "received_s": received_s}
         super()._begin_request(path)
 
     def _ask(self, path: bytes, method: bytes) -> Place | None:
@@ -137,6 +138,7 @@ class GatedHttpProtocol(BoundedHttpProtocol):
         if isinstance(answer, Place):
             return answer
         if self.flow.write_paused:  # its client sends, and reads no answers
+            self._is_skipping = True
             self.transport.abort()
             return None
         if not is_kept or self._overload.is_closing():

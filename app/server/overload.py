@@ -130,9 +130,13 @@ class Overload:
             )
             self._unlogged = 0
 
-    def now_s(self) -> float:
-        """Return the time."""
-        return self._clock()
+    def receive(self, place: Place, headers: Headers) -> float:
+        """Return the time at which a request came, and note when its deadline passes."""
+        now_s = self._clock()
+        timeout_s = _timeout_s(headers) if place.kind is RequestKind.INFERENCE else None
+        most_s = self.gate.timeout_s
+        place.due_s = now_s + (most_s if timeout_s is None else min(timeout_s, most_s))
+        return now_s
 
     def begin(self, place: Place, start: Start | None) -> None:
         """Count a request whose body is complete, and start it when its turn comes.
@@ -163,6 +167,7 @@ class Overload:
         now_s = self._clock()
         self.gate.tick(now_s)
         self.starting.limit = self.gate.begun_limit
+        self.starting.start_overdue(now_s)
         self.starting.go_on(now_s=now_s, late_s=self.gate.late_s)
         self._metrics.in_flight_limit.set(self.gate.limit)
         for kind, count in self.gate.in_flight.items():

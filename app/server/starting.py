@@ -6,10 +6,14 @@ where they cost nothing, and nothing when their client leaves.
 """
 
 from collections.abc import Callable
+from itertools import islice
 
 from app.server.gate import Place
 
 Start = Callable[[], None]
+
+# Of those whose deadline has passed, in one turn of the event loop: each costs as much as an answer.
+OVERDUE_AT_ONCE = 64
 
 
 class Starting:
@@ -32,6 +36,11 @@ class Starting:
     def waiting(self) -> int:
         """How many wait."""
         return len(self._waiting)
+
+    @property
+    def going_on(self) -> int:
+        """How many were started and haven't ended."""
+        return len(self._going_on)
 
     def add(self, place: Place, start: Start) -> None:
         """Start a request, now or when its turn comes."""
@@ -58,6 +67,15 @@ class Starting:
             place = next(iter(self._waiting))
             if place.begun_s is not None and now_s - place.begun_s > late_s:
                 place = next(reversed(self._waiting))
-            start = self._waiting.pop(place)
-            self._going_on.add(place)
-            start()
+            self._start(place)
+
+    def start_overdue(self, now_s: float) -> None:
+        """Start those whose deadline has passed, whether there is room or not: they get a 504."""
+        overdue = (place for place in self._waiting if place.due_s <= now_s)
+        for place in list(islice(overdue, OVERDUE_AT_ONCE)):
+            self._start(place)
+
+    def _start(self, place: Place) -> None:
+        start = self._waiting.pop(place)
+        self._going_on.add(place)
+        start()
