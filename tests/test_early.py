@@ -12,7 +12,7 @@ from app.core.request_kinds import PathKinds, RequestKind
 from app.errors import OverloadedError
 from app.http.error_bodies import openai_error, problem
 from app.server.early import EarlyRefusal, read_head
-from app.server.gate import Gate, Place
+from app.server.gate import Gate, Place, Reason
 from app.server.overload import Overload
 from app.server.prepared import PreparedAnswers
 
@@ -187,7 +187,7 @@ def test_refusals_are_counted_by_reason_and_logged_once_a_second(
     for second in range(3):
         clock.now_s = second + second * 0.01
         for _ in range(10):
-            assert isinstance(overload.enter(head), bytes)
+            assert isinstance(overload.let_in(RequestKind.INFERENCE, head.headers), Reason)
     assert refused(overload) == 30
     logged = [r for r in caplog.records if r.message == "requests_refused"]
     assert [r.requests for r in logged] == [1, 10, 10]  # type: ignore[attr-defined]
@@ -202,4 +202,4 @@ def test_a_long_timeout_or_a_wrong_one_is_no_error_here() -> None:
         sent = WHOLE.replace(b"Host: x", b"Host: x\r\nX-Request-Timeout-Ms: " + value)
         head = read_head(sent)
         assert head is not None
-        assert isinstance(overload.enter(head), Place)
+        assert isinstance(overload.let_in(RequestKind.INFERENCE, head.headers), Place)

@@ -85,9 +85,10 @@ class EarlyRefusal:
         head = read_head(received)
         if head is None:
             return False
-        answer = self._overload.enter(head, opening=opening)
-        if isinstance(answer, Place):
+        kind = self._overload.kinds.of(head.path, head.method)
+        if isinstance(self._overload.let_in(kind, head.headers, opening=opening), Place):
             return False  # a probe, or an administrator's: it comes in by its protocol
+        answer = self._overload.refusal(head)
         with suppress(OSError):  # its client has gone
             connection.recv(len(received))  # closed on unread data it would be reset
             connection.send(answer)

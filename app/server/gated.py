@@ -119,7 +119,7 @@ class GatedHttpProtocol(BoundedHttpProtocol):
             answer = refusal(error, target=self.url, is_head=method == b"HEAD")
             self._turn_away(answer, error)
         if self.is_idle:
-            place = self._ask(path, method)
+            place = self._ask(kind, path)
             if place is None:
                 return
         else:
@@ -130,13 +130,14 @@ class GatedHttpProtocol(BoundedHttpProtocol):
         self.scope["state"] |= {"place": place, "received_s": received_s}
         super()._begin_request(path)
 
-    def _ask(self, path: bytes, method: bytes) -> Place | None:
+    def _ask(self, kind: RequestKind, path: bytes) -> Place | None:
         """Return the request's place, or answer it."""
-        is_kept = self._can_keep()
+        place = self._overload.let_in(kind, self.headers)
+        if isinstance(place, Place):
+            return place
+        method, is_kept = self.parser.get_method(), self._can_keep()
         head = Head(path=path, method=method, headers=self.headers, is_kept=is_kept)
-        answer = self._overload.enter(head)
-        if isinstance(answer, Place):
-            return answer
+        answer = self._overload.refusal(head)
         if self.flow.write_paused:  # its client sends, and reads no answers
             self._is_skipping = True
             self.transport.abort()

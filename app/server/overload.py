@@ -84,24 +84,28 @@ class Overload:
             for reason in reasons
         }
 
-    def enter(self, head: Head, *, opening: int = 0) -> Place | bytes:
-        """Return the place of a request, or the answer that refuses it.
+    def let_in(self, kind: RequestKind, headers: Headers, *, opening: int = 0) -> Place | Reason:
+        """Return the place of a request, or why there is none; that is counted.
 
         Args:
-            head: of the request.
+            kind: of the request.
+            headers: of the request.
             opening: other requests that may be let in before it, for all that is known.
 
         """
-        kind = self.kinds.of(head.path, head.method)
         timeout_s = None
         if kind is RequestKind.INFERENCE and self.gate.has_much_inference:
-            timeout_s = _timeout_s(head.headers)
+            timeout_s = _timeout_s(headers)
         reason = self.gate.refuses(kind, now_s=self._clock(), timeout_s=timeout_s, opening=opening)
         if reason is None:
             return Place(kind)
-        if self._has_admin_place(head.headers):
+        if self._has_admin_place(headers):
             return Place(RequestKind.ADMIN)
         self.note(kind, reason)
+        return reason
+
+    def refusal(self, head: Head) -> bytes:
+        """Return the answer to a request that isn't let in."""
         return self._answers.make(
             head.path,
             request_id=_request_id(head.headers),

@@ -12,7 +12,7 @@ from app.server.gate import Place
 
 Start = Callable[[], None]
 
-# Of those whose deadline has passed, in one turn of the event loop: each costs as much as an answer.
+# Of those whose deadline has passed, in one turn of the event loop: each costs as much as any.
 OVERDUE_AT_ONCE = 64
 
 
