@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.core.connection import Connection
 from app.errors import NotReadyError, ServiceError
 from app.http.streamed import StreamedResponse
 
@@ -136,7 +137,9 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_the_source_is_told() -
     reader, source = Reader(takes=1), Source(b"a", b"b", b"c")
     async with asyncio.timeout(TIMEOUT_S):
         response = answer(source, send_timeout_s=0.01)
-        await response(SCOPE | {"state": {"abort": aborted.set}}, never, reader.send)
+        await response(
+            SCOPE | {"state": {"connection": Connection(aborted.set)}}, never, reader.send
+        )
     assert aborted.is_set()
     assert source.ended_by is not None
     assert source.ended_by.__name__ == "ReaderTooSlowError"

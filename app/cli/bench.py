@@ -24,9 +24,7 @@ ROUNDS = 3
 PATIENCE_S = 1.0
 
 Url = Annotated[str, typer.Argument(help="Such as http://127.0.0.1:8000/predict.")]
-Connections = Annotated[
-    str, typer.Option(help="Numbers of connections; the largest measures a storm's capacity.")
-]
+Connections = Annotated[str, typer.Option(help="Numbers of connections; storms take the largest.")]
 Seconds = Annotated[
     float | None,
     typer.Option(min=0.1, max=600, help="Of each loop (default: 5), or of each storm (10)."),
@@ -34,22 +32,16 @@ Seconds = Annotated[
 Rounds = Annotated[
     int | None, typer.Option(min=1, max=100, help="Medians are over these (3); not of storms.")
 ]
-Texts = Annotated[Path | None, typer.Option(help="A file with a text on each line.")]
+Texts = Annotated[Path | None, typer.Option(help="A file, a text a line.")]
 IsStorm = Annotated[
     bool,
-    typer.Option(
-        "--storm", help="Ask 2, 4 and 8 times the capacity, over kept and new connections."
-    ),
+    typer.Option("--storm", help="Ask 2, 4 and 8 times the capacity."),
 ]
 Patience = Annotated[
-    float, typer.Option(min=0.05, max=60, help="Seconds after which a storm's clients leave.")
+    float, typer.Option(min=0.05, max=60, help="Seconds that a storm's clients wait.")
 ]
-Health = Annotated[
-    str, typer.Option(help="What is polled in a storm: a path, or a URL with a port of its own.")
-]
-Anywhere = Annotated[
-    bool, typer.Option("--anywhere", help="Let a storm be aimed at another machine.")
-]
+Health = Annotated[str, typer.Option(help="Polled in a storm: a path, or a URL.")]
+Anywhere = Annotated[bool, typer.Option("--anywhere", help="Let storms leave this machine.")]
 
 
 def bench(  # noqa: PLR0913  # each is an option
