@@ -9,14 +9,15 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from app.batching.admission import NOTHING, Admission, SpeedMeter, Work
 from app.batching.deadline import Deadline
 from app.batching.packed_queue import PackedQueue
 from app.batching.queue import Batch, BatchQueue, Ticket
-from app.batching.requests import Outcome, QueuedRequest, QueuedText, Row, resolve
+from app.batching.requests import Outcome, QueuedItem, QueuedRequest, Row, resolve
 from app.core.model_metrics import ModelMetrics
-from app.engines.base import Encoded
+from app.engines.base import Prepared
 from app.engines.packing import Packing
 from app.errors import NotReadyError, OverloadedError
 
@@ -40,7 +41,7 @@ class BatchPolicy:
     packing: Packing | None = None  # the rows of a call; None: texts are padded
 
 
-def _make_queue(policy: BatchPolicy) -> BatchQueue[QueuedText]:
+def _make_queue(policy: BatchPolicy) -> BatchQueue[QueuedItem]:
     """Return the queue that cuts batches as the engine wants them."""
     if policy.packing is not None:
         return PackedQueue(max_count=policy.max_batch, packing=policy.packing)
@@ -48,7 +49,7 @@ def _make_queue(policy: BatchPolicy) -> BatchQueue[QueuedText]:
 
 
 class RequestQueue:
-    """Admits requests, cuts batches of their texts, and collects their rows.
+    """Admits requests, cuts batches of their items, and collects their rows.
 
     Args:
         name: of the model, for the log.
@@ -66,7 +67,7 @@ class RequestQueue:
         self._name = name
         self._policy = policy
         self._metrics = metrics
-        self._queue: BatchQueue[QueuedText] = _make_queue(policy)
+        self._queue: BatchQueue[QueuedItem] = _make_queue(policy)
         metrics.watch_queue(self._queue.__len__)
         self._admission = Admission(self.meter, max_queued_tokens=policy.max_queued_tokens)
         self._changed = threading.Condition()
@@ -76,14 +77,14 @@ class RequestQueue:
         self._is_closed = False
 
     def admit(
-        self, texts: Sequence[str], prompt: str, *, tokens: int, deadline: Deadline
+        self, items: Sequence[Any], prompt: str, *, tokens: int, deadline: Deadline
     ) -> QueuedRequest:
         """Count a request in, or refuse it at once; called on its event loop.
 
         Args:
-            texts: of the request.
+            items: of the request.
             prompt: put before each.
-            tokens: of all texts, estimated.
+            tokens: of all items, estimated.
             deadline: of the request.
 
         Raises:
@@ -91,7 +92,7 @@ class RequestQueue:
             NotReadyError: the queue is closed.
 
         """
-        estimate = Work(tokens=tokens, texts=len(texts))
+        estimate = Work(tokens=tokens, texts=len(items))
         with self._changed:
             if self._is_closed:
                 raise NotReadyError(UNLOADING, retry_after_s=1)
@@ -109,7 +110,7 @@ class RequestQueue:
         is_alone = not ahead.texts
         now_s = monotonic()
         return QueuedRequest(
-            texts, prompt, future, estimate, verdict.predicted_s, now_s, is_alone=is_alone
+            items, prompt, future, estimate, verdict.predicted_s, now_s, is_alone=is_alone
         )
 
     def forget(self, request: QueuedRequest) -> None:
@@ -117,21 +118,23 @@ class RequestQueue:
         with self._changed:
             self._unqueued -= request.estimate
 
-    def enqueue(self, request: QueuedRequest, encoded: Sequence[Encoded | Exception]) -> None:
-        """Put the texts in the queue; those that failed already have their row."""
+    def enqueue(self, request: QueuedRequest, prepared: Sequence[Prepared | Exception]) -> None:
+        """Put the items in the queue; those that failed already have their row."""
         now_s = monotonic()
         with self._changed:
             self._unqueued -= request.estimate
             if request.is_left:
                 return
             if self._is_closed:
-                encoded = [NotReadyError(UNLOADING, retry_after_s=1) for _ in encoded]
-            request.rows = [item if isinstance(item, Exception) else None for item in encoded]
-            request.is_truncated = [isinstance(e, Encoded) and e.is_truncated for e in encoded]
-            for index, item in enumerate(encoded):
-                if isinstance(item, Encoded):
-                    text = QueuedText(request, index, item, now_s)
-                    request.tickets.append(Ticket(text, item.cost))
+                prepared = [NotReadyError(UNLOADING, retry_after_s=1) for _ in prepared]
+            request.rows = [item if isinstance(item, Exception) else None for item in prepared]
+            request.is_truncated = [
+                not isinstance(item, Exception) and item.is_truncated for item in prepared
+            ]
+            for index, item in enumerate(prepared):
+                if not isinstance(item, Exception):
+                    queued = QueuedItem(request, index, item, now_s)
+                    request.tickets.append(Ticket(queued, item.cost))
                     request.tokens += item.cost
             request.unfinished = len(request.tickets)
             for ticket in request.tickets:
@@ -141,17 +144,17 @@ class RequestQueue:
             self._answer([request])
 
     def leave(self, request: QueuedRequest, *, is_client_gone: bool) -> None:
-        """Drop a request: its texts that are still queued never reach the engine."""
+        """Drop a request: its items that are still queued never reach the engine."""
         with self._changed:
             request.is_left = True
             removed = sum(self._queue.remove(ticket) for ticket in request.tickets)
             running = request.unfinished - removed
-            unqueued = 0 if request.rows else len(request.texts)
+            unqueued = 0 if request.rows else len(request.items)
         if is_client_gone:
             self._metrics.cancelled("queued", removed + unqueued)
             self._metrics.cancelled("engine", running)
 
-    def next_batch(self) -> Batch[QueuedText] | None:
+    def next_batch(self) -> Batch[QueuedItem] | None:
         """Block until there is a batch; None when the queue is closed."""
         with self._changed:
             while not self._is_closed:
@@ -163,7 +166,7 @@ class RequestQueue:
                 self._changed.wait(IDLE_WAIT_S)
             return None
 
-    def finish(self, batch: Batch[QueuedText], rows: Sequence[Row]) -> None:
+    def finish(self, batch: Batch[QueuedItem], rows: Sequence[Row]) -> None:
         """Hand out rows; wake the event loop once for all requests that are now complete."""
         complete = []
         with self._changed:
@@ -185,7 +188,7 @@ class RequestQueue:
         except RuntimeError:
             log.debug("loop_closed", extra={"model": self._name})  # its requests are gone with it
 
-    def observe(self, batch: Batch[QueuedText], *, seconds: float) -> None:
+    def observe(self, batch: Batch[QueuedItem], *, seconds: float) -> None:
         """Learn how quick the engine is from a call."""
         with self._changed:
             self.meter.observe(tokens=batch.tokens, seconds=seconds)

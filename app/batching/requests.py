@@ -1,4 +1,4 @@
-"""What is kept of a request until all its texts have their rows, and how it gets its answer."""
+"""What is kept of a request until all its items have their rows, and how it gets its answer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,32 +7,32 @@ from typing import Any
 
 from app.batching.admission import Work
 from app.batching.queue import Ticket
-from app.engines.base import Encoded
+from app.engines.base import Prepared
 
-Row = Any  # what the engine gives for a text, or the exception in its place
+Row = Any  # what the engine gives for an item, or the exception in its place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The rows of a request's texts, in their order; an exception where one failed alone."""
+    """The rows of a request's items, in their order; an exception where one failed alone."""
 
     rows: list[Row]
     is_truncated: list[bool]
-    tokens: int  # of all texts, as far as the engine saw them
+    tokens: int  # of all items, as far as the engine saw them
 
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """Texts that are answered together; guarded by the queue's lock once they are queued."""
+    """Items that are answered together; guarded by the queue's lock once they are queued."""
 
-    texts: Sequence[str]
+    items: Sequence[Any]
     prompt: str
     future: asyncio.Future[Outcome]
     estimate: Work  # before its tokens are counted
     predicted_s: float
     admitted_s: float
     is_alone: bool  # nothing was before it
-    tickets: list[Ticket["QueuedText"]] = field(default_factory=list)
+    tickets: list[Ticket["QueuedItem"]] = field(default_factory=list)
     rows: list[Row | None] = field(default_factory=list)
     is_truncated: list[bool] = field(default_factory=list)
     tokens: int = 0
@@ -41,12 +41,12 @@ class QueuedRequest:
 
 
 @dataclass(slots=True, eq=False)
-class QueuedText:
-    """One text of a request, as a ticket carries it."""
+class QueuedItem:
+    """One item of a request, as a ticket carries it."""
 
     request: QueuedRequest
     index: int
-    encoded: Encoded
+    prepared: Prepared
     queued_s: float
 
 

@@ -1,43 +1,43 @@
-"""Threads around the batch queue: texts come from the event loop, rows go back to it."""
+"""Threads around the batch queue: items come from the event loop, rows go back to it."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from app.batching.deadline import Deadline
 from app.batching.isolation import is_out_of_memory, run_isolated
 from app.batching.queue import Batch
 from app.batching.request_queue import BatchPolicy, RequestQueue
-from app.batching.requests import Outcome, QueuedRequest, QueuedText, Row
-from app.batching.tokenising import Tokenising, estimate_tokens
+from app.batching.requests import Outcome, QueuedItem, QueuedRequest, Row
+from app.batching.tokenising import Tokenising, estimator
 from app.batching.workers import Workers
 from app.core.metrics import Metrics
 from app.core.model_metrics import ModelMetrics
-from app.engines.base import TextEngine
+from app.engines.base import BatchEngine, ItemEngine, TextEngine
 from app.engines.rows import checked
 from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError
 
 log = logging.getLogger(__name__)
 
-E = TypeVar("E", bound=TextEngine)
+E = TypeVar("E", bound=BatchEngine)
 # Short, longer, and a batch of both: enough to tell a call's cost from a token's.
 MEASURE_TEXTS = ("good", "a sentence of the usual length, as people write them in reviews " * 3) * 4
 
 
 class BatchScheduler(Generic[E]):
-    """Runs texts in batches: no timer, a batch is whatever queued while the engine was busy.
+    """Runs items in batches: no timer, a batch is whatever queued while the engine was busy.
 
-    `submit` is called on the event loop; texts are tokenised in `tokenisers` and queued from
-    there, so that the loop is woken once a batch, by the worker that has its rows.
+    `submit` is called on the event loop; items are prepared (texts: tokenised) in `tokenisers` and
+    queued from there, so that the loop is woken once a batch, by the worker that has its rows.
 
     Args:
         name: of the model, for metrics and threads.
         engine: called in `policy.workers` threads at once; closed with the scheduler.
         policy: the bounds.
-        tokenisers: threads in which texts are tokenised.
+        tokenisers: threads in which items are prepared.
         metrics: where everything counts.
 
     """
@@ -53,12 +53,13 @@ class BatchScheduler(Generic[E]):
     ) -> None:
         self.engine = engine
         self._run = checked(engine)
+        self._estimate = estimator(engine)
         self._max_batch = policy.max_batch
         self._metrics = ModelMetrics(metrics, name)
         self._name = name
         self._requests = RequestQueue(name, policy=policy, metrics=self._metrics)
         self._tokenising = Tokenising(engine, tokenisers, done=self._requests.enqueue, name=name)
-        self._workers: Workers[Batch[QueuedText]] = Workers(
+        self._workers: Workers[Batch[QueuedItem]] = Workers(
             name,
             count=policy.workers,
             take=self._requests.next_batch,
@@ -68,12 +69,12 @@ class BatchScheduler(Generic[E]):
         )
 
     async def submit(
-        self, texts: Sequence[str], *, deadline: Deadline, prompt: str = ""
+        self, items: Sequence[Any], *, deadline: Deadline, prompt: str = ""
     ) -> Outcome:
-        """Run texts; returns when all of them are done.
+        """Run items; returns when all of them are done.
 
         Args:
-            texts: to run.
+            items: to run: texts, where the engine is for texts.
             deadline: when the answer is of no use any more.
             prompt: put before each text, for an embedder.
 
@@ -83,9 +84,8 @@ class BatchScheduler(Generic[E]):
             NotReadyError: the scheduler is closed.
 
         """
-        max_tokens = self.engine.max_tokens
-        tokens = sum(estimate_tokens(text, prompt, max_tokens=max_tokens) for text in texts)
-        request = self._requests.admit(texts, prompt, tokens=tokens, deadline=deadline)
+        tokens = self._estimate(items, prompt)
+        request = self._requests.admit(items, prompt, tokens=tokens, deadline=deadline)
         self._hand_over(request)
         try:
             async with asyncio.timeout(deadline.remaining_s):
@@ -102,7 +102,7 @@ class BatchScheduler(Generic[E]):
         return outcome
 
     def _hand_over(self, request: QueuedRequest) -> None:
-        """Have the texts tokenised, in another thread unless that takes longer.
+        """Have the items prepared, in another thread unless that takes longer.
 
         Raises:
             NotReadyError: there is no thread for it.
@@ -116,10 +116,10 @@ class BatchScheduler(Generic[E]):
         except RuntimeError as failure:  # shut down, or the system has no thread left
             self._requests.forget(request)
             raise NotReadyError(
-                "There is no thread to tokenise with.", retry_after_s=1
+                "There is no thread to prepare items in.", retry_after_s=1
             ) from failure
 
-    def _run_batch(self, batch: Batch[QueuedText]) -> None:
+    def _run_batch(self, batch: Batch[QueuedItem]) -> None:
         """Run the engine in a worker's thread, isolate what fails, hand out the rows."""
         try:
             rows = self._call_engine(batch)
@@ -129,11 +129,11 @@ class BatchScheduler(Generic[E]):
             raise
         self._requests.finish(batch, rows)
 
-    def _call_engine(self, batch: Batch[QueuedText]) -> Sequence[Row]:
+    def _call_engine(self, batch: Batch[QueuedItem]) -> Sequence[Row]:
         started_s = monotonic()
         rows = run_isolated(
-            lambda encoded: list(self._run(encoded)),
-            [ticket.item.encoded for ticket in batch.tickets],
+            lambda prepared: list(self._run(prepared)),
+            [ticket.item.prepared for ticket in batch.tickets],
             on_failure=self._note_failure,
         )
         seconds = monotonic() - started_s
@@ -150,7 +150,12 @@ class BatchScheduler(Generic[E]):
             self._requests.note_out_of_memory(count)
 
     def measure(self) -> None:
-        """Learn how quick the engine is before the first request; blocks for a few calls."""
+        """Learn how quick the engine is before the first request; blocks for a few calls.
+
+        An engine of items that aren't texts shows it with its first requests.
+        """
+        if not isinstance(self.engine, TextEngine):
+            return
         for texts in (MEASURE_TEXTS[:1], MEASURE_TEXTS[1:2], MEASURE_TEXTS):
             encoded = self.engine.encode(texts[: self._max_batch])
             started_s = monotonic()
@@ -161,7 +166,10 @@ class BatchScheduler(Generic[E]):
 
     def problems(self, *, max_call_s: float) -> list[str]:
         """Say what is dead or stuck, for `/health`; empty when all is well."""
-        return self._workers.problems(max_call_s=max_call_s)
+        problems = self._workers.problems(max_call_s=max_call_s)
+        if isinstance(self.engine, ItemEngine):
+            problems += [f"{self._name}: {problem}" for problem in self.engine.problems()]
+        return problems
 
     def longest_call_s(self) -> float:
         """Return for how long the oldest running call has been running; 0 when none is."""

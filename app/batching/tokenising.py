@@ -1,4 +1,7 @@
-"""How texts become tokens: their number is estimated first, then the engine's tokeniser runs."""
+"""How items are prepared: their cost is estimated first, then the engine's tokeniser runs.
+
+Of texts the cost is the number of tokens; an engine of other items says it itself.
+"""
 
 import logging
 from collections import deque
@@ -6,12 +9,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 from app.batching.isolation import run_isolated
 from app.batching.requests import QueuedRequest
 from app.core.logs import is_private
-from app.engines.base import Embedder, Encoded, TextEngine
+from app.engines.base import (
+    BatchEngine,
+    Embedder,
+    Encoded,
+    ItemEngine,
+    Prepared,
+    TextEngine,
+)
 from app.errors import InferenceFailedError, TextWithoutTokensError
 
 log = logging.getLogger(__name__)
@@ -31,38 +41,51 @@ def estimate_tokens(text: str, prompt: str = "", *, max_tokens: int) -> int:
     return min(chars // CHARS_PER_TOKEN + SPECIAL_TOKENS, max_tokens)
 
 
-def encode_texts(
-    engine: TextEngine, texts: Sequence[str], prompt: str
-) -> list[Encoded | Exception]:
-    """Return the tokens of each text, or the exception of one that has none or can't be read."""
+def estimator(engine: BatchEngine) -> Callable[[Sequence[Any], str], int]:
+    """Return what estimates the cost of a request's items, given with their prompt."""
+    if isinstance(engine, ItemEngine):
+        return lambda items, _: engine.estimate(items)
+    of_texts = cast("TextEngine", engine)
+    return lambda texts, prompt: sum(
+        estimate_tokens(text, prompt, max_tokens=of_texts.max_tokens) for text in texts
+    )
+
+
+def encode_items(
+    engine: BatchEngine, items: Sequence[Any], prompt: str
+) -> list[Prepared | Exception]:
+    """Return the tokens of each text, or the exception of one that has none or can't be read.
+
+    Of other items what their engine makes of them.
+    """
     encode = partial(cast("Embedder", engine).encode, prompt=prompt) if prompt else engine.encode
     return [
         # Alone it would fail, and in a batch it would be answered with its padding.
         TextWithoutTokensError() if isinstance(e, Encoded) and e.is_empty else e
-        for e in run_isolated(encode, texts)
+        for e in run_isolated(encode, items)
     ]
 
 
 class Tokenising:
-    """Tokenises requests in threads: those that wait together in one call.
+    """Prepares requests in threads: those that wait together in one call.
 
     A thread is told for the first request, and takes what has come until it begins: to tell one
     for each request took more time than its tokens.
 
     Args:
-        engine: whose tokeniser it is.
+        engine: whose items they are.
         threads: where it runs.
-        done: called there with each request and its texts' tokens.
+        done: called there with each request and its prepared items.
         name: of the model, for the log.
 
     """
 
     def __init__(
         self,
-        engine: TextEngine,
+        engine: BatchEngine,
         threads: Executor,
         *,
-        done: Callable[[QueuedRequest, Sequence[Encoded | Exception]], None],
+        done: Callable[[QueuedRequest, Sequence[Prepared | Exception]], None],
         name: str,
     ) -> None:
         self._engine = engine
@@ -73,7 +96,7 @@ class Tokenising:
         self._is_told = False
 
     def put(self, request: QueuedRequest) -> None:
-        """Have a request's texts tokenised; called on the event loop.
+        """Have a request's items prepared; called on the event loop.
 
         Raises:
             RuntimeError: there is no thread for it.
@@ -107,7 +130,7 @@ class Tokenising:
             is_private.reset(token)
 
     def _run(self) -> None:
-        """Tokenise what waits, in a thread; for what comes from now on another one is told."""
+        """Prepare what waits, in a thread; for what comes from now on another one is told."""
         is_private.set(True)  # the variable's name says it
         self._is_told = False
         while requests := self._take():
@@ -126,16 +149,16 @@ class Tokenising:
                 requests.append(self._waiting.popleft())
             except IndexError:
                 break
-            texts += len(requests[-1].texts)
+            texts += len(requests[-1].items)
         return requests
 
     def _tokenise(self, requests: list[QueuedRequest]) -> None:
         """Tokenise requests with one prompt; each is answered even if that crashes."""
-        staying = [() if request.is_left else request.texts for request in requests]
-        texts = [text for some in staying for text in some]
-        encoded: list[Encoded | Exception] = []
+        staying = [() if request.is_left else request.items for request in requests]
+        items = [item for some in staying for item in some]
+        prepared: list[Prepared | Exception] = []
         try:
-            encoded = encode_texts(self._engine, texts, requests[0].prompt) if texts else []
+            prepared = encode_items(self._engine, items, requests[0].prompt) if items else []
         except BaseException:
             # A panic of a native tokeniser is no Exception.
             if len(requests) > 1:
@@ -143,7 +166,7 @@ class Tokenising:
                     self._tokenise([request])
                 return
             log.critical("tokeniser_died", exc_info=True, extra={"model": self._name})
-            encoded = [InferenceFailedError() for _ in texts]
-        tokens = iter(encoded)
+            prepared = [InferenceFailedError() for _ in items]
+        remaining = iter(prepared)
         for request, some in zip(requests, staying, strict=True):
-            self._done(request, list(islice(tokens, len(some))))
+            self._done(request, list(islice(remaining, len(some))))

@@ -10,10 +10,17 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from app.engines.base import Classifier, Embedder, Encoded, FloatArray, RowEngine, TextEngine
+from app.engines.base import (
+    BatchEngine,
+    Classifier,
+    Embedder,
+    FloatArray,
+    ItemEngine,
+    RowEngine,
+)
 from app.errors import EngineError
 
-Run = Callable[[Sequence[Encoded]], Sequence[Any] | FloatArray]
+Run = Callable[[Sequence[Any]], Sequence[Any] | FloatArray]
 
 
 class RowsRefusedError(EngineError):
@@ -21,14 +28,14 @@ class RowsRefusedError(EngineError):
 
 
 @overload
-def checked(engine: Classifier | Embedder) -> Callable[[Sequence[Encoded]], FloatArray]: ...
+def checked(engine: Classifier | Embedder) -> Callable[[Sequence[Any]], FloatArray]: ...
 
 
 @overload
-def checked(engine: TextEngine) -> Run: ...
+def checked(engine: BatchEngine) -> Run: ...
 
 
-def checked(engine: TextEngine) -> Run:
+def checked(engine: BatchEngine) -> Run:
     """Return what runs an engine on a batch and gives (batch, width) float32.
 
     It raises RowsRefusedError when a row is missing, has another width than the engine says, or
@@ -41,10 +48,10 @@ def checked(engine: TextEngine) -> Run:
     if isinstance(engine, Embedder):
         embed, dimensions = engine.embed, width(engine)
         return lambda batch: _with_length(_finite(embed(batch), (len(batch), dimensions)))
-    if isinstance(engine, RowEngine):
+    if isinstance(engine, RowEngine | ItemEngine):
         run = engine.run
         return lambda batch: _complete(run(batch), len(batch))
-    raise TypeError(f"{type(engine).__name__} is no engine for batches of texts")
+    raise TypeError(f"{type(engine).__name__} is no engine for batches")
 
 
 def width(engine: Classifier | Embedder) -> int:

@@ -1,4 +1,4 @@
-"""How a route runs texts of a task: charge the caller, lease and run the model, log the answers."""
+"""How a route runs items of a task: charge the caller, lease and run the model, log the answers."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -6,11 +6,12 @@ from contextlib import nullcontext
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
+from pydantic_core import to_json
 
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
 from app.core.callers import Caller
-from app.engines.base import TextEngine
+from app.engines.base import BatchEngine
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, get_answer_log
 from app.http.deps import DeadlineDep, RegistryDep, get_runtime
@@ -19,19 +20,24 @@ from app.models.registry import TaskKey
 from app.runtime.runtime import Runtime
 from app.services.inference import Inference, InferenceService, Plan, Refuse
 
-E = TypeVar("E", bound=TextEngine)
+E = TypeVar("E", bound=BatchEngine)
 A = TypeVar("A")
 
 # Makes the columns of a log entry from a row.
 Columns = Callable[[Any], Mapping[str, Any]]
 
 
+def _json_text(item: Any) -> str:  # noqa: ANN401  # parsed JSON
+    """Return what the log is given of an item that isn't a text."""
+    return to_json(item).decode()
+
+
 class TaskRunner:
-    """Runs texts for one request.
+    """Runs items for one request.
 
     Args:
         runtime: of the service.
-        inference: runs the texts.
+        inference: runs the items.
         deadline: of the request.
         caller: whose request it is.
         log: of its answers.
@@ -60,32 +66,33 @@ class TaskRunner:
     async def each(
         self,
         task: TaskKey[BatchScheduler[E]],
-        texts: Sequence[str],
+        items: Sequence[Any],
         *,
         model_name: str | None,
         columns: Columns,
         plan: Callable[[E], Plan] | None = None,
         refuse: Refuse | None = None,
     ) -> Inference[E]:
-        """Run texts with a log entry each; one that fails has an error in its place.
+        """Run items with a log entry each; one that fails has an error in its place.
 
         Args:
             task: of the model.
-            texts: to run.
+            items: to run: texts, unless the task has others.
             model_name: None for the task's default model.
             columns: makes the columns of a log entry from a row.
             plan: called with the engine before anything runs.
-            refuse: returns the error of a text that no engine is to run.
+            refuse: returns the error of an item that no engine is to run.
 
         Raises:
             ServiceError: as `InferenceService.run`.
 
         """
         started = time.monotonic()
+        texts = [item if isinstance(item, str) else _json_text(item) for item in items]
         with self._log.failures(task, *texts, model=model_name):
             inference = await self.inference.run(
                 task,
-                texts,
+                items,
                 model_name=model_name,
                 deadline=self._deadline,
                 plan=plan,
@@ -101,7 +108,7 @@ class TaskRunner:
         return inference
 
     def _describe(self, model: str, texts: Sequence[str], seconds: float) -> None:
-        """Add to the request's line in the log which model ran how many texts, how long."""
+        """Add to the request's line in the log which model ran how many items, how long."""
         self._line |= {"model": model, "count": len(texts), "model_ms": round(seconds * 1000, 2)}
         if self._log_inputs:
             self._line["texts"] = list(texts)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from app.core.field_errors import field_errors
 from app.core.logs import request_id
 from app.core.metrics import Metrics
 from app.errors import (
@@ -32,10 +33,6 @@ BY_STATUS: Mapping[int, type[ServiceError]] = {
     405: MethodNotAllowedError,
     429: RateLimitExceededError,
 }
-# A field's name comes from the client and is returned in `loc`.
-MAX_LOC_CHARS = 64
-# A body of a megabyte can be wrong in a hundred thousand places.
-MAX_FIELD_ERRORS = 50
 # nginx's number for "the client closed the connection".
 CLIENT_LEFT = 499
 
@@ -68,21 +65,6 @@ def _invalid(errors: list[dict[str, Any]]) -> ServiceError:
     if errors[0]["type"] == UnsupportedFieldError.code:
         return UnsupportedFieldError(field_path(errors[0]["loc"]))
     return InvalidRequestError(errors)
-
-
-def field_errors(errors: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return which fields are wrong and how, without their values."""
-    return [
-        {"loc": [_clean(part) for part in e["loc"]], "msg": e["msg"], "type": e["type"]}
-        for e in errors[:MAX_FIELD_ERRORS]
-    ]
-
-
-def _clean(part: str | int) -> str | int:
-    """Shorten a field name of the client's, and replace what isn't valid Unicode."""
-    if isinstance(part, int):
-        return part
-    return part[:MAX_LOC_CHARS].encode("utf-8", "replace").decode()
 
 
 class ErrorAnswers:

@@ -7,23 +7,23 @@ from typing import Any, Generic, TypeVar
 from app.batching.deadline import Deadline
 from app.batching.requests import Outcome, Row
 from app.batching.scheduler import BatchScheduler
-from app.engines.base import TextEngine
+from app.engines.base import BatchEngine
 from app.errors import ServiceError
 from app.models.catalog import ModelSpec
 from app.models.registry import ModelRegistry, TaskKey
 from app.services.results import ResultChecker
 
-E = TypeVar("E", bound=TextEngine)
-# Returns the error of a text that is refused before it reaches an engine; else None.
-Refuse = Callable[[ModelSpec, str], ServiceError | None]
+E = TypeVar("E", bound=BatchEngine)
+# Returns the error of an item that is refused before it reaches an engine; else None.
+Refuse = Callable[[ModelSpec, Any], ServiceError | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How texts are run, where a request sets more than the model.
+    """How items are run, where a request sets more than the model.
 
     Args:
-        prompt: put before each text.
+        prompt: put before each text, for an embedder.
         shape: turns an engine's row into an answer, or into an exception where it can't be one.
 
     """
@@ -34,15 +34,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inference(Generic[E]):
-    """The results of a model for some texts.
+    """The results of a model for some items.
 
     Args:
         spec: the model's entry in the catalogue.
         version: of the model's files.
         engine: which ran them; it knows what its rows mean, such as their labels.
-        rows: one for each text, in their order; an error where one failed alone.
+        rows: one for each item, in their order; an error where one failed alone.
         is_truncated: whether each was cut to the model's window.
-        tokens: of all texts, after cutting.
+        tokens: of all items, after cutting.
 
     """
 
@@ -60,7 +60,7 @@ class Inference(Generic[E]):
 
 
 class InferenceService:
-    """Runs texts of any task on the model that a request names.
+    """Runs texts or other items of any task on the model that a request names.
 
     Args:
         registry: lends the models.
@@ -79,22 +79,22 @@ class InferenceService:
     async def run(
         self,
         task: TaskKey[BatchScheduler[E]],
-        texts: Sequence[str],
+        items: Sequence[Any],
         *,
         model_name: str | None,
         deadline: Deadline,
         plan: Callable[[E], Plan] | None = None,
         refuse: Refuse | None = None,
     ) -> Inference[E]:
-        """Run texts; one that fails has an error in its place.
+        """Run items; one that fails has an error in its place.
 
         Args:
             task: of the model.
-            texts: to run.
+            items: to run: texts, unless the task has others.
             model_name: None for the task's default model.
             deadline: when the answer is of no use any more.
-            plan: called with the engine before anything runs; may refuse all texts.
-            refuse: called with each text; one that it refuses has that error in its place.
+            plan: called with the engine before anything runs; may refuse all items.
+            refuse: called with each item; one that it refuses has that error in its place.
 
         Raises:
             ModelNotFoundError, ModelNotReadyError, ModelUnavailableError: as the registry says.
@@ -106,10 +106,10 @@ class InferenceService:
             planned = plan(scheduler.engine) if plan else Plan()
             refused = {
                 index: error
-                for index, text in enumerate(texts)
-                if refuse and (error := refuse(lease.spec, text))
+                for index, item in enumerate(items)
+                if refuse and (error := refuse(lease.spec, item))
             }
-            accepted = [text for index, text in enumerate(texts) if index not in refused]
+            accepted = [item for index, item in enumerate(items) if index not in refused]
             outcome = Outcome(rows=[], is_truncated=[], tokens=0)
             if accepted:
                 outcome = await scheduler.submit(accepted, deadline=deadline, prompt=planned.prompt)
