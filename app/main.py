@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Folders of `app/tasks/`; a task without a line here is left out.
 TASKS = (
+    "python",  # before classification, whose /predict/{model_name} takes all other names
     "classification",
     "embedding",
     "chat",
@@ -86,6 +87,7 @@ def create_app(
     """
     from app.core.metrics import Metrics
     from app.http import docs, health, models
+    from app.http.model_document import ModelDocument
     from app.http.problems import document_problems
     from app.middleware.stack import App, cors, front_parts
     from app.models.catalog import read_catalog
@@ -123,5 +125,7 @@ def create_app(
     docs.mount_static(app)
     for feature in chosen.features:
         feature.mount(app)
-    document_problems(app, needs_key=chosen.needs_key(settings), max_chars=catalog.max_chars)
+    needs_key = chosen.needs_key(settings)
+    extend = ModelDocument(app, chosen.tasks, needs_key=needs_key)
+    document_problems(app, needs_key=needs_key, max_chars=catalog.max_chars, extend=extend)
     return app

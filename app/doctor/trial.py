@@ -17,6 +17,7 @@ from app.engines.openvino.converted import folder_of, options_of
 from app.engines.openvino.preparation import find
 from app.engines.openvino.processor import Processor
 from app.engines.openvino.refused import raise_remembered
+from app.engines.python.failures import UserCodeError
 from app.errors import StartupError
 from app.models.bake import ENGINES
 from app.models.catalog import ModelSpec, read_catalog
@@ -62,11 +63,19 @@ def main() -> None:
     try:
         report = {"loaded": _load(sys.argv[1])}
     except StartupError as failure:
-        report = {"failure": failure.line}
+        report = {"failure": _explain(failure)}
     except Exception as failure:  # noqa: BLE001  # as the registry says of what libraries raise
         report = {"failure": StartupError(f"{type(failure).__name__}: {failure}").line}
     print(json.dumps(report), flush=True)  # noqa: T201
     os._exit(0)  # without waiting for threads of engines
+
+
+def _explain(failure: StartupError) -> str:
+    """Return what failed; of a Python class with the message, which only operators may see."""
+    cause = failure.__cause__
+    if isinstance(failure, UserCodeError) and cause is not None:
+        return StartupError(f"{failure.line}: {type(cause).__name__}: {cause}").line
+    return failure.line
 
 
 def _load(name: str) -> str:
@@ -81,6 +90,7 @@ def _load(name: str) -> str:
     is_converted = not _would_convert(request)
     engine = load_engine(request if is_converted else dataclasses.replace(request, engine=TORCH))
     warm(engine)
+    version = getattr(engine, "version", version)
     seconds = time.monotonic() - began_s
     note = "" if is_converted else UNCONVERTED
     source = f"{spec.source}, " if spec.source else ""

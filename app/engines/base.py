@@ -23,6 +23,7 @@ class Task(StrEnum):
     CLASSIFICATION = "text-classification"
     EMBEDDING = "embedding"
     CHAT = "chat"
+    PYTHON = "python"  # what the class says
 
 
 OWN_TASKS = frozenset(Task)
@@ -215,6 +216,17 @@ class OpenVinoOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PythonOptions:
+    """Which class of the operator's runs, and how."""
+
+    source: str
+    base: Path  # where a relative file starts
+    pins: Mapping[str, str] = field(default_factory=dict)  # file name → sha256; "": its one file
+    workers: int = 1  # calls at once
+    shows_output: bool = False  # whether the log has what it prints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingOptions:
     """What a catalogue entry says of an embedder; nothing: what its folder says."""
 
@@ -256,6 +268,7 @@ class EngineRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     openvino: OpenVinoOptions | None = None  # None: nothing is converted, "auto" is torch
     chat: ChatOptions | None = None
+    python: PythonOptions | None = None
     embedding: EmbeddingOptions = field(default_factory=EmbeddingOptions)
     is_packed: bool = True  # texts may be run in rows, one behind the other
     on_step: OnStep = field(default=ignore_step, compare=False, repr=False)

@@ -65,6 +65,9 @@ def _own_engines() -> tuple[EngineKind, ...]:
         EngineKind(name="openvino", load=load_openvino, tasks=texts),
         EngineKind(name="llama_cpp", load=load_llama_cpp, tasks=chat),
         EngineKind(name="remote", load=load_remote, tasks=chat, has_files=False),
+        EngineKind(
+            name="python", load=load_python, tasks=frozenset({Task.PYTHON}), has_files=False
+        ),
         EngineKind(name="fake", load=fake.load, tasks=texts | chat, has_files=False),
     )
 
@@ -129,6 +132,14 @@ def load_remote(request: EngineRequest) -> Engine:
     from app.engines import remote  # imports LangChain
 
     return remote.load(request)
+
+
+def load_python(request: EngineRequest) -> Engine:
+    """Load a class of the operator's, and tell it the device."""
+    has_gpu = request.device == "cuda" or (request.device == "auto" and has_cuda_driver())
+    from app.engines.python import loading as python
+
+    return python.load(request, device="cuda" if has_gpu else "cpu")
 
 
 def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = None) -> Engine:

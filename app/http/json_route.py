@@ -26,7 +26,14 @@ def _is_json(content_type: str) -> bool:
 
 
 class StrictJsonRequest(Request):
-    """A request whose body is JSON as RFC 8259 has it, or an error."""
+    """A request whose body is JSON as RFC 8259 has it, or an error.
+
+    Attributes:
+        max_fields: that an object may have which is the whole body; its route says so.
+
+    """
+
+    max_fields = MAX_FIELDS
 
     async def body(self) -> bytes:
         """Return the body, which comes in one piece from the front; Starlette's takes longer.
@@ -59,9 +66,10 @@ class StrictJsonRequest(Request):
             parsed = from_json(await self.body(), allow_inf_nan=False)
         except ValueError as failure:
             raise MalformedJsonError(f"The body is not valid JSON: {failure}.") from None
-        if isinstance(parsed, dict) and len(parsed) > MAX_FIELDS:
+        if isinstance(parsed, dict) and len(parsed) > self.max_fields:
             # Each unknown field would become an error of its own.
-            many = {"loc": ["body"], "msg": f"More than {MAX_FIELDS} fields", "type": "too_many"}
+            message = f"More than {self.max_fields} fields"
+            many = {"loc": ["body"], "msg": message, "type": "too_many"}
             raise InvalidRequestError([many])
         return parsed
 
@@ -80,11 +88,13 @@ class JsonHandler:
     Args:
         handler: FastAPI's.
         guards: which check the caller.
+        max_fields: of a body that is an object.
 
     """
 
-    def __init__(self, handler: Handler, guards: list[Guard]) -> None:
+    def __init__(self, handler: Handler, guards: list[Guard], *, max_fields: int) -> None:
         self._handler = handler
+        self._max_fields = max_fields
         self._guards = guards
         self.plan = Plan.of(handler, done=guards)
 
@@ -108,8 +118,9 @@ class JsonHandler:
             return None
         return await self.plan.answer(request, await request.json())
 
-    async def _check(self, request: Request) -> bool:
+    async def _check(self, request: StrictJsonRequest) -> bool:
         """Check the caller, and what kind of body there is; return whether there is one."""
+        request.max_fields = self._max_fields
         for guard in self._guards:
             await guard.check(request)
         if not await request.body():
@@ -124,14 +135,20 @@ class JsonRoute(APIRoute):
 
     FastAPI parses the body before it calls dependencies, so that a client without a key could have
     megabytes parsed for the answer 401. So the guards among them are called here first.
+
+    Attributes:
+        max_fields: of a body that is an object.
+
     """
+
+    max_fields = MAX_FIELDS
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handler = super().get_route_handler()
         dependencies = (depends.dependency for depends in self.dependencies)
         guards = [guard for guard in dependencies if isinstance(guard, Guard)]
-        return JsonHandler(handler, guards).__call__
+        return JsonHandler(handler, guards, max_fields=self.max_fields).__call__
 
 
 class RememberedRoutes:

@@ -154,7 +154,11 @@ def _set_max_length(schemas: dict[str, Any], max_chars: int) -> None:
 
 
 def document_problems(
-    app: FastAPI, *, needs_key: bool = False, max_chars: int = DEFAULT_MAX_CHARS
+    app: FastAPI,
+    *,
+    needs_key: bool = False,
+    max_chars: int = DEFAULT_MAX_CHARS,
+    extend: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document,
 ) -> None:
     """Put our schemas of errors into the app's OpenAPI document, instead of FastAPI's.
 
@@ -162,6 +166,8 @@ def document_problems(
         app: whose document it is.
         needs_key: whether callers need a key.
         max_chars: of the longest text that any of its models classifies.
+        extend: called with the document each time it is wanted; returns it with what models add
+            that were loaded meanwhile.
 
     """
 
@@ -190,6 +196,6 @@ def document_problems(
                     if "security" in operation and not needs_key:
                         operation["security"].append({})  # a key is accepted, but not needed
             app.openapi_schema = document
-        return app.openapi_schema
+        return extend(app.openapi_schema)
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to do it

@@ -8,7 +8,7 @@ from app.engines.base import EngineRequest, OpenVinoOptions, Task
 from app.engines.loader import known_engines
 from app.engines.openvino import baked
 from app.errors import StartupError
-from app.models.catalog import EMBEDDING_DEFAULTS, Catalog, ModelSpec, write_catalog
+from app.models.catalog import EMBEDDING_DEFAULTS, PYTHON, Catalog, ModelSpec, write_catalog
 from app.models.export import refuse_used
 from app.models.loading import ModelLoader
 from app.models.sources import VERSION_FILE, Sources, digest
@@ -66,6 +66,11 @@ def _bake_named(spec: ModelSpec, folder: Path, loader: ModelLoader) -> ModelSpec
 
 def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec:
     """Write one model into a folder of its own name; return its new entry."""
+    if spec.engine == PYTHON and (spec.source or "").startswith("file:"):
+        raise StartupError(
+            "a class in a file can't be baked, as only it knows which files it opens; install it as"
+            ' a package, and name it "python:package.module:Class"'
+        )
     if spec.engine in known_engines() and not known_engines()[spec.engine].has_files:
         return spec
     if spec.task == Task.CHAT:

@@ -22,6 +22,12 @@ from app.errors import CatalogError
 
 DEFAULT_MAX_CHARS = 2_000
 REMOTE = "remote"  # the engine of models that another server runs
+PYTHON = "python"  # the engine of a class of the operator's
+# Of such a class: how it can be kept apart from the service, and what is to come.
+ISOLATIONS = ("thread",)
+ISOLATIONS_TO_COME = ("process",)
+# The fields that only its entry may have.
+PYTHON_FIELDS = ("isolation", "workers")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -84,6 +90,16 @@ class ModelSpec(BaseModel):
     base_url: str | None = None  # engine "remote"
     api_key_env: str | None = None  # engine "remote": the variable that holds its key
     timeout_s: float = Field(60, gt=0)  # engine "remote": silence after which it is given up
+    isolation: str = ISOLATIONS[0]  # engine "python": where the class runs
+    workers: int = Field(1, gt=0, le=64)  # engine "python": calls of the class at once
+
+    @model_validator(mode="before")
+    @classmethod
+    def a_class_has_a_task_of_its_own(cls, entry: Any) -> Any:  # noqa: ANN401  # TOML
+        """Give a Python class its task: what it does only the class says."""
+        if isinstance(entry, dict) and entry.get("engine") == PYTHON:
+            return {"task": Task.PYTHON.value, **entry}
+        return entry
 
     @field_validator("labels")
     @classmethod
@@ -100,6 +116,37 @@ class ModelSpec(BaseModel):
             if name in self.model_fields_set and self.task != Task.EMBEDDING:
                 raise ValueError(f"{name} is for models of the task embedding")
         return self
+
+    @model_validator(mode="after")
+    def settings_have_their_engine(self) -> Self:
+        """Refuse fields of Python classes in other entries, and what a class's entry can't say."""
+        if self.engine != PYTHON:
+            if names := [n for n in PYTHON_FIELDS if n in self.model_fields_set]:
+                raise ValueError(f'{names[0]} is for models of the engine "python"')
+            return self
+        if self.task != Task.PYTHON:
+            raise ValueError(
+                'the engine "python" has a task of its own: leave task out; the class says what'
+                " its requests and answers are"
+            )
+        if self.default:
+            raise ValueError("default has no meaning for a Python class: requests name it")
+        if self.source is None:
+            raise ValueError(
+                'source is missing: "python:package.module:Class" or "file:model.py:Class"'
+            )
+        return self
+
+    @field_validator("isolation")
+    @classmethod
+    def isolation_is_there(cls, isolation: str) -> str:
+        """Refuse a way to isolate a class that this version doesn't have."""
+        works = " or ".join(f'"{name}"' for name in ISOLATIONS)
+        if isolation in ISOLATIONS_TO_COME:
+            raise ValueError(f'"{isolation}" is not available yet; {works} is')
+        if isolation not in ISOLATIONS:
+            raise ValueError(f'there is no "{isolation}"; there is {works}')
+        return isolation
 
     @property
     def embedding(self) -> EmbeddingOptions:
@@ -123,7 +170,8 @@ class Catalog:
         self._by_name = {spec.name: spec for spec in specs}
         if len(self._by_name) != len(self.specs):
             raise CatalogError("two models have the same name")
-        tasks = dict.fromkeys(spec.task for spec in specs)
+        # Each Python class has requests of its own: one can't stand in for another.
+        tasks = dict.fromkeys(spec.task for spec in specs if spec.task != Task.PYTHON)
         self._defaults = {task: self._choose_default(task) for task in tasks}
 
     def _choose_default(self, task: str) -> str:
@@ -171,10 +219,12 @@ class Catalog:
         """Return whether the service needs this model.
 
         Unless its entry says so, a task's default model is required, but not a remote one: loading
-        checks only its settings, not its server.
+        checks only its settings, not its server. So is each Python class, which has no default.
         """
         if spec.required is not None:
             return spec.required
+        if spec.task == Task.PYTHON:
+            return True
         return spec.engine != REMOTE and self.default(spec.task) == spec.name
 
 

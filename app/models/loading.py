@@ -10,6 +10,7 @@ from app.engines.base import (
     EngineRequest,
     OnStep,
     OpenVinoOptions,
+    PythonOptions,
     Task,
     TextEngine,
     ignore_step,
@@ -48,6 +49,7 @@ class ModelLoader:
         openvino: where and how models are converted; None leaves them to torch.
         read_secret: returns the secret that an environment variable holds.
         engines: to choose from; None: those that are known.
+        shows_output: whether the log has what Python classes print.
 
     """
 
@@ -61,6 +63,7 @@ class ModelLoader:
         openvino: OpenVinoOptions | None = None,
         read_secret: ReadSecret = lambda _: None,
         engines: EngineTable | None = None,
+        shows_output: bool = False,
     ) -> None:
         self._sources = sources
         self._folder = folder
@@ -69,6 +72,7 @@ class ModelLoader:
         self._openvino = openvino
         self._read_secret = read_secret
         self._engines = engines or EngineTable()
+        self._shows_output = shows_output
 
     def __call__(self, spec: ModelSpec, *, on_step: OnStep = ignore_step) -> Loaded:
         """Load and warm an engine, and report each step of the preparation.
@@ -82,7 +86,7 @@ class ModelLoader:
         if isinstance(engine, Embedder):
             check_embedder(engine, request)
         warm(engine)
-        return Loaded(engine=engine, version=version)
+        return Loaded(engine=engine, version=getattr(engine, "version", version))
 
     def request(
         self, spec: ModelSpec, *, on_step: OnStep = ignore_step
@@ -108,6 +112,7 @@ class ModelLoader:
             options=spec.fake,
             openvino=self._openvino,
             chat=self._chat(spec) if task == Task.CHAT else None,
+            python=self._python(spec) if task == Task.PYTHON else None,
             embedding=spec.embedding,
             is_packed=spec.packed,
             on_step=on_step,
@@ -130,6 +135,15 @@ class ModelLoader:
             base_url=spec.base_url,
             timeout_s=spec.timeout_s,
             api_key=self._key(spec.api_key_env) if spec.api_key_env else None,
+        )
+
+    def _python(self, spec: ModelSpec) -> PythonOptions:
+        return PythonOptions(
+            source=spec.source or "",
+            base=self._folder,
+            pins=spec.pins,
+            workers=spec.workers,
+            shows_output=self._shows_output,
         )
 
     def _key(self, variable: str) -> str:

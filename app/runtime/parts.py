@@ -9,7 +9,7 @@ from app.batching.request_queue import BatchPolicy
 from app.batching.scheduler import BatchScheduler
 from app.core.metrics import Metrics
 from app.db.session import Database
-from app.engines.base import OpenVinoOptions, TextEngine
+from app.engines.base import ItemEngine, OpenVinoOptions, TextEngine
 from app.engines.chat_base import ChatEngine
 from app.engines.packing import PackedEngine
 from app.models.catalog import Catalog, ModelSpec
@@ -83,6 +83,7 @@ def make_loader(
         ),
         read_secret=read_secret,
         engines=chosen.engines() if chosen else None,
+        shows_output=settings.log_inputs,
     )
 
 
@@ -107,8 +108,15 @@ def _serve(
     return Served(model=scheduler, version=loaded.version)
 
 
-def _policy(settings: Settings, spec: ModelSpec, engine: TextEngine) -> BatchPolicy:
+def _policy(settings: Settings, spec: ModelSpec, engine: TextEngine | ItemEngine) -> BatchPolicy:
     """Return the bounds of a model's batches: the entry's, else those that suit its engine."""
+    if isinstance(engine, ItemEngine):
+        return BatchPolicy(
+            workers=engine.workers,
+            max_batch=spec.limits.max_batch or engine.max_batch,
+            max_batch_tokens=spec.limits.max_batch_tokens,
+            max_queued_tokens=settings.queue_tokens,
+        )
     packing = engine.packing if isinstance(engine, PackedEngine) else None
     batch = GPU_BATCH if engine.device == "cuda" else CPU_BATCH if packing is None else PACKED_BATCH
     return BatchPolicy(

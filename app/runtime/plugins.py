@@ -6,6 +6,7 @@ commands import them too. Routes and the like are imported inside the methods.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from app.core.request_kinds import RequestKind
@@ -17,10 +18,25 @@ if TYPE_CHECKING:
     from app.core.finding import Finding
     from app.core.metrics import MetricGroup
     from app.engines.loader import EngineKind
+    from app.models.entries import ModelEntry
     from app.runtime.runtime import Runtime
     from app.settings import Settings
 
 S = TypeVar("S", bound="Settings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPaths:
+    """What one loaded model adds to the OpenAPI document.
+
+    Args:
+        paths: path items, by path.
+        schemas: components, by names that no other model has.
+
+    """
+
+    paths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Task:
@@ -48,6 +64,10 @@ class Task:
     def routers(self) -> "Sequence[APIRouter]":
         """Return the task's routes."""
         return ()
+
+    def model_paths(self, entry: "ModelEntry") -> ModelPaths:  # noqa: ARG002
+        """Return what a loaded model adds to the OpenAPI document, where it has its own schemas."""
+        return ModelPaths()
 
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return the task's routes in OpenAI's dialect, which the feature `openai` serves."""

@@ -1,0 +1,99 @@
+"""Makes an engine of the class that a catalogue entry names."""
+
+import inspect
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from app.engines.base import EngineRequest
+from app.engines.python.contract import Contract, read_contract
+from app.engines.python.engine import PythonEngine
+from app.engines.python.failures import UserCodeError, during_load
+from app.engines.python.finding import FoundClass, find_class
+from app.engines.python.runner import Facts, Output, ThreadRunner
+
+log = logging.getLogger(__name__)
+
+
+def load(request: EngineRequest, *, device: str) -> PythonEngine:
+    """Import the class, make an object of it, and let it load.
+
+    Raises:
+        SourceError: there is no such class.
+        UnsafeModelError: its file isn't the pinned one.
+        UserCodeError: it can't be served; one line says why.
+
+    """
+    options = request.python
+    assert options is not None  # noqa: S101  # models of this engine have them
+    try:
+        with Output(request.name, shows_output=options.shows_output).caught():
+            found = find_class(
+                options.source, base=options.base, pins=options.pins, name=request.name
+            )
+            contract = read_contract(found.kind)
+            instance = _instance(found, device)
+            facts = _facts(instance, contract, found, labels=request.labels)
+    except UserCodeError as failure:
+        if failure.__cause__ is not None:
+            fields = {"model": request.name}
+            log.error("model_code_failed", exc_info=failure.__cause__, extra=fields)  # noqa: TRY400  # of the cause
+        raise
+    runner = ThreadRunner(
+        instance,
+        contract,
+        facts,
+        name=request.name,
+        file=found.file,
+        shows_output=options.shows_output,
+    )
+    return PythonEngine(runner, name=request.name, device=device, workers=options.workers)
+
+
+def _instance(found: FoundClass, device: str) -> Any:  # noqa: ANN401  # of any class
+    """Make an object, and call its `load`, with the device if it takes one."""
+    instance = during_load(f"{found.kind.__name__}()", found.kind, file=found.file)
+    method = getattr(instance, "load", None)
+    if method is not None:
+        arguments = (device,) if inspect.signature(method).parameters else ()
+        during_load("load", lambda: method(*arguments), file=found.file)
+    return instance
+
+
+def _facts(
+    instance: Any,  # noqa: ANN401  # of any class
+    contract: Contract,
+    found: FoundClass,
+    *,
+    labels: Sequence[str],
+) -> Facts:
+    """Return what the object says of itself; the entry's labels come before its own.
+
+    Raises:
+        UserCodeError: its labels or its version aren't texts.
+
+    """
+    own = during_load("labels", lambda: _texts(getattr(instance, "labels", ())), file=found.file)
+    version = during_load(
+        "version", lambda: getattr(instance, "version", found.version), file=found.file
+    )
+    if own is None:
+        raise UserCodeError("labels is to be a list of texts")
+    if not isinstance(version, str) or not version:
+        raise UserCodeError("version is to be a text")
+    return Facts(
+        item_schema=contract.item.schema(of_answers=False),
+        answer_schema=contract.answer.schema(of_answers=True),
+        labels=tuple(labels) or own,
+        version=version,
+        takes_batches=contract.takes_batches,
+        has_check=hasattr(instance, "check"),
+    )
+
+
+def _texts(labels: Any) -> tuple[str, ...] | None:  # noqa: ANN401  # whatever the class has there
+    """Return labels as a tuple; None where they aren't texts."""
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        return None
+    texts = tuple(labels)
+    return texts if all(isinstance(text, str) for text in texts) else None

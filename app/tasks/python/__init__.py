@@ -1,0 +1,1 @@
+"""Python classes of the operator's: `/predict/{name}` and `/predict-batch/{name}`."""

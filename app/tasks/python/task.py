@@ -1,0 +1,34 @@
+"""The task's entry for `app/main.py`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.runtime.plugins import Task
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from app.models.entries import ModelEntry
+    from app.runtime.plugins import ModelPaths
+
+
+class Python(Task):
+    """What a class of the operator's does, in types of its own."""
+
+    name = "python"
+    kind = "python"
+
+    def routers(self) -> "Sequence[APIRouter]":
+        """Return `/predict/{name}` and `/predict-batch/{name}` of these models."""
+        from app.tasks.python.routes import batch_router, router
+
+        return (router, batch_router)
+
+    def model_paths(self, entry: "ModelEntry") -> "ModelPaths":
+        """Return the paths of a loaded model, with the schemas of its class."""
+        from app.tasks.python.documenting import paths_of
+
+        return paths_of(entry)
+
+
+TASK = Python()
