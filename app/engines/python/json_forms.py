@@ -14,10 +14,15 @@ from app.engines.python.arrays import ArrayForm
 from app.engines.python.failures import UserCallError, UserCodeError
 from app.errors import InvalidRequestError
 
-# Of bytes; a Pydantic model, a dataclass or a TypedDict has a configuration of its own.
-BASE64 = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+# A Pydantic model, a dataclass or a TypedDict has a configuration of its own instead.
+CONFIG = ConfigDict(
+    ser_json_bytes="base64",
+    val_json_bytes="base64",
+    ser_json_inf_nan="constants",  # not null: they are to be found, and refused
+)
 CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 BODY: Final = "body"
+NOT_JSON: Final = (b"NaN", b"Infinity")
 
 
 def _json_type(annotation: Any) -> Any:  # noqa: ANN401  # any annotation
@@ -60,9 +65,8 @@ class JsonForm:
             self.schema(of_answers=False)
         except (PydanticUserError, PydanticSchemaGenerationError, TypeError) as failure:
             raise UserCodeError(
-                f"{what} is annotated with {self._name}, which has no form in JSON; use a Pydantic"
-                " model, a dataclass, a TypedDict, str, int, float, bool, bytes, a list of them, or"
-                " a NumPy array"
+                f"{what} is annotated with {self._name}, which has no form in JSON;"
+                f" {_advice(failure)}"
             ) from failure
 
     def schema(self, *, of_answers: bool) -> dict[str, Any]:
@@ -71,7 +75,7 @@ class JsonForm:
 
     def _adapt(self, annotation: Any) -> TypeAdapter[Any]:  # noqa: ANN401  # as above
         try:
-            return TypeAdapter(annotation, config=BASE64)
+            return TypeAdapter(annotation, config=CONFIG)
         except PydanticUserError as refused:
             if refused.code != "type-adapter-config-unused":
                 raise
@@ -104,17 +108,20 @@ class JsonForm:
         """
         try:
             plain = self._plain(self._checked(value))
-            text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-            return plain, text.encode()
-        except (Invalid, PydanticSerializationError):
-            shown = type(value).__name__
-            raise UserCallError(f"{self._what} is {shown}, not {self._name}") from None
-        except UnicodeEncodeError:
-            raise UserCallError(f"{self._what} holds text that is no valid Unicode") from None
-        except ValueError:
-            raise UserCallError(
-                f"{self._what} holds NaN or infinity, which JSON doesn't have"
-            ) from None
+            content = to_json(plain, inf_nan_mode="constants")
+        except (Invalid, PydanticSerializationError, TypeError):
+            raise UserCallError(self._refusal(type(value).__name__)) from None
+        if any(word in content for word in NOT_JSON) and not _is_finite(plain):
+            raise UserCallError(f"{self._what} holds NaN or infinity, which JSON doesn't have")
+        return plain, content
+
+    def _refusal(self, given: str) -> str:
+        if given != self._name:
+            return f"{self._what} is {given}, not {self._name}"
+        return (
+            f"{self._what} is {given} that holds a value of another type, NaN or infinity, or text"
+            " that is no valid Unicode"
+        )
 
     def _checked(self, value: Any) -> Any:  # noqa: ANN401  # as above
         """Return an answer of the type; NumPy's scalars and arrays stand for Python's."""
@@ -127,6 +134,24 @@ class JsonForm:
         return self._adapter.dump_python(
             value, mode="json", by_alias=True, warnings="error", fallback=_fallback
         )
+
+
+def _is_finite(plain: Any) -> bool:  # noqa: ANN401  # of a text that has the word NaN, too
+    try:
+        json.dumps(plain, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _advice(failure: Exception) -> str:
+    """Return what to write instead of a type that can't be used."""
+    if isinstance(failure, PydanticUserError) and failure.code == "typed-dict-version":
+        return "before Python 3.12, import TypedDict from typing_extensions"
+    return (
+        "use a Pydantic model, a dataclass, a TypedDict, str, int, float, bool, bytes, a list of"
+        " them, or a NumPy array"
+    )
 
 
 def _fallback(value: Any) -> Any:  # noqa: ANN401  # inside of what is annotated as Any

@@ -1,11 +1,11 @@
 """The `app predict` command."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.console.batches import MAX_BATCH_BYTES, batches, json_size
 from app.console.options import (
     DEFAULT_URL,
     STDIN,
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from app.console.client import Client
 
 EXAMPLE = "app predict 'Great value.'; or: app predict - <reviews.txt"
-BATCH = 256  # texts that /predict-batch takes
-MAX_BATCH_BYTES = 400_000  # well under the service's default bound of a body
 # As the service's error for a text that is too long; this one isn't even sent.
 TOO_LONG = {
     "error": {"code": "text_too_long", "detail": f"over {MAX_BATCH_BYTES} bytes; it wasn't sent"}
@@ -77,8 +75,8 @@ def _predict_lines(
     from app.console.client import EXIT_INPUT
 
     failed = cut = 0
-    for batch in _batches(line.strip() for line in lines):
-        if _size(batch[0]) > MAX_BATCH_BYTES:
+    for batch in batches((line.strip() for line in lines), size_of=json_size):
+        if json_size(batch[0]) > MAX_BATCH_BYTES:
             results = [TOO_LONG]
         else:
             body = request_fields(texts=batch, model_name=model)
@@ -91,25 +89,6 @@ def _predict_lines(
         warn(f"of {cut} lines only the beginning was read: they are longer than the model's window")
     if failed:
         fail(f"{failed} of the lines could not be classified", EXIT_INPUT)
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield batches that fit into one request; a text that is too long for any is alone."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        if batch and (len(batch) == BATCH or size + _size(text) > MAX_BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(text)
-        size += _size(text)
-    if batch:
-        yield batch
-
-
-def _size(text: str) -> int:
-    """Return the bytes that a text takes in a list of JSON."""
-    return len(json.dumps(text, ensure_ascii=False).encode(errors="replace")) + 1
 
 
 def _show_line(text: str, result: dict[str, Any], *, as_json: bool) -> None:

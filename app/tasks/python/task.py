@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from app.runtime.plugins import Task
 
 if TYPE_CHECKING:
+    import typer
     from fastapi import APIRouter
 
     from app.models.entries import ModelEntry
@@ -23,6 +24,12 @@ class Python(Task):
         from app.tasks.python.routes import batch_router, router
 
         return (router, batch_router)
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add `app call`."""
+        from app.tasks.python.commands import add_to
+
+        add_to(cli)
 
     def model_paths(self, entry: "ModelEntry") -> "ModelPaths":
         """Return the paths of a loaded model, with the schemas of its class."""
