@@ -11,7 +11,8 @@ import { offer } from "./snippets.js";
 
 const OPENAPI = { method: "GET", path: "/openapi.json" };
 const OF_TABS = { "tab-chat": ["/chat/stream"], "tab-search": ["/search", "/embed-batch"] };
-const HAS_TAB = /^\/(predict|chat|search|documents|embed-batch|jobs|keys|v1)(-|\/|$)/;
+// Not `/predict/NAME` of a Python model: its request is as its class says.
+const HAS_TAB = /^\/(predict(-batch)?$|(chat|search|documents|embed-batch|jobs|keys|v1)(-|\/|$))/;
 
 let asked = new AbortController(); // the request whose answer is still wanted
 
