@@ -20,7 +20,8 @@ from app.engines.openvino import baked
 from app.engines.openvino.failures import ConversionError, DisagreementError
 from app.errors import EngineError, StartupError
 from app.models.bake import bake
-from app.models.catalog import Catalog, Limits, ModelSpec, read_catalog, write_catalog
+from app.models.catalog import Catalog, Limits, ModelSpec, read_catalog
+from app.models.catalog_writing import write_catalog
 from app.models.loading import ModelLoader
 from app.models.sources import Sources
 from app.models.verify import verify

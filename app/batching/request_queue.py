@@ -17,7 +17,7 @@ from app.batching.packed_queue import PackedQueue
 from app.batching.queue import Batch, BatchQueue, Ticket
 from app.batching.requests import Outcome, QueuedItem, QueuedRequest, Row, resolve
 from app.core.model_metrics import ModelMetrics
-from app.engines.base import Prepared
+from app.engines.items import Prepared
 from app.engines.packing import Packing
 from app.errors import NotReadyError, OverloadedError
 

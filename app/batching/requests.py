@@ -7,7 +7,7 @@ from typing import Any
 
 from app.batching.admission import Work
 from app.batching.queue import Ticket
-from app.engines.base import Prepared
+from app.engines.items import Prepared
 
 Row = Any  # what the engine gives for an item, or the exception in its place
 

@@ -16,7 +16,8 @@ from app.batching.tokenising import Tokenising, estimator
 from app.batching.workers import Workers
 from app.core.metrics import Metrics
 from app.core.model_metrics import ModelMetrics
-from app.engines.base import BatchEngine, ItemEngine, TextEngine
+from app.engines.base import TextEngine
+from app.engines.items import BatchEngine, ItemEngine
 from app.engines.rows import checked
 from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError
 

@@ -14,14 +14,8 @@ from typing import Any, cast
 from app.batching.isolation import run_isolated
 from app.batching.requests import QueuedRequest
 from app.core.logs import is_private
-from app.engines.base import (
-    BatchEngine,
-    Embedder,
-    Encoded,
-    ItemEngine,
-    Prepared,
-    TextEngine,
-)
+from app.engines.base import Embedder, Encoded, TextEngine
+from app.engines.items import BatchEngine, ItemEngine, Prepared
 from app.errors import InferenceFailedError, TextWithoutTokensError
 
 log = logging.getLogger(__name__)

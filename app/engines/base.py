@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.engines.chat_base import ChatEngine, ChatOptions
+from app.engines.items import ItemEngine
 
 if TYPE_CHECKING:
     from app.engines.vector_rules import VectorRules
@@ -61,72 +62,6 @@ class Encoded:
     def is_empty(self) -> bool:
         """Whether it has no tokens, or none but those that aren't pooled."""
         return self.cost <= self.left_out
-
-
-class Prepared(Protocol):
-    """An item of a request as its engine takes it; of a text, its tokens (`Encoded`)."""
-
-    @property
-    def cost(self) -> int:
-        """The work of running it, at least 1; of a text, its tokens."""
-        ...
-
-    @property
-    def is_truncated(self) -> bool:
-        """Whether something of it was left out to fit the model."""
-        ...
-
-
-class BatchEngine(Protocol):
-    """What is run in batches: the engines of texts, and those of other items."""
-
-    @property
-    def kind(self) -> str:
-        """Which engine really serves."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where it computes."""
-        ...
-
-    def encode(self, texts: Sequence[Any], /) -> Sequence[Prepared | Exception]:
-        """Prepare items, or say for each what is wrong with it."""
-        ...
-
-    def close(self) -> None:
-        """Free the memory. Called once, when no call is running."""
-        ...
-
-
-@runtime_checkable
-class ItemEngine(Protocol):
-    """Runs items that aren't texts. All methods but `estimate` and `problems` block."""
-
-    kind: str
-    device: str
-    workers: int  # calls at once that it bears
-    max_batch: int  # items in a call, where the catalogue doesn't say
-
-    def estimate(self, items: Sequence[Any]) -> int:
-        """Return about the cost of all; called on the event loop, before they are prepared."""
-        ...
-
-    def encode(self, items: Sequence[Any], /) -> Sequence[Prepared | Exception]:
-        """Prepare items; one that is wrong has its error in its place."""
-        ...
-
-    def run(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """Return a row for each prepared item, or the exception of one that failed alone."""
-        ...
-
-    def problems(self) -> list[str]:
-        """Say what is wrong with the model, for `/health`; called on the event loop."""
-        ...
-
-    def close(self) -> None:
-        """Free the memory. Called once, when no call is running."""
-        ...
 
 
 @runtime_checkable

@@ -10,14 +10,8 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from app.engines.base import (
-    BatchEngine,
-    Classifier,
-    Embedder,
-    FloatArray,
-    ItemEngine,
-    RowEngine,
-)
+from app.engines.base import Classifier, Embedder, FloatArray, RowEngine
+from app.engines.items import BatchEngine, ItemEngine
 from app.errors import EngineError
 
 Run = Callable[[Sequence[Any]], Sequence[Any] | FloatArray]

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
 from app.core.callers import Caller
-from app.engines.base import BatchEngine
+from app.engines.items import BatchEngine
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, get_answer_log
 from app.http.deps import DeadlineDep, RegistryDep, get_runtime

@@ -8,7 +8,8 @@ from app.engines.base import EngineRequest, OpenVinoOptions, Task
 from app.engines.loader import known_engines
 from app.engines.openvino import baked
 from app.errors import StartupError
-from app.models.catalog import EMBEDDING_DEFAULTS, PYTHON, Catalog, ModelSpec, write_catalog
+from app.models.catalog import EMBEDDING_DEFAULTS, PYTHON, Catalog, ModelSpec
+from app.models.catalog_writing import write_catalog
 from app.models.export import refuse_used
 from app.models.loading import ModelLoader
 from app.models.sources import VERSION_FILE, Sources, digest

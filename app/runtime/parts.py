@@ -9,8 +9,9 @@ from app.batching.request_queue import BatchPolicy
 from app.batching.scheduler import BatchScheduler
 from app.core.metrics import Metrics
 from app.db.session import Database
-from app.engines.base import ItemEngine, OpenVinoOptions, TextEngine
+from app.engines.base import OpenVinoOptions, TextEngine
 from app.engines.chat_base import ChatEngine
+from app.engines.items import ItemEngine
 from app.engines.packing import PackedEngine
 from app.models.catalog import Catalog, ModelSpec
 from app.models.entries import Served

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from app.batching.deadline import Deadline
 from app.batching.requests import Outcome, Row
 from app.batching.scheduler import BatchScheduler
-from app.engines.base import BatchEngine
+from app.engines.items import BatchEngine
 from app.errors import ServiceError
 from app.models.catalog import ModelSpec
 from app.models.registry import ModelRegistry, TaskKey

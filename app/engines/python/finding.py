@@ -124,7 +124,6 @@ def _module_of(content: bytes, path: Path, name: str) -> ModuleType:
     module = ModuleType(PREFIX + name)
     module.__file__ = os.fspath(path)
     # Dataclasses and Pydantic look up a class's module by its name.
-    previous = sys.modules.get(module.__name__)
     sys.modules[module.__name__] = module
     try:
         during_load(
@@ -133,9 +132,6 @@ def _module_of(content: bytes, path: Path, name: str) -> ModuleType:
             file=str(path),
         )
     except UserCodeError:
-        if previous is None:
-            del sys.modules[module.__name__]
-        else:
-            sys.modules[module.__name__] = previous
+        del sys.modules[module.__name__]
         raise
     return module

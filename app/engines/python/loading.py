@@ -10,7 +10,8 @@ from app.engines.python.contract import Contract, read_contract
 from app.engines.python.engine import PythonEngine
 from app.engines.python.failures import UserCodeError, during_load
 from app.engines.python.finding import FoundClass, find_class
-from app.engines.python.runner import Facts, Output, ThreadRunner
+from app.engines.python.output import Output
+from app.engines.python.runner import Facts, ThreadRunner
 
 log = logging.getLogger(__name__)
 

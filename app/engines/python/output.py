@@ -1,10 +1,13 @@
 """What a user's class prints: not mixed with the log, and not shown, as it may be an input."""
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+log = logging.getLogger(__name__)
 
 _local = threading.local()
 _lock = threading.Lock()
@@ -82,3 +85,38 @@ def _leave() -> None:
         if _depth == 0 and _originals is not None:
             sys.stdout, sys.stderr = _originals
             _originals = None
+
+
+class Output:
+    """Catches what a class prints, and logs it, or that it prints.
+
+    Args:
+        model: its name.
+        shows_output: whether the log has the text.
+
+    """
+
+    def __init__(self, model: str, *, shows_output: bool) -> None:
+        self._model = model
+        self._shows_output = shows_output
+        self._is_told = False
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch what this thread prints meanwhile."""
+        printed = Printed(is_kept=self._shows_output)
+        try:
+            with caught(printed):
+                yield
+        finally:
+            if printed.chars:
+                self._log(printed)
+
+    def _log(self, printed: Printed) -> None:
+        fields = {"model": self._model, "chars": printed.chars}
+        if self._shows_output:
+            log.info("model_printed", extra=fields | {"text": printed.text})
+        elif not self._is_told:
+            self._is_told = True
+            advice = "not shown, as it may hold inputs or secrets; use logging, or set LOG_INPUTS"
+            log.warning("model_printed", extra=fields | {"advice": advice})

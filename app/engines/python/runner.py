@@ -6,14 +6,13 @@ that a class may run in another place, such as a process of its own.
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from app.engines.python.contract import PREDICT, PREDICT_ONE, Contract
 from app.engines.python.failures import UserCallError, of_call
-from app.engines.python.output import Printed, caught
+from app.engines.python.output import Output
 from app.errors import ServiceError
 
 log = logging.getLogger(__name__)
@@ -191,41 +190,6 @@ class ThreadRunner:
 
     def close(self) -> None:
         """Do nothing: the object goes when no reference to it is left."""
-
-
-class Output:
-    """Catches what a class prints, and logs it, or that it prints.
-
-    Args:
-        model: its name.
-        shows_output: whether the log has the text.
-
-    """
-
-    def __init__(self, model: str, *, shows_output: bool) -> None:
-        self._model = model
-        self._shows_output = shows_output
-        self._is_told = False
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Catch what this thread prints meanwhile."""
-        printed = Printed(is_kept=self._shows_output)
-        try:
-            with caught(printed):
-                yield
-        finally:
-            if printed.chars:
-                self._log(printed)
-
-    def _log(self, printed: Printed) -> None:
-        fields = {"model": self._model, "chars": printed.chars}
-        if self._shows_output:
-            log.info("model_printed", extra=fields | {"text": printed.text})
-        elif not self._is_told:
-            self._is_told = True
-            advice = "not shown, as it may hold inputs or secrets; use logging, or set LOG_INPUTS"
-            log.warning("model_printed", extra=fields | {"advice": advice})
 
 
 def _whole(cost: Any) -> int:  # noqa: ANN401  # what a class answers

@@ -1,0 +1,27 @@
+"""Writes `ModelSpec`s as a catalogue."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.models.catalog import ModelSpec
+
+
+def write_catalog(specs: Sequence[ModelSpec], path: Path) -> None:
+    """Write a catalogue that `read_catalog` reads as the same entries."""
+    tables = []
+    for spec in specs:
+        fields = spec.model_dump(mode="json", exclude_defaults=True)
+        lines = [f"{name} = {_toml(value)}\n" for name, value in fields.items()]
+        tables.append("[[models]]\n" + "".join(lines))
+    path.write_text("\n".join(tables), encoding="utf-8")
+
+
+def _toml(value: object) -> str:
+    """Return a value as TOML, which is as JSON but for tables and one control character."""
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key)} = {_toml(content)}" for key, content in value.items())
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
