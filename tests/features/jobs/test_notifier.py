@@ -98,8 +98,9 @@ async def test_messages_that_no_worker_takes_are_bounded(
 
 
 def test_a_broker_that_is_away_is_counted_and_logged_once(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging, "logThreads", True)  # a service of another test may not log them
     metrics = JobMetrics()
     notifier = CeleryNotifier(f"redis://:secret@127.0.0.1:{free_port()}/0", metrics=metrics)
     with caplog.at_level(logging.WARNING):
