@@ -42,7 +42,7 @@ EXTRAS: tuple[dict[str, Any], ...] = (
     *({"model_name": "none"}, {"model_name": "vectors"}, {"other": 1}),
 )
 # Each as often as it stands here; the limit of "limited" is reached on the way.
-KEYS = ("admin", "admin", "admin", "limited", "none", "unknown")
+KEYS = ("admin", "admin", "admin", "limited", "none", "unknown", "empty")
 HEADERS: tuple[dict[str, str], ...] = (
     *({}, {}, {}, {"X-Request-Timeout-Ms": "5000"}, {"x-request-timeout-ms": "0"}),
     *({"X-Request-Timeout-Ms": "soon"}, {"Content-Type": "text/plain"}, {"Content-Type": ""}),
@@ -85,7 +85,7 @@ class Way:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._keys = {"admin": ADMIN, "unknown": "mlk_" + "0" * 12 + "_" + "a" * 43}
+        self._keys = {"admin": ADMIN, "unknown": "mlk_" + "0" * 12 + "_" + "a" * 43, "empty": ""}
 
     async def make_key(self) -> None:
         """Make the key that has a limit."""
@@ -97,7 +97,7 @@ class Way:
         """Send one request; return what its client sees."""
         sent = dict(request)
         key = self._keys.get(sent.pop("key"))
-        sent["headers"] = sent["headers"] | ({"X-API-Key": key} if key else {})
+        sent["headers"] = sent["headers"] | ({} if key is None else {"X-API-Key": key})
         return answered(await self._client.request(**sent))
 
 

@@ -76,7 +76,7 @@ class Guard:
         """
         if hasattr(request.state, "is_allowed"):
             return
-        caller = await get_caller(request, await bearer(request), request.headers.get("x-api-key"))
+        caller = await get_caller(request, await bearer(request), await header(request))
         if self._scope is not None and not caller.may(self._scope):
             raise ForbiddenError(f"The key has no scope {self._scope.value!r}.")
         access = await get_access(request)

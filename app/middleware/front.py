@@ -129,9 +129,7 @@ class Exchange:
             if self._disconnect is None or not self._disconnect.has_left:
                 # The time for shutting down is over, and the client is still connected.
                 if not self._status:
-                    await self._fail(
-                        NotReadyError("The service is shutting down.", retry_after_s=1)
-                    )
+                    await self._fail(NotReadyError(ENDING, retry_after_s=1))
                 raise
             self._disconnect.handler.uncancel()
             await self._note_left()
@@ -156,7 +154,8 @@ class Exchange:
             receive = self.receive
         if direct := self._front.routes.find(scope):
             request = StrictJsonRequest(scope, receive)
-            if response := await direct.answer(request):
+            response = await direct.answer(request)
+            if response is not None:
                 await response(scope, receive, self.send)
                 return
             receive = request.replay
