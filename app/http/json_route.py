@@ -1,6 +1,7 @@
 """Routes with a JSON body: the caller is checked first, then the body is read as strict JSON."""
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
@@ -151,29 +152,44 @@ class JsonRoute(APIRoute):
         return JsonHandler(handler, guards, max_fields=self.max_fields).__call__
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """What was found for a path.
+
+    Args:
+        handler: answers its requests.
+        name: of the route, as metrics have it.
+        routed: what FastAPI's router has put into the scope.
+
+    """
+
+    handler: JsonHandler
+    name: str
+    routed: Scope
+
+
 class RememberedRoutes:
     """Remembers which route FastAPI's router found for a path, where the route has a plan."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], tuple[JsonHandler, Scope]] = {}
+        self._found: dict[tuple[str, str], Remembered] = {}
 
-    def find(self, scope: Scope) -> JsonHandler | None:
-        """Return what answers a request, and put its route into the scope.
+    def find(self, scope: Scope) -> Remembered | None:
+        """Return what is known of a request's path, and put its route into the scope.
 
         None if the path wasn't seen before, or where an app's dependencies are overridden.
         """
         found = self._found.get((scope["method"], scope["path"]))
         if found is None or scope["app"].dependency_overrides:
             return None
-        handler, routed = found
-        scope.update(routed)
-        return handler
+        scope.update(found.routed)
+        return found
 
-    def remember(self, scope: Scope) -> None:
-        """Remember a request that was routed."""
+    def remember(self, scope: Scope, name: str) -> None:
+        """Remember a request that was routed, under the name of its route."""
         handler = scope["state"].get("handler")
         if handler is None or handler.plan is None or len(self._found) >= MAX_REMEMBERED:
             return
-        names = ("route", "endpoint", "path_params")
-        routed = {name: scope[name] for name in names}
-        self._found[scope["method"], scope["path"]] = (handler, routed)
+        routed = {key: scope[key] for key in ("route", "endpoint", "path_params")}
+        found = Remembered(handler=handler, name=name, routed=routed)
+        self._found[scope["method"], scope["path"]] = found

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.logs import request_id
 from app.errors import NotReadyError
-from app.http.json_route import RememberedRoutes, StrictJsonRequest
+from app.http.json_route import Remembered, RememberedRoutes, StrictJsonRequest
 from app.middleware.body_limit import Body, BodyLimits, ClientLeftError, announced_bytes, has_body
 from app.middleware.disconnect import Disconnect
 from app.middleware.exceptions import CLIENT_LEFT, ErrorAnswers
@@ -103,10 +103,11 @@ class Exchange:
         # The server has set it: a request may have waited there for its turn.
         state = scope.setdefault("state", {})
         self._began_s: float = state.setdefault("received_s", time.monotonic())
-        route = metrics.route_of(scope)
+        found = self._front.routes.find(scope)
+        route = metrics.route_of(scope) if found is None else found.name
         metrics.begin(self._method, route)
         try:
-            await self._serve()
+            await self._serve(found, route)
         finally:
             status = self._status or CLIENT_LEFT
             metrics.end(
@@ -121,10 +122,10 @@ class Exchange:
             log_done(scope, method=self._method, status=status, seconds=seconds)
             request_id.reset(token)
 
-    async def _serve(self) -> None:
+    async def _serve(self, found: Remembered | None, route: str) -> None:
         """Answer, whatever happens."""
         try:
-            await self._route()
+            await self._route(found, route)
         except asyncio.CancelledError:
             if self._disconnect is None or not self._disconnect.has_left:
                 # The time for shutting down is over, and the client is still connected.
@@ -145,22 +146,28 @@ class Exchange:
             if self._body is not None:
                 self._body.release()
 
-    async def _route(self) -> None:
-        """Let the route answer: by the way that its path took before, or by FastAPI's."""
+    async def _route(self, found: Remembered | None, route: str) -> None:
+        """Let the route answer: as is known of its path, or by FastAPI's way.
+
+        Args:
+            found: what is known of it.
+            route: its name, to be remembered.
+
+        """
         scope, receive = self._scope, self._receive
         if has_body(self._headers):
             limits = self._front.parts.limits
             self._body = Body(scope, receive, self._headers, limits=limits)
             receive = self.receive
-        if direct := self._front.routes.find(scope):
+        if found is not None:
             request = StrictJsonRequest(scope, receive)
-            response = await direct.answer(request)
+            response = await found.handler.answer(request)
             if response is not None:
                 await response(scope, receive, self.send)
                 return
             receive = request.replay
         await self._front.app(scope, receive, self.send)
-        self._front.routes.remember(scope)
+        self._front.routes.remember(scope, route)
 
     async def receive(self) -> Message:
         """Return the body, and then wait for the client to leave: nothing else can follow."""
