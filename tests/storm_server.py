@@ -3,8 +3,9 @@
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # The number of a request (polls and others are counted apart) → delay in s, answer; None hangs up.
 Reply = Callable[[int], tuple[float, bytes | None]]
@@ -105,20 +106,30 @@ def in_turn(*contents: bytes | None) -> Reply:
 
 
 @contextmanager
-def storm_server(reply: Reply, health: Reply | None = None) -> Iterator[StormServer]:
-    """Run a server in a thread of its own."""
-    ready, made = threading.Event(), StormServer(reply, health or always(OK))
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+def in_a_thread(
+    run: Callable[[threading.Event, asyncio.Event], Coroutine[Any, Any, None]],
+) -> Iterator[None]:
+    """Run a server in a thread of its own: it says when it is ready, and is told when to stop."""
+    ready, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
 
     def serve() -> None:
-        loop.run_until_complete(made.run(ready, stop))
+        loop.run_until_complete(run(ready, stop))
+        loop.run_until_complete(asyncio.sleep(0))  # what was cancelled ends here
         loop.close()
 
     thread = threading.Thread(target=serve)
     thread.start()
     assert ready.wait(5)
     try:
-        yield made
+        yield
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(5)
+
+
+@contextmanager
+def storm_server(reply: Reply, health: Reply | None = None) -> Iterator[StormServer]:
+    """Run a server in a thread of its own."""
+    made = StormServer(reply, health or always(OK))
+    with in_a_thread(made.run):
+        yield made

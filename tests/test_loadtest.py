@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from commands import run
+from storm_server import in_a_thread
 
 from app.errors import StartupError
 from app.loadtest.bench import Load, as_dict, measure, rows, summarise
@@ -81,22 +82,9 @@ class Server:
 
 @contextmanager
 def server(reply: Reply, *, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    ready, made = threading.Event(), Server(reply, tls)
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-
-    def serve() -> None:
-        loop.run_until_complete(made.run(ready, stop))
-        loop.run_until_complete(asyncio.sleep(0))  # what was cancelled ends here
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert ready.wait(5)
-    try:
+    made = Server(reply, tls)
+    with in_a_thread(made.run):
         yield made
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(5)
 
 
 def target(port: int, texts: tuple[str, ...] = ("x",)) -> Target:
