@@ -3,7 +3,9 @@
 import logging
 import logging.config
 import sys
+import threading
 import warnings
+from collections.abc import Callable
 from typing import TextIO
 
 from app.core.log_context import is_private, request_id
@@ -86,6 +88,21 @@ def _use_for_orphans(handler: logging.Handler) -> None:
     logging.lastResort = last
 
 
+class _AfterTheLog:
+    """Shows an exception that nobody caught when the lines before it are written.
+
+    Python writes a traceback in pieces, and a line would stand in the middle of one of its own.
+    """
+
+    def __init__(self, show: Callable[..., object]) -> None:
+        self._show = show
+
+    def __call__(self, *exception: object) -> None:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        self._show(*exception)
+
+
 def configure(*, log_format: str, level: str, log_inputs: bool, bound: int = WAITING_LINES) -> None:
     """Send every logger of the process, and Python's warnings, to standard error in one shape.
 
@@ -133,6 +150,9 @@ def configure(*, log_format: str, level: str, log_inputs: bool, bound: int = WAI
     # No line shows them; Python's "How to log" names these switches, for speed.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     _use_for_orphans(logging.getLogger().handlers[0])
+    if not isinstance(sys.excepthook, _AfterTheLog):
+        sys.excepthook = _AfterTheLog(sys.excepthook)
+        threading.excepthook = _AfterTheLog(threading.excepthook)
 
     def show_warning(  # the signature is Python's
         message: Warning | str,
