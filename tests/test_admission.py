@@ -67,6 +67,26 @@ def test_an_idle_engine_refuses_only_what_clearly_can_t_make_it() -> None:
     assert not admission.judge(ahead=NOTHING, own=long, remaining_s=1).is_admitted
 
 
+def test_an_engine_that_stood_still_once_is_not_refused_for_ever() -> None:
+    speed = meter(1)
+    for _ in range(5):
+        speed.observe(tokens=10, seconds=3_600)  # its process was stopped
+    admission = Admission(speed, max_queued_tokens=100)
+
+    def is_admitted() -> bool:
+        return admission.judge(ahead=NOTHING, own=work(10, 1), remaining_s=1).is_admitted
+
+    refused = 0
+    while not is_admitted():
+        refused += 1
+        assert refused < 50
+    assert refused, "or the test shows nothing"
+    speed.observe(tokens=10, seconds=0.01)
+    assert is_admitted()
+    speed.observe(tokens=10, seconds=0.01)
+    assert is_admitted()
+
+
 def test_the_bound_holds_when_something_is_ahead() -> None:
     admission = Admission(meter(), max_queued_tokens=100)
     assert not admission.judge(ahead=work(90, 3), own=work(20, 1), remaining_s=60).is_admitted

@@ -103,8 +103,10 @@ async def test_of_requests_that_end_at_random_points_no_place_stays_taken(tmp_pa
         await until_nothing_is_counted(service)
         assert most >= 32, "or the test shows nothing"
         assert most_waiting, "or the test shows nothing"
-        answered = await service.sends(PREDICT)
-        assert (await answered.answer())[0] == 200
+        # Its queue has learnt from calls that were held up; each refusal makes it doubt that.
+        async with asyncio.timeout(20):
+            while (await (await service.sends(PREDICT)).answer())[0] != 200:
+                pass
 
 
 async def ask(client: Client, sent: bytes) -> tuple[int, bytes]:

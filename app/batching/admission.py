@@ -11,6 +11,9 @@ SAFETY = 1.7
 # A refusal by an idle engine helps no other request, and the meter learns from each call: only what
 # would take twice its deadline is refused there.
 IDLE_SAFETY = 0.5
+# Each such refusal leaves so much of what was learnt, and below this weight nothing is predicted:
+# an engine that stood still once, with its whole process, would be refused for ever else.
+DOUBT, KNOWN = 0.8, 0.5
 
 
 # Not frozen: that takes more than twice the time, and there are ten for each text.
@@ -61,15 +64,24 @@ class SpeedMeter:
             seconds: from its start to its end.
 
         """
-        self._n = self._n * KEEP + 1
-        self._x = self._x * KEEP + tokens
-        self._y = self._y * KEEP + seconds
-        self._xx = self._xx * KEEP + tokens * tokens
-        self._xy = self._xy * KEEP + tokens * seconds
+        keep = KEEP if self._n >= KNOWN else 0.0
+        self._n = self._n * keep + 1
+        self._x = self._x * keep + tokens
+        self._y = self._y * keep + seconds
+        self._xx = self._xx * keep + tokens * tokens
+        self._xy = self._xy * keep + tokens * seconds
+
+    def doubt(self) -> None:
+        """Trust less in what was learnt: it led to a refusal from which nothing is learnt."""
+        self._n *= DOUBT
+        self._x *= DOUBT
+        self._y *= DOUBT
+        self._xx *= DOUBT
+        self._xy *= DOUBT
 
     def _costs(self) -> tuple[float, float]:
-        """Return seconds per call and per token, neither negative; 0 before the first call."""
-        if not self._n:
+        """Return seconds per call and per token, neither negative; 0 while nothing is known."""
+        if self._n < KNOWN:
             return 0.0, 0.0
         mean_x, mean_y = self._x / self._n, self._y / self._n
         spread = self._xx / self._n - mean_x * mean_x
@@ -131,6 +143,8 @@ class Admission:
         full_s = self._meter.drain_s(Work(tokens=max(0, excess), texts=0))
         if late_s <= 0 and excess <= 0:
             return Verdict(is_admitted=True, predicted_s=predicted_s)
+        if not ahead.texts:
+            self._meter.doubt()
         # Waiting helps only until all that is ahead is done.
         wait_s = min(max(late_s, full_s), self._meter.drain_s(ahead))
         return Verdict(
