@@ -11,10 +11,11 @@ from app.core.metrics import Metrics
 from app.core.request_kinds import PathKinds, RequestKind
 from app.errors import OverloadedError
 from app.http.error_bodies import openai_error, problem
-from app.server.early import EarlyRefusal, read_head
+from app.server.early import EarlyRefusal
 from app.server.gate import Gate, Place, Reason
 from app.server.overload import Overload
 from app.server.prepared import PreparedAnswers
+from app.server.whole import read_head
 
 pytestmark = pytest.mark.core
 

@@ -14,6 +14,7 @@ from app.server.overload import Head, Overload
 from app.server.protocol import BoundedHttpProtocol
 from app.server.refusal import refusal
 from app.server.starting import Start
+from app.server.whole import refuse_whole
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -59,6 +60,16 @@ class GatedHttpProtocol(BoundedHttpProtocol):
         self._place = self._incoming = None
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Refuse a whole request at once, or parse what was read."""
+        answer = refuse_whole(self._overload, data, is_kept=True) if self._may_refuse else None
+        if answer is None:
+            super().data_received(data)
+        else:
+            self._has_refused = True
+            self.transport.write(answer)
+            self._skipped()
+
     def on_body(self, body: bytes) -> None:
         """Take a part of a body, or drop it."""
         if self._is_skipping:
@@ -99,6 +110,19 @@ class GatedHttpProtocol(BoundedHttpProtocol):
     @property
     def _has_served(self) -> bool:
         return self._has_refused or super()._has_served
+
+    @property
+    def _may_refuse(self) -> bool:
+        """Whether what is read next begins a request, and it would be refused for its place."""
+        return (
+            self._overload.is_full(0)
+            and self.is_idle
+            and self._may_parse
+            and not (self._is_skipping or self._is_in_body or self._has_probes_only)
+            and not (self._is_in_headers and self._bounds.unfinished)
+            and not (self._ahead.has_unparsed or self.flow.write_paused)
+            and not self._overload.is_closing()
+        )
 
     def _parse_ahead(self) -> None:
         """Parse; a body that isn't complete then is one that arrives."""
