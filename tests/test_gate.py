@@ -195,6 +195,21 @@ def test_as_many_begin_as_keep_the_engine_busy_for_a_moment() -> None:
     assert gate.late_s == 30 * SHARE
 
 
+def test_it_is_full_for_those_that_are_as_urgent_as_others_were_lately() -> None:
+    gate = make_gate()
+    gate.rate.per_second = 100
+    gate.tick(0.3)
+    fill(gate, 60)
+    assert not gate.is_full(now_s=0.4)
+    assert gate.refuses(INFERENCE, now_s=0.4, timeout_s=1) is Reason.SLOW
+    assert gate.is_full(now_s=0.4)
+    assert gate.refuses(INFERENCE, now_s=0.4) is None, "others may wait"
+    gate.tick(0.6)
+    assert gate.is_full(now_s=0.6)
+    gate.tick(0.9)
+    assert not gate.is_full(now_s=0.9), "nobody has asked so since"
+
+
 def test_a_rate_is_learnt_only_while_requests_wait_and_errors_are_no_answers() -> None:
     rate = ServiceRate()
     rate.answered()

@@ -1,6 +1,7 @@
 """Connections of a service that has no place for their requests."""
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -213,6 +214,50 @@ async def test_a_refused_connection_is_kept_for_as_long_as_an_answered_one(
             await asyncio.wait_for(client.byte(), 0.2)
         client.writer.write(PREDICT + HEALTH)
         assert [(await client.answer())[0] for _ in range(2)] == [503, 200]
+
+
+CHANGING = re.compile(rb"[0-9a-f]{32}")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"Connection: keep-alive\r\n",
+        b"Connection: close\r\n",
+        b"X-Request-ID: mine\r\n",
+        b"X-Request-Timeout-Ms: 5\r\n",
+        b"X-API-Key: unknown\r\n",
+        b"Upgrade: h2c\r\nConnection: upgrade\r\n",
+        b"Cookie:   a = b  \r\n",
+    ],
+)
+async def test_what_comes_whole_is_refused_as_what_comes_in_parts(
+    tmp_path: Path, header: bytes
+) -> None:
+    sent = PREDICT.replace(JSON, JSON + header)
+    async with running(tmp_path, max_in_flight=1) as service:
+        await service.sends(PREDICT)
+        await service.until(1)
+        answers = []
+        for cut in (len(sent), 30):
+            client = await service.sends(HEALTH)
+            assert (await client.answer())[0] == 200
+            client.writer.write(sent[:cut])
+            await client.writer.drain()
+            if cut < len(sent):
+                await asyncio.sleep(0.05)
+                client.writer.write(sent[cut:])
+            status, head = await client.answer()
+            assert status == 503
+            answers.append(CHANGING.sub(b"", head))
+            if b"connection: close" in head:
+                assert await client.rest() == b""
+            else:
+                client.writer.write(HEALTH)
+                assert (await client.answer())[0] == 200
+        assert answers[0] == answers[1]
+        assert (b"connection: close" in answers[0]) is (b": close" in header)
 
 
 async def test_answers_come_in_the_order_of_requests_that_were_sent_together(

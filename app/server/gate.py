@@ -83,6 +83,7 @@ class Gate:
         self._max = max_in_flight
         self._ticked_s = now_s
         self._is_refusing = False  # in this interval
+        self._shortest_s = self._shortest_before_s = math.inf  # timeouts asked for: now, before
 
     def refuses(
         self,
@@ -101,15 +102,21 @@ class Gate:
             opening: other requests that may be let in before it, for all that is known.
 
         """
-        count = self.in_flight[kind] + opening
-        if count >= self._places_of(kind):
-            return Reason.FULL
-        if kind is RequestKind.INFERENCE and count >= LEAST and count >= self._limit(timeout_s):
-            return Reason.SLOW
-        is_late = now_s - self._ticked_s > INTERVAL_S + LATE_S
-        if is_late and Reason.LATE in REASONS.get(kind, ()) and self._has_much:
-            return Reason.LATE
-        return None
+        if timeout_s is not None and timeout_s < self._shortest_s:
+            self._shortest_s = timeout_s
+        return self._judge(kind, now_s=now_s, timeout_s=timeout_s, opening=opening)
+
+    def is_full(self, *, now_s: float, opening: int = 0) -> bool:
+        """Return whether a request for inference would be refused, if it is as urgent as others.
+
+        Args:
+            now_s: the time.
+            opening: other requests that may be let in before it, for all that is known.
+
+        """
+        shortest_s = min(self._shortest_s, self._shortest_before_s)
+        kind = RequestKind.INFERENCE
+        return self._judge(kind, now_s=now_s, timeout_s=shortest_s, opening=opening) is not None
 
     @property
     def begun_limit(self) -> int:
@@ -190,11 +197,25 @@ class Gate:
         self.rate.learn(seconds=seconds, in_flight=self.in_flight[RequestKind.INFERENCE])
         self.patience.learn(seconds=seconds, is_refusing=self._is_refusing)
         self._is_refusing = False
+        self._shortest_before_s, self._shortest_s = self._shortest_s, math.inf
         self.limit = self._limit_for(self.patience.seconds)
 
     def stop_ticking(self) -> None:
         """From now on nobody calls `tick`, so that it says nothing about the event loop."""
         self._ticked_s = math.inf
+
+    def _judge(
+        self, kind: RequestKind, *, now_s: float, timeout_s: float | None, opening: int
+    ) -> Reason | None:
+        count = self.in_flight[kind] + opening
+        if count >= self._places_of(kind):
+            return Reason.FULL
+        if kind is RequestKind.INFERENCE and count >= LEAST and count >= self._limit(timeout_s):
+            return Reason.SLOW
+        is_late = now_s - self._ticked_s > INTERVAL_S + LATE_S
+        if is_late and Reason.LATE in REASONS.get(kind, ()) and self._has_much:
+            return Reason.LATE
+        return None
 
     def _learn_from(self, place: Place, *, age_s: float, has_left: bool) -> None:
         if has_left or place.status == DEADLINE_PASSED:

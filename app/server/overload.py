@@ -184,9 +184,8 @@ class Overload:
         self.starting.go_on(now_s=self._clock(), late_s=self.gate.late_s)
 
     def is_full(self, opening: int) -> bool:
-        """Return whether a request for inference would be refused now."""
-        now_s = self._clock()
-        return self.gate.refuses(RequestKind.INFERENCE, now_s=now_s, opening=opening) is not None
+        """Return whether most requests for inference would be refused now."""
+        return self.gate.is_full(now_s=self._clock(), opening=opening)
 
     def is_refusing(self) -> bool:
         """Return whether requests are refused, or were a moment ago."""
