@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Folders of `app/tasks/`; a task without a line here is left out.
 TASKS = (
     "python",  # before classification, whose /predict/{model_name} takes all other names
+    "token_classification",  # likewise
     "classification",
     "embedding",
     "chat",

@@ -7,6 +7,7 @@ import pytest
 from app.engines.base import Task
 from app.errors import CatalogError
 from app.models.catalog import Catalog, Limits, ModelSpec, read_catalog
+from app.models.catalog_writing import write_catalog
 from app.settings import PACKAGED_MODELS_FILE
 
 pytestmark = pytest.mark.core
@@ -146,6 +147,19 @@ def test_two_defaults_of_one_task_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_name_can_be_taken_once(tmp_path: Path) -> None:
     assert "two models have the same name" in refusal(tmp_path, ENTRY + ENTRY)
+
+
+def test_texts_of_a_token_classifier_may_be_longer_unless_its_entry_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    task = 'task = "token-classification"\n'
+    limits = ("", "limits = { max_tokens = 9 }\n", "limits = { max_chars = 2000 }\n")
+    found = [read(tmp_path, ENTRY + task + line).specs[0] for line in limits]
+    assert [spec.limits.max_chars for spec in found] == [20_000, 20_000, 2_000]
+    assert found[1].limits.max_tokens == 9
+    for spec in found:
+        write_catalog([spec], tmp_path / "written.toml")
+        assert read_catalog(tmp_path / "written.toml").specs == (spec,)
 
 
 def test_pins_name_files_or_stand_for_a_single_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from app.engines.chat_base import ChatEngine, ChatOptions
 from app.engines.items import ItemEngine
 
 if TYPE_CHECKING:
+    from app.engines.token_windows import TokenRow
     from app.engines.vector_rules import VectorRules
 
 FloatArray = npt.NDArray[np.float32]
@@ -23,6 +24,7 @@ class Task(StrEnum):
 
     CLASSIFICATION = "text-classification"
     EMBEDDING = "embedding"
+    NER = "token-classification"
     CHAT = "chat"
     PYTHON = "python"  # what the class says
 
@@ -59,6 +61,11 @@ class Encoded:
         return len(self.token_ids)
 
     @property
+    def first_window(self) -> "Encoded":
+        """So much of it as the model sees at once; of most texts all."""
+        return self
+
+    @property
     def is_empty(self) -> bool:
         """Whether it has no tokens, or none but those that aren't pooled."""
         return self.cost <= self.left_out
@@ -72,7 +79,7 @@ class TextEngine(Protocol):
     device: str
     max_tokens: int  # the window: longer texts are cut to it
 
-    def encode(self, texts: Sequence[str], /) -> list[Encoded]:
+    def encode(self, texts: Sequence[str], /) -> Sequence[Encoded]:
         """Tokenise; a text longer than the model's window is cut and says so."""
         ...
 
@@ -93,8 +100,19 @@ class Classifier(TextEngine, Protocol):
 
 
 @runtime_checkable
+class TokenClassifier(TextEngine, Protocol):
+    """Gives each token of a text a number for each label; a long text runs in windows."""
+
+    labels: tuple[str, ...]
+
+    def classify_tokens(self, batch: Sequence[Encoded]) -> Sequence["TokenRow"]:
+        """Return what is said of the tokens of each text."""
+        ...
+
+
+@runtime_checkable
 class RowEngine(TextEngine, Protocol):
-    """Gives each text a row for another task: labels of tokens, a language, ..."""
+    """Gives each text a row for another task: a language, a summary, ..."""
 
     def run(self, batch: Sequence[Encoded]) -> Sequence[Any]:
         """Return a row for each text of the batch."""
@@ -124,7 +142,7 @@ class Embedder(TextEngine, Protocol):
     vector_rules: "VectorRules"
     passage_tokens: int  # that fit into the window beside the special ones
 
-    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+    def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[Encoded]:
         """Tokenise texts with a prompt before each; too long a text is cut and says so."""
         ...
 
@@ -137,7 +155,7 @@ class Embedder(TextEngine, Protocol):
         ...
 
 
-Engine = Classifier | Embedder | RowEngine | ItemEngine | ChatEngine
+Engine = Classifier | Embedder | TokenClassifier | RowEngine | ItemEngine | ChatEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from app.engines import fake_tokens
 from app.engines.base import EmbeddingOptions, Encoded, Engine, EngineRequest, FloatArray, Task
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
+from app.engines.token_windows import TokenRow
 from app.engines.vector_rules import DOCUMENT, QUERY, VectorRules, edition_of
 from app.errors import ContextLengthExceededError, EngineError
 
@@ -35,7 +37,7 @@ class FakeFailureError(RuntimeError):
 
 
 class _FakeText:
-    """What the fake classifier and embedder share: a token is one UTF-8 byte."""
+    """What the fake engines of texts share: a token is one UTF-8 byte."""
 
     kind = "fake"
     device = "none"
@@ -44,7 +46,7 @@ class _FakeText:
         self._options = options
         self.max_tokens = request.max_tokens or MAX_TOKENS
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """Tokenise into bytes."""
         data = [text.encode("utf-8", "surrogatepass") for text in texts]
         return [
@@ -89,6 +91,24 @@ class FakeClassifier(_FakeText):
         return probabilities
 
 
+class FakeTokenClassifier(_FakeText):
+    """Finds words that begin with a capital letter."""
+
+    def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
+        super().__init__(request, options)
+        self.labels = request.labels or fake_tokens.LABELS
+
+    def encode(self, texts: Sequence[str]) -> Sequence[fake_tokens.Words]:
+        """Find words; nothing is cut off."""
+        return [fake_tokens.words_of(text) for text in texts]
+
+    def classify_tokens(self, batch: Sequence[Encoded]) -> list[TokenRow]:
+        """Return what is said of the words of each text."""
+        self._run(batch)
+        words = (item for item in batch if isinstance(item, fake_tokens.Words))
+        return [fake_tokens.row_of(item, self.labels) for item in words]
+
+
 class FakeEmbedder(_FakeText):
     """Unit vectors that depend on the text alone."""
 
@@ -99,7 +119,7 @@ class FakeEmbedder(_FakeText):
         self.passage_tokens = self.max_tokens
         self.vector_rules = _vector_rules(request.embedding)
 
-    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+    def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[Encoded]:
         """Tokenise texts with a prompt before each."""
         return super().encode([prompt + text for text in texts])
 
@@ -191,6 +211,8 @@ def load(request: EngineRequest) -> Engine:
         return FakeClassifier(request, options)
     if request.embedding.pooling or request.embedding.normalize is not None:
         raise EngineError("the fake engine has no pooling: remove pooling and normalize")
+    if request.task == Task.NER:
+        return FakeTokenClassifier(request, options)
     if request.task == Task.EMBEDDING:
         return FakeEmbedder(request, options)
     assert request.chat is not None  # noqa: S101  # chat models have them

@@ -57,7 +57,7 @@ def known_engines() -> Mapping[str, EngineKind]:
 
 
 def _own_engines() -> tuple[EngineKind, ...]:
-    texts = frozenset({Task.CLASSIFICATION, Task.EMBEDDING})
+    texts = frozenset({Task.CLASSIFICATION, Task.NER, Task.EMBEDDING})
     chat = frozenset({Task.CHAT})
     return (
         EngineKind(name="auto", load=load_best, tasks=texts | chat),

@@ -1,7 +1,7 @@
 """Runs engines and checks their rows: callers get usable numbers or an error.
 
 Requests, jobs, searches, the first call and the comparison at load all run an engine by `checked`:
-nothing else may call `classify` or `embed`.
+nothing else may call `classify`, `classify_tokens` or `embed`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from app.engines.base import Classifier, Embedder, FloatArray, RowEngine
+from app.engines.base import Classifier, Embedder, FloatArray, RowEngine, TokenClassifier
 from app.engines.items import BatchEngine, ItemEngine
 from app.errors import EngineError
 
@@ -30,7 +30,7 @@ def checked(engine: BatchEngine) -> Run: ...
 
 
 def checked(engine: BatchEngine) -> Run:
-    """Return what runs an engine on a batch and gives (batch, width) float32.
+    """Return what runs an engine on a batch and gives (batch, width) float32, or a row for each.
 
     It raises RowsRefusedError when a row is missing, has another width than the engine says, or
     holds NaN or infinity, or when a vector has no length that float32 can hold: nothing can be
@@ -42,6 +42,9 @@ def checked(engine: BatchEngine) -> Run:
     if isinstance(engine, Embedder):
         embed, dimensions = engine.embed, width(engine)
         return lambda batch: _with_length(_finite(embed(batch), (len(batch), dimensions)))
+    if isinstance(engine, TokenClassifier):
+        classify_tokens, labels = engine.classify_tokens, len(engine.labels)
+        return lambda batch: _finite_tokens(classify_tokens(batch), batch, labels)
     if isinstance(engine, RowEngine | ItemEngine):
         run = engine.run
         return lambda batch: _complete(run(batch), len(batch))
@@ -61,6 +64,13 @@ def _finite(rows: FloatArray, shape: tuple[int, int]) -> FloatArray:
     bad = np.count_nonzero(~np.isfinite(rows).all(axis=1))
     if bad:
         raise RowsRefusedError(f"{bad} of {len(rows)} rows of the engine hold NaN or infinity")
+    return rows
+
+
+def _finite_tokens(rows: Sequence[Any], batch: Sequence[Any], labels: int) -> Sequence[Any]:
+    _complete(rows, len(batch))
+    for row in rows:
+        _finite(row.logits, (len(row.offsets), labels))
     return rows
 
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from app.engines.base import Encoded
+from app.engines.base import Encoded, FloatArray
 from app.errors import EngineError
 
 IntArray = npt.NDArray[np.int64]
@@ -48,6 +48,7 @@ class TextRules:
     lowers_case: bool = False
     leaves_prompt_out: bool = False  # of the pooling
     special_ids: tuple[int, ...] = ()  # of these one at a prompt's end isn't left out
+    unknown_id: int | None = None  # of a word that the tokeniser doesn't know
 
 
 class TextEncoder:
@@ -73,7 +74,7 @@ class TextEncoder:
         self.passage_tokens = self.max_tokens - special_tokens
 
     @classmethod
-    def read(cls, file: Path, rules: TextRules, *, limit: int | None = None) -> "TextEncoder":
+    def read(cls, file: Path, rules: TextRules, *, limit: int | None = None) -> Self:
         """Read what `save` wrote.
 
         Raises:
@@ -86,7 +87,7 @@ class TextEncoder:
             raise EngineError(f"{file}: can't be read: {failure}") from failure
         return cls(tokenizer, rules, limit=limit)
 
-    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+    def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[Encoded]:
         """Tokenise texts with a prompt before each; one that is too long is cut and says so."""
         prompted = [prompt + text for text in texts] if prompt else list(texts)
         left_out = self._left_out(prompt) if prompt and self.rules.leaves_prompt_out else 0
@@ -120,6 +121,11 @@ class TextEncoder:
     def save(self, file: Path) -> None:
         """Write what reads quickly and without transformers, whatever the model came with."""
         self._tokenizer.save(str(file))
+
+    def unpadded(self, row: FloatArray, item: Encoded) -> FloatArray:
+        """Return what was answered of an item's own tokens, (tokens, …), of a padded row."""
+        is_left = self.rules.padding is Padding.LEFT
+        return row[len(row) - item.cost :] if is_left else row[: item.cost]
 
     def pad(self, batch: Sequence[Encoded], *, width: int = 0) -> Mapping[str, IntArray]:
         """Return what the model is given by name, each (batch, the longest or `width`) int64."""

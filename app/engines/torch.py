@@ -1,4 +1,4 @@
-"""The torch engine: transformers classifiers and embedders, on a CPU or on CUDA."""
+"""The torch engine: transformers classifiers of texts and tokens, and embedders, on CPU or CUDA."""
 
 import sys
 import textwrap
@@ -18,9 +18,11 @@ from app.engines.folder.tokenizer import make_encoder
 from app.engines.folder.vector_settings import read_vector_rules
 from app.engines.room import check_embedder
 from app.engines.scores import scores
+from app.engines.token_windows import TokenEncoder
 from app.engines.tokenizer import TextEncoder, read_json
 from app.engines.torch_embedder import TorchEmbedder
 from app.engines.torch_text import TorchText
+from app.engines.torch_tokens import TorchTokenClassifier
 from app.engines.vector_rules import VectorRules
 from app.errors import EngineError, UnsafeModelError
 
@@ -162,6 +164,9 @@ class TorchClassifier(TorchText):
             return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
 
+Reference = TorchClassifier | TorchEmbedder | TorchTokenClassifier
+
+
 def _label_config(request: EngineRequest) -> dict[str, Any]:
     """Return the head's configuration when the catalogue names labels."""
     if not request.labels:
@@ -171,7 +176,7 @@ def _label_config(request: EngineRequest) -> dict[str, Any]:
 
 
 def load(request: EngineRequest) -> Engine:
-    """Load a classifier or an embedder from a folder of safetensors.
+    """Load a classifier, of texts or tokens, or an embedder from a folder of safetensors.
 
     Raises:
         EngineError: the task isn't one of torch's here, the device is missing, or the weights
@@ -192,13 +197,20 @@ def load(request: EngineRequest) -> Engine:
     dtype = _choose_dtype(torch, device)
     try:
         _refuse_remote_code(request.folder, transformers)
-        kind: Callable[..., TorchClassifier | TorchEmbedder]
+        kind: Callable[..., Reference]
+        encoder_kind: type[TextEncoder] = TextEncoder
         config: dict[str, Any] = {}
         pooling = None
         if request.task == Task.EMBEDDING:
             auto = _encoder_class(request.folder, transformers)
             steps, rules = _embedding(request.folder, request.embedding)
             kind, pooling = partial(TorchEmbedder, steps=steps, rules=rules), pooling_of(steps)
+        elif request.task == Task.NER:
+            known = _token_classifiers(transformers)
+            refuse_other_head(request.folder, request.adapter, known, task=Task(request.task))
+            kind, config = TorchTokenClassifier, _label_config(request)
+            encoder_kind = TokenEncoder
+            auto = transformers.AutoModelForTokenClassification
         else:
             refuse_other_head(request.folder, request.adapter, _classifiers(transformers))
             kind, config = TorchClassifier, _label_config(request)
@@ -210,6 +222,7 @@ def load(request: EngineRequest) -> Engine:
             transformers=transformers,
             limit=request.max_tokens,
             pooling=pooling,
+            kind=encoder_kind,
         )
         engine = kind(encoder, torch=torch, model=model, device=device)
         if isinstance(engine, TorchEmbedder):
@@ -238,3 +251,9 @@ def _classifiers(transformers: Any) -> tuple[str, ...]:
     """Return the classes that classify texts."""
     mapping = transformers.models.auto.modeling_auto
     return tuple(mapping.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
+
+
+def _token_classifiers(transformers: Any) -> tuple[str, ...]:
+    """Return the classes that label tokens."""
+    mapping = transformers.models.auto.modeling_auto
+    return tuple(mapping.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values())

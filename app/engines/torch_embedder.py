@@ -47,7 +47,7 @@ class TorchEmbedder(TorchText):
         )
         self.vector_rules = dataclasses.replace(rules, edition=edition)
 
-    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+    def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[Encoded]:
         """Tokenise texts with a prompt before each; too long a text is cut and says so."""
         return self.encoder.encode(texts, prompt)
 

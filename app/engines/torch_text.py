@@ -26,7 +26,7 @@ class TorchText(ABC):
         self._torch = torch
         self._model = model.to(device)
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """Tokenise; a text longer than the model's window is cut and says so."""
         return self.encoder.encode(texts)
 

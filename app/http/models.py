@@ -11,6 +11,8 @@ from app.models.entries import ModelEntry
 
 router = APIRouter(tags=["models"], dependencies=[Depends(get_caller)])
 
+BOUNDED = frozenset({Task.CLASSIFICATION, Task.NER})
+
 
 def _info(entry: ModelEntry) -> ModelInfo:
     spec, served = entry.spec, entry.served
@@ -28,7 +30,7 @@ def _info(entry: ModelEntry) -> ModelInfo:
         version=served.version if served else None,
         device=engine.device if engine else None,
         labels=getattr(engine, "labels", None),
-        max_chars=spec.limits.max_chars if spec.task == Task.CLASSIFICATION else None,
+        max_chars=spec.limits.max_chars if spec.task in BOUNDED else None,
     )
 
 

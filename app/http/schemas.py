@@ -40,7 +40,9 @@ class ModelInfo(Response):
     version: str | None = None
     device: str | None = None
     labels: list[str] | None = None
-    max_chars: int | None = Field(None, description="Of the longest text that it classifies.")
+    max_chars: int | None = Field(
+        None, description="Of the longest text that it classifies, or whose tokens it labels."
+    )
 
 
 class ModelList(Response):

@@ -20,6 +20,7 @@ from app.engines.base import HUB_NAMES, EmbeddingOptions, Task
 from app.errors import CatalogError
 
 DEFAULT_MAX_CHARS = 2_000
+WINDOWED_MAX_CHARS = 20_000  # where a long text runs in windows instead of being cut
 REMOTE = "remote"  # the engine of models that another server runs
 PYTHON = "python"  # the engine of a class of the operator's
 # Of such a class: how it can be kept apart from the service, and what is to come.
@@ -98,6 +99,16 @@ class ModelSpec(BaseModel):
         """Give a Python class its task: what it does only the class says."""
         if isinstance(entry, dict) and entry.get("engine") == PYTHON:
             return {"task": Task.PYTHON.value, **entry}
+        return entry
+
+    @model_validator(mode="before")
+    @classmethod
+    def long_texts_run_in_windows(cls, entry: Any) -> Any:  # noqa: ANN401  # TOML
+        """Allow longer texts to a token classifier, whose entry doesn't say how long."""
+        is_one = isinstance(entry, dict) and entry.get("task") == Task.NER
+        limits = entry.get("limits", {}) if is_one else None
+        if isinstance(limits, dict) and "max_chars" not in limits:
+            return {**entry, "limits": {"max_chars": WINDOWED_MAX_CHARS, **limits}}
         return entry
 
     @field_validator("labels")

@@ -12,6 +12,9 @@ def write_catalog(specs: Sequence[ModelSpec], path: Path) -> None:
     tables = []
     for spec in specs:
         fields = spec.model_dump(mode="json", exclude_defaults=True)
+        # A limit that an entry names counts even if it is what others have without a word.
+        fields["limits"] = spec.limits.model_dump(mode="json", exclude_unset=True)
+        fields = {name: value for name, value in fields.items() if value != {}}
         lines = [f"{name} = {_toml(value)}\n" for name, value in fields.items()]
         tables.append("[[models]]\n" + "".join(lines))
     path.write_text("\n".join(tables), encoding="utf-8")

@@ -10,6 +10,7 @@ from architectures import ARCHITECTURES, WINDOW
 from tiny import edit, seeded
 from tiny_embedders import KINDS as MODULES
 from tiny_embedders import NORMALIZE, embedder, pooled
+from tiny_tokens import NAMED
 
 from app.engines.base import Task
 
@@ -43,6 +44,7 @@ def embeds(modules: Modules | None, **files: Mapping[str, Any]) -> Head:
 
 
 CLASSIFIES = "ForSequenceClassification"
+LABELS_TOKENS = "ForTokenClassification"
 MULTI = {"problem_type": "multi_label_classification"}
 # Each architecture is tried with each of these that transformers has a class for.
 HEADS: Mapping[str, Head] = {
@@ -50,7 +52,7 @@ HEADS: Mapping[str, Head] = {
     "multi-label": Head(ending=CLASSIFIES, fields=MULTI),
     "one label": Head(ending=CLASSIFIES, fields={"num_labels": 1}),
     "regression": Head(ending=CLASSIFIES, fields={"problem_type": "regression"}),
-    "token classification": Head(ending="ForTokenClassification"),
+    "token classification": Head(ending=LABELS_TOKENS, task=Task.NER, fields=NAMED),
     "question answering": Head(ending="ForQuestionAnswering", fields={"num_labels": 2}),
     "masked LM": Head(ending="ForMaskedLM"),
     "causal LM": Head(ending="ForCausalLM"),

@@ -10,6 +10,7 @@ import numpy as np
 from kinds import WINDOW, Kind
 from sentence_transformers import SentenceTransformer
 from tiny import TEXTS, alone, pipeline_rows, request_for, together
+from token_outcomes import TokenTrial
 
 from app.engines.base import (
     Activation,
@@ -43,6 +44,7 @@ LEAST_SPREAD = 0.02
 
 
 Way = Callable[..., FloatArray]
+Judge = Callable[[str, Any], "Outcome"]
 
 
 class Verdict(StrEnum):
@@ -77,8 +79,8 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
     # A text without tokens of its own is refused, alone and in a batch.
     pairs = zip(MIXED, items, strict=True)
     texts = [text for text, item in pairs if item.cost > item.left_out]
-    expected = _expected(kind, folder, texts)
-    found = {TORCH: _judge(TORCH, reference, texts, expected)}
+    judge = _judge_of(kind, folder, texts, reference)
+    found = {TORCH: judge(TORCH, reference)}
     try:
         converted = convert_best(request, reference, folder_of(request))
     except ConversionError as refusal:
@@ -91,7 +93,7 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
             converted = prepared.converted
             engine = compile_engine(request, converted, processor)
             agrees = prepared.verdict.agrees
-            found[name] = _judge(name, engine, texts, expected) if agrees else refused
+            found[name] = judge(name, engine) if agrees else refused
         except ConversionError as refusal:
             found[name] = replace(refused, line=_line(refusal, folder))
             break  # OpenVINO may crash if such a graph is compiled once more in this process
@@ -114,6 +116,24 @@ def _line(refusal: EngineError, folder: Path) -> str:
     assert "\n" not in line
     head, _, rest = line.partition(": ")
     return rest if "/converted/" in head else line
+
+
+def _judge_of(kind: Kind, folder: Path, texts: list[str], reference: Any) -> Judge:
+    """Return what holds an engine against the folder's own library."""
+    if kind.head.task != Task.NER:
+        expected = _expected(kind, folder, texts)
+        return lambda name, engine: _judge(name, engine, texts, expected)
+    trial = TokenTrial(folder, texts, reference.encode(texts))
+    return lambda name, engine: _judge_tokens(name, engine, trial)
+
+
+def _judge_tokens(name: str, engine: Any, trial: TokenTrial) -> Outcome:
+    spread = np.ptp(np.concatenate(trial.expected), axis=0).max()
+    assert spread > LEAST_SPREAD, "the tokens have to differ"
+    difference, is_right = trial.judge(engine, margin=MARGIN)
+    is_right &= difference <= MOST[name]
+    verdict = Verdict.RIGHT if is_right else Verdict.WRONG
+    return Outcome(verdict=verdict, difference=difference)
 
 
 def _expected(kind: Kind, folder: Path, texts: list[str]) -> FloatArray:

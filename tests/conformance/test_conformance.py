@@ -22,7 +22,11 @@ PART = {
     "GPT2, regression": "raw numbers; no special tokens; a text can have no tokens",
     "XLNet, single label": "token types at the end; padding on the left",
     "Bloom, single label": "OpenVINO refuses it",
-    "Bert, token classification": "refused by the head's name",
+    "Bert, token classification": "a label for each token; words are marked by ##",
+    "Roberta, token classification": "words are told by blanks; accents are two tokens",
+    "XLNet, token classification": "special tokens at the end; padding on the left",
+    "DebertaV2, token classification": "sentencepiece",
+    "FNet, token classification": "one window a call",
     "Qwen2, causal LM": "refused by the head's name",
     "Bert, a cross-encoder": "refused: it needs pairs",
     "FNet, mean": "no attention mask; a model that sees its padding: one text a call",
@@ -77,7 +81,8 @@ def test_every_line_of_the_table_of_architectures_is_a_model_of_transformers() -
 def test_the_part_has_each_head_that_is_served_and_each_tokenizer() -> None:
     heads: list[Head] = [KINDS[name].head for name in PART]
     assert set(EMBEDDERS) <= {KINDS[name].architecture for name in PART}
-    served = {name for name, head in HEADS.items() if head.ending == CLASSIFIES} | {"mean"}
+    served = {name for name, head in HEADS.items() if head.ending == CLASSIFIES}
+    served |= {"mean", "token classification"}
     assert served <= {KINDS[name].name for name in PART}
     tokens = {ARCHITECTURES[KINDS[name].architecture].tokens for name in PART}
     assert {"words", "wordpiece", "bytes", "spiece.model"} <= tokens

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import Activation
+from app.engines.base import Activation, Task
 from app.engines.tokenizer import read_json
 from app.errors import EngineError
 
@@ -29,22 +29,33 @@ HEADS = {
 # Where sentence-transformers notes how a cross-encoder's logits are read.
 CROSS_ENCODER_FIELDS = ("sentence_transformers", "sbert_ce_default_activation_function")
 CARD_TAG = "pipeline_tag: text-ranking"
-HEAD_ADAPTERS = ("SEQ_CLS", None)
+# By task: what PEFT calls it, and what a head for it does.
+ADAPTER_TASKS = {
+    Task.CLASSIFICATION: ("SEQ_CLS", "classify texts"),
+    Task.NER: ("TOKEN_CLS", "label tokens"),
+}
 
 
-def refuse_other_head(folder: Path, adapter: Path | None, classifiers: Sequence[str]) -> None:
-    """Check that a folder, or its adapter, is for classifying texts.
+def refuse_other_head(
+    folder: Path,
+    adapter: Path | None,
+    classifiers: Sequence[str],
+    *,
+    task: Task = Task.CLASSIFICATION,
+) -> None:
+    """Check that a folder, or its adapter, is for classifying texts or tokens.
 
     Args:
         folder: of the model, with config.json.
         adapter: of a PEFT adapter; one that brings a head of its own replaces the model's.
-        classifiers: classes of transformers that classify texts.
+        classifiers: classes of transformers that do the task.
+        task: which of the two it is.
 
     Raises:
         EngineError: it is for another task; the message names that.
 
     """
-    if adapter is not None and _brings_head(adapter):
+    if adapter is not None and _brings_head(adapter, task):
         return
     file = folder / "config.json"
     config = read_json(file)
@@ -52,10 +63,10 @@ def refuse_other_head(folder: Path, adapter: Path | None, classifiers: Sequence[
     if architectures and not set(architectures) & set(classifiers):
         raise EngineError(
             f"{file}: architectures says {architectures[0]}, which is for"
-            f" {_task(architectures[0])}, not for text-classification; serve a model whose head"
-            " was trained to classify texts"
+            f" {_task(architectures[0])}, not for {task}; serve a model whose head"
+            f" was trained to {ADAPTER_TASKS[task][1]}"
         )
-    if mark := _cross_encoder_mark(folder):
+    if task is Task.CLASSIFICATION and (mark := _cross_encoder_mark(folder)):
         raise EngineError(
             f"{folder}: {mark} marks a cross-encoder, which is for text-ranking and needs pairs"
             " of texts; text-classification has one text and can't give it its pair"
@@ -86,8 +97,8 @@ def _cross_encoder_mark(folder: Path) -> str | None:
     return None
 
 
-def _brings_head(adapter: Path) -> bool:
-    """Say whether an adapter has a head for classifying texts.
+def _brings_head(adapter: Path, task: Task) -> bool:
+    """Say whether an adapter has a head for the task.
 
     Raises:
         EngineError: it was trained for another task.
@@ -95,10 +106,11 @@ def _brings_head(adapter: Path) -> bool:
     """
     file = adapter / "adapter_config.json"
     config = read_json(file)
-    if config and config.get("task_type") not in HEAD_ADAPTERS:
+    own, does = ADAPTER_TASKS[task]
+    if config and config.get("task_type") not in {own, None}:
         raise EngineError(
-            f"{file}: task_type is {config['task_type']}, not SEQ_CLS; text-classification needs an"
-            " adapter that was trained to classify texts"
+            f"{file}: task_type is {config['task_type']}, not {own}; {task} needs an"
+            f" adapter that was trained to {does}"
         )
     return not config or bool(config.get("modules_to_save"))  # the merge reports a missing file
 
@@ -127,6 +139,23 @@ def labels_of(config: Any) -> tuple[str, ...]:
                 " catalogue"
             )
     return tuple(labels)
+
+
+def token_labels_of(config: Any) -> tuple[str, ...]:
+    """Return the labels of a token classifier in the order of its head.
+
+    Raises:
+        EngineError: one is missing, or none has a name of its own: no label would then say that a
+            token belongs to nothing, and each would be an entity.
+
+    """
+    labels = labels_of(config)
+    if all(label == f"LABEL_{index}" for index, label in enumerate(labels)):
+        raise EngineError(
+            f"config.json: id2label has no names, only LABEL_0 to LABEL_{len(labels) - 1}; name"
+            " `labels` in the catalogue, with O for tokens that belong to no entity"
+        )
+    return labels
 
 
 def activation_of(config: Any) -> Activation:

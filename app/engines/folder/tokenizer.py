@@ -116,6 +116,7 @@ def make_encoder(
     transformers: Any,
     limit: int | None,
     pooling: Pooling | None,
+    kind: type[TextEncoder] = TextEncoder,
 ) -> TextEncoder:
     """Return the encoder of a model that is loaded, on the CPU, with the window that it runs.
 
@@ -125,6 +126,7 @@ def make_encoder(
         transformers: the library.
         limit: the catalogue's own `max_tokens`.
         pooling: an embedder's; what sentence-transformers keeps of the tokeniser counts then too.
+        kind: of the encoder.
 
     Raises:
         EngineError: the tokeniser can't do what transformers' does, has tokens that the model
@@ -146,7 +148,7 @@ def make_encoder(
         if pooling is not None and not pooling.includes_prompt:
             special = tuple(tokenizer.all_special_ids)
             rules = dataclasses.replace(rules, leaves_prompt_out=True, special_ids=special)
-        return TextEncoder(backend, rules, limit=limit)
+        return kind(backend, rules, limit=limit)
     except EngineError as failure:
         is_named = str(failure).startswith(str(folder))
         raise failure if is_named else EngineError(f"{folder}: {failure}") from failure
@@ -203,6 +205,7 @@ def _rules(tokenizer: Any, model: Any, *, window: int) -> TextRules:
         takes_types=takes_types,
         has_types=takes_types and any(types),
         splits_special_tokens=tokenizer.split_special_tokens,
+        unknown_id=tokenizer.unk_token_id,
     )
 
 

@@ -8,9 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from app.engines.base import Classifier, Embedder, Encoded, FloatArray, TextEngine, is_regression
+from app.engines.base import (
+    Classifier,
+    Embedder,
+    Encoded,
+    FloatArray,
+    TextEngine,
+    TokenClassifier,
+    is_regression,
+)
 from app.engines.room import longest_prompt
 from app.engines.rows import RowsRefusedError, checked, width
+from app.engines.scores import softmax
+from app.engines.token_windows import TokenText
 
 # Neutral texts of many lengths and tones; an adapter may bring its own beside its weights.
 CALIBRATION = Path(__file__).parents[2] / "models" / "calibration.txt"
@@ -44,7 +54,7 @@ def calibration_texts(adapter: Path | None) -> list[str]:
 
 def _encode(engine: TextEngine, texts: Sequence[str]) -> list[Encoded]:
     """Tokenise; once more behind a prompt where prompts aren't pooled: the graph does that."""
-    items = engine.encode(texts)
+    items = list(engine.encode(texts))
     if isinstance(engine, Embedder):
         behind = engine.encode(texts, longest_prompt(engine))
         items += behind if any(item.left_out for item in behind) else []
@@ -54,26 +64,28 @@ def _encode(engine: TextEngine, texts: Sequence[str]) -> list[Encoded]:
 def answers(engine: TextEngine, texts: Sequence[str]) -> FloatArray:
     """Return a row for each text: probabilities of a classifier, vectors of an embedder.
 
+    Of a token classifier it is a row for each token, those of a text behind those of the one
+    before.
+
     An embedder that doesn't pool a prompt has a second row for each, behind one.
 
     Neighbours in length share a batch, as they do in service; otherwise torch computes padding.
     """
     items = _encode(engine, texts)
     order = sorted(range(len(items)), key=lambda index: items[index].cost)
-    rows = _in_batches(engine, [items[index] for index in order])
-    rows[order] = rows.copy()
-    return rows
+    rows = dict(zip(order, _in_batches(engine, [items[i] for i in order]), strict=True))
+    return np.concatenate([rows[index] for index in range(len(items))])
 
 
 def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> Verdict:
     """Run an engine on texts, in batches and each alone, and compare it with expected `answers`."""
     actual = answers(engine, texts)
-    alone = np.concatenate([_run(engine, [item]) for item in _encode(engine, texts)])
+    alone = np.concatenate([row for item in _encode(engine, texts) for row in _run(engine, [item])])
     # Numbers of a regression, and vectors, have a size of their own.
     is_free = is_regression(engine) or isinstance(engine, Embedder)
     unit = max(1.0, float(np.abs(expected).max())) if is_free else 1.0
     figures = {"batch_difference_max": float(np.abs(actual - alone).max()) / unit}
-    if isinstance(engine, Classifier):
+    if isinstance(engine, Classifier | TokenClassifier):
         if not is_regression(engine):
             equal = actual.argmax(axis=1) == expected.argmax(axis=1)
             figures["labels_equal"] = float(equal.mean())
@@ -94,18 +106,30 @@ def _is_close(figures: Mapping[str, float]) -> bool:
     )
 
 
-def _in_batches(engine: TextEngine, batch: Sequence[Encoded]) -> FloatArray:
+def _in_batches(engine: TextEngine, batch: Sequence[Encoded]) -> list[FloatArray]:
     cuts = range(0, len(batch), BATCH)
-    return np.concatenate([_run(engine, batch[start : start + BATCH]) for start in cuts])
+    return [row for start in cuts for row in _run(engine, batch[start : start + BATCH])]
 
 
-def _run(engine: TextEngine, batch: Sequence[Encoded]) -> FloatArray:
-    """Return a batch's rows; NaN for one that is refused, which agrees with nothing."""
-    assert isinstance(engine, Classifier | Embedder)  # noqa: S101  # there is no third TextEngine
+def _run(engine: TextEngine, batch: Sequence[Encoded]) -> list[FloatArray]:
+    """Return the rows of each text, (1 or its tokens, columns).
+
+    NaN for those of a batch that is refused, which agree with nothing.
+    """
     try:
-        return checked(engine)(batch)
+        if isinstance(engine, TokenClassifier):
+            return [softmax(row.logits) for row in checked(engine)(batch)]
+        assert isinstance(engine, Classifier | Embedder)  # noqa: S101  # no fourth one is converted
+        return [row[np.newaxis] for row in checked(engine)(batch)]
     except RowsRefusedError:
-        return np.full((len(batch), width(engine)), np.nan, dtype=np.float32)
+        return [_refused(engine, item) for item in batch]
+
+
+def _refused(engine: TextEngine, item: Encoded) -> FloatArray:
+    if isinstance(item, TokenText) and isinstance(engine, TokenClassifier):
+        return np.full((len(item.offsets), len(engine.labels)), np.nan, dtype=np.float32)
+    assert isinstance(engine, Classifier | Embedder)  # noqa: S101  # as above
+    return np.full((1, width(engine)), np.nan, dtype=np.float32)
 
 
 def verdict_file(folder: Path, precision: str, texts: Sequence[str]) -> Path:

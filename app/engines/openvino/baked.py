@@ -22,7 +22,7 @@ from app.engines.openvino.agreement import (
     write_verdict,
 )
 from app.engines.openvino.converted import options_of, read
-from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder
+from app.engines.openvino.engine import OpenVinoText
 from app.engines.openvino.failures import ConversionError, DisagreementError
 from app.engines.openvino.preparation import (
     LoadReference,
@@ -73,7 +73,7 @@ def bake(
     write_verdict(verdict_file(folder, processor.precision, texts), prepared.verdict)
 
 
-def load(request: EngineRequest) -> OpenVinoClassifier | OpenVinoEmbedder:
+def load(request: EngineRequest) -> OpenVinoText:
     """Load a baked model; nothing is written.
 
     Raises:
@@ -103,9 +103,7 @@ def load(request: EngineRequest) -> OpenVinoClassifier | OpenVinoEmbedder:
     return engine
 
 
-def _compare(
-    request: EngineRequest, engine: OpenVinoClassifier | OpenVinoEmbedder, texts: list[str]
-) -> Verdict:
+def _compare(request: EngineRequest, engine: OpenVinoText, texts: list[str]) -> Verdict:
     """Compare it with the answers in its folder, on a processor without a verdict."""
     assert request.folder is not None  # noqa: S101  # it is baked
     try:

@@ -6,20 +6,21 @@ import shutil
 import textwrap
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from app.engines.base import Encoded
 from app.engines.openvino.converted import GRAPH, TOKENIZER, Converted, describe
 from app.engines.openvino.failures import ConversionError, InterruptedConversionError
 from app.engines.openvino.packed_graph import packed_module
 from app.engines.openvino.packed_inputs import PackedInputs, pack
 from app.engines.openvino.processor import openvino_library
 from app.engines.packing import Layout
-from app.engines.tokenizer import IntArray, Padding
-from app.engines.torch import MAX_REASON_CHARS, TorchClassifier
+from app.engines.tokenizer import IntArray, Padding, TextEncoder
+from app.engines.torch import MAX_REASON_CHARS, Reference
 from app.engines.torch_embedder import TorchEmbedder
 
 # Two rows of different length: a traced graph must not learn that all rows are full.
@@ -28,7 +29,7 @@ MATRIX = 2
 
 
 def convert(
-    reference: TorchClassifier | TorchEmbedder, folder: Path, *, packing: PackedInputs | None = None
+    reference: Reference, folder: Path, *, packing: PackedInputs | None = None
 ) -> Converted:
     """Convert a loaded model and save it atomically.
 
@@ -70,9 +71,7 @@ def _log_level_kept() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _save(
-    reference: TorchClassifier | TorchEmbedder, folder: Path, packing: PackedInputs | None
-) -> Converted:
+def _save(reference: Reference, folder: Path, packing: PackedInputs | None) -> Converted:
     """Write graph, weights, tokeniser and, last, their description with a fingerprint of each."""
     openvino = openvino_library()
     graph = _graph(openvino, reference, packing)
@@ -82,18 +81,16 @@ def _save(
     openvino.save_model(graph, folder / GRAPH, compress_to_fp16=False)
     reference.encoder.save(folder / TOKENIZER)
     converted = Converted(folder=folder, rules=reference.encoder.rules, packing=packing)
-    if isinstance(reference, TorchClassifier):
-        converted = replace(converted, labels=reference.labels, activation=reference.activation)
-    else:
+    if isinstance(reference, TorchEmbedder):
         dimensions, vectors = reference.dimensions, reference.vector_rules
         converted = replace(converted, dimensions=dimensions, vector_rules=vectors)
+    else:
+        converted = replace(converted, labels=reference.labels, activation=reference.activation)
     describe(converted)
     return converted
 
 
-def _graph(
-    openvino: Any, reference: TorchClassifier | TorchEmbedder, packing: PackedInputs | None
-) -> Any:
+def _graph(openvino: Any, reference: Reference, packing: PackedInputs | None) -> Any:
     """Trace the model: token ids and what goes with them in, logits or vectors out.
 
     Softmax and scaling to length 1 stay outside, in float32: in bfloat16 probabilities would no
@@ -119,20 +116,22 @@ def _graph(
     return graph
 
 
-def _example(
-    reference: TorchClassifier | TorchEmbedder, packing: PackedInputs | None
-) -> Mapping[str, IntArray]:
+def _example(reference: Reference, packing: PackedInputs | None) -> Mapping[str, IntArray]:
     """Return inputs to trace with."""
     encoder = reference.encoder
     if packing is not None:
         # Two rows, and one of them isn't full.
-        items = encoder.encode((*EXAMPLES, EXAMPLES[0]))
+        items = _encode(encoder, (*EXAMPLES, EXAMPLES[0]))
         width = items[0].cost + items[1].cost + 1
         layout = Layout(rows=[[0, 1], [2]], width=width)
         return pack(items, layout, rules=encoder.rules, inputs=packing)
     # A model that can't be given padding may not be given a second row either.
     texts = EXAMPLES[:1] if encoder.rules.padding is Padding.NONE else EXAMPLES
-    return encoder.pad(encoder.encode(texts))
+    return encoder.pad(_encode(encoder, texts))
+
+
+def _encode(encoder: TextEncoder, texts: Sequence[str]) -> list[Encoded]:
+    return [item.first_window for item in encoder.encode(texts)]
 
 
 def _halve_embeddings(openvino: Any, graph: Any) -> None:
@@ -152,7 +151,7 @@ def _halve_embeddings(openvino: Any, graph: Any) -> None:
         node.input(0).replace_source_output(row.output(0))
 
 
-def plain_module(reference: TorchClassifier | TorchEmbedder) -> Any:
+def plain_module(reference: Reference) -> Any:
     """Wrap a model so that it takes padded batches, as `TextEncoder.pad` returns them."""
     import torch
 

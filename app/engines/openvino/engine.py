@@ -10,6 +10,7 @@ from app.engines.openvino.packed_inputs import PackedInputs, pack
 from app.engines.openvino.processor import GraphPair, Processor, release_memory
 from app.engines.packing import Packing, lay_out, padded
 from app.engines.scores import scores
+from app.engines.token_windows import TokenEncoder, TokenRow, rows_of, windows_of
 from app.engines.tokenizer import IntArray, Padding, TextEncoder
 
 # The engine keeps kernels for each shape (texts, tokens) that it meets, up to 0.5 MB each, for
@@ -68,7 +69,7 @@ class _OpenVinoText:
         self.max_tokens = encoder.max_tokens
         self._graphs: GraphPair | None = graphs
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """Tokenise; a text longer than the model's window is cut and says so."""
         return self._encoder.encode(texts)
 
@@ -78,13 +79,18 @@ class _OpenVinoText:
 
     def _run(self, batch: Sequence[Encoded], columns: int) -> FloatArray:
         """Return the graph's output for each text, (batch, columns) float32."""
+        output = np.empty((len(batch), columns), dtype=np.float32)
+        for texts, rows in self._outputs(batch):
+            output[texts] = rows
+        return output
+
+    def _outputs(self, batch: Sequence[Encoded]) -> Iterator[tuple[list[int], FloatArray]]:
+        """Yield which texts of a batch were run in one call, and the graph's output for them."""
         if self._graphs is None:
             raise RuntimeError("the engine is closed")
-        output = np.empty((len(batch), columns), dtype=np.float32)
         with self._graphs.choose() as graph:
             for texts, arrays in _calls(batch, self._encoder, self._packed):
-                output[texts] = graph.infer(arrays)[: len(texts)]
-        return output
+                yield texts, graph.infer(arrays)[: len(texts)]
 
 
 class OpenVinoClassifier(_OpenVinoText):
@@ -109,7 +115,7 @@ class OpenVinoEmbedder(_OpenVinoText):
         self.vector_rules = converted.vector_rules
         self.passage_tokens = encoder.passage_tokens
 
-    def encode(self, texts: Sequence[str], prompt: str = "") -> list[Encoded]:
+    def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[Encoded]:
         """Tokenise texts with a prompt before each; too long a text is cut and says so."""
         return self._encoder.encode(texts, prompt)
 
@@ -123,11 +129,38 @@ class OpenVinoEmbedder(_OpenVinoText):
         return unit(vectors) if self.vector_rules.is_unit else vectors
 
 
-def open_engine(
-    request: EngineRequest, converted: Converted, processor: Processor
-) -> OpenVinoClassifier | OpenVinoEmbedder:
+class OpenVinoTokenClassifier(_OpenVinoText):
+    """A token classifier, whose rows hold logits for each token."""
+
+    activation = Activation.SOFTMAX
+
+    def __init__(self, encoder: TextEncoder, graphs: GraphPair, converted: Converted) -> None:
+        super().__init__(encoder, graphs, converted)
+        self.labels = converted.labels
+
+    def classify_tokens(self, batch: Sequence[Encoded]) -> list[TokenRow]:
+        """Return what is said of the tokens of each text."""
+        windows = windows_of(batch)
+        logits: dict[int, FloatArray] = {}
+        for places, rows in self._outputs(windows):
+            for place, row in zip(places, rows, strict=True):
+                logits[place] = self._own(row, windows[place]).copy()
+        return rows_of(batch, [logits[place] for place in range(len(windows))])
+
+    def _own(self, row: FloatArray, window: Encoded) -> FloatArray:
+        """Return the logits of a window's own tokens: rows of a packed graph begin with them."""
+        is_packed = self._packed is not None
+        return row[: window.cost] if is_packed else self._encoder.unpadded(row, window)
+
+
+OpenVinoText = OpenVinoClassifier | OpenVinoEmbedder | OpenVinoTokenClassifier
+
+
+def open_engine(request: EngineRequest, converted: Converted, processor: Processor) -> OpenVinoText:
     """Compile a converted model and put its tokeniser in front."""
-    encoder = TextEncoder.read(converted.tokenizer, converted.rules, limit=request.max_tokens)
+    of_tokens = request.task == Task.NER
+    kind = TokenEncoder if of_tokens else TextEncoder
+    encoder = kind.read(converted.tokenizer, converted.rules, limit=request.max_tokens)
     # Bfloat16 has three digits: no softmax hides what that does to the numbers of a regression.
     is_exact = bool(converted.labels) and converted.activation is Activation.NONE
     graphs = processor.compile(converted.graph, precision="f32" if is_exact else None)
@@ -135,6 +168,8 @@ def open_engine(
     release_memory(converted.weights)
     if request.task == Task.CLASSIFICATION:
         return OpenVinoClassifier(encoder, graphs, converted)
+    if of_tokens:
+        return OpenVinoTokenClassifier(encoder, graphs, converted)
     return OpenVinoEmbedder(encoder, graphs, converted)
 
 

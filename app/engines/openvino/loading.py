@@ -6,8 +6,9 @@ from collections.abc import Callable
 from app.engines.base import EngineRequest, Task
 from app.engines.openvino.child import prepare_in_child
 from app.engines.openvino.converted import folder_of, options_of
+from app.engines.openvino.engine import OpenVinoText
 from app.engines.openvino.failures import ConversionError, DisagreementError
-from app.engines.openvino.preparation import OpenVinoText, compile_engine, find
+from app.engines.openvino.preparation import compile_engine, find
 from app.engines.openvino.processor import Processor
 from app.engines.openvino.refused import raise_remembered, remember
 from app.errors import EngineError
@@ -18,7 +19,7 @@ Prepare = Callable[[EngineRequest], None]
 
 
 def load(request: EngineRequest, prepare: Prepare = prepare_in_child) -> OpenVinoText:
-    """Load a classifier or an embedder, converting it first if that hasn't been done.
+    """Load a classifier, of texts or tokens, or an embedder, and convert it first where needed.
 
     Raises:
         DisagreementError: the converted model's answers differ from torch's.

@@ -14,7 +14,7 @@ from app.engines.openvino.packed_inputs import PackedInputs, pack
 from app.engines.packing import Layout
 from app.engines.padding import MOST, PROBES
 from app.engines.tokenizer import Padding
-from app.engines.torch import TorchClassifier
+from app.engines.torch import Reference, TorchClassifier
 from app.engines.torch_embedder import TorchEmbedder
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 LONG_PROBE_TOKENS = 512
 
 
-def choose_packing(reference: TorchClassifier | TorchEmbedder, plain: Any) -> PackedInputs | None:
+def choose_packing(reference: Reference, plain: Any) -> PackedInputs | None:
     """Return how to tell a model of texts in rows; None where it answers them otherwise than alone.
 
     Args:
@@ -36,13 +36,13 @@ def choose_packing(reference: TorchClassifier | TorchEmbedder, plain: Any) -> Pa
     if reference.encoder.rules.padding is not Padding.RIGHT or "position_ids" not in parameters:
         return None
     items = _probes(reference)
-    alone = np.concatenate([_call(plain, reference.encoder.pad([item])) for item in items])
+    alone = _lines([_call(plain, reference.encoder.pad([item]))[0] for item in items], items)
     ways = (way for way in _ways(reference) if _is_alike(_together(reference, items, way), alone))
     return next(ways, None)
 
 
 def _together(
-    reference: TorchClassifier | TorchEmbedder, items: Sequence[Encoded], inputs: PackedInputs
+    reference: Reference, items: Sequence[Encoded], inputs: PackedInputs
 ) -> FloatArray | None:
     """Run texts in one row; None where the model can't."""
     try:
@@ -58,7 +58,7 @@ def _is_alike(together: FloatArray | None, alone: FloatArray) -> bool:
     return bool(np.abs(together - alone).max() <= MOST["float32"] * (np.abs(alone).max() or 1.0))
 
 
-def base_of(reference: TorchClassifier | TorchEmbedder) -> Any:
+def base_of(reference: Reference) -> Any:
     """Return the part of a model that gives a vector for each token; None where it has no such."""
     if isinstance(reference, TorchEmbedder):
         return reference.module
@@ -66,10 +66,10 @@ def base_of(reference: TorchClassifier | TorchEmbedder) -> Any:
     return None if base is reference.module else base
 
 
-def _probes(reference: TorchClassifier | TorchEmbedder) -> list[Encoded]:
+def _probes(reference: Reference) -> list[Encoded]:
     """Return texts of many lengths, the longest in the middle, and one with the pad token in it."""
     texts = [*PROBES[2:], PROBES[-1] * LONG_PROBE_TOKENS, *PROBES[:2]]
-    items = [_cut(item) for item in reference.encode(texts) if item.cost]
+    items = [_cut(item.first_window) for item in reference.encode(texts) if item.cost]
     pad = _pad_id(reference)
     if pad is not None:
         ids = list(items[0].token_ids)
@@ -82,7 +82,7 @@ def _cut(item: Encoded) -> Encoded:
     return replace(item, token_ids=ids, type_ids=types)
 
 
-def _ways(reference: TorchClassifier | TorchEmbedder) -> Iterator[PackedInputs]:
+def _ways(reference: Reference) -> Iterator[PackedInputs]:
     pad = _pad_id(reference)
     ways = [(0, None)] if pad is None else [(0, None), (pad + 1, pad)]
     enough = (True, False) if isinstance(reference, TorchClassifier) else (False,)
@@ -93,18 +93,26 @@ def _ways(reference: TorchClassifier | TorchEmbedder) -> Iterator[PackedInputs]:
             )
 
 
-def _pad_id(reference: TorchClassifier | TorchEmbedder) -> int | None:
+def _pad_id(reference: Reference) -> int | None:
     pad: int | None = getattr(reference.module.config, "pad_token_id", None)
     return pad
 
 
-def run_packed(
-    reference: TorchClassifier | TorchEmbedder, items: Sequence[Encoded], inputs: PackedInputs
-) -> FloatArray:
-    """Run texts on torch, all in one row; return a row for each."""
+def run_packed(reference: Reference, items: Sequence[Encoded], inputs: PackedInputs) -> FloatArray:
+    """Run texts on torch, all in one row; return a row for each, (texts, columns)."""
     layout = Layout(rows=[list(range(len(items)))], width=sum(item.cost for item in items) + 1)
     arrays = pack(items, layout, rules=reference.encoder.rules, inputs=inputs)
-    return _call(packed_module(reference), arrays)[: len(items)]
+    return _lines(_call(packed_module(reference), arrays)[: len(items)], items)
+
+
+def _lines(rows: Sequence[FloatArray], items: Sequence[Encoded]) -> FloatArray:
+    """Return a row for each text; what is said of its tokens stands in one, 0 behind the last."""
+    if rows[0].ndim == 1:
+        return np.stack(rows)
+    lines = np.zeros((len(rows), max(item.cost for item in items), rows[0].shape[1]), np.float32)
+    for line, row, item in zip(lines, rows, items, strict=True):
+        line[: item.cost] = row[: item.cost]
+    return lines.reshape(len(rows), -1)
 
 
 def _call(module: Any, arrays: Any) -> FloatArray:
@@ -115,7 +123,7 @@ def _call(module: Any, arrays: Any) -> FloatArray:
         return np.asarray(rows.float().numpy(), dtype=np.float32)
 
 
-def packed_module(reference: TorchClassifier | TorchEmbedder) -> Any:
+def packed_module(reference: Reference) -> Any:
     """Wrap a model so that it takes what `pack` returns, and gives logits or vectors."""
     import torch
 

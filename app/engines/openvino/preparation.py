@@ -21,12 +21,12 @@ from app.engines.openvino.agreement import (
 )
 from app.engines.openvino.conversion import convert, plain_module
 from app.engines.openvino.converted import Converted, folder_of, options_of, read
-from app.engines.openvino.engine import OpenVinoClassifier, OpenVinoEmbedder, open_engine
+from app.engines.openvino.engine import OpenVinoText, open_engine
 from app.engines.openvino.failures import ConversionError, InterruptedConversionError
 from app.engines.openvino.packed_graph import choose_packing
 from app.engines.openvino.processor import Processor
 from app.engines.openvino.refused import file_of
-from app.engines.torch_embedder import TorchEmbedder
+from app.engines.torch import Reference
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 PREPARE_TIMEOUT_S = 900
 STEPS = ("waiting for its turn", "loading the weights", "converting", "comparing with torch")
 WAITING, LOADING, CONVERTING, COMPARING = range(1, len(STEPS) + 1)
-OpenVinoText = OpenVinoClassifier | OpenVinoEmbedder
-Reference = torch.TorchClassifier | TorchEmbedder
 LoadReference = Callable[[EngineRequest], Reference]
 
 

@@ -6,8 +6,6 @@ from operator import itemgetter
 
 from app.batching.scheduler import BatchScheduler
 from app.engines.base import Classifier, FloatArray, Task
-from app.errors import ServiceError, TextEmptyError, TextTooLongError
-from app.models.catalog import ModelSpec
 from app.models.registry import TaskKey
 
 CLASSIFIERS = TaskKey[BatchScheduler[Classifier]](Task.CLASSIFICATION)
@@ -35,14 +33,3 @@ class Classification:
         pairs = zip(labels, scores.tolist(), strict=True)
         # Labels are few: NumPy's sorting takes several times as long for them.
         return cls(scores=tuple(sorted(pairs, key=itemgetter(1), reverse=True)))
-
-
-def refuse(spec: ModelSpec, text: str) -> ServiceError | None:
-    """Return the error of a text that is refused before it reaches an engine."""
-    if not text:
-        return TextEmptyError()
-    if len(text) > spec.limits.max_chars:
-        return TextTooLongError(
-            f"The text has {len(text)} characters; {spec.limits.max_chars} are allowed."
-        )
-    return None

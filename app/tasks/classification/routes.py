@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path
 
 from app.core.callers import Scope
 from app.engines.base import Classifier, is_regression
-from app.errors import InvalidRequestError, ModelNameConflictError, ServiceError
+from app.errors import ModelNameConflictError, ServiceError
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
@@ -25,12 +25,12 @@ from app.models.schemas import (
     TextResult,
 )
 from app.services.inference import Inference, Plan
-from app.tasks.classification.labels import CLASSIFIERS, Classification, refuse
+from app.services.lengths import check_length, refuse
+from app.tasks.classification.labels import CLASSIFIERS, Classification
 
 router = APIRouter(
     tags=["predict"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
 )
-TOO_LONG = "string_too_long"  # as Pydantic calls it
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
 
 
@@ -58,7 +58,7 @@ async def _predict(
     """
     spec = run.inference.spec(model_name, CLASSIFIERS)
     if spec is not None:
-        _check_length(body.text, spec.limits.max_chars)
+        check_length(body.text, spec.limits.max_chars)
     inference = await run.each(
         CLASSIFIERS, [body.text], model_name=model_name, plan=_plan, columns=_columns
     )
@@ -127,18 +127,6 @@ async def predict_batch(body: PredictBatchRequest, run: RunnerDep) -> PredictBat
 
 def _best(result: Classification, count: int) -> list[LabelScore]:
     return [LabelScore(label=label, score=score) for label, score in result.scores[:count]]
-
-
-def _check_length(text: str, max_chars: int) -> None:
-    """Refuse a text over its model's bound, in the words of the other bounds of a body.
-
-    Raises:
-        InvalidRequestError: it is too long.
-
-    """
-    if len(text) > max_chars:
-        message = f"String should have at most {max_chars} characters"
-        raise InvalidRequestError([{"loc": ["body", "text"], "msg": message, "type": TOO_LONG}])
 
 
 def _result(row: Classification | ServiceError, *, is_truncated: bool) -> TextResult | FailedText:

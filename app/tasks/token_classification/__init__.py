@@ -1,0 +1,1 @@
+"""Token classification: `/ner`, from texts to the entities in them."""

@@ -1,0 +1,32 @@
+"""The task's entry for `app/main.py`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.runtime.plugins import Task
+
+if TYPE_CHECKING:
+    import typer
+    from fastapi import APIRouter
+
+
+class TokenClassification(Task):
+    """Entities in texts: names, places, parts of speech."""
+
+    name = "token_classification"
+    kind = "token-classification"
+
+    def routers(self) -> "Sequence[APIRouter]":
+        """Return `/ner`, and `/predict/{model_name}` of its models."""
+        from app.tasks.token_classification.routes import named_router, router
+
+        return (router, named_router)
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add `app ner`."""
+        from app.tasks.token_classification.commands import add_to
+
+        add_to(cli)
+
+
+TASK = TokenClassification()
