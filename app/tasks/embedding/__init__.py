@@ -1,1 +1,1 @@
-"""Embedding: `/embed`, from texts to vectors."""
+"""Embedding: `/embed`, from texts to vectors, and `/similarity`, which compares them."""

@@ -1,4 +1,4 @@
-"""The wire contract of `/embed`, and what it shares with `/v1/embeddings`."""
+"""The wire contract of `/embed` and `/similarity`, and what they share with `/v1/embeddings`."""
 
 from typing import Annotated, Literal, Self
 
@@ -75,6 +75,56 @@ class EmbedResponse(Response):
     model: str
     dimensions: int
     embeddings: list[list[float]]
+    truncated: Annotated[
+        list[int], Field(description="Places of the texts that were cut to the model's window.")
+    ]
+
+
+class SimilarityRequest(Request, EmbeddingFields):
+    """A text, and up to 256 to compare with it; a longer one than the window is cut."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "source": "A cat sat on the mat.",
+                "texts": ["A kitten lies on a rug.", "Interest rates rose."],
+            }
+        )
+    )
+
+    source: Annotated[str, Field(min_length=1)]
+    texts: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Field(min_length=1, max_length=MAX_BATCH_TEXTS),
+    ]
+    model_name: ModelName = None
+
+
+class SimilarityResponse(Response):
+    """How close each text is to the source, in their order."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "model": "minilm",
+                "scores": [0.7021, 0.0154],
+                "source_truncated": False,
+                "truncated": [],
+            }
+        )
+    )
+
+    model: str
+    scores: Annotated[
+        list[float],
+        Field(
+            description="Cosines: 1 where two texts mean the same to the model, 0 or less where"
+            " they have nothing in common."
+        ),
+    ]
+    source_truncated: Annotated[
+        bool, Field(description="Whether the source was cut to the model's window.")
+    ]
     truncated: Annotated[
         list[int], Field(description="Places of the texts that were cut to the model's window.")
     ]

@@ -16,10 +16,10 @@ class Embedding(Task):
     kind = "embedding"
 
     def routers(self) -> "Sequence[APIRouter]":
-        """Return `/embed`."""
-        from app.tasks.embedding.routes import router
+        """Return `/embed` and `/similarity`."""
+        from app.tasks.embedding import routes, similarity_routes
 
-        return (router,)
+        return (routes.router, similarity_routes.router)
 
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return `/v1/embeddings`."""
