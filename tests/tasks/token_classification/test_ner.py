@@ -109,7 +109,7 @@ async def test_the_model_is_chosen_by_name_or_path(client: AsyncClient) -> None:
     check_problem(await ask(client, text="Ada", model_name="none"), 404, "model_not_found")
     check_problem(await ask(client, text="Ada", model_name="mood"), 404, "model_not_found")
     clash = await ask(client, "/predict/short", text="Ada", model_name="names")
-    check_problem(clash, 422, "model_name_conflict")
+    check_problem(clash, 409, "model_name_conflict")
     classified = await ask(client, "/predict/mood", text="Ada")
     assert classified.json()["label"] in {"POSITIVE", "NEGATIVE"}
 
