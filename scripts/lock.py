@@ -31,10 +31,14 @@ CONVERTERS = frozenset({"peft", "protobuf", "sentencepiece", "torch", "transform
 
 
 def ranges() -> tuple[list[Requirement], list[Requirement]]:
-    """Return the runtime and the development requirements of pyproject.toml."""
+    """Return the runtime requirements of pyproject.toml, and those of development.
+
+    Tests have all extras: nobody else needs them all, so they are pinned there.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
     runtime = [Requirement(line) for line in project["dependencies"]]
-    return runtime, [Requirement(line) for line in project["optional-dependencies"]["dev"]]
+    return runtime, [Requirement(line) for extra in extras for line in extra]
 
 
 def without_converters(requirements: Iterable[Requirement]) -> list[Requirement]:

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from app.errors import SourceError, UnsafeModelError
-from app.models.files import WEIGHTS
+from app.models.files import EXTERNAL_WEIGHTS, WEIGHTS
 from app.models.verify import PICKLES, choose_files, verify
 
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 PICKLE = b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00}."
 GGUF = b"GGUF" + bytes(20)
+ONNX = b"\x08\x0a" + bytes(20)
 TORCH_ZIP = b"PK\x03\x04\x00\x00\x08\x08\x00\x00\x00\x00"
 DIGEST = hashlib.sha256(SAFETENSORS).hexdigest()
 OTHER_DIGEST = hashlib.sha256(b"").hexdigest()
@@ -31,7 +32,8 @@ def test_safetensors_and_descriptions_are_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.gguf", "model.onnx", "model.safetensors"])
 def test_a_single_file_of_weights_is_accepted(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(GGUF if name.endswith(".gguf") else SAFETENSORS)
+    content = {".gguf": GGUF, ".onnx": ONNX, ".safetensors": SAFETENSORS}[Path(name).suffix]
+    (tmp_path / name).write_bytes(content)
     verify(tmp_path / name, {})
 
 
@@ -113,7 +115,8 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_of_all_files_only_weights_and_descriptions_are_chosen() -> None:
-    needed = [f"model{suffix}" for suffix in WEIGHTS] + ["config.json", "a/vocab.txt", "x.model"]
+    weights = [f"model{suffix}" for suffix in (*WEIGHTS, *EXTERNAL_WEIGHTS)]
+    needed = [*weights, "config.json", "a/vocab.txt", "x.model"]
     others = ["README.md", "modeling.py", "pytorch_model.bin", "model.h5", ".gitattributes"]
     assert choose_files([*others, *needed], "here") == needed
 

@@ -26,7 +26,7 @@ class Task(StrEnum):
     EMBEDDING = "embedding"
     NER = "token-classification"
     CHAT = "chat"
-    PYTHON = "python"  # what the class says
+    PYTHON = "python"  # what the class says, or the graph
 
 
 OWN_TASKS = frozenset(Task)

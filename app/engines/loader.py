@@ -68,6 +68,7 @@ def _own_engines() -> tuple[EngineKind, ...]:
         EngineKind(
             name="python", load=load_python, tasks=frozenset({Task.PYTHON}), has_files=False
         ),
+        EngineKind(name="onnx", load=load_onnx, tasks=frozenset({Task.PYTHON})),
         EngineKind(name="fake", load=fake.load, tasks=texts | chat, has_files=False),
     )
 
@@ -140,6 +141,13 @@ def load_python(request: EngineRequest) -> Engine:
     from app.engines.python import loading as python
 
     return python.load(request, device="cuda" if has_gpu else "cpu")
+
+
+def load_onnx(request: EngineRequest) -> Engine:
+    """Open an `.onnx` file with ONNX Runtime, if it is installed."""
+    from app.engines.onnx import loading as onnx
+
+    return onnx.load(request)
 
 
 def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = None) -> Engine:

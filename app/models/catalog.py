@@ -23,6 +23,15 @@ DEFAULT_MAX_CHARS = 2_000
 WINDOWED_MAX_CHARS = 20_000  # where a long text runs in windows instead of being cut
 REMOTE = "remote"  # the engine of models that another server runs
 PYTHON = "python"  # the engine of a class of the operator's
+ONNX = "onnx"  # the engine of a graph in a file
+# Their models have requests of their own: what one is called for, its entry doesn't say.
+OWN_TYPES = {
+    PYTHON: (
+        "the class says what its requests and answers are",
+        '"python:package.module:Class" or "file:model.py:Class"',
+    ),
+    ONNX: ("the graph says what its requests and answers are", '"file:model.onnx" or its folder'),
+}
 # Of such a class: how it can be kept apart from the service, and what is to come.
 ISOLATIONS = ("thread",)
 ISOLATIONS_TO_COME = ("process",)
@@ -96,8 +105,8 @@ class ModelSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def a_class_has_a_task_of_its_own(cls, entry: Any) -> Any:  # noqa: ANN401  # TOML
-        """Give a Python class its task: what it does only the class says."""
-        if isinstance(entry, dict) and entry.get("engine") == PYTHON:
+        """Give a Python class, or a graph, its task: what it does only itself says."""
+        if isinstance(entry, dict) and entry.get("engine") in list(OWN_TYPES):  # unhashable, maybe
             return {"task": Task.PYTHON.value, **entry}
         return entry
 
@@ -130,21 +139,24 @@ class ModelSpec(BaseModel):
     @model_validator(mode="after")
     def settings_have_their_engine(self) -> Self:
         """Refuse fields of Python classes in other entries, and what a class's entry can't say."""
-        if self.engine != PYTHON:
-            if names := [n for n in PYTHON_FIELDS if n in self.model_fields_set]:
-                raise ValueError(f'{names[0]} is for models of the engine "python"')
+        if self.engine != PYTHON and (
+            n := [n for n in PYTHON_FIELDS if n in self.model_fields_set]
+        ):
+            raise ValueError(f'{n[0]} is for models of the engine "python"')
+        if self.engine not in OWN_TYPES:
             return self
+        types, sources = OWN_TYPES[self.engine]
         if self.task != Task.PYTHON:
             raise ValueError(
-                'the engine "python" has a task of its own: leave task out; the class says what'
-                " its requests and answers are"
+                f'the engine "{self.engine}" has a task of its own: leave task out; {types}'
             )
         if self.default:
-            raise ValueError("default has no meaning for a Python class: requests name it")
+            thing = "a Python class" if self.engine == PYTHON else "a graph"
+            raise ValueError(f"default has no meaning for {thing}: requests name it")
+        if self.adapter is not None:
+            raise ValueError(f'adapter has no meaning for the engine "{self.engine}"')
         if self.source is None:
-            raise ValueError(
-                'source is missing: "python:package.module:Class" or "file:model.py:Class"'
-            )
+            raise ValueError(f"source is missing: {sources}")
         return self
 
     @field_validator("isolation")

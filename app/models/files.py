@@ -16,6 +16,8 @@ from app.errors import SourceError, UnsafeModelError
 # A model's files: weights in formats without code, and their descriptions.
 WEIGHTS = (".safetensors", ".gguf", ".onnx")
 DESCRIPTIONS = (".json", ".txt", ".model")
+# Weights that an .onnx file leaves to files beside it, as their writers call them.
+EXTERNAL_WEIGHTS = (".onnx_data", ".onnx.data")
 # A length in 8 bytes, then JSON. A pickle begins with 0x80, a zip around one with "PK".
 SAFETENSORS_START = re.compile(rb".{8}\{", re.DOTALL)
 SAFETENSORS_START_BYTES = 9
@@ -26,6 +28,8 @@ MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
 MAX_JSON_BYTES = 100_000_000
 METADATA = "__metadata__"
 GGUF_START = b"GGUF"
+# The key of its version, which comes first: a message of Protocol Buffers has no other mark.
+ONNX_START = b"\x08"
 # JSON that engines read; a folder may hold other files of this format, which aren't opened.
 OBJECTS = frozenset(
     {
@@ -74,6 +78,8 @@ def check_format(file: Path) -> None:
             _check_safetensors(file)
         elif file.suffix == ".gguf":
             _check_gguf(file)
+        elif file.suffix == ".onnx":
+            _check_onnx(file)
         elif file.name == LIST_OF_OBJECTS or _is_object(file.name):
             _check_json(file)
     except OSError as failure:
@@ -160,6 +166,13 @@ def _check_gguf(file: Path) -> None:
         start = content.read(len(GGUF_START))
     if start != GGUF_START:
         raise UnsafeModelError(f"{file}: is not in the GGUF format, whatever its name says")
+
+
+def _check_onnx(file: Path) -> None:
+    with file.open("rb") as content:
+        start = content.read(len(ONNX_START))
+    if start != ONNX_START:
+        raise UnsafeModelError(f"{file}: is not in the ONNX format, whatever its name says")
 
 
 def _is_object(name: str) -> bool:

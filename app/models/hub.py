@@ -5,13 +5,13 @@ from http import HTTPStatus
 from pathlib import Path
 
 from app.errors import SourceError
-from app.models.files import DESCRIPTIONS, WEIGHTS
+from app.models.files import DESCRIPTIONS, EXTERNAL_WEIGHTS, WEIGHTS
 from app.models.verify import choose_files
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT_S = 10
 # Other files of a repository are never fetched, and a snapshot is complete without them.
-PATTERNS = [f"*{suffix}" for suffix in (*WEIGHTS, *DESCRIPTIONS)]
+PATTERNS = [f"*{suffix}" for suffix in (*WEIGHTS, *EXTERNAL_WEIGHTS, *DESCRIPTIONS)]
 
 
 def fetch(name: str, *, cache: Path, endpoint: str | None) -> Path:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from app.engines.openvino.baked import is_baked
 from app.errors import SourceError, UnsafeModelError
-from app.models.files import DESCRIPTIONS, WEIGHTS, check_format, find_files, unreadable
+from app.models.files import (
+    DESCRIPTIONS,
+    EXTERNAL_WEIGHTS,
+    WEIGHTS,
+    check_format,
+    find_files,
+    unreadable,
+)
+from app.models.onnx_files import check_external
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 
@@ -27,7 +35,8 @@ def choose_files(names: Sequence[str], where: str) -> list[str]:
                 " convert it to safetensors"
             )
         raise SourceError(f"{where}: no weights there ({', '.join(WEIGHTS)})")
-    return [name for name in names if name.endswith((*WEIGHTS, *DESCRIPTIONS))]
+    needed = (*WEIGHTS, *EXTERNAL_WEIGHTS, *DESCRIPTIONS)
+    return [name for name in names if name.endswith(needed)]
 
 
 def verify(path: Path, pins: Mapping[str, str]) -> None:
@@ -51,8 +60,10 @@ def verify(path: Path, pins: Mapping[str, str]) -> None:
         if name not in files:
             raise SourceError(f"{path / name}: pinned in the catalogue, but there is no such file")
         _check_digest(files[name], digest)
-    for file in files.values():
+    for name, file in files.items():
         check_format(file)
+        if file.suffix == ".onnx":
+            check_external(file, name, pins)
 
 
 def _check_digest(file: Path, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""The paths of a Python class in the OpenAPI document, with the schemas that it has."""
+"""The paths of a Python class or a graph in the OpenAPI document, with the schemas that it has."""
 
 import copy
 import re
@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from app.engines.onnx.engine import OnnxEngine
 from app.engines.python.engine import PythonEngine
 from app.http.problems import REF
 from app.http.schemas import FieldError
@@ -33,7 +34,7 @@ ERROR: Final = {
 def paths_of(entry: ModelEntry) -> ModelPaths:
     """Return `/predict/{name}` and `/predict-batch/{name}` of a loaded model."""
     assert entry.served is not None  # noqa: S101  # only loaded models are documented
-    engine: PythonEngine = entry.served.model.engine  # type: ignore[attr-defined]  # a scheduler
+    engine: PythonEngine | OnnxEngine = entry.served.model.engine  # type: ignore[attr-defined]  # a scheduler
     name, facts = entry.spec.name, engine.facts
     schemas: dict[str, Any] = {}
     item = _add(schemas, facts.item_schema, role="request", model=name)

@@ -1,4 +1,4 @@
-"""`/predict/{name}` and `/predict-batch/{name}` of Python classes.
+"""`/predict/{name}` and `/predict-batch/{name}` of Python classes, and of graphs in ONNX files.
 
 Bodies are validated by the class's types where items are prepared, off the event loop: validators
 of the operator's run there too. Answers come as bytes, from the thread that ran the class.
@@ -12,6 +12,7 @@ from pydantic_core import to_json
 
 from app.batching.scheduler import BatchScheduler
 from app.core.callers import Scope
+from app.engines.onnx.engine import OnnxEngine
 from app.engines.python.engine import PythonEngine
 from app.engines.python.runner import Answer
 from app.errors import ServiceError
@@ -25,7 +26,7 @@ from app.models.schemas import MAX_NAME_CHARS
 from app.tasks.python.schemas import PredictItemsRequest
 from app.tasks.python.task import TASK
 
-CLASSES = TaskKey[BatchScheduler[PythonEngine]](TASK.kind)
+CLASSES = TaskKey[BatchScheduler[PythonEngine | OnnxEngine]](TASK.kind)
 JSON = "application/json"
 
 
