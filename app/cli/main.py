@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.cli import db, doctor
+from app.cli import db, doctor, models
 from app.cli.bench import bench
 from app.console.ending import end_process, leave, print_if_read, write_last_lines
 from app.console.options import Json, fail, print_error, show_json
@@ -19,6 +19,7 @@ from app.main import installed
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 models_cli = typer.Typer(no_args_is_help=True, help="Look at the models of the catalogue.")
 cli.add_typer(models_cli, name="models")
+models.add_to(models_cli)
 cli.command(epilog="Example: app doctor --json")(doctor.doctor)
 cli.command(epilog="Example: app bench http://127.0.0.1:8000/predict --connections 8,64")(bench)
 cli.add_typer(db.cli, name="db")

@@ -4,13 +4,12 @@ import dataclasses
 import json
 import logging
 import os
-import subprocess
 import sys
 import time
-from typing import Any
 
 from app.core.finding import Finding, bad, doubtful, good
-from app.engines.base import EngineRequest, Task
+from app.doctor.child import ChildDiedError, ChildTimeoutError, ask_child
+from app.engines.base import Engine, EngineRequest, Task
 from app.engines.loader import load_engine
 from app.engines.openvino.baked import is_baked
 from app.engines.openvino.converted import folder_of, options_of
@@ -20,7 +19,7 @@ from app.engines.openvino.refused import raise_remembered
 from app.engines.python.failures import UserCodeError
 from app.errors import StartupError
 from app.models.bake import ENGINES
-from app.models.catalog import ModelSpec, read_catalog
+from app.models.catalog import Catalog, ModelSpec, read_catalog
 from app.models.loading import warm
 from app.runtime.parts import make_loader
 from app.settings import Settings, load_settings
@@ -33,25 +32,13 @@ UNCONVERTED = "; the first start will convert it"
 def try_model(spec: ModelSpec, *, timeout_s: float) -> Finding:
     """Load a model of the catalogue as a start would, but convert nothing; write nothing."""
     place = f"model {spec.name}"
-    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
-    command = [sys.executable, "-P", "-c", program, spec.name]
     try:
-        child = subprocess.run(  # noqa: S603  # our own module
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=timeout_s,
-        )
-    except subprocess.TimeoutExpired:
-        summary = f"not loaded within {timeout_s:g} s"
-        return doubtful(place, summary, "Wait longer with --load-timeout, or see what holds it up.")
-    try:
-        report: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])  # libraries print above
-    except (ValueError, LookupError):
-        return bad(place, f"the process that loaded it ended with {child.returncode}", MEND)
+        report = ask_child(__name__, spec.name, timeout_s=timeout_s)
+    except ChildTimeoutError as failure:
+        advice = "Wait longer with --load-timeout, or see what holds it up."
+        return doubtful(place, failure.line, advice)
+    except ChildDiedError as failure:
+        return bad(place, failure.line, MEND)
     if "failure" in report:
         return bad(place, report["failure"], MEND)
     return good(place, report["loaded"])
@@ -63,14 +50,14 @@ def main() -> None:
     try:
         report = {"loaded": _load(sys.argv[1])}
     except StartupError as failure:
-        report = {"failure": _explain(failure)}
+        report = {"failure": explain(failure)}
     except Exception as failure:  # noqa: BLE001  # as the registry says of what libraries raise
         report = {"failure": StartupError(f"{type(failure).__name__}: {failure}").line}
     print(json.dumps(report), flush=True)  # noqa: T201
     os._exit(0)  # without waiting for threads of engines
 
 
-def _explain(failure: StartupError) -> str:
+def explain(failure: StartupError) -> str:
     """Return what failed; of a Python class with the message, which only operators may see."""
     cause = failure.__cause__
     if isinstance(failure, UserCodeError) and cause is not None:
@@ -86,15 +73,29 @@ def _load(name: str) -> str:
     if spec is None:
         raise StartupError("the catalogue has changed meanwhile")
     began_s = time.monotonic()
+    engine, version, note = load_unconverted(settings, catalog, spec)
+    seconds = time.monotonic() - began_s
+    source = f"{spec.source}, " if spec.source else ""
+    return f"{source}version {version}, {engine.kind}, loaded in {seconds:.1f} s{note}"
+
+
+def load_unconverted(
+    settings: Settings, catalog: Catalog, spec: ModelSpec
+) -> tuple[Engine, str, str]:
+    """Load and warm a model without writing anything: one that a start would convert, on torch.
+
+    Returns:
+        The engine, its version, and a note where a start would convert it.
+
+    Raises:
+        StartupError: as a start does.
+
+    """
     request, version = make_loader(settings, catalog).request(spec)
     is_converted = not _would_convert(request)
     engine = load_engine(request if is_converted else dataclasses.replace(request, engine=TORCH))
     warm(engine)
-    version = getattr(engine, "version", version)
-    seconds = time.monotonic() - began_s
-    note = "" if is_converted else UNCONVERTED
-    source = f"{spec.source}, " if spec.source else ""
-    return f"{source}version {version}, {engine.kind}, loaded in {seconds:.1f} s{note}"
+    return engine, getattr(engine, "version", version), "" if is_converted else UNCONVERTED
 
 
 def _would_convert(request: EngineRequest) -> bool:
