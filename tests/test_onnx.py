@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # no types there
 from onnx import TensorProto, helper
 
 from app.batching.isolation import run_isolated
@@ -119,7 +119,8 @@ def test_a_classifier_with_zipmap_has_a_number_for_each_label(
         answer = json.loads(row.content)
         assert answer["label"] == label
         assert answer["probabilities"] == pytest.approx({str(k): n for k, n in numbers.items()})
-        assert (row.label, row.score) == (str(label), pytest.approx(numbers[label]))
+        assert row.label == str(label)
+        assert row.score == pytest.approx(numbers[label])
 
 
 def test_columns_of_a_table_are_single_values_or_lists_of_one(tmp_path: Path) -> None:

@@ -119,9 +119,12 @@ def _of_text(engine: TextEngine, row: Any) -> Any:  # noqa: ANN401  # a row of a
 def _call_item(engine: ItemEngine, given: str | None) -> dict[str, Any]:
     """Call an engine of items; what a class does with a made-up one is no fault of it."""
     schema = getattr(getattr(engine, "facts", None), "item_schema", None)
-    if given is None and schema is None:
-        return {}
-    item = json.loads(given) if given is not None else sample(schema)
+    if given is not None:
+        item = json.loads(given)
+    elif schema is not None:
+        item = sample(schema)
+    else:
+        return {}  # an engine of another package, which doesn't say what it takes
     (prepared,) = engine.encode([item])
     if isinstance(prepared, Exception):
         return {"item": item, "failure": _words(prepared)}

@@ -70,8 +70,8 @@ def _array(schema: Mapping[str, Any], known: Mapping[str, Any], depth: int) -> l
 
 def _text(schema: Mapping[str, Any]) -> str:
     text = FORMATS.get(schema.get("format", ""), "" if "contentEncoding" in schema else TEXT)
-    text += "x" * (schema.get("minLength", 0) - len(text))
-    return text[: schema.get("maxLength", len(text))]
+    text += "x" * (int(schema.get("minLength", 0)) - len(text))
+    return text[: int(schema.get("maxLength", len(text)))]
 
 
 def _number(schema: Mapping[str, Any], *, is_whole: bool) -> float:

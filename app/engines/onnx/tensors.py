@@ -167,7 +167,8 @@ class TensorForm:
         """Return the product of an item's lengths that the graph leaves open, at least 1."""
         dims = self.dims or (None,) * array.ndim
         pairs = zip(dims, array.shape, strict=True)
-        return max(1, math.prod(length for dim, length in pairs if not isinstance(dim, int)))
+        product: int = math.prod(length for dim, length in pairs if not isinstance(dim, int))
+        return max(1, product)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
