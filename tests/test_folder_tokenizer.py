@@ -1,6 +1,7 @@
 """Tokenisers: a folder is encoded as transformers' AutoTokenizer does it, or refused by name."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def expected_ids(folder: Path, texts: tuple[str, ...], window: int) -> list[list
     return rows
 
 
-def ids_of(items: list[Encoded]) -> list[list[int]]:
+def ids_of(items: Sequence[Encoded]) -> list[list[int]]:
     return [list(item.token_ids) for item in items]
 
 

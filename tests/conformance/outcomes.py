@@ -169,7 +169,7 @@ def _served(engine: Classifier | Embedder, way: Way, texts: list[str]) -> FloatA
     return rows
 
 
-def _prompt(engine: Classifier | Embedder) -> tuple[str, ...]:
+def _prompt(engine: object) -> tuple[str, ...]:
     """Return what the service puts before a text that comes without a word of what it is."""
     return (engine.vector_rules.prompt(None),) if isinstance(engine, Embedder) else ()
 

@@ -102,7 +102,7 @@ def run_packed(reference: Reference, items: Sequence[Encoded], inputs: PackedInp
     """Run texts on torch, all in one row; return a row for each, (texts, columns)."""
     layout = Layout(rows=[list(range(len(items)))], width=sum(item.cost for item in items) + 1)
     arrays = pack(items, layout, rules=reference.encoder.rules, inputs=inputs)
-    return _lines(_call(packed_module(reference), arrays)[: len(items)], items)
+    return _lines(list(_call(packed_module(reference), arrays)[: len(items)]), items)
 
 
 def _lines(rows: Sequence[FloatArray], items: Sequence[Encoded]) -> FloatArray:

@@ -65,7 +65,7 @@ def _find_in_lines(
     failed = 0
     for batch in batches((line.strip() for line in lines), size_of=json_size):
         if json_size(batch[0]) > MAX_BATCH_BYTES:
-            results = [TOO_LONG]
+            results: list[Any] = [TOO_LONG]
         else:
             results = client.post("/ner", request_fields(texts=batch, **asked))["results"]
         for text, result in zip(batch, results, strict=True):
