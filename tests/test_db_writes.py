@@ -18,6 +18,7 @@ from serving import make_app, running
 from sqlalchemy.engine import make_url
 
 from app.core.throttle import LOG_EVERY_S
+from app.db import availability
 from app.db.availability import HOLD_S, Availability
 from app.db.session import Database
 from app.runtime import watching
@@ -75,7 +76,10 @@ async def store(client: AsyncClient, **body: Any) -> tuple[int, str | None]:
     return answer.status_code, answer.json().get("code")
 
 
-async def test_a_full_disk_is_named_and_its_end_too(tmp_path: Path) -> None:
+async def test_a_full_disk_is_named_and_its_end_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(availability, "HOLD_S", 2.0)
     with small_disk(tmp_path / "disk") as disk:
         url = f"sqlite:///{disk}/x.db"
         async with watched(tmp_path, database_url=url) as client:

@@ -14,6 +14,8 @@ UNSENT = "unsent"  # the client itself was at its bound
 MAX_CONNECTIONS = 2048
 # The event loop's timers have whole milliseconds; a shorter wait would be a busy one.
 TICK_S = 0.001
+# Between two looks whether the last answer has come.
+LAST_LOOK_S = 0.02
 
 
 class _OpenLoop(Loop):
@@ -35,14 +37,14 @@ class _OpenLoop(Loop):
         self._busy = 0
 
     async def run(self, due: Sequence[float]) -> Report:
-        """Send each request when it is due; wait for the last until its timeout."""
+        """Send each request when it is due; wait for the last answer, or its timeout."""
         for number, due_s in enumerate(due):
             await self._pass_time(due_s)
             self._send(number, due_s)
         while self._opening:
             await self._opening.popleft()
         while self._busy and self._leaving:
-            await self._pass_time(self._leaving[0][0])
+            await self._pass_time(min(self._leaving[0][0], self.now_s() + LAST_LOOK_S))
         for connection in self._free:
             connection.close()
         return self.finish()

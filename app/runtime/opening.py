@@ -11,6 +11,7 @@ from app.core.metrics import Metrics
 from app.models.catalog import Catalog
 from app.models.registry import ModelRegistry
 from app.models.steps import LoadSteps
+from app.runtime import watching
 from app.runtime.composition import Composition
 from app.runtime.kinds import request_kinds
 from app.runtime.parts import make_load, open_database
@@ -60,7 +61,13 @@ async def open_runtime(
         if runtime.database is None:
             runtime.stored.set()
         else:
-            watches["watch_database"] = partial(watch_database, runtime, runtime.database, on_fatal)
+            watches["watch_database"] = partial(
+                watch_database,
+                runtime,
+                runtime.database,
+                on_fatal,
+                every_s=watching.DATABASE_CHECK_S,
+            )
         for name, work in watches.items():
             await stack.enter_async_context(run_in_background(work, name=name))
         yield runtime

@@ -59,7 +59,7 @@ async def watch_loading(runtime: Runtime, *, every_s: float = LOADING_LOG_S) -> 
 
 
 async def watch_database(
-    runtime: Runtime, database: Database, on_fatal: OnFatal, *, every_s: float = DATABASE_CHECK_S
+    runtime: Runtime, database: Database, on_fatal: OnFatal, *, every_s: float
 ) -> None:
     """Migrate SQLite, let features check what is stored, then keep checking that SQL works."""
     is_prepared = is_logged = False
