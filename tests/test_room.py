@@ -1,12 +1,14 @@
 """An embedder whose prompts leave no room for a text isn't served, however it is loaded."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from serving import batched
-from tiny_embedders import SETTINGS, embedder, engines, pooled, save_encoder, write
+from test_openvino import prepare_here
+from tiny_embedders import SETTINGS, embedder, pooled, save_encoder, write
 
 from app.engines.base import EmbeddingOptions, EngineRequest, OpenVinoOptions, Task
 from app.engines.fake import FakeEmbedder, FakeOptions
@@ -59,11 +61,12 @@ def test_a_fake_has_no_more_dimensions_than_it_has(tmp_path: Path) -> None:
 def test_a_smaller_limit_than_at_the_conversion_is_checked_too(tmp_path: Path) -> None:
     folder, cache = save_encoder(tmp_path / "model"), tmp_path / "cache"
     prompts = {"document": TEN}
-    engines(folder, cache, EmbeddingOptions(prompts=prompts))
     options = OpenVinoOptions(cache=cache, cores=1, calls=1, streams=1)
     loader = ModelLoader(Sources(cache), folder=tmp_path, device="cpu", threads=1, openvino=options)
     entry = {"name": "tiny", "task": Task.EMBEDDING, "engine": "openvino", "prompts": prompts}
     spec = ModelSpec(**entry, source=f"file:{folder}", limits=Limits(max_tokens=12))
+    request, _ = loader.request(spec)
+    prepare_here(replace(request, max_tokens=None))
     with pytest.raises(EngineError, match=r"model: the catalogue's prompts: 'document' has 10 tok"):
         loader(spec)
 

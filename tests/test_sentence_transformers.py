@@ -36,7 +36,7 @@ def test_a_folder_gives_exactly_its_modules(encoder: Path, tmp_path: Path, kind:
     expert = library(folder)
     expected = expert.encode(list(TEXTS), batch_size=2)
     assert np.ptp(expected, axis=0).max() > 0.1, "the texts have to differ for this to mean much"
-    on_torch, on_openvino = engines(folder, tmp_path / "cache")
+    on_torch, on_openvino = engines(folder)
     assert_like(on_torch, expected, most=ALONE)
     assert_like(on_openvino, expected, most=BF16)
 
@@ -45,7 +45,7 @@ def test_what_the_library_saves_today_is_read(encoder: Path, tmp_path: Path) -> 
     folder = embedder(encoder, tmp_path / "model", pooled("cls_token"), dense(), NORMALIZE)
     expert = library(folder)
     expert.save(str(tmp_path / "again"))
-    on_torch, _ = engines(tmp_path / "again", tmp_path / "cache")
+    on_torch, _ = engines(tmp_path / "again")
     assert_like(on_torch, expert.encode(list(TEXTS)), most=ALONE)
 
 
@@ -66,7 +66,7 @@ def test_texts_are_lowered_and_cut_as_the_library_does(
         write(folder / "sentence_bert_config.json", {"max_seq_length": 30, "do_lower_case": lowers})
         expert = library(folder)
         expected = expert.encode(upper)
-        for engine in engines(folder, tmp_path / "cache"):
+        for engine in engines(folder):
             found[lowers] = engine.embed(engine.encode(upper))
             assert np.abs(found[lowers] - expected).max() <= BF16 * np.abs(expected).max()
             assert engine.max_tokens == 30
@@ -81,7 +81,7 @@ def test_max_seq_length_overrules_the_tokeniser_s_own(
     write(folder / "sentence_bert_config.json", {"max_seq_length": max_seq_length})
     expert = library(folder)
     expert.max_seq_length = min(max_seq_length or 40, 48)  # beyond it fails for long texts
-    for engine, most in both(folder, tmp_path / "cache"):
+    for engine, most in both(folder):
         assert engine.max_tokens == expected
         assert_like(engine, expert.encode(list(TEXTS)), most=most)
 
@@ -141,7 +141,7 @@ def test_the_encoder_of_an_encoder_decoder_embeds_alone(tmp_path: Path) -> None:
     word_tokenizer(model_max_length=40).save_pretrained(tmp_path / "plain")
     folder = embedder(tmp_path / "plain", tmp_path / "model", pooled("mean_tokens"))
     expected = library(folder).encode(list(TEXTS), batch_size=1)
-    on_torch, on_openvino = engines(folder, tmp_path / "cache")
+    on_torch, on_openvino = engines(folder)
     assert_like(on_torch, expected, most=ALONE)
     assert_like(on_openvino, expected, most=BF16)
 
@@ -152,7 +152,7 @@ def test_a_model_that_takes_no_mask_is_pooled_by_it_all_the_same(tmp_path: Path)
     word_tokenizer(model_max_length=40).save_pretrained(tmp_path / "plain")
     folder = embedder(tmp_path / "plain", tmp_path / "model", pooled("mean_tokens"), NORMALIZE)
     expected = library(folder).encode(list(TEXTS), batch_size=1)
-    on_torch, on_openvino = engines(folder, tmp_path / "cache")
+    on_torch, on_openvino = engines(folder)
     assert_like(on_torch, expected, most=ALONE)
     assert_like(on_openvino, expected, most=BF16)
 
@@ -160,7 +160,7 @@ def test_a_model_that_takes_no_mask_is_pooled_by_it_all_the_same(tmp_path: Path)
 def test_a_plain_folder_is_mean_pooled_and_normalised(encoder: Path, tmp_path: Path) -> None:
     expert = library(encoder)
     expected = expert.encode(list(TEXTS), normalize_embeddings=True)
-    on_torch, on_openvino = engines(encoder, tmp_path / "cache")
+    on_torch, on_openvino = engines(encoder)
     assert_like(on_torch, expected, most=ALONE)
     assert_like(on_openvino, expected, most=BF16)
 
@@ -210,7 +210,7 @@ def test_what_is_not_done_is_refused_by_file_and_field(
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"), dense())
     write(folder / file, content)
     with pytest.raises(EngineError) as refused:
-        engines(folder, tmp_path / "cache")
+        engines(folder)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "torch can't load" not in str(refused.value)
@@ -240,14 +240,14 @@ def test_weights_in_a_pickle_are_not_read(encoder: Path, tmp_path: Path) -> None
     weights = folder / "2_Dense" / "model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
     with pytest.raises(EngineError, match=r"2_Dense/model.safetensors: is missing: .* safetensors"):
-        engines(folder, tmp_path / "cache")
+        engines(folder)
 
 
 def test_a_changed_module_makes_another_converted_model(encoder: Path, tmp_path: Path) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("cls_token"), NORMALIZE)
-    first = engines(folder, tmp_path / "cache")[1]
+    first = engines(folder)[1]
     write(folder / "1_Pooling" / "config.json", pooled("max_tokens")[1])
-    second = engines(folder, tmp_path / "cache")[1]
+    second = engines(folder)[1]
     items = first.encode(TEXTS)
     assert np.abs(first.embed(items) - second.embed(items)).max() > 0.1
 
@@ -272,15 +272,15 @@ def test_a_catalogue_that_contradicts_a_folder_is_refused(
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"), NORMALIZE)
     write(folder / "config_sentence_transformers.json", {"truncate_dim": 8})
     agreeing = EmbeddingOptions(pooling=("mean",), normalize=True, dimensions=8)
-    assert engines(folder, tmp_path / "cache", agreeing)[0].vector_rules.dimensions == 8
+    assert engines(folder, agreeing)[0].vector_rules.dimensions == 8
     with pytest.raises(EngineError) as refused:
-        engines(folder, tmp_path / "cache", options)
+        engines(folder, options)
     assert message in str(refused.value)
 
 
 def test_more_dimensions_than_the_model_has_are_refused(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="dimensions are 33, and the model has 32"):
-        engines(encoder, tmp_path / "cache", EmbeddingOptions(dimensions=33))
+        engines(encoder, EmbeddingOptions(dimensions=33))
 
 
 def test_a_plain_folder_s_settings_are_not_read_as_in_the_library(
@@ -290,7 +290,7 @@ def test_a_plain_folder_s_settings_are_not_read_as_in_the_library(
     write(
         folder / "config_sentence_transformers.json", {"truncate_dim": 8, "default_prompt_name": 1}
     )
-    on_torch, _ = engines(folder, tmp_path / "cache")
+    on_torch, _ = engines(folder)
     expected = library(folder).encode(list(TEXTS), normalize_embeddings=True)
     assert_like(on_torch, expected, most=ALONE)
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from converted import CONVERTED
+from filelock import FileLock
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from tiny import SIZES, TEXTS, seeded, word_tokenizer
 
 from app.engines.base import Embedder, EmbeddingOptions, EngineRequest, OpenVinoOptions, Task
-from app.engines.openvino.converted import folder_of
+from app.engines.openvino.converted import folder_of, read
 from app.engines.openvino.engine import OpenVinoEmbedder
 from app.engines.openvino.preparation import compile_engine, convert_best
 from app.engines.openvino.processor import Processor
@@ -24,6 +26,8 @@ FLAGS = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weig
          "lasttoken")  # fmt: skip
 ALONE = 2e-3
 BF16 = 2e-2
+# The folder's name has a digest of all files: another model is never taken for this one.
+KEPT = CONVERTED / "tiny"
 SETTINGS = "config_sentence_transformers.json"
 TYPES = "sentence_transformers.models"
 NORMALIZE: tuple[str, dict[str, Any]] = ("Normalize", {})
@@ -105,8 +109,9 @@ KINDS: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
 
 
 def engines(
-    folder: Path, cache: Path, options: EmbeddingOptions | None = None
+    folder: Path, options: EmbeddingOptions | None = None, *, cache: Path = KEPT
 ) -> tuple[TorchEmbedder, OpenVinoEmbedder]:
+    """Load a folder on torch and, converted once a machine, on OpenVINO."""
     openvino = OpenVinoOptions(cache=cache, cores=1, calls=1, streams=1)
     request = EngineRequest(
         name="tiny", task=Task.EMBEDDING, engine="auto", folder=folder, device="cpu",
@@ -116,7 +121,9 @@ def engines(
     on_torch = load_torch(request)
     assert isinstance(on_torch, TorchEmbedder)
     # Without the comparison of a start: the tests hold both engines against the library.
-    converted = convert_best(request, on_torch, folder_of(request))
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".lock"):
+        converted = read(folder_of(request)) or convert_best(request, on_torch, folder_of(request))
     on_openvino = compile_engine(request, converted, Processor(openvino))
     assert isinstance(on_openvino, OpenVinoEmbedder)
     return on_torch, on_openvino
@@ -133,11 +140,9 @@ def on_torch(folder: Path, *, limit: int | None = None, **options: Any) -> Torch
     return engine
 
 
-def both(
-    folder: Path, cache: Path, options: EmbeddingOptions | None = None
-) -> list[tuple[Embedder, float]]:
+def both(folder: Path, options: EmbeddingOptions | None = None) -> list[tuple[Embedder, float]]:
     """Return the two engines, each with how far its numbers may be off."""
-    on_torch, on_openvino = engines(folder, cache, options)
+    on_torch, on_openvino = engines(folder, options)
     return [(on_torch, ALONE), (on_openvino, BF16)]
 
 

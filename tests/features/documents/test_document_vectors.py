@@ -92,7 +92,7 @@ async def test_search_compares_queries_with_documents_as_the_library_does(
     write(folder / SETTINGS, config | settings)
     expert = library(folder)
     expected = expert.similarity(expert.encode_query(QUERY), expert.encode_document(list(SHORT)))
-    for engine, most in both(folder, tmp_path / "cache"):
+    for engine, most in both(folder):
         found = await embed_and_search(tmp_path, engine)
         size = max(1.0, float(expected.abs().max()))
         np.testing.assert_allclose(found, expected[0], atol=3 * most * size)
@@ -105,7 +105,7 @@ async def test_distances_suit_a_model_whose_vectors_have_length_1(
     write(folder / SETTINGS, {"similarity_fn_name": "euclidean"})
     expert = library(folder)
     expected = expert.similarity(expert.encode_query(QUERY), expert.encode_document(list(SHORT)))
-    on_torch, _ = engines(folder, tmp_path / "cache")
+    on_torch, _ = engines(folder)
     found = await embed_and_search(tmp_path, on_torch)
     np.testing.assert_allclose(found, expected[0], atol=ALONE)
 
@@ -113,7 +113,7 @@ async def test_distances_suit_a_model_whose_vectors_have_length_1(
 async def test_a_passage_leaves_room_for_the_prompt(encoder: Path, tmp_path: Path) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"))
     write(folder / SETTINGS, {"prompts": PROMPTS})
-    on_torch, _ = engines(folder, tmp_path / "cache")
+    on_torch, _ = engines(folder)
     app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app):
         job = LoadedEmbedder("vectors", Served(model=serve_instead(app, on_torch), version="test"))
@@ -124,11 +124,11 @@ async def test_a_passage_leaves_room_for_the_prompt(encoder: Path, tmp_path: Pat
     assert any(item.is_truncated for item in on_torch.encode(passages, "good film was " * 2))
 
 
-def edition(folder: Path, cache: Path, **options: Any) -> str:
+def edition(folder: Path, **options: Any) -> str:
     """Return the space of a model's vectors on both engines."""
     spaces = {
         space_of("mine", "0b7f9e12c0de", engine.vector_rules)
-        for engine in engines(folder, cache, EmbeddingOptions(**options))
+        for engine in engines(folder, EmbeddingOptions(**options))
     }
     (space,) = spaces
     return space
@@ -155,12 +155,12 @@ def test_unchanged_settings_keep_the_name_of_what_is_stored(
     folder = embedder(encoder, tmp_path / "model", *modules)
     write(folder / SETTINGS, settings)
     write(folder / "sentence_bert_config.json", {"do_lower_case": True})  # as its tokeniser does
-    assert edition(folder, tmp_path / "cache") == AS_EVER
+    assert edition(folder) == AS_EVER
 
 
-def test_a_plain_folder_keeps_the_name_of_what_is_stored(encoder: Path, tmp_path: Path) -> None:
-    assert edition(encoder, tmp_path / "cache") == AS_EVER
-    assert edition(encoder, tmp_path / "cache", prompts={"query": "q "}) == AS_EVER
+def test_a_plain_folder_keeps_the_name_of_what_is_stored(encoder: Path) -> None:
+    assert edition(encoder) == AS_EVER
+    assert edition(encoder, prompts={"query": "q "}) == AS_EVER
 
 
 def test_the_packaged_embedder_keeps_the_name_of_what_is_stored(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_the_packaged_embedder_keeps_the_name_of_what_is_stored(tmp_path: Path) 
 async def test_what_was_stored_before_there_were_editions_is_found(
     encoder: Path, tmp_path: Path
 ) -> None:
-    on_torch, _ = engines(encoder, tmp_path / "cache")
+    on_torch, _ = engines(encoder)
     app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app) as client:
         serve_instead(app, on_torch)
@@ -204,7 +204,7 @@ def test_other_settings_have_another_name_each_and_the_same_one_always(
     def name(*modules: Any, settings: Any = None, **options: Any) -> str:
         folder = embedder(encoder, tmp_path / f"model{len(list(tmp_path.iterdir()))}", *modules)
         write(folder / SETTINGS, settings or {})
-        on_torch, _ = engines(folder, tmp_path / "cache", EmbeddingOptions(**options))
+        on_torch, _ = engines(folder, EmbeddingOptions(**options))
         return on_torch.vector_rules.edition
 
     cls = pooled("cls_token")

@@ -74,7 +74,7 @@ async def test_each_prompt_is_the_library_s(
         ({"prompt_name": "document"}, expert.encode(texts, prompt_name="document")),
     ]
     assert np.abs(cases[1][1] - cases[2][1]).max() > 0.1, "the prompts have to differ"
-    for engine, most in both(folder, tmp_path / "cache"):
+    for engine, most in both(folder):
         await check(tmp_path, engine, cases, most)
 
 
@@ -91,7 +91,7 @@ async def test_a_prompt_that_is_not_pooled_is_left_out_of_every_pooling(
     cases: list[Expected] = [
         ({"prompt_name": name}, expert.encode(texts, prompt_name=name)) for name in PROMPTS
     ]
-    for engine, most in both(folder, tmp_path / "cache"):
+    for engine, most in both(folder):
         await check(tmp_path, engine, cases, most)
 
 
@@ -124,7 +124,7 @@ async def test_case_and_special_tokens_of_a_prompt_are_the_library_s(
     expert = library(folder)
     cases: list[Expected] = [({"input_type": "query"}, expert.encode_query(list(TEXTS)))]
     assert np.abs(cases[0][1] - expert.encode(list(TEXTS))).max() > 0.1
-    for engine, most in both(folder, tmp_path / "cache"):
+    for engine, most in both(folder):
         await check(tmp_path, engine, cases, most)
 
 
@@ -141,7 +141,7 @@ async def test_dimensions_are_the_library_s(
         vectors = expert.encode(texts, truncate_dim=dimensions, normalize_embeddings=is_unit)
         cases.append(({"dimensions": dimensions}, vectors))
     assert np.abs(cases[0][1]).max() > 0.1
-    for engine, most in both(folder, tmp_path / "cache"):
+    for engine, most in both(folder):
         await check(tmp_path, engine, cases, most)
 
 
@@ -158,7 +158,7 @@ async def test_the_catalogue_says_what_a_plain_folder_doesn_t(
         ({"input_type": "query"}, expert.encode_query(texts)),
         ({"dimensions": 64}, expert.encode(texts, truncate_dim=64)),
     ]
-    for engine, most in both(encoder, tmp_path / "cache", options):
+    for engine, most in both(encoder, options):
         await check(tmp_path, engine, cases, most)
 
 
@@ -179,7 +179,7 @@ async def test_the_catalogue_s_prompts_and_scaling_come_before_a_folder_s(
             ({"prompt_name": "topic"}, "topic"),
         )
     ]
-    on_torch, _ = engines(folder, tmp_path / "cache", options)
+    on_torch, _ = engines(folder, options)
     await check(tmp_path, on_torch, cases, ALONE)
 
 
