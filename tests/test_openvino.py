@@ -1,5 +1,6 @@
 """The OpenVINO engine: converted once, held against torch, served without torch."""
 
+import hashlib
 import json
 import logging
 import os
@@ -18,6 +19,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from converted import CONVERTED
+from filelock import FileLock
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from app.engines.base import (
@@ -27,6 +30,7 @@ from app.engines.base import (
     EngineRequest,
     FloatArray,
     OpenVinoOptions,
+    Step,
     Task,
 )
 from app.engines.loader import has_cuda_driver, load_best, load_openvino
@@ -48,7 +52,7 @@ from app.engines.openvino.engine import (
 )
 from app.engines.openvino.failures import ConversionError, DisagreementError
 from app.engines.openvino.loading import load
-from app.engines.openvino.preparation import compile_engine, load_reference, prepare
+from app.engines.openvino.preparation import compile_engine, find, load_reference, prepare
 from app.engines.openvino.processor import (
     Processor,
     choose_precision,
@@ -172,26 +176,41 @@ def watched(request: EngineRequest, what: str, home: Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def conversion(tmp_path_factory: pytest.TempPathFactory) -> tuple[EngineRequest, Path, Any]:
-    """Convert the real classifier: the request, the home it had, and what it asked."""
-    cache, home = tmp_path_factory.mktemp("real"), tmp_path_factory.mktemp("home")
+def conversion(tmp_path_factory: pytest.TempPathFactory) -> tuple[EngineRequest, Any]:
+    """Convert the real classifier, once a machine: the request, and what its process did.
+
+    What it did is kept beside it, under a digest of the program that watches.
+    """
+    cache = CONVERTED / "watched"
     request = sentiment(cache)
-    return request, home, watched(request, "convert", home)[-1]
+    program = hashlib.sha256(WATCHED.encode()).hexdigest()[:8]
+    report = cache / f"{folder_of(request).name}-{program}.json"
+    cache.mkdir(parents=True, exist_ok=True)
+    assert request.openvino is not None
+    processor = Processor(request.openvino)
+    with FileLock(cache / ".watched"):
+        if not find(request, folder_of(request), processor) or not report.is_file():
+            shutil.rmtree(folder_of(request), ignore_errors=True)
+            home = tmp_path_factory.mktemp("home")
+            done = watched(request, "convert", home)[-1]
+            kept = {**done, "home": sorted(path.name for path in home.iterdir())}
+            report.write_text(json.dumps(kept), encoding="utf-8")
+    return request, json.loads(report.read_text(encoding="utf-8"))
 
 
 def test_a_conversion_tries_no_connection_and_leaves_nothing_at_home(
-    conversion: tuple[EngineRequest, Path, Any],
+    conversion: tuple[EngineRequest, Any],
 ) -> None:
-    _, home, said = conversion
-    assert said["asked"] == []
-    assert "openvino" in said["modules"]
-    assert not (home / "intel").exists(), "the telemetry leaves its id there"
+    _, done = conversion
+    assert done["asked"] == []
+    assert "openvino" in done["modules"]
+    assert "intel" not in done["home"], "the telemetry leaves its id there"
 
 
 def test_the_packaged_classifier_agrees_with_torch(
-    conversion: tuple[EngineRequest, Path, Any],
+    conversion: tuple[EngineRequest, Any],
 ) -> None:
-    request, _, _ = conversion
+    request, _ = conversion
     (file,) = folder_of(request).glob("verdict-*.json")
     verdict = read_verdict(file)
     assert verdict is not None
@@ -202,10 +221,10 @@ def test_the_packaged_classifier_agrees_with_torch(
 
 
 def test_with_a_warm_cache_nothing_of_torch_is_imported(
-    conversion: tuple[EngineRequest, Path, Any],
+    conversion: tuple[EngineRequest, Any], tmp_path: Path
 ) -> None:
-    request, home, _ = conversion
-    scores, said = watched(request, "serve", home)
+    request, _ = conversion
+    scores, said = watched(request, "serve", tmp_path)
     assert scores[0][1] > 0.9
     assert scores[1][0] > 0.9
     assert TORCH & set(said["modules"]) == set()
@@ -412,12 +431,35 @@ def test_what_was_half_written_is_never_read_and_is_cleared_away(
     assert {path.name for path in tmp_path.iterdir()} == {".lock", folder.name}
 
 
-def test_two_processes_that_convert_at_once_do_it_once(tiny_folder: Path, tmp_path: Path) -> None:
-    request = request_for(tiny_folder, tmp_path)
+@pytest.fixture(scope="module")
+def by_two_processes(
+    tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[EngineRequest, list[list[Step]]]:
+    """Convert one model in two processes at once; with the steps that each told of."""
+    request = request_for(tiny_folder, tmp_path_factory.mktemp("by two"))
+    steps: list[list[Step]] = [[], []]
     with ThreadPoolExecutor(2) as threads:
-        assert list(threads.map(prepare_in_child, [request, request])) == [None, None]
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", folder_of(request).name}
+        requests = [replace(request, on_step=of_one.append) for of_one in steps]
+        assert list(threads.map(prepare_in_child, requests)) == [None, None]
+    return request, steps
+
+
+def test_two_processes_that_convert_at_once_do_it_once(
+    by_two_processes: tuple[EngineRequest, list[list[Step]]],
+) -> None:
+    request, _ = by_two_processes
+    folder = folder_of(request)
+    assert {path.name for path in folder.parent.iterdir()} == {".lock", folder.name}
     load(request, prepare=never)
+
+
+def test_the_steps_of_a_conversion_in_its_own_process_are_told(
+    by_two_processes: tuple[EngineRequest, list[list[Step]]],
+) -> None:
+    waited, steps = sorted(by_two_processes[1], key=len)
+    assert [(step.number, step.of) for step in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [step.name for step in steps][2] == "converting"
+    assert waited == steps[:1], "the other found it converted"
 
 
 def test_the_folder_s_name_changes_with_whatever_makes_the_model(

@@ -12,9 +12,8 @@ import pytest
 import torch
 from test_openvino import flip_last_bit, never, request_for, tiny
 
-from app.engines.base import EngineRequest, OpenVinoOptions, Step
+from app.engines.base import EngineRequest, OpenVinoOptions
 from app.engines.loader import load_best, load_openvino
-from app.engines.openvino.child import prepare_in_child
 from app.engines.openvino.conversion import convert
 from app.engines.openvino.converted import folder_of
 from app.engines.openvino.failures import ConversionError, InterruptedConversionError
@@ -156,10 +155,3 @@ def test_a_note_that_can_t_be_read_counts_as_none(request_: EngineRequest) -> No
     file_of(request_).write_text("{")
     with pytest.raises(AssertionError, match="nothing to prepare"):
         load(request_, prepare=never)
-
-
-def test_the_steps_of_a_conversion_in_its_own_process_are_told(request_: EngineRequest) -> None:
-    steps: list[Step] = []
-    prepare_in_child(replace(request_, on_step=steps.append))
-    assert [(step.number, step.of) for step in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert [step.name for step in steps][2] == "converting"
