@@ -350,6 +350,14 @@ class ModelNotReadyError(ServiceError):
     title = "Model not ready"
 
 
+class ModelCrashedError(ServiceError):
+    """The model's process ended before it answered, and is being started again."""
+
+    status = 503
+    code = "model_crashed"
+    title = "Model crashed"
+
+
 class ModelUnavailableError(ServiceError):
     """The model could not be loaded; GET /models says why."""
 

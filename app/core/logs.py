@@ -6,13 +6,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 from app.core.log_context import is_private, request_id
 from app.core.log_formats import ConsoleLines, JsonLines
 from app.core.log_writer import LineWriter
 
-__all__ = ["configure", "dropped_lines", "is_private", "request_id"]
+__all__ = ["configuration", "configure", "dropped_lines", "is_private", "request_id"]
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,14 @@ class _AfterTheLog:
         self._show(*exception)
 
 
+_in_force: dict[str, Any] = {}
+
+
+def configuration() -> dict[str, Any] | None:
+    """Return what `configure` was called with, for a child process; None where it wasn't."""
+    return dict(_in_force) or None
+
+
 def configure(*, log_format: str, level: str, log_inputs: bool, bound: int = WAITING_LINES) -> None:
     """Send every logger of the process, and Python's warnings, to standard error in one shape.
 
@@ -115,6 +123,7 @@ def configure(*, log_format: str, level: str, log_inputs: bool, bound: int = WAI
         bound: lines that may wait for the thread; more are dropped, and counted.
 
     """
+    _in_force.update(log_format=log_format, level=level, log_inputs=log_inputs, bound=bound)
     is_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     formatter = ConsoleLines if is_console else JsonLines
     logging.config.dictConfig(

@@ -164,6 +164,15 @@ class Metrics(MetricGroup):
             "model_load_seconds", "Time to load and warm the model.", ["model"]
         )
         self.model_ready = self._gauge("model_ready", "1 while the model serves.", ["model"])
+        self.model_processes = self._gauge(
+            "model_processes", "Processes of a Python model that can take calls.", ["model"]
+        )
+        self.model_process_ends = self._counter(
+            "model_process_ends_total",
+            "Processes of a Python model that ended by themselves (crashed), were ended because a"
+            " call took too long (hung), or could not load the class again (not_loaded).",
+            ["model", "reason"],
+        )
 
     def _declare_front(self) -> None:
         """Declare what is counted of requests before any route sees them."""

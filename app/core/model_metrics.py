@@ -115,3 +115,24 @@ class GenerationMetrics:
         self._metrics.prefix_cache_tokens.labels(self._name).inc(cached)
         if seconds > 0:
             self._metrics.tokens_per_second.labels(self._name).observe((completion - 1) / seconds)
+
+
+PROCESS_ENDS = ("crashed", "hung", "not_loaded")
+
+
+class ProcessMetrics:
+    """The metrics of a model that runs in processes of its own."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self._name = name
+        self._metrics = metrics
+        for reason in PROCESS_ENDS:  # as above
+            metrics.model_process_ends.labels(name, reason)
+
+    def watch(self, ready: Callable[[], int]) -> None:
+        """Ask for the number of processes that can take calls at each scrape."""
+        self._metrics.model_processes.labels(self._name).set_function(ready)
+
+    def ended(self, reason: str) -> None:
+        """One process ended, or could not be loaded again."""
+        self._metrics.model_process_ends.labels(self._name, reason).inc()

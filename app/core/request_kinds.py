@@ -24,14 +24,17 @@ class PathKinds:
 
     Args:
         of_paths: the kinds of paths as routes write them: `/predict`, `/predict/{model_name}`.
-            What stands behind the first parameter doesn't matter. Others are `OTHER`.
+            One parameter is the last part, or the last but one. Others are `OTHER`.
 
     """
 
     def __init__(self, of_paths: Mapping[str, RequestKind]) -> None:
         self._exact = {p.encode(): kind for p, kind in of_paths.items() if "{" not in p}
+        # By what stands before the parameter, and after it.
         self._below = {
-            p.partition("{")[0].encode(): kind for p, kind in of_paths.items() if "{" in p
+            (p.partition("{")[0].encode(), p.rpartition("}")[2].encode()): kind
+            for p, kind in of_paths.items()
+            if "{" in p
         }
 
     def of(self, path: bytes, method: bytes) -> RequestKind:
@@ -44,5 +47,11 @@ class PathKinds:
         """
         if b"%" in path:  # the application sees it decoded
             path = unquote_to_bytes(path)
-        kind = self._exact.get(path) or self._below.get(path[: path.rfind(b"/") + 1])
+        kind = self._exact.get(path)
+        if kind is None:
+            last = path.rfind(b"/")
+            before = path.rfind(b"/", 0, max(last, 0))
+            kind = self._below.get((path[: last + 1], b"")) or self._below.get(
+                (path[: before + 1], path[last:])
+            )
         return RequestKind.OTHER if kind is None or method in WITHOUT_WORK else kind

@@ -177,6 +177,10 @@ class PythonOptions:
     pins: Mapping[str, str] = field(default_factory=dict)  # file name → sha256; "": its one file
     workers: int = 1  # calls at once
     shows_output: bool = False  # whether the log has what it prints
+    isolation: str = "thread"  # or "process"; "": by the device
+    timeout_s: float = 30.0  # of a call in a process, which is ended and replaced then
+    streams: int = 8  # at once
+    hidden: frozenset[str] = frozenset()  # variables that a process doesn't get
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

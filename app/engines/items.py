@@ -1,7 +1,11 @@
 """What the scheduler needs of an engine, and the engines whose items aren't texts."""
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
+
+from app.core.model_metrics import ProcessMetrics
 
 
 class Prepared(Protocol):
@@ -37,6 +41,33 @@ class BatchEngine(Protocol):
 
     def close(self) -> None:
         """Free the memory. Called once, when no call is running."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessCount:
+    """How many of a model's processes can take calls now, of how many."""
+
+    ready: int
+    wanted: int
+
+
+@runtime_checkable
+class ProcessEngine(Protocol):
+    """Runs in processes of its own, which are started again when they end."""
+
+    preparing: Executor | None  # where `encode` runs; None: with those of other models
+
+    def processes(self) -> ProcessCount | None:
+        """Return how many processes are up; None where it runs in this one."""
+        ...
+
+    def retry_after_s(self) -> int:
+        """Return in how many seconds a process that has ended may be back."""
+        ...
+
+    def watch(self, metrics: ProcessMetrics) -> None:
+        """Have processes and their ends counted."""
         ...
 
 

@@ -27,11 +27,16 @@ async def allow_metrics(
             raise ForbiddenError
 
 
-@router.get("/health", summary="Liveness", responses=problems(UnhealthyError))
+@router.get(
+    "/health",
+    summary="Liveness",
+    responses=problems(UnhealthyError),
+    response_model_exclude_none=True,
+)
 async def health(runtime: RuntimeDep) -> Health:
     """Tell whether the process can do work; if not, restart it."""
     runtime.check_health()
-    return Health()
+    return Health(restarting=runtime.restarting() or None)
 
 
 @router.get(

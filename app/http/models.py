@@ -24,7 +24,7 @@ def _info(entry: ModelEntry) -> ModelInfo:
         source=spec.source,
         default=entry.is_default,
         required=entry.is_required,
-        state=entry.state,
+        state=entry.state_now,
         reason=entry.reason,
         detail=entry.detail,
         version=served.version if served else None,

@@ -17,6 +17,7 @@ from app.errors import (
     InternalError,
     InvalidRequestError,
     MalformedJsonError,
+    ModelCrashedError,
     ModelNotFoundError,
     ModelNotReadyError,
     ModelUnavailableError,
@@ -57,6 +58,7 @@ WITH_MODEL = (
     DeadlineExceededError,
     InferenceFailedError,
 )
+WITH_PROCESS = (*WITH_MODEL, ModelCrashedError)
 WITH_CHAT = (
     *WITH_MODEL,
     ContextLengthExceededError,

@@ -59,6 +59,11 @@ class Health(Response):
     model_config = ConfigDict(json_schema_extra=example({"status": "ok"}))
 
     status: Literal["ok"] = "ok"
+    restarting: list[str] | None = Field(
+        None,
+        description="Python models that lack processes, which are being started again; only there"
+        " when there are some. It harms no other model.",
+    )
 
 
 class FieldError(Response):

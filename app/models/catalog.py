@@ -32,9 +32,8 @@ OWN_TYPES = {
     ),
     ONNX: ("the graph says what its requests and answers are", '"file:model.onnx" or its folder'),
 }
-# Of such a class: how it can be kept apart from the service, and what is to come.
-ISOLATIONS = ("thread",)
-ISOLATIONS_TO_COME = ("process",)
+# Of a Python class: how it can be kept apart from the service.
+ISOLATIONS = ("process", "thread")
 # The fields that only its entry may have.
 PYTHON_FIELDS = ("isolation", "workers")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -98,8 +97,9 @@ class ModelSpec(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2)  # chat: for requests that bring none
     base_url: str | None = None  # engine "remote"
     api_key_env: str | None = None  # engine "remote": the variable that holds its key
-    timeout_s: float = Field(60, gt=0)  # engine "remote": silence after which it is given up
-    isolation: str = ISOLATIONS[0]  # engine "python": where the class runs
+    # engine "remote": silence after which it is given up; "python": a call, in a process.
+    timeout_s: float = Field(60, gt=0)
+    isolation: str | None = None  # engine "python": where the class runs; None: by the device
     workers: int = Field(1, gt=0, le=64)  # engine "python": calls of the class at once
 
     @model_validator(mode="before")
@@ -161,13 +161,11 @@ class ModelSpec(BaseModel):
 
     @field_validator("isolation")
     @classmethod
-    def isolation_is_there(cls, isolation: str) -> str:
-        """Refuse a way to isolate a class that this version doesn't have."""
-        works = " or ".join(f'"{name}"' for name in ISOLATIONS)
-        if isolation in ISOLATIONS_TO_COME:
-            raise ValueError(f'"{isolation}" is not available yet; {works} is')
-        if isolation not in ISOLATIONS:
-            raise ValueError(f'there is no "{isolation}"; there is {works}')
+    def isolation_is_there(cls, isolation: str | None) -> str | None:
+        """Refuse a way to isolate a class that there isn't."""
+        if isolation is not None and isolation not in ISOLATIONS:
+            works = " and ".join(f'"{name}"' for name in ISOLATIONS)
+            raise ValueError(f'there is no "{isolation}"; there are {works}')
         return isolation
 
     @property

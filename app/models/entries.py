@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from app.engines.items import ProcessCount, ProcessEngine
 from app.models.catalog import ModelSpec
 
 
@@ -16,6 +17,7 @@ class ModelState(StrEnum):
     READY = "ready"
     FAILED = "failed"
     UNLOADED = "unloaded"
+    RESTARTING = "restarting"  # was ready; all of its processes have ended, and start again
 
 
 class Servable(Protocol):
@@ -40,6 +42,15 @@ class Served:
 
     model: Servable
     version: str
+    engine: ProcessEngine | None = None  # where it runs in processes of its own
+
+
+@dataclass(slots=True, kw_only=True)
+class Loans:
+    """How often what is served is on loan; what takes its place has loans of its own."""
+
+    count: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,13 +66,36 @@ class ModelEntry:
     reason: str | None = None  # the code of why it failed
     detail: str | None = None  # the same in words, as in the log
     began_s: float | None = None  # when loading began, as `time.monotonic` counts
-    leases: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    loans: Loans = field(default_factory=Loans)
+
+    @property
+    def leases(self) -> int:
+        """How many leases there are of what is served now."""
+        return self.loans.count
+
+    @property
+    def processes(self) -> ProcessCount | None:
+        """How many of its processes are up; None where it has none of its own."""
+        engine = self.served.engine if self.served else None
+        return engine.processes() if engine else None
+
+    @property
+    def retry_after_s(self) -> int:
+        """In how many seconds one of its processes may be back."""
+        engine = self.served.engine if self.served else None
+        return engine.retry_after_s() if engine else 1
+
+    @property
+    def state_now(self) -> ModelState:
+        """Its state, or that it is loaded and yet can't serve."""
+        if self.state is ModelState.READY and (count := self.processes) and not count.ready:
+            return ModelState.RESTARTING
+        return self.state
 
     @property
     def is_blocking(self) -> bool:
         """Whether `/ready` has to wait for this model."""
-        return self.is_required and self.state is not ModelState.READY
+        return self.is_required and self.state_now is not ModelState.READY
 
     @property
     def is_loading(self) -> bool:

@@ -50,6 +50,8 @@ class ModelLoader:
         read_secret: returns the secret that an environment variable holds.
         engines: to choose from; None: those that are known.
         shows_output: whether the log has what Python classes print.
+        call_timeout_s: that a call of a class in a process may take, unless its entry says so.
+        hidden: variables of the environment that processes of classes don't get.
 
     """
 
@@ -64,6 +66,8 @@ class ModelLoader:
         read_secret: ReadSecret = lambda _: None,
         engines: EngineTable | None = None,
         shows_output: bool = False,
+        call_timeout_s: float = 30.0,
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
         self._sources = sources
         self._folder = folder
@@ -73,6 +77,8 @@ class ModelLoader:
         self._read_secret = read_secret
         self._engines = engines or EngineTable()
         self._shows_output = shows_output
+        self._call_timeout_s = call_timeout_s
+        self._hidden = hidden
 
     def __call__(self, spec: ModelSpec, *, on_step: OnStep = ignore_step) -> Loaded:
         """Load and warm an engine, and report each step of the preparation.
@@ -144,6 +150,12 @@ class ModelLoader:
             pins=spec.pins,
             workers=spec.workers,
             shows_output=self._shows_output,
+            isolation=spec.isolation or "",
+            timeout_s=spec.timeout_s
+            if "timeout_s" in spec.model_fields_set
+            else self._call_timeout_s,
+            streams=spec.slots,
+            hidden=self._hidden,
         )
 
     def _key(self, variable: str) -> str:

@@ -19,12 +19,15 @@ from app.errors import (
     StartupError,
 )
 from app.models.catalog import Catalog, ModelSpec
-from app.models.entries import ModelEntry, ModelState, Servable, Served
+from app.models.entries import Loans, ModelEntry, ModelState, Servable, Served
 
 log = logging.getLogger(__name__)
 
 # Retry-After while a model loads; most load in seconds.
 LOADING_RETRY_S = 2
+# That a model which was replaced has for the requests that it still runs.
+REPLACED_S = 60.0
+RESTARTING = "The model's process has ended and is being started again."
 
 
 M = TypeVar("M", bound=Servable)
@@ -91,7 +94,7 @@ class ModelRegistry:
     @property
     def serves(self) -> bool:
         """Whether any model serves."""
-        return any(entry.state is ModelState.READY for entry in self._entries.values())
+        return any(entry.state_now is ModelState.READY for entry in self._entries.values())
 
     @property
     def awaited(self) -> tuple[ModelEntry, ...]:
@@ -129,7 +132,11 @@ class ModelRegistry:
                 raise type(failure)(f"model {name!r} (required): {failure.line}") from failure
             log.warning("model_failed", extra={"model": name, "reason": failure.line})
             return
-        seconds = time.monotonic() - started
+        self._note_ready(entry, time.monotonic() - started)
+
+    def _note_ready(self, entry: ModelEntry, seconds: float) -> None:
+        """Note that a model serves, and how long it took to load."""
+        name = entry.spec.name
         entry.state, entry.ready_at_s = ModelState.READY, time.time()
         self._metrics.model_ready.labels(name).set(1)
         self._metrics.model_load_seconds.labels(name).set(seconds)
@@ -153,20 +160,20 @@ class ModelRegistry:
 
         Raises:
             ModelNotFoundError: no model of that name does this task.
-            ModelNotReadyError: it is still loading.
+            ModelNotReadyError: it is still loading, or its processes are being started again.
             ModelUnavailableError: it could not be loaded, or it is gone.
 
         """
         entry = self._find(name, task)
-        served = self._usable(entry)
-        entry.leases += 1
-        entry.idle.clear()
+        served, loans = self._usable(entry), entry.loans
+        loans.count += 1
+        loans.idle.clear()
         try:
             yield Lease(spec=entry.spec, model=task.of(served.model), version=served.version)
         finally:
-            entry.leases -= 1
-            if entry.leases == 0:
-                entry.idle.set()
+            loans.count -= 1
+            if loans.count == 0:
+                loans.idle.set()
 
     def spec(self, name: str | None, task: str) -> ModelSpec | None:
         """Return the entry of the model that `lease` would lend, whether it serves or not."""
@@ -184,6 +191,8 @@ class ModelRegistry:
             raise ModelNotReadyError(retry_after_s=LOADING_RETRY_S)
         if entry.served is None:
             raise ModelUnavailableError
+        if entry.state_now is ModelState.RESTARTING:
+            raise ModelNotReadyError(RESTARTING, retry_after_s=entry.retry_after_s)
         return entry.served
 
     async def close(self, *, timeout_s: float) -> None:
@@ -202,23 +211,44 @@ class ModelRegistry:
                 log.error("unload_failed", exc_info=failure, extra={"model": entry.spec.name})
 
     async def _unload(self, entry: ModelEntry, until_s: float) -> None:
-        name, served = entry.spec.name, entry.served
+        served, loans = entry.served, entry.loans
         entry.state, entry.served = ModelState.UNLOADED, None
-        self._metrics.model_ready.labels(name).set(0)
-        if served is None:
-            return
-        try:
-            async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
-                while entry.leases:
-                    await entry.idle.wait()
-        except TimeoutError:
-            log.warning("model_still_leased", extra={"model": name, "leases": entry.leases})
-            return
-        left_s = max(0.0, until_s - time.monotonic())
-        close = partial(served.model.close, timeout_s=left_s)
-        # A thread of its own: those that load may still wait for a hub.
-        thread = ThreadPoolExecutor(1, thread_name_prefix="model-close")
-        try:
-            await asyncio.get_running_loop().run_in_executor(thread, close)
-        finally:
-            thread.shutdown(wait=False)
+        self._metrics.model_ready.labels(entry.spec.name).set(0)
+        if served is not None:
+            await _close(entry.spec.name, served, loans, until_s)
+
+    async def reload(self, name: str) -> None:
+        """Load a model anew beside what serves, put it in its place, and close the old one.
+
+        Raises:
+            StartupError: it can't be loaded; the old one goes on.
+
+        """
+        entry = self._entries[name]
+        started = time.monotonic()
+        served = await self._call_load(entry.spec)
+        old, loans = entry.served, entry.loans
+        entry.served, entry.loans = served, Loans()
+        entry.reason = entry.detail = None
+        self._note_ready(entry, time.monotonic() - started)
+        if old is not None:
+            await _close(name, old, loans, time.monotonic() + REPLACED_S)
+
+
+async def _close(name: str, served: Served, loans: Loans, until_s: float) -> None:
+    """Close a model that nobody can lease any more, once its leases have ended."""
+    try:
+        async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
+            while loans.count:
+                await loans.idle.wait()
+    except TimeoutError:
+        log.warning("model_still_leased", extra={"model": name, "leases": loans.count})
+        return
+    left_s = max(0.0, until_s - time.monotonic())
+    close = partial(served.model.close, timeout_s=left_s)
+    # A thread of its own: those that load may still wait for a hub.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="model-close")
+    try:
+        await asyncio.get_running_loop().run_in_executor(thread, close)
+    finally:
+        thread.shutdown(wait=False)

@@ -2,7 +2,7 @@
 
 import time
 
-from app.models.entries import ModelEntry
+from app.models.entries import ModelEntry, ModelState
 from app.models.registry import ModelRegistry
 from app.models.schemas import LoadProgress
 from app.models.steps import LoadSteps
@@ -17,7 +17,7 @@ def awaited(registry: ModelRegistry, steps: LoadSteps) -> str:
     if not waiting:
         names = ", ".join(entry.spec.name for entry in entries)
         return f"No model serves: {names} could not be loaded; GET /models says why."
-    ready = sum(entry.served is not None for entry in entries)
+    ready = sum(entry.state_now is ModelState.READY for entry in entries)
     models = ", ".join(_describe(entry, steps) for entry in waiting)
     return f"Waiting for {models}; {ready} of {len(entries)} models serve."
 
@@ -25,6 +25,16 @@ def awaited(registry: ModelRegistry, steps: LoadSteps) -> str:
 def loading(registry: ModelRegistry, steps: LoadSteps) -> list[str]:
     """Return a line for each model that still loads."""
     return [_describe(entry, steps) for entry in registry.entries if entry.is_loading]
+
+
+def reduced(registry: ModelRegistry) -> list[str]:
+    """Return the models that lack processes, each with how many are up."""
+    counts = ((entry.spec.name, entry.processes) for entry in registry.entries)
+    return [
+        f"{name}: {count.ready} of {count.wanted} processes"
+        for name, count in counts
+        if count is not None and count.ready < count.wanted
+    ]
 
 
 def progress(entry: ModelEntry, steps: LoadSteps) -> LoadProgress | None:
@@ -38,7 +48,7 @@ def progress(entry: ModelEntry, steps: LoadSteps) -> LoadProgress | None:
 def _describe(entry: ModelEntry, steps: LoadSteps) -> str:
     name, step = entry.spec.name, steps.last(entry.spec.name)
     if not entry.is_loading or entry.began_s is None:
-        return f"{name} ({entry.state})"
+        return f"{name} ({entry.state_now})"
     at = f"step {step.number} of {step.of}: {step.name}" if step else entry.state
     return f"{name} ({at}, {_seconds(entry):.0f} s so far)"
 

@@ -16,7 +16,7 @@ def request_kinds(tasks: Iterable[Task]) -> Mapping[str, RequestKind]:
 
     """
     of_tasks = {
-        route.path: task.request_kind
+        route.path: task.kind_of(route.path)
         for task in tasks
         for router in (*task.routers(), *task.openai_routers())
         for route in router.routes

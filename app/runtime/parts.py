@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
+from typing import get_args
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
 
 from app.batching.generations import GenerationPolicy, Generations
 from app.batching.request_queue import BatchPolicy
 from app.batching.scheduler import BatchScheduler
 from app.core.metrics import Metrics
+from app.core.model_metrics import ProcessMetrics
 from app.db.session import Database
 from app.engines.base import OpenVinoOptions, TextEngine
 from app.engines.chat_base import ChatEngine
-from app.engines.items import ItemEngine
+from app.engines.items import ItemEngine, ProcessEngine
 from app.engines.packing import PackedEngine
 from app.models.catalog import Catalog, ModelSpec
 from app.models.entries import Served
@@ -85,7 +90,20 @@ def make_loader(
         read_secret=read_secret,
         engines=chosen.engines() if chosen else None,
         shows_output=settings.log_inputs,
+        call_timeout_s=settings.request_timeout_ms / 1000,
+        hidden=_secrets(settings, catalog),
     )
+
+
+def _secrets(settings: Settings, catalog: Catalog) -> frozenset[str]:
+    """Return the variables that hold secrets of the service, in capitals."""
+    own = {name.upper() for name, field in type(settings).model_fields.items() if _is_secret(field)}
+    keys = {spec.api_key_env.upper() for spec in catalog.specs if spec.api_key_env}
+    return frozenset(own | keys)
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 def _serve(
@@ -102,11 +120,15 @@ def _serve(
     if isinstance(engine, ChatEngine):
         return Served(model=_chat(spec, engine, metrics=metrics), version=loaded.version)
     policy = _policy(settings, spec, engine)
+    apart = engine if isinstance(engine, ProcessEngine) and engine.processes() else None
+    if apart is not None:
+        apart.watch(ProcessMetrics(metrics, spec.name))
+        tokenisers = apart.preparing or tokenisers
     scheduler = BatchScheduler(
         spec.name, engine=engine, policy=policy, tokenisers=tokenisers, metrics=metrics
     )
     scheduler.measure()
-    return Served(model=scheduler, version=loaded.version)
+    return Served(model=scheduler, version=loaded.version, engine=apart)
 
 
 def _policy(settings: Settings, spec: ModelSpec, engine: TextEngine | ItemEngine) -> BatchPolicy:

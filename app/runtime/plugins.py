@@ -57,6 +57,10 @@ class Task:
     capability: str | None = None
     request_kind: RequestKind = RequestKind.INFERENCE
 
+    def kind_of(self, path: str) -> RequestKind:  # noqa: ARG002
+        """Return the kind of the requests to one of its routes, where they aren't all alike."""
+        return self.request_kind
+
     def engines(self) -> "Sequence[EngineKind]":
         """Return engines that only this task brings."""
         return ()

@@ -13,7 +13,7 @@ from app.models.entries import ModelState
 from app.models.registry import ModelRegistry
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
-from app.runtime.awaiting import awaited, progress
+from app.runtime.awaiting import awaited, progress, reduced
 from app.services.access import Access, OpenAccess
 from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.results import ResultChecker
@@ -122,6 +122,10 @@ class Runtime:
         if problems:
             raise UnhealthyError("; ".join(problems), extensions={"checks": problems})
 
+    def restarting(self) -> list[str]:
+        """Return which models lack processes: that harms no other, and a restart wouldn't help."""
+        return reduced(self.registry)
+
     def check_ready(self) -> None:
         """Check that traffic should come here.
 
@@ -153,7 +157,7 @@ class Runtime:
         models = [
             ModelReadiness(
                 name=entry.spec.name,
-                state=entry.state,
+                state=entry.state_now,
                 required=entry.is_required,
                 reason=entry.reason,
                 progress=progress(entry, self.steps),
@@ -161,6 +165,7 @@ class Runtime:
             for entry in self.registry.entries
         ]
         degraded = [f"model:{name}" for name in failed]
+        degraded += [f"processes:{line}" for line in reduced(self.registry)]
         if self.database_problem is not None:
             degraded.append(f"database:{self.database_problem}")
         if self.is_overloaded():

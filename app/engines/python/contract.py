@@ -4,7 +4,17 @@ There is no base class: methods are found by their names, types by their annotat
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
@@ -13,9 +23,12 @@ from app.engines.python.json_forms import JsonForm
 
 PREDICT: Final = "predict"
 PREDICT_ONE: Final = "predict_one"
+STREAM: Final = "stream"
 OPTIONAL: Final = ("load", "cost", "check")
 # Of what `predict` may be annotated with: each holds a value for each item.
 BATCHES: Final = (list, Sequence, Collection, Iterable)
+# Of what `stream` may be annotated with: each yields pieces.
+STREAMS: Final = (Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator)
 EXAMPLE: Final = "def predict_one(self, item: list[float]) -> str"
 
 
@@ -27,12 +40,16 @@ class Contract:
         item: the type of what a request sends.
         answer: the type of what it gets.
         method: which is called, `predict` or `predict_one`.
+        stream_item: the type of what a request for a stream sends; None: it has no streams.
+        piece: the type of a piece of a stream.
 
     """
 
     item: JsonForm
     answer: JsonForm
     method: str
+    stream_item: JsonForm | None = None
+    piece: JsonForm | None = None
 
     @property
     def takes_batches(self) -> bool:
@@ -55,6 +72,27 @@ def read_contract(kind: type) -> Contract:
     for name in (method, *OPTIONAL):
         if hasattr(kind, name):
             _check_callable(kind, name)
+    parameter, item, answer = _types(kind, method)
+    if method == PREDICT:
+        item = _of_batch(item, f"the parameter {parameter} of predict")
+        answer = _of_batch(answer, "the answer of predict")
+    stream_item, piece = _read_stream(kind) if hasattr(kind, STREAM) else (None, None)
+    return Contract(
+        stream_item=stream_item,
+        piece=piece,
+        item=JsonForm(item, what=f"an item of {method}"),
+        answer=JsonForm(answer, what=f"an answer of {method}"),
+        method=method,
+    )
+
+
+def _types(kind: type, method: str) -> tuple[str, Any, Any]:
+    """Return a method's parameter, its type, and the type of the answer.
+
+    Raises:
+        UserCodeError: one isn't annotated.
+
+    """
     parameter = _check_parameter(kind, method)
     hints = _hints(kind, method)
     for needed in (parameter, "return"):
@@ -64,15 +102,25 @@ def read_contract(kind: type) -> Contract:
                 f"{method} has no annotation of {missing}: the types are the schema of the"
                 f" requests; such as {EXAMPLE}"
             )
-    item, answer = hints[parameter], hints["return"]
-    if method == PREDICT:
-        item = _of_batch(item, f"the parameter {parameter} of predict")
-        answer = _of_batch(answer, "the answer of predict")
-    return Contract(
-        item=JsonForm(item, what=f"an item of {method}"),
-        answer=JsonForm(answer, what=f"an answer of {method}"),
-        method=method,
-    )
+    return parameter, hints[parameter], hints["return"]
+
+
+def _read_stream(kind: type) -> tuple[JsonForm, JsonForm]:
+    """Return the types of an item and of a piece of `stream`.
+
+    Raises:
+        UserCodeError: it can't be called, or its pieces have no type.
+
+    """
+    if not callable(getattr(kind, STREAM)):
+        raise UserCodeError(f"stream is {type(getattr(kind, STREAM)).__name__}, not a method")
+    _, item, answer = _types(kind, STREAM)
+    if get_origin(answer) not in STREAMS or not get_args(answer):
+        raise UserCodeError(
+            "the answer of stream is to be pieces of a type: Iterator[…], or AsyncIterator[…]"
+        )
+    piece = get_args(answer)[0]
+    return JsonForm(item, what="an item of stream"), JsonForm(piece, what="a piece of stream")
 
 
 def _check_callable(kind: type, name: str) -> None:

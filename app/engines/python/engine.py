@@ -1,10 +1,14 @@
 """A user's class as an engine: its items are prepared and run in batches like texts."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Final
 
+from app.core.model_metrics import ProcessMetrics
+from app.engines.items import ProcessCount
 from app.engines.python.health import HealthCheck
+from app.engines.python.process_runner import ProcessRunner
 from app.engines.python.runner import Answer, Facts, Item, Runner
+from app.engines.stream_slots import StreamSlots
 
 # Items in a call. A method for one item gains nothing from a batch but fewer wake-ups of the loop,
 # and the first of a batch waits for the last.
@@ -22,12 +26,15 @@ class PythonEngine:
         name: of the model.
         device: that the class was given.
         workers: calls at once.
+        streams: answers in pieces at once.
 
     """
 
     kind = "python"
 
-    def __init__(self, runner: Runner, *, name: str, device: str, workers: int) -> None:
+    def __init__(
+        self, runner: Runner, *, name: str, device: str, workers: int, streams: int = 8
+    ) -> None:
         self.device = device
         self.workers = workers
         self.facts: Facts = runner.facts
@@ -35,6 +42,9 @@ class PythonEngine:
         self.version = runner.facts.version
         self.max_batch = BATCH if runner.facts.takes_batches else ONE_BY_ONE
         self._runner = runner
+        self._processes = runner if isinstance(runner, ProcessRunner) else None
+        self.preparing = self._processes.preparing if self._processes else None
+        self.slots = StreamSlots(name, count=streams) if runner.facts.has_stream else None
         self._mean_cost = 1.0
         self._health = HealthCheck(runner.check, name=name) if runner.facts.has_check else None
 
@@ -54,6 +64,27 @@ class PythonEngine:
         """Return the answer to each item, or the exception of one that failed alone."""
         return self._runner.run(batch)
 
+    def stream(self, item: Any, /) -> Generator[bytes]:  # noqa: ANN401  # parsed JSON
+        """Yield the pieces of the answer to an item as JSON; each step blocks."""
+        return self._runner.stream(item)
+
+    def processes(self) -> ProcessCount | None:
+        """Return how many processes are up; None where the class runs in threads."""
+        if self._processes is None:
+            return None
+        return ProcessCount(ready=self._processes.ready, wanted=len(self._processes.processes))
+
+    def retry_after_s(self) -> int:
+        """Return in how many seconds a process that has ended may be back."""
+        return self._processes.retry_after_s() if self._processes else 1
+
+    def watch(self, metrics: ProcessMetrics) -> None:
+        """Have processes and their ends counted."""
+        processes = self._processes
+        if processes is not None:
+            metrics.watch(lambda: processes.ready)
+            processes.tell_ends(metrics.ended)
+
     def problems(self) -> list[str]:
         """Return what the class says of its health."""
         return self._health.problems() if self._health else []
@@ -62,4 +93,6 @@ class PythonEngine:
         """Release the class."""
         if self._health:
             self._health.close()
+        if self.slots:
+            self.slots.close()
         self._runner.close()

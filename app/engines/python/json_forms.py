@@ -44,6 +44,11 @@ def _json_type(annotation: Any) -> Any:  # noqa: ANN401  # any annotation
     return annotation
 
 
+def json_of(value: Any) -> bytes:  # noqa: ANN401  # parsed JSON
+    """Return JSON again: dates, bytes, enums and tuples are read from what JSON has for them."""
+    return to_json(value, inf_nan_mode="null")
+
+
 class JsonForm:
     """The JSON form of a type.
 
@@ -90,9 +95,11 @@ class JsonForm:
             InvalidRequestError: it doesn't match; names each field.
 
         """
+        return self.read_json(json_of(value))
+
+    def read_json(self, content: bytes) -> Any:  # noqa: ANN401  # the user's type
+        """Return a value of the type from JSON; raises as `read`."""
         try:
-            # As JSON: so dates, bytes, enums and tuples are read from what JSON has for them.
-            content = to_json(value, inf_nan_mode="null")
             return self._adapter.validate_json(content, strict=True)
         except Invalid as invalid:
             errors = invalid.errors(include_url=False, include_context=False, include_input=False)

@@ -2,22 +2,28 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
+from app.core.logs import configuration
 from app.engines.base import EngineRequest
 from app.engines.python.contract import Contract, read_contract
 from app.engines.python.engine import PythonEngine
 from app.engines.python.failures import UserCodeError, during_load
 from app.engines.python.finding import FoundClass, find_class
+from app.engines.python.messages import Start
 from app.engines.python.output import Output
-from app.engines.python.runner import Facts, ThreadRunner
+from app.engines.python.process_runner import open_processes
+from app.engines.python.runner import Facts, Runner, ThreadRunner
 
 log = logging.getLogger(__name__)
 
+PROCESS: Final = "process"
+THREAD: Final = "thread"
+
 
 def load(request: EngineRequest, *, device: str) -> PythonEngine:
-    """Import the class, make an object of it, and let it load.
+    """Import the class, make an object of it, and let it load: here, or in processes of its own.
 
     Raises:
         SourceError: there is no such class.
@@ -27,28 +33,47 @@ def load(request: EngineRequest, *, device: str) -> PythonEngine:
     """
     options = request.python
     assert options is not None  # noqa: S101  # models of this engine have them
+    isolation = options.isolation or (PROCESS if device == "cpu" else THREAD)
+    start = Start(
+        name=request.name,
+        device=device,
+        labels=request.labels,
+        options=options,
+        logs=configuration(),
+    )
+    open_runner: Callable[[Start], Runner] = open_processes if isolation == PROCESS else load_class
     try:
-        with Output(request.name, shows_output=options.shows_output).caught():
-            found = find_class(
-                options.source, base=options.base, pins=options.pins, name=request.name
-            )
-            contract = read_contract(found.kind)
-            instance = _instance(found, device)
-            facts = _facts(instance, contract, found, labels=request.labels)
+        runner = open_runner(start)
     except UserCodeError as failure:
         if failure.__cause__ is not None:
             fields = {"model": request.name}
             log.error("model_code_failed", exc_info=failure.__cause__, extra=fields)  # noqa: TRY400  # of the cause
         raise
-    runner = ThreadRunner(
+    return PythonEngine(
+        runner,
+        name=request.name,
+        device=device,
+        workers=options.workers,
+        streams=options.streams,
+    )
+
+
+def load_class(start: Start) -> ThreadRunner:
+    """Import the class and make an object of it, in this process; raises as `load`."""
+    options = start.options
+    with Output(start.name, shows_output=options.shows_output).caught():
+        found = find_class(options.source, base=options.base, pins=options.pins, name=start.name)
+        contract = read_contract(found.kind)
+        instance = _instance(found, start.device)
+        facts = _facts(instance, contract, found, labels=start.labels)
+    return ThreadRunner(
         instance,
         contract,
         facts,
-        name=request.name,
+        name=start.name,
         file=found.file,
         shows_output=options.shows_output,
     )
-    return PythonEngine(runner, name=request.name, device=device, workers=options.workers)
 
 
 def _instance(found: FoundClass, device: str) -> Any:  # noqa: ANN401  # of any class
@@ -89,6 +114,9 @@ def _facts(
         version=version,
         takes_batches=contract.takes_batches,
         has_check=hasattr(instance, "check"),
+        has_cost=hasattr(instance, "cost"),
+        stream_item_schema=contract.stream_item and contract.stream_item.schema(of_answers=False),
+        piece_schema=contract.piece and contract.piece.schema(of_answers=True),
     )
 
 

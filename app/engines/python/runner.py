@@ -1,18 +1,20 @@
 """What runs a user's class: here, in the threads that call it.
 
-Everything that touches the class or its types is behind `Runner`, and what crosses it is data, so
-that a class may run in another place, such as a process of its own.
+Everything that touches the class or its types is behind `Runner`, and what crosses it is data: a
+class may run in a process of its own too (`process_runner`), in which this runner calls it.
 """
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from app.engines.python.contract import PREDICT, PREDICT_ONE, Contract
+from app.engines.python.contract import PREDICT, PREDICT_ONE, STREAM, Contract
 from app.engines.python.failures import UserCallError, of_call
+from app.engines.python.json_forms import JsonForm, json_of
 from app.engines.python.output import Output
+from app.engines.python.pieces import pieces_of
 from app.errors import ServiceError
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,14 @@ class Facts:
     version: str  # its own, or its file's
     takes_batches: bool
     has_check: bool
+    has_cost: bool = False
+    stream_item_schema: Mapping[str, Any] | None = None  # None: it has no `stream`
+    piece_schema: Mapping[str, Any] | None = None
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether it answers in pieces too."""
+        return self.piece_schema is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +72,13 @@ class Runner(Protocol):
 
     def run(self, items: Sequence[Item]) -> list[Answer | Exception]:
         """Return the answer to each; raises if the class failed on all of them together."""
+        ...
+
+    def stream(self, value: Any) -> Generator[bytes]:  # noqa: ANN401  # parsed JSON
+        """Yield the pieces of the answer to an item as JSON, if it has streams.
+
+        It may be closed before its end; each step may run in another thread.
+        """
         ...
 
     def check(self) -> str | None:
@@ -101,6 +118,7 @@ class ThreadRunner:
         self._method = getattr(instance, contract.method)
         self._cost = getattr(instance, "cost", None)
         self._check = getattr(instance, "check", None)
+        self._stream = getattr(instance, STREAM, None)
         self._name = name
         self._file = file
         self._output = Output(name, shows_output=shows_output)
@@ -108,21 +126,40 @@ class ThreadRunner:
 
     def prepare(self, values: Sequence[Any]) -> list[Item | Exception]:
         """Validate by the type of an item, and ask the class for the cost of each."""
-        with self._output.caught():
-            return [self._prepare(value) for value in values]
+        return self.prepare_json([json_of(value) for value in values])
 
-    def _prepare(self, value: Any) -> Item | Exception:  # noqa: ANN401  # parsed JSON
-        what = "reading an item"
+    def prepare_json(self, contents: Sequence[bytes]) -> list[Item | Exception]:
+        """Do the same with items as JSON."""
+        with self._output.caught():
+            return [self._prepare(content) for content in contents]
+
+    def _prepare(self, content: bytes) -> Item | Exception:
+        item = self._read(content)
+        if isinstance(item, Item) and self._cost is not None:
+            try:
+                return Item(value=item.value, cost=_whole(self._cost(item.value)))
+            except UserCallError as refused:
+                return refused
+            except BaseException as failure:  # noqa: BLE001  # of user code, sys.exit() too
+                return of_call("cost", failure, file=self._file)
+        return item
+
+    def _read(self, content: bytes, form: JsonForm | None = None) -> Item | Exception:
+        """Return an item of a type, by default that of `predict`, or its error."""
         try:
-            item = self._contract.item.read(value)
-            if self._cost is None:
-                return Item(value=item, cost=1)
-            what = "cost"
-            return Item(value=item, cost=_whole(self._cost(item)))
-        except (ServiceError, UserCallError) as refused:
+            return Item(value=(form or self._contract.item).read_json(content), cost=1)
+        except ServiceError as refused:
             return refused
-        except BaseException as failure:  # noqa: BLE001  # of user code, sys.exit() too
-            return of_call(what, failure, file=self._file)
+        except BaseException as failure:  # noqa: BLE001  # of a validator of the user's
+            return of_call("reading an item", failure, file=self._file)
+
+    def run_json(self, contents: Sequence[bytes]) -> list[Answer | Exception]:
+        """Read items, and run those that are right; raises as `run`."""
+        with self._output.caught():
+            read = [self._read(content) for content in contents]
+        items = [item for item in read if isinstance(item, Item)]
+        answers = iter(self.run(items) if items else ())
+        return [next(answers) if isinstance(item, Item) else item for item in read]
 
     def run(self, items: Sequence[Item]) -> list[Answer | Exception]:
         """Call the class, with all items at once if it takes batches."""
@@ -174,6 +211,49 @@ class ThreadRunner:
         except Exception as failure:  # noqa: BLE001  # of a serializer of the user's
             return of_call("writing an answer", failure, file=self._file)
         return Answer(content=content, label=_label(plain, self.facts.labels), score=_score(plain))
+
+    def stream(self, value: Any) -> Generator[bytes]:  # noqa: ANN401  # parsed JSON
+        """Yield the pieces of the answer; raises UserCallError, or what is wrong with the item."""
+        return self.stream_json(json_of(value))
+
+    def stream_json(self, content: bytes) -> Generator[bytes]:
+        """Do the same with an item as JSON."""
+        item_form, piece_form = self._contract.stream_item, self._contract.piece
+        assert item_form is not None and piece_form is not None  # noqa: S101, PT018  # it has streams
+        with self._output.caught():
+            item = self._read(content, item_form)
+        if isinstance(item, Exception):
+            raise item
+        pieces = pieces_of(lambda: self._stream(item.value))
+        try:
+            while True:
+                with self._output.caught():
+                    piece = self._next(pieces, piece_form)
+                if piece is None:
+                    return
+                yield piece
+        finally:
+            with self._output.caught():
+                pieces.close()
+
+    def _next(self, pieces: Generator[Any], form: JsonForm) -> bytes | None:
+        """Return the next piece as JSON; None at the end.
+
+        Raises:
+            UserCallError: the class raised, or gave something of another type.
+
+        """
+        what = STREAM
+        try:
+            piece = next(pieces)
+            what = "writing a piece"
+            return form.write(piece)[1]
+        except StopIteration:
+            return None
+        except UserCallError:
+            raise
+        except BaseException as failure:
+            raise of_call(what, failure, file=self._file) from failure
 
     def check(self) -> str | None:
         """Ask `check()`: it raises, or returns False or a text, where something is wrong."""

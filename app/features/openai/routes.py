@@ -36,7 +36,7 @@ def _usable(registry: ModelRegistry) -> list[ModelEntry]:
 )
 async def list_openai_models(registry: RegistryDep) -> OpenAiModels:
     """List the chat models and embedders that are ready."""
-    ready = [entry for entry in _usable(registry) if entry.state is ModelState.READY]
+    ready = [entry for entry in _usable(registry) if entry.state_now is ModelState.READY]
     return OpenAiModels(data=[_model(entry) for entry in ready])
 
 

@@ -39,20 +39,29 @@ def paths_of(entry: ModelEntry) -> ModelPaths:
     schemas: dict[str, Any] = {}
     item = _add(schemas, facts.item_schema, role="request", model=name)
     answer = _add(schemas, facts.answer_schema, role="answer", model=name)
-    bodies = {
-        f"/predict/{name}": (item, answer),
-        f"/predict-batch/{name}": (_batch(item), _results(answer)),
+    bodies: dict[str, tuple[Any, Any]] = {
+        "/predict/{model_name}": (item, answer),
+        "/predict-batch/{model_name}": (_batch(item), _results(answer)),
     }
-    templates = _templates()
+    if facts.stream_item_schema is not None and facts.piece_schema is not None:
+        streamed = _add(schemas, facts.stream_item_schema, role="stream", model=name)
+        piece = _add(schemas, facts.piece_schema, role="piece", model=name)
+        bodies["/predict/{model_name}/stream"] = (streamed, None)
+    operations = {
+        template: _operation(
+            _templates()[template], name, template.format(model_name=name), bodies[template]
+        )
+        for template in bodies
+    }
+    if facts.has_stream:
+        # OpenAPI 3.1 has no word for the type of a line; so it stands in the description.
+        answered = operations["/predict/{model_name}/stream"]["responses"]["200"]
+        answered["description"] += f" Pieces are `{piece['$ref']}`."
     paths = {
-        path: {"post": _operation(templates[_template(path, name)], name, path, bodies[path])}
-        for path in bodies
+        template.format(model_name=name): {"post": operation}
+        for template, operation in operations.items()
     }
     return ModelPaths(paths=paths, schemas=schemas)
-
-
-def _template(path: str, name: str) -> str:
-    return path.removesuffix(name) + f"{{{PARAMETER}}}"
 
 
 @cache
@@ -79,7 +88,8 @@ def _operation(
     operation["operationId"] = _identifier(path)
     request, answer = bodies
     operation["requestBody"] = {"required": True, "content": _json(request)}
-    operation["responses"]["200"]["content"] = _json(answer)
+    if answer is not None:
+        operation["responses"]["200"]["content"] = _json(answer)
     return operation
 
 

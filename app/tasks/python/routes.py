@@ -1,4 +1,4 @@
-"""`/predict/{name}` and `/predict-batch/{name}` of Python classes, and of graphs in ONNX files.
+"""`/predict/{name}`, its `/stream`, and `/predict-batch/{name}`: Python classes, ONNX graphs.
 
 Bodies are validated by the class's types where items are prepared, off the event loop: validators
 of the operator's run there too. Answers come as bytes, from the thread that ran the class.
@@ -7,23 +7,29 @@ of the operator's run there too. Answers come as bytes, from the thread that ran
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
 from pydantic_core import to_json
 
 from app.batching.scheduler import BatchScheduler
 from app.core.callers import Scope
+from app.core.logs import request_id
 from app.engines.onnx.engine import OnnxEngine
 from app.engines.python.engine import PythonEngine
 from app.engines.python.runner import Answer
 from app.errors import ServiceError
+from app.http.answer_log import AnswerLogDep
+from app.http.deps import ChatDeadlineDep, RegistryDep, RuntimeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.model_route import ModelRoute
-from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
+from app.http.problems import WITH_BODY, WITH_KEY, WITH_PROCESS, problems
 from app.http.task_runner import RunnerDep
 from app.models.registry import TaskKey
 from app.models.schemas import MAX_NAME_CHARS
+from app.services.pieces import PieceService
+from app.tasks.python.accounting import StreamAccount
 from app.tasks.python.schemas import PredictItemsRequest
+from app.tasks.python.streams import HEARTBEAT_S, PieceEvents, PieceLines, PieceResponse
 from app.tasks.python.task import TASK
 
 CLASSES = TaskKey[BatchScheduler[PythonEngine | OnnxEngine]](TASK.kind)
@@ -45,7 +51,19 @@ OF_EACH: dict[str, Any] = {
 }
 router = APIRouter(route_class=ClassRoute, **OF_EACH)
 batch_router = APIRouter(route_class=JsonRoute, **OF_EACH)
-RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
+LINES = '{"answer":"The"}\n{"answer":" capital"}\n{"done":true}\n'
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Pieces as the class yields them: one JSON object a line, each with an"
+        " `answer`; the last has `done`, and an `error` (a problem) where it ended with one. With"
+        " `Accept: text/event-stream` the same objects as server-sent events.",
+        "content": {
+            "application/x-ndjson": {"schema": {"type": "string"}, "example": LINES},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    }
+}
+RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_PROCESS)
 ModelName = Annotated[str, Path(max_length=MAX_NAME_CHARS)]
 
 
@@ -89,3 +107,34 @@ def _result(row: Answer | ServiceError, index: int) -> bytes:
 def _moved(field: Mapping[str, Any], index: int) -> dict[str, Any]:
     """Return the error of a field with its place in this body: the item was read on its own."""
     return {**field, "loc": ["body", "items", index, *field["loc"][1:]]}
+
+
+def _lines_of(accept: str) -> type[PieceLines]:
+    return PieceEvents if PieceEvents.media_type in accept.lower() else PieceLines
+
+
+@router.post(
+    "/predict/{model_name}/stream",
+    summary="Stream",
+    responses=RESPONSES | STREAMED,
+    response_class=Response,
+)
+async def stream(  # noqa: PLR0913, PLR0917  # each is a dependency
+    model_name: ModelName,
+    body: Annotated[Any, Body()],  # noqa: ANN401  # any JSON
+    registry: RegistryDep,
+    runtime: RuntimeDep,
+    deadline: ChatDeadlineDep,
+    log: AnswerLogDep,
+    request: Request,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> PieceResponse:
+    """Answer one item in pieces; leaving closes the class's generator."""
+    text = body if isinstance(body, str) else to_json(body).decode()
+
+    account = StreamAccount(log, runtime.metrics, task=TASK.kind, text=text, model_name=model_name)
+    opening = PieceService(registry, runtime.results).open(
+        CLASSES, body, model_name=model_name, deadline=deadline, heartbeat_s=HEARTBEAT_S
+    )
+    lines = _lines_of(accept)(path=request.url.path, request_id=request_id.get())
+    return PieceResponse(opening, lines=lines, account=account)

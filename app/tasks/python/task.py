@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from app.core.request_kinds import RequestKind
 from app.runtime.plugins import Task
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ class Python(Task):
 
     name = "python"
     kind = "python"
+
+    def kind_of(self, path: str) -> RequestKind:
+        """Tell streams, which take seconds, from calls."""
+        return RequestKind.STREAM if path.endswith("/stream") else self.request_kind
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/predict/{name}` and `/predict-batch/{name}` of these models."""

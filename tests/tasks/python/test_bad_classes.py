@@ -65,6 +65,13 @@ LINES = {
     ),
     method("predict_one(self, item: int) -> int", "yield 1"): "predict_one yields",
     "class Model:\n    predict_one = 3\n": "predict_one is int, not a method",
+    GOOD + "    def stream(self, item: int) -> list[int]:\n        return [1]\n": (
+        "the answer of stream is to be pieces of a type: Iterator"
+    ),
+    GOOD + "    def stream(self, item: int):\n        yield 1\n": (
+        "stream has no annotation of its answer"
+    ),
+    GOOD + "    stream = 3\n": "stream is int, not a method",
     "import nowhere_at_all\n": (
         "import of model.py raises ModuleNotFoundError at line 1: No module named"
     ),
@@ -205,6 +212,7 @@ async def test_what_a_class_prints_is_neither_in_the_answer_nor_shown(
         method("predict_one(self, item: str) -> str", body), encoding="utf-8"
     )
     entry = '[[models]]\nname = "mine"\nengine = "python"\nsource = "file:model.py:Model"\n'
+    entry += 'isolation = "thread"\n'
     async with serving(tmp_path, FAKE + entry) as client:
         for _ in range(2):
             answer = await client.post("/predict/mine", json="hunter2")
@@ -224,6 +232,7 @@ async def test_with_log_inputs_what_it_prints_is_in_the_log(
         method("predict_one(self, item: str) -> str", "print(item); return item"), encoding="utf-8"
     )
     entry = '[[models]]\nname = "mine"\nengine = "python"\nsource = "file:model.py:Model"\n'
+    entry += 'isolation = "thread"\n'
     async with serving(tmp_path, FAKE + entry, log_inputs=True) as client:
         await client.post("/predict/mine", json="shown")
     (record,) = [record for record in caplog.records if record.msg == "model_printed"]
@@ -236,7 +245,7 @@ async def test_a_call_that_never_ends_is_504_and_health_says_which(tmp_path: Pat
     )
     (tmp_path / "model.py").write_text(code, encoding="utf-8")
     entry = '[[models]]\nname = "mine"\nengine = "python"\nsource = "file:model.py:Model"\n'
-    app = make_app(tmp_path, FAKE + entry)
+    app = make_app(tmp_path, FAKE + entry + 'isolation = "thread"\n')
     async with running(app) as client:
         runtime: Runtime = app.state.runtime
         runtime.policy = replace(runtime.policy, health_max_call_s=0.01)
@@ -256,8 +265,7 @@ async def test_a_call_that_never_ends_is_504_and_health_says_which(tmp_path: Pat
 @pytest.mark.parametrize(
     ("field", "line"),
     [
-        ('isolation = "process"', '"process" is not available yet; "thread" is'),
-        ('isolation = "container"', 'there is no "container"; there is "thread"'),
+        ('isolation = "container"', 'there is no "container"; there are "process" and "thread"'),
         ('task = "text-classification"', "leave task out"),
         ("default = true", "default has no meaning for a Python class"),
         ("workers = 0", "workers: Input should be greater than 0"),

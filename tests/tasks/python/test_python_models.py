@@ -197,7 +197,7 @@ def test_these_routes_are_answered_by_a_plan(tmp_path: Path) -> None:
     handlers = [
         context.original_route.get_route_handler().__self__  # type: ignore[attr-defined]
         for context in iter_route_contexts(app.routes)
-        if "{model_name}" in (context.path or "")
+        if (context.path or "").endswith("{model_name}")
     ]
     assert len(handlers) == 3
     assert all(isinstance(h, JsonHandler) and h.plan is not None for h in handlers)

@@ -39,7 +39,14 @@ class Model:
     def check(self):
         return ill[0] if ill else None
 """
-ENTRY = '[[models]]\nname = "mine"\nengine = "python"\nsource = "file:model.py:Model"\n'
+# In this process, so that tests see what it was called with.
+ENTRY = """
+[[models]]
+name = "mine"
+engine = "python"
+source = "file:model.py:Model"
+isolation = "thread"
+"""
 
 
 @asynccontextmanager

@@ -1,0 +1,68 @@
+"""Counts and logs a stream of a Python class when it has ended."""
+
+from typing import Any
+
+from app.core.metrics import Metrics
+from app.errors import DeadlineExceededError, OverloadedError, ReaderTooSlowError, ServiceError
+from app.http.answer_log import AnswerLog
+from app.services.pieces import PieceStream
+
+# nginx's number for "the client closed the connection", as in the request log.
+CLIENT_LEFT = 499
+# Ends that aren't failures of the model; labels of a metric, as of generations.
+ENDS = {DeadlineExceededError: "deadline", ReaderTooSlowError: "reader_too_slow"}
+REFUSALS = {OverloadedError: "overloaded", DeadlineExceededError: "deadline"}
+
+
+class StreamAccount:
+    """Takes the end of one stream.
+
+    Args:
+        log: of answers.
+        metrics: of the process.
+        task: of the model.
+        text: what was sent.
+        model_name: as in the path; metrics have only names of models that there are.
+
+    """
+
+    def __init__(
+        self, log: AnswerLog, metrics: Metrics, *, task: str, text: str, model_name: str
+    ) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._task = task
+        self._text = text
+        self._model_name = model_name
+
+    def ended(self, stream: PieceStream | None, error: ServiceError | None) -> None:
+        """Note that all was sent, or the error with which it ended, or why it never began."""
+        if error is None and stream is not None:
+            self._log.put(self._log.entry(self._task, self._text, **_columns(stream)))
+            self._count(stream, "stop")
+            return
+        assert error is not None  # noqa: S101  # what never began has one
+        columns: dict[str, Any] = {"model": self._model_name}
+        if stream is not None:
+            columns = _columns(stream)
+        self._log.put(self._log.failure(error, self._task, self._text, **columns))
+        if isinstance(error, OverloadedError | DeadlineExceededError):
+            self._metrics.refused.labels(self._model_name, REFUSALS[type(error)]).inc()
+        if stream is not None:
+            self._count(stream, ENDS.get(type(error), "failed"))
+
+    def left(self, stream: PieceStream | None) -> None:
+        """Note that the client has left."""
+        if stream is None:
+            return
+        left = {"status": CLIENT_LEFT, "error": "client_left"}
+        self._log.put(self._log.entry(self._task, self._text, **_columns(stream), **left))
+        self._count(stream, "client_left")
+        self._metrics.cancelled.labels(stream.model, "engine").inc()
+
+    def _count(self, stream: PieceStream, end: str) -> None:
+        self._metrics.generations.labels(stream.model, end).inc()
+
+
+def _columns(stream: PieceStream) -> dict[str, Any]:
+    return {"model": stream.model, "version": stream.version}
