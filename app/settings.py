@@ -146,6 +146,11 @@ class Settings(BaseSettings):
     shutdown_budget_s: Positive = Field(
         20, description="Seconds that requests in flight have then to finish; see docs/deploys.md."
     )
+    reload_models: bool = Field(
+        default=False,
+        description="In development: load Python classes anew when their files change; "
+        "`app serve --reload-models`.",
+    )
     overloaded_is_ready: bool = Field(
         default=True,
         description="Whether `/ready` answers 200, with `overloaded` under `degraded`, while "

@@ -49,15 +49,21 @@ def prepare(context: typer.Context) -> None:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address; default: HOST.")] = None,
     port: Annotated[int | None, typer.Option(help="Port, 0 for a free one; default: PORT.")] = None,
+    *,
+    reload_models: Annotated[
+        bool | None,
+        typer.Option(
+            "--reload-models", help="In development: load Python classes anew when they change."
+        ),
+    ] = None,
 ) -> None:
     """Start the service."""
     from app.core.logs import configure
     from app.main import load_settings
     from app.server.serve import serve as run_server
 
-    overrides = {
-        name: value for name, value in {"host": host, "port": port}.items() if value is not None
-    }
+    given = {"host": host, "port": port, "reload_models": reload_models}
+    overrides = {name: value for name, value in given.items() if value is not None}
     settings = load_settings(**overrides)
     configure(
         log_format=settings.log_format,

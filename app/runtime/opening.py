@@ -15,6 +15,7 @@ from app.runtime import watching
 from app.runtime.composition import Composition
 from app.runtime.kinds import request_kinds
 from app.runtime.parts import make_load, open_database
+from app.runtime.reloading import reload_models
 from app.runtime.runtime import Runtime, ServingPolicy
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
 from app.services.results import ResultChecker
@@ -58,6 +59,8 @@ async def open_runtime(
             "watch_loading": partial(watch_loading, runtime),
             "watch_lag": partial(watch_lag, runtime),
         }
+        if settings.reload_models:
+            watches["reload_models"] = partial(reload_models, runtime, catalog)
         if runtime.database is None:
             runtime.stored.set()
         else:

@@ -72,6 +72,18 @@ def find_class(source: str, *, base: Path, pins: Mapping[str, str], name: str) -
     return FoundClass(kind=kind, file=str(path), version=version)
 
 
+def file_of(source: str, *, base: Path) -> Path | None:
+    """Return the file that holds a class, without running it; None where it can't be told."""
+    scheme, _, rest = source.partition(":")
+    place = rest.rpartition(":")[0]
+    if scheme == FILE:
+        return base / Path(place).expanduser()
+    try:
+        return _find_module(place, source)
+    except (SourceError, UserCodeError):
+        return None
+
+
 def _read(path: Path, source: str) -> bytes:
     try:
         return path.read_bytes()
@@ -123,6 +135,7 @@ def _module_of(content: bytes, path: Path, name: str) -> ModuleType:
     """Run a file as a module of its own, which isn't found by `import`."""
     module = ModuleType(PREFIX + name)
     module.__file__ = os.fspath(path)
+    before = sys.modules.get(module.__name__)  # of a class that is loaded anew
     # Dataclasses and Pydantic look up a class's module by its name.
     sys.modules[module.__name__] = module
     try:
@@ -133,5 +146,7 @@ def _module_of(content: bytes, path: Path, name: str) -> ModuleType:
         )
     except UserCodeError:
         del sys.modules[module.__name__]
+        if before is not None:
+            sys.modules[module.__name__] = before
         raise
     return module
