@@ -328,6 +328,9 @@ async def test_on_a_cpu_it_is_the_default_and_probes_follow_it(
     async with served(tmp_path) as (client, app):
         pid = int((await client.post("/predict/mine", json="pid")).json())
         assert pid != os.getpid()
+        value = app.state.runtime.metrics.registry.get_sample_value
+        ends = {"model": "mine", "reason": "crashed"}
+        assert value("mlapi_model_process_ends_total", ends) == 0
         # Stopped, its successor can't load before it was looked at.
         (tmp_path / "model.py").write_text("not the same", encoding="utf-8")
         crashed = await client.post("/predict/mine", json="crash")
@@ -350,9 +353,7 @@ async def test_on_a_cpu_it_is_the_default_and_probes_follow_it(
         await until_ready(client)
         assert (await client.get("/health")).json() == {"status": "ok"}
         assert (await client.post("/predict/mine", json="good")).json() == "GOOD"
-        value = app.state.runtime.metrics.registry.get_sample_value
         assert value("mlapi_model_processes", {"model": "mine"}) == 1
-        ends = {"model": "mine", "reason": "crashed"}
         assert value("mlapi_model_process_ends_total", ends) == 1
 
 
