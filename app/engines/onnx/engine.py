@@ -1,6 +1,6 @@
 """A graph as an engine: its items are read, stacked and run in batches like texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from app.engines.onnx.graph import Graph, Stacking
 from app.engines.onnx.tensors import Array
 from app.engines.python.runner import Answer, Facts
 from app.engines.rows import RowsRefusedError
+from app.engines.stream_slots import StreamSlots
 from app.errors import InvalidRequestError
 
 # Runs the graph: arrays by the names of its inputs in, its outputs in their order out.
@@ -69,8 +70,13 @@ class OnnxEngine:
             has_check=False,
         )
         self.max_batch = BATCH if takes_batches else ONE_BY_ONE
+        self.slots: StreamSlots | None = None  # a graph answers at once
         self._call: Call | None = call
         self._mean_cost = 1.0
+
+    def stream(self, _item: Any, /) -> Generator[bytes]:  # noqa: ANN401  # parsed JSON
+        """Answer nothing: no slot lets a caller in."""
+        yield from ()
 
     def estimate(self, items: Sequence[Any]) -> int:
         """Return the mean cost of earlier items, times their number."""

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from app.core.logs import configuration
@@ -11,6 +11,7 @@ from app.engines.python.contract import Contract, read_contract
 from app.engines.python.engine import PythonEngine
 from app.engines.python.failures import UserCodeError, during_load
 from app.engines.python.finding import FoundClass, find_class
+from app.engines.python.json_forms import JsonForm
 from app.engines.python.messages import Start
 from app.engines.python.output import Output
 from app.engines.python.process_runner import open_processes
@@ -115,9 +116,13 @@ def _facts(
         takes_batches=contract.takes_batches,
         has_check=hasattr(instance, "check"),
         has_cost=hasattr(instance, "cost"),
-        stream_item_schema=contract.stream_item and contract.stream_item.schema(of_answers=False),
-        piece_schema=contract.piece and contract.piece.schema(of_answers=True),
+        stream_item_schema=_schema(contract.stream_item, of_answers=False),
+        piece_schema=_schema(contract.piece, of_answers=True),
     )
+
+
+def _schema(form: JsonForm | None, *, of_answers: bool) -> Mapping[str, Any] | None:
+    return None if form is None else form.schema(of_answers=of_answers)
 
 
 def _texts(labels: Any) -> tuple[str, ...] | None:  # noqa: ANN401  # whatever the class has there

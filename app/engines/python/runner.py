@@ -224,7 +224,9 @@ class ThreadRunner:
             item = self._read(content, item_form)
         if isinstance(item, Exception):
             raise item
-        pieces = pieces_of(lambda: self._stream(item.value))
+        stream = self._stream
+        assert stream is not None  # noqa: S101  # as above
+        pieces = pieces_of(lambda: stream(item.value))
         try:
             while True:
                 with self._output.caught():

@@ -55,8 +55,8 @@ class StreamAccount:
         """Note that the client has left."""
         if stream is None:
             return
-        left = {"status": CLIENT_LEFT, "error": "client_left"}
-        self._log.put(self._log.entry(self._task, self._text, **_columns(stream), **left))
+        columns: dict[str, Any] = {"status": CLIENT_LEFT, "error": "client_left"}
+        self._log.put(self._log.entry(self._task, self._text, **_columns(stream), **columns))
         self._count(stream, "client_left")
         self._metrics.cancelled.labels(stream.model, "engine").inc()
 

@@ -72,6 +72,11 @@ async def test_a_body_that_the_graph_does_not_take_is_422(client: AsyncClient) -
     assert "secret" not in answer.text
 
 
+async def test_a_graph_has_no_stream(client: AsyncClient) -> None:
+    answer = await client.post("/predict/tariff/stream", json={"x": [1, 0, 0, 0]})
+    assert '"code":"not_found"' in answer.text.replace(" ", "")
+
+
 async def test_items_of_a_batch_have_an_answer_or_an_error_each_in_order(
     client: AsyncClient,
 ) -> None:
