@@ -199,7 +199,7 @@ def test_these_routes_are_answered_by_a_plan(tmp_path: Path) -> None:
         for context in iter_route_contexts(app.routes)
         if (context.path or "").endswith("{model_name}")
     ]
-    assert len(handlers) == 3
+    assert len(handlers) >= 3
     assert all(isinstance(h, JsonHandler) and h.plan is not None for h in handlers)
 
 
