@@ -24,11 +24,15 @@ from tiny_tokens import (
     tokens_on_torch,
 )
 
-from app.engines.base import Task
+from app.engines.base import OpenVinoOptions, Task
+from app.engines.openvino.agreement import answers, calibration_texts
 from app.engines.openvino.baked import bake
 from app.engines.openvino.baked import load as load_baked
+from app.engines.openvino.converted import folder_of, options_of, read
 from app.engines.openvino.engine import PACKING
 from app.engines.openvino.loading import load
+from app.engines.openvino.preparation import convert_best, load_reference, settle
+from app.engines.openvino.processor import Processor
 from app.engines.rows import RowsRefusedError
 from app.engines.scores import softmax
 from app.engines.token_windows import TokenText, window_cuts
@@ -109,7 +113,7 @@ def test_each_window_of_a_long_text_is_answered_as_transformers_answers_it(tmp_p
     (item,) = engine.encode([text])
     (row,) = rows(engine, [text])
     assert isinstance(item, TokenText)
-    assert len(row.logits) == 15 * 15
+    assert len(row.logits) == 15 * 16
     assert row.offsets[-1].tolist() == [len(text) - 2, len(text) - 1]
     cuts = window_cuts(item.starts, len(row.logits))
     assert len(item.starts) > 5
@@ -240,3 +244,38 @@ def test_a_text_whose_answers_are_no_numbers_is_an_error_of_its_batch(
     assert rows(engine, ["the cat"])
     with pytest.raises(RowsRefusedError, match="NaN or infinity"):
         rows(engine, ["the cat", "the dog"])
+
+
+class Vague(Processor):
+    """Says that it computes in bfloat16, and computes another precision's answers wrongly."""
+
+    def __init__(self, options: OpenVinoOptions) -> None:
+        super().__init__(options)
+        self.precision = "bf16"
+        self.asked: list[str | None] = []
+
+    def compile(self, file: Path, *, precision: str | None = None) -> Any:
+        """Compile in float32, and turn the labels round unless that was asked for."""
+        self.asked.append(precision)
+        graphs = super().compile(file, precision="f32")
+        if precision is None:
+            for graph in graphs.all:
+                infer = graph.infer
+                graph.infer = lambda arrays, infer=infer: infer(arrays)[..., ::-1]  # type: ignore[method-assign]
+        return graphs
+
+
+def test_one_that_differs_in_bfloat16_is_computed_in_float32(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = request_for(bert_tokens(tmp_path / "model", initializer_range=0.2), task=Task.NER)
+    reference = load_reference(request)
+    expected = answers(reference, calibration_texts(None))
+    converted = convert_best(request, reference, folder_of(request))
+    processor = Vague(options_of(request))
+    prepared = settle(request, converted, processor, reference=reference, expected=expected)
+    assert prepared.verdict.agrees
+    assert (prepared.converted.is_exact, prepared.converted.packing) == (True, converted.packing)
+    assert processor.asked == [None, "f32"]
+    assert read(folder_of(request)) == prepared.converted
+    assert [record.message for record in caplog.records] == ["bfloat16_refused"]

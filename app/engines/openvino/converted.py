@@ -37,6 +37,7 @@ class Converted:
     dimensions: int = 0
     vector_rules: VectorRules = field(default_factory=VectorRules)
     packing: PackedInputs | None = None  # the graph takes texts in rows; None: padded batches
+    is_exact: bool = False  # computed in float32 on every processor
 
     @property
     def graph(self) -> Path:

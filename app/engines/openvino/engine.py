@@ -162,7 +162,8 @@ def open_engine(request: EngineRequest, converted: Converted, processor: Process
     kind = TokenEncoder if of_tokens else TextEncoder
     encoder = kind.read(converted.tokenizer, converted.rules, limit=request.max_tokens)
     # Bfloat16 has three digits: no softmax hides what that does to the numbers of a regression.
-    is_exact = bool(converted.labels) and converted.activation is Activation.NONE
+    is_regression = bool(converted.labels) and converted.activation is Activation.NONE
+    is_exact = is_regression or converted.is_exact
     graphs = processor.compile(converted.graph, precision="f32" if is_exact else None)
     run_first(graphs, encoder, converted.packing)
     release_memory(converted.weights)

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from app.engines import torch
-from app.engines.base import EngineRequest, FloatArray, Step
+from app.engines.base import EngineRequest, FloatArray, Step, Task
 from app.engines.openvino.agreement import (
     Verdict,
     answers,
@@ -20,7 +20,7 @@ from app.engines.openvino.agreement import (
     write_verdict,
 )
 from app.engines.openvino.conversion import convert, plain_module
-from app.engines.openvino.converted import Converted, folder_of, options_of, read
+from app.engines.openvino.converted import Converted, describe, folder_of, options_of, read
 from app.engines.openvino.engine import OpenVinoText, open_engine
 from app.engines.openvino.failures import ConversionError, InterruptedConversionError
 from app.engines.openvino.packed_graph import choose_packing
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 # Much longer than the largest model takes: only a hang is to be ended.
 PREPARE_TIMEOUT_S = 900
 STEPS = ("waiting for its turn", "loading the weights", "converting", "comparing with torch")
+FLOAT32 = "f32"
 WAITING, LOADING, CONVERTING, COMPARING = range(1, len(STEPS) + 1)
 LoadReference = Callable[[EngineRequest], Reference]
 
@@ -104,7 +105,8 @@ def settle(
 ) -> Prepared:
     """Compare a converted model with torch's answers.
 
-    One that runs texts in rows and can't be run, or differs, is converted anew for padded batches.
+    A token classifier that differs in bfloat16 is computed in float32. One that runs texts in rows
+    and can't be run, or differs, is converted anew for padded batches.
 
     Raises:
         ConversionError: it can't be run, not in padded batches either.
@@ -118,11 +120,29 @@ def settle(
             raise
         log.warning("packing_refused", extra={"model": request.name, "reason": failure.line})
     else:
+        if not verdict.agrees and (exact := in_float32(request, converted, processor)):
+            log.warning("bfloat16_refused", extra={"model": request.name, **verdict.figures})
+            describe(exact)
+            return settle(request, exact, processor, reference=reference, expected=expected)
         if verdict.agrees or converted.packing is None:
             return Prepared(converted=converted, verdict=verdict)
         log.warning("packing_refused", extra={"model": request.name, **verdict.figures})
     padded = convert(reference, converted.folder)
     return settle(request, padded, processor, reference=reference, expected=expected)
+
+
+def in_float32(
+    request: EngineRequest, converted: Converted, processor: Processor
+) -> Converted | None:
+    """Return a token classifier that differs as it is to be computed in float32.
+
+    Of thousands of tokens the worst one counts, and some are on the edge of two labels: what is
+    close enough for whole texts in bfloat16 often isn't for them. None: that is no way out.
+    """
+    is_one = request.task == Task.NER and processor.precision != FLOAT32
+    if not is_one or converted.is_exact:
+        return None
+    return dataclasses.replace(converted, is_exact=True)
 
 
 def find(request: EngineRequest, folder: Path, processor: Processor) -> Prepared | None:
