@@ -261,7 +261,7 @@ class Vague(Processor):
         if precision is None:
             for graph in graphs.all:
                 infer = graph.infer
-                graph.infer = lambda arrays, infer=infer: infer(arrays)[..., ::-1]  # type: ignore[method-assign]
+                graph.infer = lambda arrays, infer=infer: infer(arrays)[..., ::-1]  # type: ignore[method-assign, misc]
         return graphs
 
 
