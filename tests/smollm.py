@@ -21,7 +21,7 @@ def gguf() -> Path:
 
 @contextmanager
 def loaded(*, slots: int = 1, context_tokens: int = 512) -> Iterator[Generator]:
-    chat = ChatOptions(slots=slots, context_tokens=context_tokens, cores=2)
+    chat = ChatOptions(slots=slots, context_tokens=context_tokens, cores=1)
     request = EngineRequest(
         name="smollm2", task=Task.CHAT, engine="llama_cpp", folder=gguf(), chat=chat
     )

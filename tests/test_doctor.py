@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from commands import run
+from converted import CONVERTED
+from process import UNMEASURED
 from servers import Postgres, Valkey, free_port
 from serving import AllSettings
 
@@ -56,7 +58,8 @@ def test_on_a_good_machine_nothing_fails(tmp_path: Path) -> None:
 
 
 def test_it_reads_well_without_json(tmp_path: Path) -> None:
-    ended = run(tmp_path, "doctor", port=free_port())
+    given: dict[str, Any] = {"port": free_port(), "model_cache_dir": CONVERTED, **UNMEASURED}
+    ended = run(tmp_path, "doctor", **given)
     assert "✓ python: 3." in ended.stdout
     assert "0 failed" in ended.stdout.splitlines()[-1]
 

@@ -15,7 +15,7 @@ from typing import Any
 import browser
 import httpx2
 import pytest
-from process import Service, service
+from process import UNMEASURED, Service, service
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "chat.md"
@@ -55,7 +55,9 @@ needs_browser = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with the packaged chat model, for all examples."""
-    with service(tmp_path_factory.mktemp("served"), MODELS) as running:
+    # Threads of llama.cpp that wait for each other spin on the cores that other tests compute on.
+    given: dict[str, Any] = {"engine_threads": 1, **UNMEASURED}
+    with service(tmp_path_factory.mktemp("served"), MODELS, **given) as running:
         running.wait_ready()
         yield running
 

@@ -29,7 +29,7 @@ COUNT = "Count from one to fifty in words: one, two, three, four, five, six, sev
 
 
 def request(**given: Any) -> EngineRequest:
-    chat = ChatOptions(slots=SLOTS, context_tokens=CONTEXT_TOKENS, cores=2)
+    chat = ChatOptions(slots=SLOTS, context_tokens=CONTEXT_TOKENS, cores=1)
     known = EngineRequest(name="x", task=Task.CHAT, engine="llama_cpp", folder=gguf(), chat=chat)
     return replace(known, **given)
 

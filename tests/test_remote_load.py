@@ -17,7 +17,7 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from openai_misbehaviours import refuse, send_error, then, wait_after
 from openai_server import PROVIDER_WORDS, Exchange, OpenAiServer, chunk, say
-from process import Service, service
+from process import UNMEASURED, Service, service
 from serving import serving
 
 from app.engines.base import EngineRequest, Task
@@ -326,7 +326,7 @@ def real(tmp_path: Path) -> Any:
         entry = '[[models]]\nname = "r"\ntask = "chat"\nengine = "remote"\nrequired = true\n'
         entry += f'source = "openai:gpt-test"\nbase_url = "{server.url}"\napi_key_env = "K"\n'
         talkative = {"log_level": "debug", "k": KEY, "openai_log": "debug"}
-        with service(tmp_path, entry, **talkative, **ENVIRONMENT) as running:
+        with service(tmp_path, entry, **talkative, **ENVIRONMENT, **UNMEASURED) as running:
             running.wait_ready()
             yield running, server
 

@@ -12,7 +12,7 @@ import pytest
 from converted import CONVERTED
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai.types.chat import ChatCompletionMessageParam
-from process import service
+from process import UNMEASURED, service
 from pydantic import BaseModel, Field
 
 MODELS = """
@@ -69,7 +69,13 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("service")
-    with service(folder, MODELS, model_cache_dir=CONVERTED, log_level="warning") as running:
+    # Threads of llama.cpp that wait for each other spin on the cores that other tests compute on.
+    given: dict[str, Any] = {
+        "model_cache_dir": CONVERTED,
+        "log_level": "warning",
+        "engine_threads": 1,
+    }
+    with service(folder, MODELS, **given, **UNMEASURED) as running:
         running.wait_ready()
         yield f"{running.url}/v1"
 
