@@ -47,11 +47,6 @@ class SharedMemory:
     outgoing: int
     incoming: int
 
-    @property
-    def turned(self) -> "SharedMemory":
-        """The same, as the other side sees it."""
-        return SharedMemory(outgoing=self.incoming, incoming=self.outgoing)
-
     def close(self) -> None:
         """Give it back; the memory is free when both sides have."""
         os.close(self.outgoing)
