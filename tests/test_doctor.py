@@ -30,14 +30,20 @@ FAKE = '[[models]]\nname = "dummy"\nengine = "fake"\nrequired = true\n'
 SECRET = "a secret that nobody may see"
 
 
-def doctor(folder: Path, models: str = FAKE, **settings: Any) -> tuple[int, dict[str, list[Any]]]:
+# A model is loaded in a process of its own, which takes most of a second.
+UNTRIED = ("--load-timeout", "0")
+
+
+def doctor(
+    folder: Path, models: str = FAKE, *options: str, **settings: Any
+) -> tuple[int, dict[str, list[Any]]]:
     """Run it; return its status, and its findings by place."""
     (folder / "models.toml").write_text(models)
     values: dict[str, Any] = {
         "models_file": folder / "models.toml",
         "port": free_port(),
     } | settings
-    ended = run(folder, "doctor", "--json", **values)
+    ended = run(folder, "doctor", "--json", *options, **values)
     assert SECRET not in ended.stdout
     assert ended.stderr == ""
     found: dict[str, list[Any]] = {}
@@ -75,7 +81,7 @@ def test_it_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_database_that_is_there_is_looked_at(tmp_path: Path) -> None:
     assert run(tmp_path, "db", "upgrade").returncode == 0
-    _, found = doctor(tmp_path)
+    _, found = doctor(tmp_path, FAKE, *UNTRIED)
     assert found["sql"][0]["said"] == "SQLite, up to date"
 
 
@@ -98,21 +104,21 @@ def listening(answer: bytes) -> Iterator[int]:
 
 def test_a_service_that_runs_is_found_without_the_proxy_of_the_environment(tmp_path: Path) -> None:
     with listening(b"HTTP/1.0 200 OK\r\n\r\n{}") as port:
-        status, found = doctor(tmp_path, port=port, http_proxy="http://127.0.0.1:9")
+        status, found = doctor(tmp_path, FAKE, *UNTRIED, port=port, http_proxy="http://127.0.0.1:9")
     assert status == 0
     assert found["port"][0]["said"].endswith("by a service that answers /health")
 
 
 def test_a_port_where_no_http_is_spoken_fails(tmp_path: Path) -> None:
     with listening(b"SSH-2.0\r\n") as port:
-        status, found = doctor(tmp_path, port=port)
+        status, found = doctor(tmp_path, FAKE, *UNTRIED, port=port)
     assert status == 1
     assert found["port"][0]["level"] == "fail"
 
 
 def test_a_port_in_use_fails(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        status, found = doctor(tmp_path, port=taken.getsockname()[1])
+        status, found = doctor(tmp_path, FAKE, *UNTRIED, port=taken.getsockname()[1])
     assert status == 1
     assert found["port"][0]["level"] == "fail"
 
@@ -142,6 +148,8 @@ def test_servers_that_are_away_fail_within_their_time(tmp_path: Path) -> None:
     away = free_port()
     status, found = doctor(
         tmp_path,
+        FAKE,
+        *UNTRIED,
         database_url=f"postgresql://user:{SECRET.replace(' ', '-')}@127.0.0.1:{away}/name",
         redis_url=f"redis://:{SECRET.replace(' ', '-')}@127.0.0.1:{away}/0",
     )
@@ -154,10 +162,10 @@ def test_servers_that_run_are_asked_for_the_time_too(
     tmp_path: Path, postgres: Postgres, valkey: Valkey
 ) -> None:
     with postgres.database() as url:
-        _, behind = doctor(tmp_path, database_url=url, redis_url=valkey.url)
+        _, behind = doctor(tmp_path, FAKE, *UNTRIED, database_url=url, redis_url=valkey.url)
         assert behind["sql"][0]["advice"].endswith(": run `app db upgrade`.")
         assert run(tmp_path, "db", "upgrade", database_url=url).returncode == 0
-        status, found = doctor(tmp_path, database_url=url, redis_url=valkey.url)
+        status, found = doctor(tmp_path, FAKE, *UNTRIED, database_url=url, redis_url=valkey.url)
     assert status == 0
     assert [f["level"] for f in found["clock"]] == ["ok", "ok"]
 
