@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -260,9 +261,13 @@ class Vague(Processor):
         graphs = super().compile(file, precision="f32")
         if precision is None:
             for graph in graphs.all:
-                infer = graph.infer
-                graph.infer = lambda arrays, infer=infer: infer(arrays)[..., ::-1]  # type: ignore[method-assign, misc]
+                turned: Any = graph
+                turned.infer = partial(_turned, graph.infer)
         return graphs
+
+
+def _turned(infer: Callable[..., Any], arrays: Any) -> Any:
+    return infer(arrays)[..., ::-1]
 
 
 def test_one_that_differs_in_bfloat16_is_computed_in_float32(
