@@ -11,9 +11,13 @@ from app.errors import StartupError
 class ChildTimeoutError(StartupError):
     """The process didn't end in time, and was ended."""
 
+    reason = "child_timeout"
+
 
 class ChildDiedError(StartupError):
     """The process ended without a report."""
+
+    reason = "child_died"
 
 
 def ask_child(module: str, *arguments: str, timeout_s: float) -> dict[str, Any]:
