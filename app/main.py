@@ -11,11 +11,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from app.errors import StartupError
-from app.runtime.composition import Installed, check, choose, find_installed
+from app.runtime.composition import Composition, Installed, check, choose, find_installed
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from app.models.catalog import Catalog
     from app.settings import Settings
 
 # Folders of `app/tasks/`; a task without a line here is left out.
@@ -68,6 +69,27 @@ def stop_server(_failure: StartupError) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+def compose(settings: "Settings", parts: Installed | None = None) -> "tuple[Composition, Catalog]":
+    """Return what a service is made of, once all of it is known to be usable.
+
+    Args:
+        settings: as the entry point read them.
+        parts: tasks and features to choose from; those of this program when None.
+
+    Raises:
+        SettingsError: a setting has a bad value.
+        CatalogError: the catalogue can't be read.
+
+    """
+    from app.models.catalog import read_catalog
+
+    chosen = choose(parts or installed(), settings)
+    check(chosen, settings)
+    catalog = read_catalog(settings.models_file)
+    catalog.check_tasks(chosen.kinds)
+    return chosen, catalog
+
+
 def create_app(
     settings: "Settings | None" = None,
     *,
@@ -91,14 +113,10 @@ def create_app(
     from app.http.model_document import ModelDocument
     from app.http.problems import document_problems
     from app.middleware.stack import App, cors, front_parts
-    from app.models.catalog import read_catalog
     from app.runtime.opening import open_runtime
 
     settings = settings or load_settings()
-    chosen = choose(parts or installed(), settings)
-    check(chosen, settings)
-    catalog = read_catalog(settings.models_file)
-    catalog.check_tasks(chosen.kinds)
+    chosen, catalog = compose(settings, parts)
     metrics = Metrics()
 
     @asynccontextmanager

@@ -40,6 +40,13 @@ class Settings(BaseSettings):
         description="A second port, on which only `/health`, `/ready` and `/metrics` are answered: "
         "their connections then never wait behind others; default: none.",
     )
+    front_ends: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Whole service processes on one address, Linux only; each has every model, and "
+        "its share of the processor cores. See docs/deploys.md for when it pays.",
+    )
     data_dir: Path = Field(
         Path("data"), description="Folder under which everything that the service writes lies."
     )
@@ -57,8 +64,8 @@ class Settings(BaseSettings):
     )
     engine_threads: Positive | None = Field(
         None,
-        description="Processor cores that OpenVINO computes on; default: those that the process "
-        "may use, by its affinity and its container's quota.",
+        description="Processor cores that OpenVINO computes on, in all front ends together; "
+        "default: those that the process may use, by its affinity and its container's quota.",
     )
     engine_streams: Positive | None = Field(
         None,
@@ -66,7 +73,9 @@ class Settings(BaseSettings):
         "for each core where the processor has bfloat16, else one for each four cores.",
     )
     inference_threads: Positive | None = Field(
-        None, description="Threads that run engines; default: one for each core, at most 8."
+        None,
+        description="Threads that run engines, in all front ends together; default: one for each "
+        "core, at most 8 in a process.",
     )
     queue_tokens: Positive = Field(
         262_144, description="Tokens that may wait for one model; more get 503 `overloaded`."
@@ -207,6 +216,23 @@ class Settings(BaseSettings):
 def read_secret(variable: str) -> str | None:
     """Return a secret that the catalogue names by its environment variable; None without it."""
     return os.environ.get(variable) or dotenv_values(ENV_FILE).get(variable) or None
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a child process that is to have the same settings."""
+    own = {name.upper(): _spell(getattr(settings, name)) for name in settings.model_fields_set}
+    return {**os.environ, **own}
+
+
+def _spell(value: object) -> str:
+    """Write a setting as its environment variable is read."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
 def load_settings(kind: type[S], **overrides: object) -> S:

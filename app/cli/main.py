@@ -49,6 +49,9 @@ def prepare(context: typer.Context) -> None:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address; default: HOST.")] = None,
     port: Annotated[int | None, typer.Option(help="Port, 0 for a free one; default: PORT.")] = None,
+    front_ends: Annotated[
+        int | None, typer.Option(help="Service processes on the address; default: FRONT_ENDS.")
+    ] = None,
     *,
     reload_models: Annotated[
         bool | None,
@@ -56,13 +59,22 @@ def serve(
             "--reload-models", help="In development: load Python classes anew when they change."
         ),
     ] = None,
+    # Set by the first process of several for the others.
+    front_end: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start the service."""
     from app.core.logs import configure
     from app.main import load_settings
+    from app.server.front_end import Place
     from app.server.serve import serve as run_server
+    from app.server.serve import serve_as
 
-    given = {"host": host, "port": port, "reload_models": reload_models}
+    given = {
+        "host": host,
+        "port": port,
+        "front_ends": front_ends,
+        "reload_models": reload_models,
+    }
     overrides = {name: value for name, value in given.items() if value is not None}
     settings = load_settings(**overrides)
     configure(
@@ -71,8 +83,9 @@ def serve(
         log_inputs=settings.log_inputs,
         bound=settings.log_bound,
     )
-    run_server(settings, on_overdue=leave_unfinished)
-    end_process(EXIT_OK)
+    if front_end is not None:
+        end_process(serve_as(Place.parse(front_end), settings, on_overdue=leave_unfinished))
+    end_process(run_server(settings, on_overdue=leave_unfinished))
 
 
 @models_cli.command("list", epilog="Example: app models list --json")

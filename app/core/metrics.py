@@ -14,6 +14,7 @@ from prometheus_client import (
 )
 
 from app.core.logs import dropped_lines
+from app.core.metrics_sum import Across, Registry
 
 PREFIX = "mlapi_"
 # From a cached answer to the default deadline, in seconds.
@@ -35,9 +36,14 @@ class MetricGroup:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         # Without this, each counter has a second series that says when it was made.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
-        self.registry = registry or CollectorRegistry()
+        self.registry = registry or Registry()
 
-    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+    def _gauge(
+        self, name: str, text: str, labels: Sequence[str] = (), *, across: Across = "sum"
+    ) -> Gauge:
+        """Declare a gauge, and what it says of several front ends together."""
+        if isinstance(self.registry, Registry):
+            self.registry.across[PREFIX + name] = across
         return Gauge(PREFIX + name, text, labels, registry=self.registry)
 
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
@@ -114,7 +120,10 @@ class Metrics(MetricGroup):
             "worker_deaths_total", "Worker threads that died.", ["model"]
         )
         self.heartbeat_age_seconds = self._gauge(
-            "worker_heartbeat_age_seconds", "Age of the oldest running engine call.", ["model"]
+            "worker_heartbeat_age_seconds",
+            "Age of the oldest running engine call.",
+            ["model"],
+            across="max",
         )
         self.refused = self._counter(
             "refused_total",
@@ -155,15 +164,26 @@ class Metrics(MetricGroup):
             "Log lines that were lost: too many waited for standard error, or writing failed.",
         )
         self.event_loop_lag_seconds = self._gauge(
-            "event_loop_lag_seconds", "How late the event loop woke up at the last check."
+            "event_loop_lag_seconds",
+            "How late the event loop woke up at the last check.",
+            across="max",
         )
         self.event_loop_tasks = self._gauge(
             "event_loop_tasks", "Tasks of the event loop at the last check; a leak shows here."
         )
         self.model_load_seconds = self._gauge(
-            "model_load_seconds", "Time to load and warm the model.", ["model"]
+            "model_load_seconds", "Time to load and warm the model.", ["model"], across="max"
         )
-        self.model_ready = self._gauge("model_ready", "1 while the model serves.", ["model"])
+        self.model_ready = self._gauge(
+            "model_ready",
+            "1 while the model serves, in every front end that runs.",
+            ["model"],
+            across="min",
+        )
+        self.front_ends = self._gauge("front_ends", "Front ends that run, with FRONT_ENDS.")
+        self.front_end_restarts = self._counter(
+            "front_end_restarts_total", "Times that a front end ended and was started again."
+        )
         self.model_processes = self._gauge(
             "model_processes", "Processes of a Python model that can take calls.", ["model"]
         )
@@ -247,4 +267,5 @@ class Metrics(MetricGroup):
             "1 while the check of the database, which writes a row, names this reason; /ready says"
             " it too.",
             ["reason"],
+            across="max",
         )

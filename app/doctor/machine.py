@@ -37,6 +37,8 @@ def look(settings: Settings) -> Iterator[Finding]:
     yield from _disk(settings.data_dir.absolute())
     yield _port(settings.host, settings.port)
     yield _descriptors(limit(), needed_descriptors(settings))
+    if settings.front_ends > 1:
+        yield _front_ends(settings.front_ends, settings.core_count)
 
 
 def _python() -> Finding:
@@ -100,6 +102,17 @@ def _port(host: str, port: int) -> Finding:
         summary = f"{place}: {failure.strerror or failure}"
         return bad("port", summary, "End what listens there, or set HOST and PORT.")
     return good("port", f"{place} is free")
+
+
+def _front_ends(count: int, cores: int) -> Finding:
+    """Check that several front ends can run here, and that each has a core."""
+    summary = f"{count} on {cores} cores"
+    if sys.platform != "linux":
+        return bad("front ends", summary, "More than one needs Linux: set FRONT_ENDS=1.")
+    if count > cores:
+        advice = "Each has every model in memory and less than a core; set FRONT_ENDS lower."
+        return doubtful("front ends", summary, advice)
+    return good("front ends", summary)
 
 
 def _descriptors(available: int, needed: int) -> Finding:

@@ -1,4 +1,4 @@
-"""`/health`, `/ready` and `/metrics`: what machines ask about this process."""
+"""`/health`, `/ready` and `/metrics`: what machines ask about this service."""
 
 from typing import Annotated
 
@@ -55,9 +55,13 @@ async def ready(runtime: RuntimeDep) -> Readiness:
     "/metrics",
     summary="Prometheus metrics",
     response_class=PlainTextResponse,
-    responses=problems(*WITH_KEY)
+    responses=problems(*WITH_KEY, UnhealthyError)
     | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(runtime: RuntimeDep, _: Annotated[None, Depends(allow_metrics)]) -> Response:
-    """Answer every metric in Prometheus' text format."""
-    return Response(generate_latest(runtime.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    """Answer every metric in Prometheus' text format; with front ends, those of all together."""
+    if runtime.all_metrics is None:
+        measured = generate_latest(runtime.metrics.registry)
+    else:
+        measured = await runtime.all_metrics()
+    return Response(measured, media_type=CONTENT_TYPE_LATEST)

@@ -4,7 +4,7 @@ This module, and the module of each task and feature that implements it, imports
 commands import them too. Routes and the like are imported inside the methods.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI
 
     from app.core.finding import Finding
-    from app.core.metrics import MetricGroup
+    from app.core.metrics import MetricGroup, Metrics
     from app.engines.loader import EngineKind
     from app.models.entries import ModelEntry
     from app.runtime.runtime import Runtime
@@ -142,6 +142,25 @@ class Feature(Generic[S]):
 
         """
         return nullcontext()
+
+    def open_shared(
+        self,
+        settings: S,  # noqa: ARG002
+        *,
+        metrics: "Metrics",  # noqa: ARG002
+        after: Callable[[], Awaitable[object]],  # noqa: ARG002
+    ) -> AbstractAsyncContextManager[Mapping[str, str]]:
+        """Open what all front ends of a service share, in the process that starts them.
+
+        Args:
+            settings: as the entry point read them.
+            metrics: where it counts.
+            after: awaited before anything begins that would slow down the service's start.
+
+        Returns: settings that the front ends get, as environment variables.
+
+        """
+        return nullcontext({})
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add the feature's commands to `app`."""

@@ -85,6 +85,10 @@ class Runtime:
     loop_lag_s: float = 0.0
     # Whether requests are refused because there are too many: the server knows.
     is_overloaded: Callable[[], bool] = _never
+    # Where this process is one of several: the metrics of all. None: its own are all there are.
+    all_metrics: Callable[[], Awaitable[bytes]] | None = None
+    # Return what else is dead or stuck, beside models and the event loop.
+    health_checks: list[Callable[[], list[str]]] = field(default_factory=list)
     # Features add to these: checks of the database, and what `/ready` calls degraded.
     database_checks: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
     degraded: list[Callable[[], str | None]] = field(default_factory=list)
@@ -105,12 +109,20 @@ class Runtime:
         return self.database
 
     def check_health(self) -> None:
-        """Check that the process can do work.
+        """Check that the service can do work.
 
         Raises:
             UnhealthyError: `checks` names what is dead or stuck.
 
         """
+        problems = self.own_problems()
+        for check in self.health_checks:
+            problems += check()
+        if problems:
+            raise UnhealthyError("; ".join(problems), extensions={"checks": problems})
+
+    def own_problems(self) -> list[str]:
+        """Return what is dead or stuck in this process."""
         problems = [
             problem
             for entry in self.registry.entries
@@ -119,8 +131,7 @@ class Runtime:
         ]
         if self.loop_lag_s * 1000 > self.policy.health_max_lag_ms:
             problems.append(f"event_loop: {self.loop_lag_s:.1f} s late")
-        if problems:
-            raise UnhealthyError("; ".join(problems), extensions={"checks": problems})
+        return problems
 
     def restarting(self) -> list[str]:
         """Return which models lack processes: that harms no other, and a restart wouldn't help."""

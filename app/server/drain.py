@@ -49,6 +49,11 @@ class Drain:
         elif self.hurried_s is None:
             self.hurried_s = now_s
 
+    @property
+    def signals(self) -> int:
+        """How many signals have had an effect, at most 2."""
+        return (self.begun_s is not None) + (self.hurried_s is not None)
+
     def is_accepting(self, now_s: float) -> bool:
         """Return whether new connections are accepted."""
         if self.begun_s is None:

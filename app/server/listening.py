@@ -32,13 +32,29 @@ def listening(host: str, port: int, option: str = "--port") -> Iterator[list[soc
         StartupError: the address can't be used.
 
     """
+    with listening_apart(host, port, option, processes=1) as (sockets,):
+        yield sockets
+
+
+@contextmanager
+def listening_apart(
+    host: str, port: int, option: str = "--port", *, processes: int
+) -> Iterator[list[list[socket.socket]]]:
+    """Listen as `listening` does, with sockets of its own for each of several processes."""
     with ExitStack() as stack:
-        sockets = []
+        sockets: list[list[socket.socket]] = [[] for _ in range(processes)]
         try:
-            for kind, address in _find(host, port):
-                sock = stack.enter_context(socket.socket(kind, socket.SOCK_STREAM))
-                _listen(sock, address)
-                sockets.append(sock)
+            for kind, found in _find(host, port):
+                address = found
+                for own in sockets:
+                    sock = stack.enter_context(socket.socket(kind, socket.SOCK_STREAM))
+                    is_first = own is sockets[0]
+                    _listen(sock, address, joins=not is_first)
+                    if is_first and processes > 1:
+                        # Only now: of another service it must be refused the address.
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                        address = sock.getsockname()  # port 0 has become a free one
+                    own.append(sock)
         except (OSError, UnicodeError) as failure:
             raise StartupError(_refusal(host, port, option, failure)) from None
         yield sockets
@@ -60,10 +76,19 @@ def _is_family(kind: int) -> bool:
     return True
 
 
-def _listen(sock: socket.socket, address: Address) -> None:
-    """Prepare a socket as event loops do, which would do it after the start."""
+def _listen(sock: socket.socket, address: Address, *, joins: bool) -> None:
+    """Prepare a socket as event loops do, which would do it after the start.
+
+    Args:
+        sock: new.
+        address: to listen on.
+        joins: whether another socket of this process listens there too.
+
+    """
     sock.settimeout(0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if joins:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     sock.bind(address)

@@ -1,6 +1,7 @@
 """Runs the app under uvicorn."""
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,6 +12,8 @@ from app.errors import StartupError
 from app.main import create_app
 from app.server.descriptors import limit, needed_descriptors
 from app.server.drain import Drain, LastAnswers
+from app.server.front_end import FrontEnd, Place
+from app.server.fronts import serve_fronts
 from app.server.gate import Gate
 from app.server.listening import listening
 from app.server.protocol import BoundedHttpProtocol
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 # Longer than the 60 s for which an AWS load balancer keeps an idle connection: otherwise it sends
 # a request down a connection that this server is just closing, and answers 502.
 KEEP_ALIVE_S = 75
+EXIT_OK, EXIT_STARTUP_FAILED = 0, 1
 
 
 def make_server(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -> Server:
@@ -67,8 +71,8 @@ def make_server(settings: Settings, *, on_overdue: Callable[[], None] | None = N
     return server
 
 
-def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -> None:
-    """Serve until a signal comes.
+def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -> int:
+    """Serve until a signal comes, and return the exit status.
 
     Args:
         settings: as read by the entry point.
@@ -83,7 +87,29 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
         log.warning(
             "few_descriptors", extra={"limit": limit(), "wanted": needed_descriptors(settings)}
         )
+    if settings.front_ends > 1:
+        return serve_fronts(settings)
     run(make_server(settings, on_overdue=on_overdue), probe_port=settings.probe_port)
+    return EXIT_OK
+
+
+def serve_as(
+    place: Place, settings: Settings, *, on_overdue: Callable[[], None] | None = None
+) -> int:
+    """Serve as one of several front ends, and return the exit status.
+
+    What stops the start is told to the first process, which prints it.
+    """
+    front_end = FrontEnd.inherit()
+    try:
+        server = make_server(settings, on_overdue=on_overdue)
+        server.front_end = front_end
+        server.probe_sockets = [socket.socket(fileno=number) for number in place.probe_sockets]
+        run_on(server, [socket.socket(fileno=number) for number in place.sockets])
+    except StartupError as failure:
+        front_end.fail(failure)
+        return EXIT_STARTUP_FAILED
+    return EXIT_OK
 
 
 def run(server: Server, *, probe_port: int | None = None) -> None:
@@ -93,9 +119,14 @@ def run(server: Server, *, probe_port: int | None = None) -> None:
         sockets = stack.enter_context(listening(host, server.config.port))
         if probe_port is not None:
             server.probe_sockets = stack.enter_context(listening(host, probe_port, "PROBE_PORT"))
-        try:
-            server.run(sockets)
-        except SystemExit:  # uvicorn's way to end when the lifespan fails
-            raise StartupError("the start failed; the log says why") from None
+        run_on(server, sockets)
+
+
+def run_on(server: Server, sockets: list[socket.socket]) -> None:
+    """Run a server on sockets that listen already; raises as `serve` does."""
+    try:
+        server.run(sockets)
+    except SystemExit:  # uvicorn's way to end when the lifespan fails
+        raise StartupError("the start failed; the log says why") from None
     if server.failure is not None:
         raise server.failure

@@ -21,6 +21,7 @@ from app.runtime.runtime import Runtime
 from app.server.accepting import Acceptor, Refuse, refuse_none
 from app.server.drain import LAST_LINE_S, Drain
 from app.server.early import EarlyRefusal
+from app.server.front_end import FrontEnd
 from app.server.gate import Gate
 from app.server.gated import GatedHttpProtocol
 from app.server.overload import Overload
@@ -66,6 +67,7 @@ class Server(uvicorn.Server):
         self.gate = gate
         self.overload: Overload | None = None  # once the lifespan has made the runtime
         self.probe_sockets: list[socket.socket] = []  # which answer probes only
+        self.front_end: FrontEnd | None = None  # where this is one of several processes
         self.runtime = runtime
         self._on_overdue = on_overdue
         self._overdue: threading.Timer | None = None
@@ -83,9 +85,10 @@ class Server(uvicorn.Server):
         for sock in self.probe_sockets:
             self._accept(sock, partial(make_protocol, has_probes_only=True))
             log.info("probes_listening", extra={"port": sock.getsockname()[1]})
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        url_host = f"[{host}]" if ":" in host else host
-        print(f"ml-api: http://{url_host}:{port} (docs at /docs; ready when /ready is)", flush=True)
+        if self.front_end is None:
+            print_address(self.servers[0].sockets[0])
+        else:
+            await self.front_end.open(cast("Runtime", self.runtime()), self.take_signals)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -113,6 +116,11 @@ class Server(uvicorn.Server):
             self._overdue = threading.Timer(self.drain.longest_s, self._on_overdue)
             self._overdue.daemon = True
             self._overdue.start()
+
+    def take_signals(self, count: int) -> None:
+        """Do what so many signals do, those counted that this process got itself."""
+        while self.drain.signals < min(count, 2):
+            self.handle_exit(signal.SIGTERM, None)
 
     async def on_tick(self, counter: int) -> bool:
         """Let the gate learn, and tell uvicorn's loop whether to stop listening."""
@@ -230,6 +238,13 @@ class Server(uvicorn.Server):
         """Wait until something is over, or there is no more time for it."""
         while not is_over() and may(time.monotonic()):  # noqa: ASYNC110  # as POLL_S says
             await asyncio.sleep(POLL_S)
+
+
+def print_address(sock: socket.socket) -> None:
+    """Say in one line, on standard output, where the service is."""
+    host, port = sock.getsockname()[:2]
+    url_host = f"[{host}]" if ":" in host else host
+    print(f"ml-api: http://{url_host}:{port} (docs at /docs; ready when /ready is)", flush=True)
 
 
 def _is_ready(runtime: Runtime) -> bool:

@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import SecretStr
 
 from app.core.background import run_in_background
-from app.features.jobs.child import Child
+from app.core.child import Child
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.settings import JobsSettings
+from app.settings import as_environment
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Embedded:
         self._worker = Child(
             name="worker",
             command=[sys.executable, "-m", "app", "worker", "--nice", "5"],
-            environment=worker_environment(settings, redis_url=self.url),
+            environment=as_environment(settings) | {"REDIS_URL": self.url},
             stop_s=WORKER_STOP_S,
         )
         # Alerts see an increase only of a series that was there before.
@@ -190,23 +190,6 @@ def find_valkey() -> Path | None:
         return None
     candidates = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
     return next((path for path in candidates if os.access(path, os.X_OK)), None)
-
-
-def worker_environment(settings: JobsSettings, *, redis_url: str) -> dict[str, str]:
-    """Return the worker's environment: this process's, with its settings."""
-    own = {name.upper(): _spell(getattr(settings, name)) for name in settings.model_fields_set}
-    return {**os.environ, **own, "REDIS_URL": redis_url}
-
-
-def _spell(value: object) -> str:
-    """Write a setting as its environment variable is read."""
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, Path):
-        return str(value.absolute())
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else str(value)
 
 
 def _inherited() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Jobs that survive restarts, their workers and webhooks, as a feature."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from app.core.finding import Finding
+    from app.core.metrics import Metrics
     from app.features.jobs.metrics import JobMetrics
     from app.features.jobs.settings import JobsSettings
     from app.runtime.runtime import Runtime
@@ -58,6 +59,18 @@ class Jobs(Feature["JobsSettings"]):
         from app.features.jobs.opening import open_jobs
 
         return open_jobs(runtime, settings)
+
+    def open_shared(
+        self,
+        settings: "JobsSettings",
+        *,
+        metrics: "Metrics",
+        after: Callable[[], Awaitable[object]],
+    ) -> AbstractAsyncContextManager[Mapping[str, str]]:
+        """Start one Valkey and one worker for all front ends, where there is no REDIS_URL."""
+        from app.features.jobs.opening import open_shared
+
+        return open_shared(settings, metrics=metrics, after=after)
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app jobs` and `app worker`."""

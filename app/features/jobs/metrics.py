@@ -14,10 +14,14 @@ class JobMetrics(MetricGroup):
             "jobs_total", "Jobs that finished, each counted by one process.", ["status"]
         )
         self.jobs_queued = self._gauge(
-            "jobs_queued", "Jobs that wait, those that pause after a failure included."
+            "jobs_queued",
+            "Jobs that wait, those that pause after a failure included.",
+            across="max",  # each front end counts the same rows
         )
         self.jobs_oldest_waiting_seconds = self._gauge(
-            "jobs_oldest_waiting_seconds", "For how long the oldest job that could run has waited."
+            "jobs_oldest_waiting_seconds",
+            "For how long the oldest job that could run has waited.",
+            across="max",
         )
         self.jobs_refused = self._counter(
             "jobs_refused_total", "Jobs that were not taken, because their owner had too many."

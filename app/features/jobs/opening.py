@@ -1,7 +1,7 @@
 """What jobs open for the life of the process: broker, notifier, supervisor, webhooks."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpcore2
 
+from app.core.metrics import Metrics
 from app.db.session import Database
 from app.features.jobs.embedded import Embedded, find_valkey
 from app.features.jobs.metrics import JobMetrics
@@ -112,17 +113,50 @@ async def open_broker(
     """
     if settings.redis_url is not None:
         return Broker(notifier=_notifier(stack, settings.redis_url.get_secret_value(), metrics))
+    embedded = await open_embedded(stack, settings, find=find, metrics=metrics, after=after)
+    if embedded is None:
+        return Broker(notifier=None)
+    return Broker(notifier=_notifier(stack, embedded.url, metrics), embedded=embedded)
+
+
+async def open_embedded(
+    stack: AsyncExitStack,
+    settings: JobsSettings,
+    *,
+    find: Callable[[], Path | None],
+    metrics: JobMetrics,
+    after: Callable[[], Awaitable[object]],
+) -> Embedded | None:
+    """Start a Valkey and a worker, as `open_broker` does; None where that isn't possible."""
     valkey = find()
     if valkey is None:
         log.warning("jobs_unavailable", extra={"reason": "no Valkey for this platform"})
-        return Broker(notifier=None)
+        return None
     try:
         embedded = Embedded(settings, valkey=valkey, metrics=metrics, after=after)
     except OSError as failure:
         log.warning("jobs_unavailable", extra={"reason": str(failure)})
-        return Broker(notifier=None)
+        return None
     await stack.enter_async_context(embedded.running())
-    return Broker(notifier=_notifier(stack, embedded.url, metrics), embedded=embedded)
+    return embedded
+
+
+@asynccontextmanager
+async def open_shared(
+    settings: JobsSettings, *, metrics: Metrics, after: Callable[[], Awaitable[object]]
+) -> AsyncIterator[Mapping[str, str]]:
+    """Start one Valkey and one worker for all front ends, unless they have a REDIS_URL.
+
+    The front ends get the Valkey as theirs, so they also share the counts of limits.
+    """
+    if settings.redis_url is not None or find_valkey() is None:
+        yield {}  # each front end says so
+        return
+    async with AsyncExitStack() as stack:
+        embedded = await open_embedded(
+            stack, settings, find=find_valkey, metrics=JobMetrics(metrics.registry), after=after
+        )
+        yield {"REDIS_URL": embedded.url} if embedded else {}
 
 
 def _notifier(stack: AsyncExitStack, redis_url: str, metrics: JobMetrics) -> CeleryNotifier:

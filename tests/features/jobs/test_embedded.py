@@ -17,9 +17,10 @@ from servers import is_alive
 from serving import make_settings
 
 import app.core.parent
-from app.features.jobs.child import Child
-from app.features.jobs.embedded import SOCKET_PATH_FILE, Embedded, find_valkey, worker_environment
+from app.core.child import Child
+from app.features.jobs.embedded import SOCKET_PATH_FILE, Embedded, find_valkey
 from app.features.jobs.metrics import JobMetrics
+from app.settings import as_environment
 
 TIMEOUT_S = 20.0
 CHILD = "import subprocess, sys, time; time.sleep(60)"
@@ -144,8 +145,7 @@ def test_the_worker_gets_the_settings_in_force(tmp_path: Path) -> None:
     settings = make_settings(
         tmp_path, admin_key="a secret of sixteen", log_inputs=True, database_pool_size=3
     )
-    variables = worker_environment(settings, redis_url="unix:///s")
-    assert variables["REDIS_URL"] == "unix:///s"
+    variables = as_environment(settings)
     assert variables["ADMIN_KEY"] == "a secret of sixteen"
     assert variables["LOG_INPUTS"] == "true"
     assert variables["DATABASE_POOL_SIZE"] == "3"

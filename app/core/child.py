@@ -37,16 +37,28 @@ class Child:
         """Whether the process runs."""
         return self.process is not None and self.process.returncode is None
 
-    async def start(self) -> asyncio.subprocess.Process:
-        """Start it; it dies with this process, and doesn't get the terminal's signals."""
+    async def start(
+        self, *, stdin: int = asyncio.subprocess.DEVNULL, pass_fds: Sequence[int] = ()
+    ) -> asyncio.subprocess.Process:
+        """Start it; it dies with this process, and doesn't get the terminal's signals.
+
+        Args:
+            stdin: what its standard input is.
+            pass_fds: descriptors that it gets, under the same numbers.
+
+        Raises:
+            OSError: there is no memory, or there are too many processes; both are temporary.
+
+        """
         launcher = [sys.executable, "-I", "-S", str(app.core.parent.__file__), str(os.getpid())]
         self.started_s = time.monotonic()
         self.process = await asyncio.create_subprocess_exec(
             *launcher,
             *self.command,
             env=dict(self.environment),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=asyncio.subprocess.DEVNULL,
+            pass_fds=pass_fds,
             start_new_session=True,
         )
         return self.process
@@ -69,7 +81,7 @@ class Child:
             (signal.SIGKILL, None),
         ):
             if number == signal.SIGKILL:
-                log.warning("embedded_killed", extra={"child": self.name})
+                log.warning("child_killed", extra={"child": self.name})
             with suppress(ProcessLookupError):
                 process.send_signal(number)
             with suppress(TimeoutError):
