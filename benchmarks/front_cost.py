@@ -1,12 +1,14 @@
 """What a request costs besides its inference: processor time, against a bare FastAPI route.
 
-Usage: python -m benchmarks.front_cost [--other TREE] [--rounds 7]. The fake engine answers at once;
-settings are the default ones, so with log line, row and metrics. The services of this tree, of
-another one and of the bare route run all the time; one is asked at a time, over 64 connections.
-Prints medians, and the ratios to the bare route round by round.
+Usage: python -m benchmarks.front_cost [--other TREE] [--front-ends 2] [--rounds 7]. The fake engine
+answers at once; settings are the default ones, so with log line, row and metrics. The services of
+this tree (also with several front ends), of another one and of the bare route run all the time; one
+is asked at a time, over 64 connections. Prints medians, and the ratios to the bare route round by
+round.
 """
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -21,6 +23,7 @@ from benchmarks import process
 from benchmarks.contest import until_answers
 from benchmarks.texts import load_texts
 from benchmarks.two_services import TREE, WARM_UP, Service, one_round, told
+from benchmarks.venvs import PeerError
 
 REQUESTS = 6_000
 CATALOG = """
@@ -31,6 +34,7 @@ engine = "fake"
 default = true
 labels = ["NEGATIVE", "POSITIVE"]
 """
+FRONT_ENDS = "--front-ends"
 BARE = ["uvicorn", "benchmarks.bare:app", "--no-access-log", "--log-level", "error"]
 
 
@@ -58,15 +62,27 @@ def serving(
         path = "/ready" if "app" in words else "/openapi.json"
         until_answers(running, lambda: urllib.request.urlopen(url + path).close())
         target = make_target(f"{url}/predict", texts)
-        yield Service(name=name, pid=running.process.pid, targets={"classify": target})
+        service = Service(name=name, pid=running.process.pid, targets={"classify": target})
+        if FRONT_ENDS in words:
+            until_answers(running, lambda: all_ready(url, int(words[-1]), service))
+        yield service
     finally:
         process.stop(running)
+
+
+def all_ready(url: str, front_ends: int, service: Service) -> None:
+    """Raise unless all front ends of a service are ready."""
+    with urllib.request.urlopen(f"{url}/ready") as answer:
+        degraded = json.load(answer)["degraded"]
+    if degraded or len(service.front_ends()) != front_ends:
+        raise PeerError(f"not all front ends are ready: {degraded}")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--other", type=Path)
+    parser.add_argument(FRONT_ENDS, type=int)
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
     process.adopt_orphans()
@@ -74,6 +90,8 @@ def main() -> None:
     commands = {"bare": (TREE, [*BARE, "--port", "{port}"]), "this": (TREE, ["app", "serve"])}
     if given.other:
         commands["other"] = (given.other.resolve(), ["app", "serve"])
+    if given.front_ends:
+        commands["several"] = (TREE, ["app", "serve", FRONT_ENDS, str(given.front_ends)])
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         services = [
@@ -93,6 +111,9 @@ def main() -> None:
         print(
             f"{name}: {rate:.0f} requests a second, {cost:.3f} ms each, {ratio} of the bare route"
         )
+    if given.front_ends:
+        dearer = told([row["several"][1] / row["this"][1] for row in rows])
+        print(f"{given.front_ends} front ends : one process in processor time {dearer}")
     if given.other:
         faster = told([row["this"][0] / row["other"][0] for row in rows])
         print(f"this : other in requests a second {faster}")

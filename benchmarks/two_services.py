@@ -42,10 +42,21 @@ class Service:
     targets: dict[str, Target]
 
     def processor_s(self) -> float:
-        """Return the seconds that its process has taken so far."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) * TICK_S
+        """Return the seconds that its process, and its front ends, have taken so far."""
+        ticks = 0
+        for pid in (self.pid, *self.front_ends()):
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+            user, system = stat.rpartition(")")[2].split()[11:13]
+            ticks += int(user) + int(system)
+        return ticks * TICK_S
+
+    def front_ends(self) -> list[int]:
+        """Return the processes that `app serve --front-ends` has started."""
+        return [
+            member.pid
+            for member in process.tree(self.pid)
+            if b"--front-end\0" in Path(f"/proc/{member.pid}/cmdline").read_bytes()
+        ]
 
 
 def chat_body(text: str) -> bytes:

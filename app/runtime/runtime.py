@@ -162,6 +162,14 @@ class Runtime:
                 detail = f"The database can't be used: {DATABASE_ADVICE[self.database_problem]}."
             raise NotReadyError(detail, retry_after_s=1)
 
+    def is_ready(self) -> bool:
+        """Say whether traffic should come here."""
+        try:
+            self.check_ready()
+        except NotReadyError:
+            return False
+        return True
+
     def readiness(self) -> Readiness:
         """Return each model's state, and what works less well than it should."""
         failed = [e.spec.name for e in self.registry.entries if e.state is ModelState.FAILED]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from app.core.metrics_sum import report
-from app.errors import NotReadyError, StartupError, UnhealthyError
+from app.errors import StartupError, UnhealthyError
 from app.runtime.runtime import Runtime
 from app.server.channel import Channel, encode
 
@@ -69,6 +69,7 @@ class FrontEnd:
         self._socket = sock
         # To say why the start failed, when the event loop has closed the other.
         self._last = sock.dup()
+        self._channel: Channel | None = None  # once it is open
         self._tasks: list[asyncio.Task[None]] = []
         self._sum: asyncio.Future[str] | None = None
 
@@ -93,31 +94,39 @@ class FrontEnd:
         self._take_signals = take_signals
         self._clock = asyncio.get_running_loop().time
         self._others = Others(heard_s=self._clock())
-        self._channel = await Channel.open(self._socket)
+        self._channel = channel = await Channel.open(self._socket)
         runtime.all_metrics = self._add_up
         runtime.health_checks.append(self._problems)
         runtime.degraded.append(self._away)
-        self._tasks = [asyncio.create_task(self._tell()), asyncio.create_task(self._listen())]
+        self._tasks = [
+            asyncio.create_task(self._keep_telling()),
+            asyncio.create_task(self._listen(channel)),
+        ]
 
     def fail(self, failure: StartupError) -> None:
         """Let the first process say why this one couldn't start."""
         with suppress(OSError):
             self._last.sendall(b"\n" + encode("failed", reason=str(failure)))
 
-    async def _tell(self) -> None:
-        """Tell from time to time how this process is; that it does shows that it isn't stuck."""
-        runtime = self._runtime
+    def tell(self) -> None:
+        """Tell the first process how this one is, if it has begun to serve."""
+        if self._channel is None:
+            return
+        self._channel.send(
+            "state",
+            is_open=self._runtime.loaded.is_set() and self._runtime.stored.is_set(),
+            is_ready=self._runtime.is_ready(),
+            problems=self._runtime.own_problems(),
+        )
+
+    async def _keep_telling(self) -> None:
+        """Tell from time to time: that it does shows that it isn't stuck."""
         while True:
-            self._channel.send(
-                "state",
-                is_open=runtime.loaded.is_set() and runtime.stored.is_set(),
-                is_ready=_is_ready(runtime),
-                problems=runtime.own_problems(),
-            )
+            self.tell()
             await asyncio.sleep(TELL_S)
 
-    async def _listen(self) -> None:
-        async for message in self._channel.messages():
+    async def _listen(self, channel: Channel) -> None:
+        async for message in channel.messages():
             match message["kind"]:
                 case "signals":
                     self._take_signals(message["count"])
@@ -126,7 +135,7 @@ class FrontEnd:
                         heard_s=self._clock(), away=message["away"], problems=message["problems"]
                     )
                 case "report":
-                    self._channel.send("report", report=report(self._runtime.metrics.registry))
+                    channel.send("report", report=report(self._runtime.metrics.registry))
                 case "sum" if self._sum is not None and not self._sum.done():
                     self._sum.set_result(message["text"])
 
@@ -134,7 +143,8 @@ class FrontEnd:
         """Return the metrics of all front ends; those who ask at once get the same answer."""
         if self._sum is None or self._sum.done():
             self._sum = asyncio.get_running_loop().create_future()
-            self._channel.send("sum")
+            if self._channel is not None:
+                self._channel.send("sum")
         try:
             async with asyncio.timeout(SUM_S):
                 return (await asyncio.shield(self._sum)).encode()
@@ -152,11 +162,3 @@ class FrontEnd:
     def _away(self) -> str | None:
         away = ",".join(map(str, self._others.away))
         return f"front_ends:{away}" if away else None
-
-
-def _is_ready(runtime: Runtime) -> bool:
-    try:
-        runtime.check_ready()
-    except NotReadyError:
-        return False
-    return True

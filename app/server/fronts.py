@@ -10,17 +10,17 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.child import Child
 from app.core.metrics import Metrics
-from app.core.metrics_sum import Report, add_up, never_falling, render, report
 from app.errors import StartupError
 from app.main import compose
-from app.runtime.composition import Composition
+from app.runtime.composition import ACCESS, Composition
 from app.server.channel import Channel
+from app.server.collecting import Collector
 from app.server.drain import OVERDUE_S, Drain
+from app.server.front import Front
 from app.server.front_end import Place
 from app.server.listening import listening_apart
 from app.server.server import SIGNALS, print_address
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 # Between two messages to front ends of how the others are.
 TELL_S = 1.0
-# For a front end's metrics: one that is busy answers in milliseconds.
-REPORT_S = 1.0
 # A front end that is silent for so long gets no new connections; it tells twice a second.
 SILENT_S = 3.0
 # For what a process said last to be read.
@@ -40,30 +38,6 @@ LAST_WORDS_S = 1.0
 STOP_S = 2.0
 EXIT_OK, EXIT_UNFINISHED = 0, 70  # EX_SOFTWARE of sysexits.h
 MOST_THREADS = 8  # as in one process, see `Settings.thread_count`
-
-
-@dataclass(slots=True, kw_only=True)
-class Front:
-    """A front end, as the first process sees it."""
-
-    place: Place
-    child: Child
-    channel: Channel | None = None  # while the process runs
-    has_opened: bool = False  # whether any process of this place has come so far
-    is_listening: bool = False
-    is_ready: bool = False
-    problems: list[str] = field(default_factory=list)
-    heard_s: float = 0.0
-    failure: str | None = None  # why it couldn't start
-    measured: Report = field(default_factory=list)
-    reported: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def leave(self) -> None:
-        """Note that the process has ended."""
-        self.channel = None
-        self.is_listening = self.is_ready = False
-        self.problems, self.measured = [], []
-        self.reported.set()
 
 
 def serve_fronts(settings: Settings) -> int:
@@ -126,9 +100,6 @@ class FrontEnds:
         self._drain = Drain(delay_s=settings.drain_delay_s, budget_s=settings.shutdown_budget_s)
         self._sockets = [[*own, *probe] for own, probe in zip(sockets, probe_sockets, strict=True)]
         self._metrics = Metrics()
-        self._ended: Report = []  # what processes that have ended had counted
-        self._sum: asyncio.Task[bytes] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._signals = 0
         self._is_ending = asyncio.Event()
         self._is_open = asyncio.Event()  # once the first front end has loaded its models
@@ -142,6 +113,7 @@ class FrontEnds:
             self._make(number, own, probe)
             for number, (own, probe) in enumerate(zip(sockets, probe_sockets, strict=True), 1)
         ]
+        self._collector = Collector(self._fronts, own=self._metrics)
 
     def _make(
         self, number: int, own: Sequence[socket.socket], probe: Sequence[socket.socket]
@@ -177,7 +149,8 @@ class FrontEnds:
                 )
                 for front in self._fronts:
                     front.child.environment = {**front.child.environment, **shared}
-            if not self._fronts[0].child.environment.get("REDIS_URL"):
+            has_redis = bool(self._fronts[0].child.environment.get("REDIS_URL"))
+            if self._chosen.has(ACCESS) and not has_redis:
                 log.warning("counts_per_front_end", extra={"front_ends": len(self._fronts)})
             telling = asyncio.create_task(self._keep_telling())
             try:
@@ -258,7 +231,7 @@ class FrontEnds:
         listening.cancel()
         if self._is_ending.is_set() and front.is_listening and status != EXIT_OK:
             self._status = EXIT_UNFINISHED
-        self._ended = add_up([self._ended, never_falling(front.measured)])
+        self._collector.remember(front)
         front.channel.close()
         front.leave()
         self._look()
@@ -275,9 +248,7 @@ class FrontEnds:
                     front.measured = message["report"]
                     front.reported.set()
                 case "sum":
-                    task = asyncio.create_task(self._answer_sum(channel))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    self._collector.answer_soon(channel)
 
     def _take_state(self, front: Front, message: dict[str, Any]) -> None:
         before = front.is_listening, front.is_ready, front.problems
@@ -329,26 +300,6 @@ class FrontEnds:
         self._places = places
         for sockets in zip(*self._sockets, strict=True):
             spread(sockets, places)
-
-    async def _answer_sum(self, channel: Channel) -> None:
-        if self._sum is None or self._sum.done():
-            self._sum = asyncio.create_task(self._add_up())
-        channel.send("sum", text=(await asyncio.shield(self._sum)).decode())
-
-    async def _add_up(self) -> bytes:
-        """Return the metrics of all, of those that don't answer in time what they last said."""
-        asked = [front for front in self._fronts if front.is_listening]
-        for front in asked:
-            front.reported.clear()
-            if front.channel is not None:
-                front.channel.send("report")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(REPORT_S):
-                for front in asked:
-                    await front.reported.wait()
-        self._metrics.count_dropped_lines()
-        own = report(self._metrics.registry)
-        return render(add_up([self._ended, own, *(front.measured for front in self._fronts)]))
 
     def _take_signal(self) -> None:
         self._end(self._signals + 1)

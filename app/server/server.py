@@ -16,7 +16,7 @@ from typing import cast
 import uvicorn
 
 from app.core.request_kinds import PathKinds
-from app.errors import NotReadyError, StartupError
+from app.errors import StartupError
 from app.runtime.runtime import Runtime
 from app.server.accepting import Acceptor, Refuse, refuse_none
 from app.server.drain import LAST_LINE_S, Drain
@@ -107,7 +107,7 @@ class Server(uvicorn.Server):
             # Not here: the signal may have come in the middle of a line of the log.
             loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(log.info, "drain_begun")
-        self.drain.begin(time.monotonic(), was_ready=runtime is not None and _is_ready(runtime))
+        self.drain.begin(time.monotonic(), was_ready=runtime is not None and runtime.is_ready())
         if runtime is not None:
             runtime.is_draining = True
         if self._on_overdue is not None:
@@ -132,6 +132,8 @@ class Server(uvicorn.Server):
         """Stop listening, let requests end, and then close the app."""
         connections = len(self.server_state.connections)
         log.info("drain_closing", extra={"connections": connections})
+        if self.front_end is not None:
+            self.front_end.tell()  # so that new connections go to the others
         if self.overload is not None:
             self.overload.stop()
         await self._stop_listening()
@@ -245,14 +247,6 @@ def print_address(sock: socket.socket) -> None:
     host, port = sock.getsockname()[:2]
     url_host = f"[{host}]" if ":" in host else host
     print(f"ml-api: http://{url_host}:{port} (docs at /docs; ready when /ready is)", flush=True)
-
-
-def _is_ready(runtime: Runtime) -> bool:
-    try:
-        runtime.check_ready()
-    except NotReadyError:
-        return False
-    return True
 
 
 def _has_arrived(*descriptors: int) -> bool:

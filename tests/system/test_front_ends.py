@@ -108,7 +108,7 @@ def test_all_answer_and_the_metrics_are_the_sum(tmp_path: Path) -> None:
         assert metric(made, "mlapi_front_ends") == 3
         used = [processor_ticks(pid) - before[pid] for pid in children(made)]
         print(f"ticks of the processor by front end: {used}")
-        assert min(used) > 0
+        assert min(used) > max(used) / 4  # of 100 requests each, give or take ten
         assert made.stop() == 0
         assert not made.log.count("Traceback")
         # The one file of SQLite took the rows of all.
@@ -132,9 +132,10 @@ def test_one_that_is_killed_is_replaced_while_the_others_go_on(tmp_path: Path) -
             until(lambda: not degraded(made), made.log)
         print(f"answers: {dict(load.statuses)}")
         assert after >= counted  # Prometheus would take less for a restart
-        # Its open connections are cut, each client had one; what comes then goes to the other.
-        assert set(load.statuses) <= {200, 0}
-        assert load.statuses[0] <= 8
+        # Its open connections are cut, each client had one. What came before its death was noticed
+        # waits for its successor, which says 503 until it has loaded its models.
+        assert set(load.statuses) <= {200, 0, 503}
+        assert load.statuses[0] + load.statuses[503] <= 8
         assert metric(made, "mlapi_front_end_restarts_total") == 1
         line = next(json.loads(x) for x in made.log.splitlines() if '"front_end_ended"' in x)
         assert line["status"] == -signal.SIGKILL
@@ -276,7 +277,9 @@ def has_child(pid: int) -> bool:
 
 
 def test_all_share_one_valkey_and_one_worker_and_count_limits_together(tmp_path: Path) -> None:
-    with front_ends(tmp_path, 2, jobs="on", default_limit="10/minute") as made:
+    with front_ends(
+        tmp_path, 2, jobs="on", default_limit="10/minute", limiter_budget_ms=2_000
+    ) as made:
         commands = [
             Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in children(made)
         ]
