@@ -28,24 +28,32 @@ class Place:
         number: of the front end, from 1.
         sockets: descriptors of those for all requests.
         probe_sockets: descriptors of those for probes.
+        is_successor: whether it takes the place of one that has ended.
 
     """
 
     number: int
     sockets: tuple[int, ...]
     probe_sockets: tuple[int, ...] = ()
+    is_successor: bool = False
 
     def __str__(self) -> str:
         """Write it as `parse` reads it."""
         lists = (self.sockets, self.probe_sockets)
-        return ":".join([str(self.number), *(",".join(map(str, one)) for one in lists)])
+        numbers = [str(self.number), *(",".join(map(str, one)) for one in lists)]
+        return ":".join([*numbers, str(int(self.is_successor))])
 
     @classmethod
     def parse(cls, written: str) -> Self:
         """Read what the first process has written."""
-        number, *lists = written.split(":")
+        number, *lists, is_successor = written.split(":")
         sockets, probes = (tuple(map(int, one.split(","))) if one else () for one in lists)
-        return cls(number=int(number), sockets=sockets, probe_sockets=probes)
+        return cls(
+            number=int(number),
+            sockets=sockets,
+            probe_sockets=probes,
+            is_successor=is_successor == "1",
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +72,8 @@ class FrontEnd:
         sock: the connection to the first process.
 
     """
+
+    is_successor = False  # of one that has ended
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock

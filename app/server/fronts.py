@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from app.core.child import Child
@@ -77,6 +78,10 @@ def shares(settings: Settings) -> dict[str, str]:
     }
 
 
+def _command(place: Place) -> list[str]:
+    return [sys.executable, "-m", "app", "serve", "--front-end", str(place)]
+
+
 class FrontEnds:
     """Keeps front ends running, and ends with them.
 
@@ -123,10 +128,9 @@ class FrontEnds:
             sockets=tuple(sock.fileno() for sock in own),
             probe_sockets=tuple(sock.fileno() for sock in probe),
         )
-        command = [sys.executable, "-m", "app", "serve", "--front-end", str(place)]
         child = Child(
             name=f"front_end_{number}",
-            command=command,
+            command=_command(place),
             environment=as_environment(self._settings) | shares(self._settings),
             stop_s=STOP_S,
         )
@@ -196,6 +200,7 @@ class FrontEnds:
                 self._failure = self._failure or StartupError(reason)
                 self._end(1)
                 break
+            front.child.command = _command(replace(front.place, is_successor=True))
             pause_s = front.child.pause_s()
             self._metrics.front_end_restarts.inc()
             log.error(

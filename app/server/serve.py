@@ -103,6 +103,7 @@ def serve_as(
     front_end = FrontEnd.inherit()
     try:
         server = make_server(settings, on_overdue=on_overdue)
+        front_end.is_successor = place.is_successor
         server.front_end = front_end
         server.probe_sockets = [socket.socket(fileno=number) for number in place.probe_sockets]
         run_on(server, [socket.socket(fileno=number) for number in place.sockets])

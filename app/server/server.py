@@ -30,6 +30,9 @@ from app.server.protocol import BoundedHttpProtocol
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Of a process that takes the place of another: clients wait for it, and most no longer than that.
+READY_TIMEOUT_S = 30.0
+READY_POLL_S = 0.02
 # Uvicorn's connections and tasks don't notify when they end.
 POLL_S = 0.05
 # A connection that was opened and has said nothing yet: its first request is on its way.
@@ -78,6 +81,8 @@ class Server(uvicorn.Server):
         await super().startup(None if sockets is None else [])
         if not self.started:
             return
+        if self.front_end is not None and self.front_end.is_successor:
+            await self._until_ready()
         self.overload = overload = self._make_overload()
         make_protocol = partial(self._make_protocol, overload)
         for sock in sockets or []:
@@ -89,6 +94,18 @@ class Server(uvicorn.Server):
             print_address(self.servers[0].sockets[0])
         else:
             await self.front_end.open(cast("Runtime", self.runtime()), self.take_signals)
+
+    async def _until_ready(self) -> None:
+        """Accept nothing until the models are loaded, within a bound.
+
+        What came to the one that has ended waits meanwhile: it would get a 503 else.
+        """
+        runtime = cast("Runtime", self.runtime())
+        until_s = time.monotonic() + READY_TIMEOUT_S
+        while not (runtime.loaded.is_set() and runtime.stored.is_set()):
+            if self.should_exit or time.monotonic() > until_s:
+                return
+            await asyncio.sleep(READY_POLL_S)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
