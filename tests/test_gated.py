@@ -27,6 +27,8 @@ JSON = b"Host: x\r\nContent-Type: application/json\r\n"
 PREDICT = b"POST /predict HTTP/1.1\r\n" + JSON + b"Content-Length: 12\r\n\r\n" + BODY
 GET = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
 HEALTH = GET % b"/health"
+# The engine is held for as long as a slow machine takes: by that the queue reckons what comes next.
+PATIENT: dict[str, Any] = {"request_timeout_ms": 600_000}
 
 
 class Client:
@@ -335,7 +337,7 @@ async def test_the_body_of_a_refused_request_is_waited_for_without_a_second_answ
 async def test_only_as_many_begin_as_keep_the_engine_busy_and_all_are_answered(
     tmp_path: Path,
 ) -> None:
-    async with running(tmp_path) as service:
+    async with running(tmp_path, **PATIENT) as service:
         overload = service.server.overload
         assert overload is not None
         clients = [await service.sends(PREDICT) for _ in range(300)]
@@ -351,7 +353,7 @@ async def test_only_as_many_begin_as_keep_the_engine_busy_and_all_are_answered(
 
 
 async def test_a_shutdown_answers_those_that_wait_for_their_turn(tmp_path: Path) -> None:
-    async with running(tmp_path) as service:
+    async with running(tmp_path, **PATIENT) as service:
         overload = service.server.overload
         assert overload is not None
         clients = [await service.sends(PREDICT) for _ in range(200)]
@@ -365,7 +367,7 @@ async def test_a_shutdown_answers_those_that_wait_for_their_turn(tmp_path: Path)
 
 
 async def test_the_deadline_of_a_request_runs_while_it_waits_for_its_turn(tmp_path: Path) -> None:
-    async with running(tmp_path) as service:
+    async with running(tmp_path, **PATIENT) as service:
         overload = service.server.overload
         assert overload is not None
         clients = [await service.sends(PREDICT) for _ in range(150)]
