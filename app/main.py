@@ -26,6 +26,8 @@ TASKS = (
     "classification",
     "embedding",
     "chat",
+    "rerank",
+    "zero_shot",
 )
 # Folders of `app/features/`, in the order in which they open: each after those that it needs.
 FEATURES = (

@@ -7,8 +7,9 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from commands import run
+from sentence_transformers import CrossEncoder
+from tiny import PAIRS, alone, bert, edit
 from tiny import TEXTS as TINY
-from tiny import alone
 from tiny_embedders import dense, embedder, library, on_torch, pooled, save_encoder, write
 
 import app.models.export as export_module
@@ -115,6 +116,21 @@ def test_an_embedder_with_modules_alone_is_exported_too(tmp_path: Path) -> None:
     rows = [alone(on_torch(place), TINY) for place in (source, folder)]
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
     assert not (folder / "config_sentence_transformers.json").exists()
+
+
+@pytest.mark.parametrize("activation", ["linear.Identity", "activation.Sigmoid"])
+def test_a_reranker_is_exported_with_its_activation(tmp_path: Path, activation: str) -> None:
+    made = CrossEncoder(str(bert(tmp_path / "made", num_labels=1)), device="cpu")
+    made.save_pretrained(str(tmp_path / "source"))
+    edit(
+        tmp_path / "source" / "config_sentence_transformers.json",
+        activation_fn=f"torch.nn.modules.{activation}",
+    )
+    spec = ModelSpec(name="ranker", task=Task.RANKING, source=f"file:{tmp_path / 'source'}")
+    export(Catalog([spec]), "ranker", tmp_path / "out", sources=Sources(tmp_path), threads=1)
+    before = CrossEncoder(str(tmp_path / "source"), device="cpu").predict(list(PAIRS))
+    after = CrossEncoder(str(tmp_path / "out"), device="cpu").predict(list(PAIRS))
+    np.testing.assert_allclose(after, before, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 from tiny import (
+    PAIRS,
     SIZES,
     TEXTS,
     alone,
@@ -23,7 +24,7 @@ from tiny import (
     word_tokenizer,
 )
 
-from app.engines.base import Activation, is_regression
+from app.engines.base import Activation, is_regression, needs_pairs
 from app.engines.openvino.loading import load
 from app.engines.openvino.preparation import load_reference, prepare
 from app.errors import EngineError
@@ -70,31 +71,36 @@ MARKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_a_cross_encoder_is_refused_as_one_that_needs_pairs(
+def test_a_cross_encoder_needs_pairs_and_one_of_one_number_another_task(
     folder: Path, tmp_path: Path, mark: str
 ) -> None:
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    edit(tmp_path / mark.strip(), **MARKS[mark])
-    with pytest.raises(EngineError, match=rf"{mark.strip()}: .*, which is for text-ranking and"):
-        on_torch(tmp_path)
+    shutil.copytree(folder, tmp_path / "several")
+    edit(tmp_path / "several" / mark.strip(), **MARKS[mark])
+    assert needs_pairs(on_torch(tmp_path / "several"))
+    assert not needs_pairs(on_torch(folder))
+    bert(tmp_path / "one", num_labels=1)
+    edit(tmp_path / "one" / mark.strip(), **MARKS[mark])
+    with pytest.raises(EngineError, match=rf'{mark.strip()}: .* with task = "text-ranking"'):
+        on_torch(tmp_path / "one")
 
 
 def test_a_cross_encoder_is_known_by_its_card(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     card = tmp_path / "README.md"
     card.write_text("---\ntags:\n- x\n---\n\npipeline_tag: text-ranking\n")
-    assert on_torch(tmp_path).labels
+    assert not needs_pairs(on_torch(tmp_path))
     card.write_text("---\ntags:\n- x\npipeline_tag: text-ranking\n---\n\n# A model\n")
-    with pytest.raises(EngineError, match=r"README\.md: pipeline_tag: text-ranking marks"):
-        on_torch(tmp_path)
+    assert needs_pairs(on_torch(tmp_path))
 
 
-def test_what_sentence_transformers_saves_as_a_cross_encoder_is_refused(
+def test_what_sentence_transformers_saves_as_a_cross_encoder_needs_pairs(
     folder: Path, tmp_path: Path
 ) -> None:
     CrossEncoder(str(folder), device="cpu", local_files_only=True).save_pretrained(str(tmp_path))
-    with pytest.raises(EngineError, match="text-ranking"):
-        on_torch(tmp_path)
+    engine = on_torch(tmp_path)
+    assert needs_pairs(engine)
+    expected = pipeline_rows(tmp_path, PAIRS, window=engine.max_tokens)
+    np.testing.assert_allclose(together(engine, PAIRS), expected, atol=1e-4)
 
 
 def test_without_architectures_the_weights_decide(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from app.engines.base import (
     FloatArray,
     OpenVinoOptions,
     Task,
+    TextOrPair,
 )
 from app.engines.rows import checked
 from app.engines.torch import TorchClassifier
@@ -36,6 +37,11 @@ SIZES = {
     "pad_token_id": 0,
     "num_labels": 3,
 }
+# Of an NLI model, whose label of entailment is neither the first nor the last.
+NLI = {
+    "id2label": {0: "contradiction", 1: "ENTAILMENT", 2: "neutral"},
+    "label2id": {"contradiction": 0, "ENTAILMENT": 1, "neutral": 2},
+}
 TEXTS = (
     "good film",
     "the cat is long , the dog is short , and it was very good !",
@@ -52,7 +58,9 @@ def word_tokenizer(*, special: bool = True, **fields: Any) -> Any:
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if special:
         made.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
         )
     named = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
     fields = {f"{name}_token": token for name, token in named.items()} | fields
@@ -104,13 +112,27 @@ def on_torch(folder: Path, **fields: Any) -> TorchClassifier:
     return engine
 
 
-def pipeline_rows(folder: Path, texts: Sequence[str], *, window: int) -> FloatArray:
-    """Return what transformers' own pipeline answers, text by text."""
+# Short, types, special tokens as text, both beyond the window, each of them beyond it, scripts.
+PAIRS = (
+    (TEXTS[0], TEXTS[1]),
+    (TEXTS[1], TEXTS[0]),
+    (TEXTS[3], TEXTS[2]),
+    (TEXTS[4], TEXTS[4]),
+    (TEXTS[0], TEXTS[4]),
+    (TEXTS[4], TEXTS[0]),
+    ("Café NOËL  我喜欢", "🤗 кино\u200b the film"),
+)
+
+
+def pipeline_rows(folder: Path, texts: Sequence[TextOrPair], *, window: int) -> FloatArray:
+    """Return what transformers' own pipeline answers, text by text or pair by pair."""
     pipe = transformers.pipeline("text-classification", str(folder), device="cpu", top_k=None)
     pipe.tokenizer.model_max_length = window
     rows = []
     for text in texts:
-        (answer,) = pipe(text, truncation=True)
+        given = text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+        answer = pipe(given, truncation=True)
+        answer = answer[0] if isinstance(answer[0], list) else answer
         scores = {one["label"]: one["score"] for one in answer}
         rows.append([scores[label] for label in pipe.model.config.id2label.values()])
     return np.array(rows, dtype=np.float32)
@@ -120,13 +142,13 @@ def _rows(engine: Classifier | Embedder, items: Sequence[Encoded]) -> FloatArray
     return checked(engine)(items)
 
 
-def alone(engine: Any, texts: Sequence[str], *prompt: str) -> FloatArray:
+def alone(engine: Any, texts: Sequence[TextOrPair], *prompt: str) -> FloatArray:
     """Return the scores, or the vector, of each text in a call of its own."""
     items = engine.encode(texts, *prompt)
     rows: FloatArray = np.concatenate([_rows(engine, [item]) for item in items])
     return rows
 
 
-def together(engine: Any, texts: Sequence[str], *prompt: str) -> FloatArray:
+def together(engine: Any, texts: Sequence[TextOrPair], *prompt: str) -> FloatArray:
     """Return the scores, or the vectors, of all texts in one call."""
     return _rows(engine, engine.encode(texts, *prompt))

@@ -14,7 +14,7 @@ from typing import Any, cast
 from app.batching.isolation import run_isolated
 from app.batching.requests import QueuedRequest
 from app.core.logs import is_private
-from app.engines.base import Embedder, Encoded, TextEngine, TokenClassifier
+from app.engines.base import Embedder, Encoded, TextEngine, TextOrPair, TokenClassifier
 from app.engines.items import BatchEngine, ItemEngine, Prepared
 from app.errors import InferenceFailedError, TextWithoutTokensError
 
@@ -29,12 +29,13 @@ TEXTS_AT_ONCE = 64
 QUICK_TOKENS = 128
 
 
-def estimate_tokens(text: str, prompt: str = "", *, max_tokens: int | None) -> int:
-    """Return about how many tokens a text has; never more than the engine's window.
+def estimate_tokens(text: TextOrPair, prompt: str = "", *, max_tokens: int | None) -> int:
+    """Return about how many tokens a text or a pair has; never more than the engine's window.
 
     Without one, because nothing is cut off, it is a third more: windows overlap by a quarter.
     """
-    tokens = (len(prompt) + len(text)) // CHARS_PER_TOKEN + SPECIAL_TOKENS
+    chars = len(prompt) + (len(text) if isinstance(text, str) else sum(map(len, text)))
+    tokens = chars // CHARS_PER_TOKEN + SPECIAL_TOKENS
     return tokens * 4 // 3 if max_tokens is None else min(tokens, max_tokens)
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from app.engines.vector_rules import VectorRules
 
 FloatArray = npt.NDArray[np.float32]
+Pair = tuple[str, str]  # two texts that are read together
+TextOrPair = str | Pair
 
 
 class Task(StrEnum):
@@ -27,9 +29,15 @@ class Task(StrEnum):
     NER = "token-classification"
     CHAT = "chat"
     PYTHON = "python"  # what the class says, or the graph
+    RANKING = "text-ranking"  # how well a text answers a query
+    ZERO_SHOT = "zero-shot-classification"  # whether one text follows from another
 
 
 OWN_TASKS = frozenset(Task)
+# Those of models that transformers calls sequence classifiers; in front of the head they are alike.
+CLASSIFYING = frozenset({Task.CLASSIFICATION, Task.RANKING, Task.ZERO_SHOT})
+# Those whose models have pairs of texts and no single ones.
+PAIRED = frozenset({Task.RANKING, Task.ZERO_SHOT})
 # What the Hugging Face Hub calls them.
 HUB_NAMES: Mapping[str, Task] = {
     "feature-extraction": Task.EMBEDDING,
@@ -44,6 +52,7 @@ class Activation(StrEnum):
     SOFTMAX = "softmax"  # labels that exclude each other
     SIGMOID = "sigmoid"  # a probability each
     NONE = "none"  # a regression: the numbers are the answer
+    LOGITS = "logits"  # they are compared with those of other pairs, or ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +106,28 @@ class Classifier(TextEngine, Protocol):
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return scores, (batch, labels) float32."""
         ...
+
+
+class PairClassifier(Classifier, Protocol):
+    """A classifier that can be given pairs of texts, if it says so."""
+
+    takes_pairs: bool
+    needs_pairs: bool  # its model was trained with pairs alone: a single text has no right answer
+    entailment: int | None  # the label of a pair whose second text follows from the first
+
+    def encode(self, texts: Sequence[TextOrPair], /) -> list[Encoded]:
+        """Tokenise texts and pairs; what is longer than the window is cut and says so."""
+        ...
+
+
+def takes_pairs(engine: object) -> bool:
+    """Say whether a classifier can be given pairs of texts."""
+    return bool(getattr(engine, "takes_pairs", False))
+
+
+def needs_pairs(engine: object) -> bool:
+    """Say whether a classifier can be given nothing else."""
+    return bool(getattr(engine, "needs_pairs", False))
 
 
 @runtime_checkable

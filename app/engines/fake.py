@@ -3,19 +3,40 @@
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from app.engines import fake_tokens
-from app.engines.base import EmbeddingOptions, Encoded, Engine, EngineRequest, FloatArray, Task
+from app.engines.base import (
+    CLASSIFYING,
+    PAIRED,
+    Activation,
+    EmbeddingOptions,
+    Encoded,
+    Engine,
+    EngineRequest,
+    FloatArray,
+    Task,
+    TextOrPair,
+)
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.token_windows import TokenRow
 from app.engines.vector_rules import DOCUMENT, QUERY, VectorRules, edition_of
 from app.errors import ContextLengthExceededError, EngineError
 
-DEFAULT_LABELS = ("NEGATIVE", "POSITIVE")
+DEFAULT_LABELS: Mapping[str, tuple[str, ...]] = {
+    Task.CLASSIFICATION: ("NEGATIVE", "POSITIVE"),
+    Task.RANKING: ("relevance",),
+    Task.ZERO_SHOT: ("contradiction", "neutral", "entailment"),
+}
+ACTIVATIONS: Mapping[str, Activation] = {
+    Task.CLASSIFICATION: Activation.SOFTMAX,
+    Task.RANKING: Activation.SIGMOID,
+    Task.ZERO_SHOT: Activation.LOGITS,
+}
+BETWEEN = "\n"  # the two texts of a pair
 DIMENSIONS = 384  # as the default embedder
 MAX_TOKENS = 512
 
@@ -48,7 +69,11 @@ class _FakeText:
 
     def encode(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """Tokenise into bytes."""
-        data = [text.encode("utf-8", "surrogatepass") for text in texts]
+        return self._encode(texts)
+
+    def _encode(self, texts: Sequence[TextOrPair]) -> list[Encoded]:
+        whole = (text if isinstance(text, str) else BETWEEN.join(text) for text in texts)
+        data = [text.encode("utf-8", "surrogatepass") for text in whole]
         return [
             Encoded(token_ids=d[: self.max_tokens], is_truncated=len(d) > self.max_tokens)
             for d in data
@@ -77,15 +102,32 @@ def _unit_floats(data: bytes, count: int) -> FloatArray:
 
 
 class FakeClassifier(_FakeText):
-    """Scores that depend on the text alone and sum to 1."""
+    """Scores that depend on the text or the pair alone, and sum to 1 where there are several.
+
+    For zero-shot-classification they are logits, up to 4.
+    """
+
+    takes_pairs = True
 
     def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
         super().__init__(request, options)
-        self.labels = request.labels or DEFAULT_LABELS
+        self.labels = request.labels or DEFAULT_LABELS[request.task]
+        self.needs_pairs = request.task in PAIRED
+        self.activation = ACTIVATIONS[request.task]
+        self.entailment = len(self.labels) - 1 if request.task == Task.ZERO_SHOT else None
+
+    def encode(self, texts: Sequence[TextOrPair]) -> list[Encoded]:
+        """Tokenise texts and pairs into bytes."""
+        return self._encode(texts)
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
-        """Return probabilities, (batch, labels) float32."""
-        logits = np.stack([_unit_floats(data, len(self.labels)) * 4 for data in self._run(batch)])
+        """Return scores, (batch, labels) float32."""
+        numbers = np.stack([_unit_floats(data, len(self.labels)) for data in self._run(batch)])
+        if self.activation is Activation.SIGMOID:
+            return numbers
+        logits: FloatArray = numbers * 4
+        if self.activation is Activation.LOGITS:
+            return logits
         exp = np.exp(logits)
         probabilities: FloatArray = exp / exp.sum(axis=1, keepdims=True)
         return probabilities
@@ -207,7 +249,7 @@ def load(request: EngineRequest) -> Engine:
     time.sleep(options.load_delay_ms / 1000)
     if options.fail_load:
         raise EngineError("the fake engine was told not to load")
-    if request.task == Task.CLASSIFICATION:
+    if request.task in CLASSIFYING:
         return FakeClassifier(request, options)
     if request.embedding.pooling or request.embedding.normalize is not None:
         raise EngineError("the fake engine has no pooling: remove pooling and normalize")

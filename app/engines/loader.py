@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from app.engines import fake, torch
-from app.engines.base import Engine, EngineRequest, Task
+from app.engines.base import CLASSIFYING, Engine, EngineRequest, Task
 from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.openvino import baked, loading
 from app.engines.openvino.failures import ConversionError, DisagreementError
@@ -57,7 +57,7 @@ def known_engines() -> Mapping[str, EngineKind]:
 
 
 def _own_engines() -> tuple[EngineKind, ...]:
-    texts = frozenset({Task.CLASSIFICATION, Task.NER, Task.EMBEDDING})
+    texts = CLASSIFYING | {Task.NER, Task.EMBEDDING}
     chat = frozenset({Task.CHAT})
     return (
         EngineKind(name="auto", load=load_best, tasks=texts | chat),

@@ -15,6 +15,8 @@ PROBES = (
     "It broke after a week, and nobody answered my letters.",
     "The plot is thin and the cast is poor, but the music is so good that I would go again. " * 3,
 )
+# Their second texts are short: in some models only the first may be cut.
+PAIR_PROBES = ((PROBES[1], PROBES[0]), (PROBES[3], "It broke."), (PROBES[0], "a film"))
 # Against the largest number of an answer. Float32 is right to 1e-5; what padding does to a model
 # that can't take it is a hundred times more.
 MOST = {"float32": 1e-3, "half": 0.05}

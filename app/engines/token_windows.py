@@ -8,12 +8,13 @@ which it stands furthest from an edge: at an edge half of what it belongs to can
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from app.engines.base import Encoded, FloatArray
+from app.engines.base import Encoded, FloatArray, TextOrPair
 from app.engines.tokenizer import IntArray, TextEncoder, TextRules
 
 SHARE = 4  # windows overlap by a part in so many
@@ -123,9 +124,9 @@ class TokenEncoder(TextEncoder):
         # With WordPiece a token that goes on with a word is spelled otherwise than its text.
         self._marks_subwords = bool(getattr(tokenizer.model, "continuing_subword_prefix", None))
 
-    def encode(self, texts: Sequence[str], prompt: str = "") -> list[TokenText]:
-        """Tokenise texts of any length."""
-        prompted = [prompt + text for text in texts] if prompt else list(texts)
+    def encode(self, texts: Sequence[TextOrPair], prompt: str = "") -> list[TokenText]:
+        """Tokenise texts of any length; there are no pairs of them."""
+        prompted = [prompt + cast("str", text) for text in texts]
         found = self._tokenizer.encode_batch(prompted)
         return [self._text(text, e) for text, e in zip(prompted, found, strict=True)]
 

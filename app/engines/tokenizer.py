@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from app.engines.base import Encoded, FloatArray
-from app.errors import EngineError
+from app.engines.base import Encoded, FloatArray, TextOrPair
+from app.errors import EngineError, TextTooLongError
 
 IntArray = npt.NDArray[np.int64]
+TOO_SHORT = "too short"  # in what the library says of a text that would be cut to nothing
+NO_ROOM = "The second text leaves no room for the first in the model's window."
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -42,7 +44,10 @@ class TextRules:
     padding: Padding = Padding.RIGHT
     pad_id: int = 0
     takes_types: bool = False  # the model is given token types
-    has_types: bool = False  # and some of them aren't 0
+    has_types: bool = False  # and some of them aren't 0, of a text or of a pair
+    takes_pairs: bool = False
+    # Of a pair too long only the first text is cut; else the longer of the two, token by token.
+    cuts_first: bool = False
     splits_special_tokens: bool = False  # "[SEP]" in a text is text
     # By sentence_bert_config.json, more than the tokeniser itself does; it is in the normaliser.
     lowers_case: bool = False
@@ -69,7 +74,11 @@ class TextEncoder:
         if self.max_tokens <= special_tokens:
             raise EngineError(f"{self.max_tokens} tokens leave no room for a text")
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length=self.max_tokens, direction=rules.truncation)
+        tokenizer.enable_truncation(
+            max_length=self.max_tokens,
+            direction=rules.truncation,
+            strategy="only_first" if rules.cuts_first else "longest_first",
+        )
         tokenizer.encode_special_tokens = rules.splits_special_tokens
         self.passage_tokens = self.max_tokens - special_tokens
 
@@ -87,9 +96,21 @@ class TextEncoder:
             raise EngineError(f"{file}: can't be read: {failure}") from failure
         return cls(tokenizer, rules, limit=limit)
 
-    def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[Encoded]:
-        """Tokenise texts with a prompt before each; one that is too long is cut and says so."""
-        prompted = [prompt + text for text in texts] if prompt else list(texts)
+    def encode(self, texts: Sequence[TextOrPair], prompt: str = "") -> Sequence[Encoded]:
+        """Tokenise texts or pairs; one that is too long is cut and says so.
+
+        Args:
+            texts: to tokenise.
+            prompt: put before each; there are none for pairs.
+
+        Raises:
+            TextTooLongError: the second text of a pair alone doesn't fit, where only the first is
+                to be cut.
+
+        """
+        prompted = list(texts)
+        if prompt:
+            prompted = [prompt + cast("str", text) for text in texts]
         left_out = self._left_out(prompt) if prompt and self.rules.leaves_prompt_out else 0
         return [
             Encoded(
@@ -98,9 +119,17 @@ class TextEncoder:
                 type_ids=e.type_ids if self.rules.has_types else (),
                 left_out=left_out,
             )
-            # Without offsets, which takes a fifth less time.
-            for e in self._tokenizer.encode_batch_fast(prompted)
+            for e in self._run(prompted)
         ]
+
+    def _run(self, texts: list[TextOrPair]) -> Sequence[Any]:
+        try:
+            # Without offsets, which takes a fifth less time.
+            return self._tokenizer.encode_batch_fast(texts)
+        except Exception as failure:  # the library raises nothing narrower
+            if self.rules.cuts_first and TOO_SHORT in str(failure):
+                raise TextTooLongError(NO_ROOM) from failure
+            raise
 
     def _left_out(self, prompt: str) -> int:
         """Return how many tokens of a text are its prompt's, as sentence-transformers counts."""

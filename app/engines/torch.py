@@ -11,14 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from app.engines.base import EmbeddingOptions, Encoded, Engine, EngineRequest, FloatArray, Task
-from app.engines.folder.heads import activation_of, labels_of, refuse_other_head
+from app.engines.base import (
+    Activation,
+    EmbeddingOptions,
+    Encoded,
+    Engine,
+    EngineRequest,
+    FloatArray,
+    Task,
+    TextOrPair,
+)
+from app.engines.folder.cross_encoder import ranking_activation
+from app.engines.folder.heads import (
+    activation_of,
+    check_outputs,
+    entailment_of,
+    labels_of,
+    needs_pairs,
+    refuse_other_head,
+)
 from app.engines.folder.modules import Step, ends_in_unit_length, pooling_of, read_modules
 from app.engines.folder.tokenizer import make_encoder
 from app.engines.folder.vector_settings import read_vector_rules
+from app.engines.padding import PAIR_PROBES
 from app.engines.room import check_embedder
 from app.engines.scores import scores
-from app.engines.token_windows import TokenEncoder
 from app.engines.tokenizer import TextEncoder, read_json
 from app.engines.torch_embedder import TorchEmbedder
 from app.engines.torch_text import TorchText
@@ -143,12 +160,49 @@ def _merge_adapter(model: Any, adapter: Path) -> Any:
 
 
 class TorchClassifier(TorchText):
-    """A sequence classifier, whose logits become scores as in transformers' pipeline."""
+    """A sequence classifier, whose logits become scores as the task's own library makes them."""
+
+    needs_pairs = False
+    entailment: int | None = None
 
     def __init__(self, encoder: TextEncoder, *, torch: Any, model: Any, device: str) -> None:
         super().__init__(encoder, torch=torch, model=model, device=device)
         self.labels = labels_of(model.config)
         self.activation = activation_of(model.config)
+
+    def encode(self, texts: Sequence[TextOrPair]) -> list[Encoded]:
+        """Tokenise texts and pairs; what is longer than the model's window is cut and says so."""
+        return list(self.encoder.encode(texts))
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether it can be given pairs of texts."""
+        return self.encoder.rules.takes_pairs
+
+    def describe_task(self, folder: Path, task: str) -> None:
+        """Take over what a folder says of the task, and of pairs.
+
+        Raises:
+            EngineError: it isn't for this task, or can't be given the pairs that it needs.
+
+        """
+        config = self._model.config
+        check_outputs(folder, config, task=task)
+        self.needs_pairs = needs_pairs(folder, task=task)
+        self.entailment = entailment_of(folder, config, task=task)
+        if task == Task.RANKING:
+            self.activation = ranking_activation(folder)
+        elif task == Task.ZERO_SHOT:
+            self.activation = Activation.LOGITS
+        if self.needs_pairs and not self.takes_pairs:
+            raise EngineError(
+                f"{folder}: the model needs pairs of texts, and its tokenizer.json doesn't make"
+                " them as transformers does, or it has no embedding for their token types"
+            )
+
+    def _probes(self) -> list[Encoded]:
+        pairs = self.encode(PAIR_PROBES) if self.takes_pairs else []
+        return pairs if self.needs_pairs else super()._probes() + pairs
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return scores, (batch, labels) float32."""
@@ -198,7 +252,6 @@ def load(request: EngineRequest) -> Engine:
     try:
         _refuse_remote_code(request.folder, transformers)
         kind: Callable[..., Reference]
-        encoder_kind: type[TextEncoder] = TextEncoder
         config: dict[str, Any] = {}
         pooling = None
         if request.task == Task.EMBEDDING:
@@ -207,12 +260,12 @@ def load(request: EngineRequest) -> Engine:
             kind, pooling = partial(TorchEmbedder, steps=steps, rules=rules), pooling_of(steps)
         elif request.task == Task.NER:
             known = _token_classifiers(transformers)
-            refuse_other_head(request.folder, request.adapter, known, task=Task(request.task))
+            refuse_other_head(request.folder, request.adapter, known, task=request.task)
             kind, config = TorchTokenClassifier, _label_config(request)
-            encoder_kind = TokenEncoder
             auto = transformers.AutoModelForTokenClassification
         else:
-            refuse_other_head(request.folder, request.adapter, _classifiers(transformers))
+            classifiers = _classifiers(transformers)
+            refuse_other_head(request.folder, request.adapter, classifiers, task=request.task)
             kind, config = TorchClassifier, _label_config(request)
             auto = transformers.AutoModelForSequenceClassification
         model = _load_model(request, auto, dtype, **config)
@@ -222,11 +275,13 @@ def load(request: EngineRequest) -> Engine:
             transformers=transformers,
             limit=request.max_tokens,
             pooling=pooling,
-            kind=encoder_kind,
+            task=request.task,
         )
         engine = kind(encoder, torch=torch, model=model, device=device)
         if isinstance(engine, TorchEmbedder):
             check_embedder(engine, request)  # before a conversion takes minutes
+        elif isinstance(engine, TorchClassifier):
+            engine.describe_task(request.folder, request.task)
         engine.find_padding()
     except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as failure:
         reason = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)

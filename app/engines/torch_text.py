@@ -58,8 +58,12 @@ class TorchText(ABC):
 
         most = MOST["float32" if self._model.dtype is self._torch.float32 else "half"]
         first = self.encoder.rules.padding
-        padding_found = choose_padding(run, self.encode(PROBES), most=most, first=first)
+        padding_found = choose_padding(run, self._probes(), most=most, first=first)
         self.encoder.rules = dataclasses.replace(self.encoder.rules, padding=padding_found)
+
+    def _probes(self) -> list[Encoded]:
+        """Return items of different lengths."""
+        return list(self.encode(PROBES))
 
     def _each(
         self, batch: Sequence[Encoded], run: Callable[[Sequence[Encoded]], FloatArray]

@@ -53,6 +53,11 @@ def runnable_window(model: Any, encoder: TextEncoder) -> int:
     return runs
 
 
+def runs(model: Any, encoder: TextEncoder, item: Encoded) -> bool:
+    """Say whether the beginning of a model, on the CPU, runs an item's tokens and their types."""
+    return _failure(model, encoder, item, item.cost) is None
+
+
 def _long_text(encoder: TextEncoder, tokens: int) -> Encoded:
     """Return a text of that many tokens, or nearly, none of which pads.
 

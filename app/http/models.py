@@ -11,7 +11,8 @@ from app.models.entries import ModelEntry
 
 router = APIRouter(tags=["models"], dependencies=[Depends(get_caller)])
 
-BOUNDED = frozenset({Task.CLASSIFICATION, Task.NER})
+# Tasks whose texts have a bound of characters; others are cut, or bounded by the body.
+BOUNDED = frozenset({Task.CLASSIFICATION, Task.NER, Task.ZERO_SHOT})
 
 
 def _info(entry: ModelEntry) -> ModelInfo:

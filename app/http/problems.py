@@ -152,7 +152,8 @@ def _openai_example(kind: type[ServiceError]) -> dict[str, Any]:
 def _set_max_length(schemas: dict[str, Any], max_chars: int) -> None:
     """Write the catalogue's largest `max_chars` into the schema of `/predict`."""
     if request := schemas.get(PredictRequest.__name__):
-        request["properties"]["text"]["maxLength"] = max_chars
+        fields = request["properties"]
+        fields["text"]["maxLength"] = fields["text_pair"]["anyOf"][0]["maxLength"] = max_chars
 
 
 def document_problems(

@@ -113,32 +113,36 @@ class TaskRunner:
         if self._log_inputs:
             self._line["texts"] = list(texts)
 
-    async def together(
+    async def together(  # noqa: PLR0913  # each is of another part of the way
         self,
         task: TaskKey[BatchScheduler[E]],
-        texts: Sequence[str],
+        texts: Sequence[Any],
         *,
         model_name: str | None,
         answer: Callable[[Inference[E]], A],
         plan: Callable[[E], Plan] | None = None,
         charged_tokens: int = 0,
+        logged: str | None = None,
+        columns: Columns | None = None,
     ) -> A:
         """Run texts with one log entry for all; if one fails, all do.
 
         Args:
             task: of the model.
-            texts: to run.
+            texts: to run; pairs of texts, where the model takes them.
             model_name: None for the task's default model.
             answer: makes the answer from the rows; raises if a row is missing.
             plan: called with the engine before anything runs.
             charged_tokens: of the caller's quota.
+            logged: the entry's input; None: the texts, a line each.
+            columns: makes more columns of the entry from the answer.
 
         Raises:
             RateLimitExceededError: nothing was left of the quota.
             ServiceError: as `InferenceService.run` and `answer`.
 
         """
-        joined = "\n".join(texts)
+        joined = "\n".join(texts) if logged is None else logged
         charge = (
             self._access.spending(self._caller, charged_tokens) if charged_tokens else nullcontext()
         )
@@ -155,6 +159,7 @@ class TaskRunner:
                 model=inference.model,
                 version=inference.version,
                 prompt_tokens=inference.tokens,
+                **(columns(result) if columns else {}),
             )
         )
         return result

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import Embedder, TextEngine
+from app.engines.base import Embedder, TextEngine, needs_pairs
 from app.engines.folder.module_list import module_files
 from app.engines.folder.tokenizer import read_tokenizer
 from app.engines.folder.transformer_settings import (
@@ -29,8 +29,8 @@ FILE_MODE = 0o644
 def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threads: int) -> None:
     """Write merged float32 safetensors, the tokenizer and the config with its labels.
 
-    An embedder's modules and settings for sentence-transformers are copied. The folder appears when
-    it is complete, so that an interrupted export leaves none.
+    What an embedder or a cross-encoder has for sentence-transformers is copied. The folder appears
+    when it is complete, so that an interrupted export leaves none.
 
     Args:
         catalog: has the model.
@@ -108,7 +108,7 @@ def _write(engine: Any, tokenizer: Any, folder: Path, *, source: Path) -> None: 
     ) as unfinished:
         engine.module.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
-        if isinstance(engine, Embedder) and has_modules(source):
+        if has_modules(source) and (isinstance(engine, Embedder) or needs_pairs(engine)):
             _write_modules(source, Path(unfinished), window=engine.max_tokens)
         for path in (Path(unfinished), *Path(unfinished).rglob("*")):
             path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)

@@ -1,8 +1,8 @@
 """Schemas of every service: the base of all bodies, those of `/predict`, and readiness."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.models.catalog import DEFAULT_MAX_CHARS
 from app.models.entries import ModelState
@@ -76,6 +76,11 @@ class PredictRequest(Request):
             description="At most `max_chars` of its model, which GET /models tells.",
         ),
     ]
+    text_pair: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="A second text, for models that read two together, such as whether one follows"
+        " from the other (NLI). As long as `text` may be.",
+    )
     model_name: ModelName = None
     top_k: TopK | None = Field(None, description="Also answer the best so many `scores`.")
 
@@ -112,6 +117,7 @@ class PredictResponse(Response):
     )
 
     text: str
+    text_pair: str | None = None
     label: str
     score: Score
     model: str
@@ -128,7 +134,17 @@ class PredictBatchRequest(Request):
     )
 
     texts: Annotated[list[str], Field(min_length=1, max_length=MAX_BATCH_TEXTS)]
+    text_pairs: Annotated[list[str], Field(max_length=MAX_BATCH_TEXTS)] | None = Field(
+        None, description="A second text for each, in their order, for models that read pairs."
+    )
     model_name: ModelName = None
+
+    @model_validator(mode="after")
+    def each_has_its_pair(self) -> Self:
+        """Refuse second texts that are more or fewer than the first ones."""
+        if self.text_pairs is not None and len(self.text_pairs) != len(self.texts):
+            raise ValueError("text_pairs has to have as many texts as texts")
+        return self
 
 
 class TextResult(LabelScore):

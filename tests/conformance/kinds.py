@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers
 from architectures import ARCHITECTURES, COMMON, WINDOW
-from tiny import edit, seeded
+from tiny import NLI, edit, seeded
 from tiny_embedders import KINDS as MODULES
 from tiny_embedders import NORMALIZE, embedder, pooled
 from tiny_tokens import NAMED
@@ -27,6 +27,7 @@ class Head:
         fields: of config.json.
         modules: behind an encoder, as sentence-transformers writes them; None: a plain folder.
         files: more fields, by the name of the JSON file that they are written into.
+        has_pairs: it is given pairs of texts.
 
     """
 
@@ -35,6 +36,7 @@ class Head:
     fields: Mapping[str, Any] = field(default_factory=dict)
     modules: Modules | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    has_pairs: bool = False
 
 
 def embeds(modules: Modules | None, **files: Mapping[str, Any]) -> Head:
@@ -52,6 +54,11 @@ HEADS: Mapping[str, Head] = {
     "multi-label": Head(ending=CLASSIFIES, fields=MULTI),
     "one label": Head(ending=CLASSIFIES, fields={"num_labels": 1}),
     "regression": Head(ending=CLASSIFIES, fields={"problem_type": "regression"}),
+    "pairs": Head(ending=CLASSIFIES, has_pairs=True),
+    "reranker": Head(
+        ending=CLASSIFIES, task=Task.RANKING, fields={"num_labels": 1}, has_pairs=True
+    ),
+    "zero-shot": Head(ending=CLASSIFIES, task=Task.ZERO_SHOT, fields=NLI, has_pairs=True),
     "token classification": Head(ending=LABELS_TOKENS, task=Task.NER, fields=NAMED),
     "question answering": Head(ending="ForQuestionAnswering", fields={"num_labels": 2}),
     "masked LM": Head(ending="ForMaskedLM"),

@@ -1,6 +1,6 @@
 """Serves a kind on each engine and holds the answers against the library that the folder is of."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from kinds import WINDOW, Kind
-from sentence_transformers import SentenceTransformer
-from tiny import TEXTS, alone, pipeline_rows, request_for, together
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from tiny import PAIRS, TEXTS, alone, pipeline_rows, request_for, together
 from token_outcomes import TokenTrial
+from zero_shot import hypothesis, zero_shot_rows, zero_shot_scores
 
 from app.engines.base import (
-    Activation,
     Classifier,
     Embedder,
     EngineRequest,
@@ -21,7 +21,7 @@ from app.engines.base import (
     OpenVinoOptions,
     Task,
 )
-from app.engines.openvino.agreement import answers, calibration_texts
+from app.engines.openvino.agreement import answers, calibration_texts, has_free_scores
 from app.engines.openvino.converted import folder_of, options_of
 from app.engines.openvino.failures import ConversionError
 from app.engines.openvino.preparation import (
@@ -35,6 +35,7 @@ from app.errors import EngineError
 
 # Short, long, beyond the window, special tokens as text, other scripts, none at all, blanks.
 MIXED = (*TEXTS, "Café NOËL 我喜欢 🤗 кино\u200b the film", "", " \t ", "film")
+LABELS = ("good", "a cat", "bad film")
 TORCH, FLOAT32, BFLOAT16 = "torch", "OpenVINO", "OpenVINO bf16"
 MOST = {TORCH: 1e-3, FLOAT32: 1e-3, BFLOAT16: 2e-2}
 # In bfloat16 the label may differ where two are about as likely.
@@ -75,10 +76,11 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
     except EngineError as refusal:
         refused = Outcome(verdict=Verdict.REFUSED, line=_line(refusal, folder))
         return {TORCH: refused, FLOAT32: refused}
-    items = reference.encode(MIXED, *_prompt(reference))
+    mixed = _mixed(kind)
+    items = reference.encode(mixed, *_prompt(reference))
     # A text without tokens of its own is refused, alone and in a batch.
-    pairs = zip(MIXED, items, strict=True)
-    texts = [text for text, item in pairs if item.cost > item.left_out]
+    encoded = zip(mixed, items, strict=True)
+    texts = [text for text, item in encoded if item.cost > item.left_out]
     judge = _judge_of(kind, folder, texts, reference)
     found = {TORCH: judge(TORCH, reference)}
     try:
@@ -91,13 +93,24 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
         try:
             prepared = settle(request, converted, processor, reference=reference, expected=answered)
             converted = prepared.converted
+            if not prepared.verdict.agrees:
+                found[name] = refused
+                break  # as the service does; some of these crash when they are compiled once more
             engine = compile_engine(request, converted, processor)
-            agrees = prepared.verdict.agrees
-            found[name] = judge(name, engine) if agrees else refused
+            found[name] = judge(name, engine)
         except ConversionError as refusal:
             found[name] = replace(refused, line=_line(refusal, folder))
             break  # OpenVINO may crash if such a graph is compiled once more in this process
     return found
+
+
+def _mixed(kind: Kind) -> Sequence[Any]:
+    """Return what a kind is given; of zero-shot models each text with each label's sentence."""
+    if kind.head.task == Task.ZERO_SHOT:
+        return [(t, hypothesis(label)) for t in MIXED if t.strip() for label in LABELS]
+    if not kind.head.has_pairs:
+        return MIXED
+    return (*PAIRS, (MIXED[0], "")) if kind.head.task == Task.RANKING else PAIRS
 
 
 def _processors(request: EngineRequest) -> Iterator[tuple[str, Processor]]:
@@ -118,7 +131,7 @@ def _line(refusal: EngineError, folder: Path) -> str:
     return rest if "/converted/" in head else line
 
 
-def _judge_of(kind: Kind, folder: Path, texts: list[str], reference: Any) -> Judge:
+def _judge_of(kind: Kind, folder: Path, texts: list[Any], reference: Any) -> Judge:
     """Return what holds an engine against the folder's own library."""
     if kind.head.task != Task.NER:
         expected = _expected(kind, folder, texts)
@@ -136,20 +149,25 @@ def _judge_tokens(name: str, engine: Any, trial: TokenTrial) -> Outcome:
     return Outcome(verdict=verdict, difference=difference)
 
 
-def _expected(kind: Kind, folder: Path, texts: list[str]) -> FloatArray:
-    """Return what the folder's own library answers, text by text."""
+def _expected(kind: Kind, folder: Path, texts: list[Any]) -> FloatArray:
+    """Return what the folder's own library answers, text by text or pair by pair."""
     if kind.head.task == Task.CLASSIFICATION:
         return pipeline_rows(folder, texts, window=WINDOW)
+    if kind.head.task == Task.ZERO_SHOT:
+        return zero_shot_rows(folder, [t for t, _ in texts[:: len(LABELS)]], LABELS, window=WINDOW)
+    if kind.head.task == Task.RANKING:
+        ranker = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+        return np.array([ranker.predict([pair]) for pair in texts], dtype=np.float32)
     library = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     is_plain = kind.head.modules is None
     rows = [library.encode([text], normalize_embeddings=is_plain)[0] for text in texts]
     return np.array(rows, dtype=np.float32)
 
 
-def _judge(name: str, engine: Any, texts: list[str], expected: FloatArray) -> Outcome:
+def _judge(name: str, engine: Any, texts: list[Any], expected: FloatArray) -> Outcome:
     assert np.ptp(expected, axis=0).max() > LEAST_SPREAD, "the texts have to differ"
     assert isinstance(engine, Classifier | Embedder)
-    is_free = not isinstance(engine, Classifier) or engine.activation is Activation.NONE  # type: ignore[attr-defined]  # both engines have it
+    is_free = not isinstance(engine, Classifier) or has_free_scores(engine)
     size = max(1.0, float(np.abs(expected).max())) if is_free else 1.0
     difference, is_right = 0.0, True
     for way in (alone, together):
@@ -161,9 +179,15 @@ def _judge(name: str, engine: Any, texts: list[str], expected: FloatArray) -> Ou
     return Outcome(verdict=verdict, difference=difference)
 
 
-def _served(engine: Classifier | Embedder, way: Way, texts: list[str]) -> FloatArray:
-    """Return the rows as the service answers them: behind the default prompt, cut and scaled."""
+def _served(engine: Any, way: Way, texts: list[Any]) -> FloatArray:
+    """Return the rows as the service answers them: behind the default prompt, cut and scaled.
+
+    Of a zero-shot model a text's row has the scores of its labels, as in `zero_shot_rows`.
+    """
     rows = way(engine, texts, *_prompt(engine))
+    entailment = getattr(engine, "entailment", None)
+    if entailment is not None:
+        return zero_shot_scores(rows, entailment, count=len(LABELS))
     if isinstance(engine, Embedder):
         rows = np.array([engine.vector_rules.shaped(row) for row in rows], dtype=np.float32)
     return rows

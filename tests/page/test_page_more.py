@@ -14,7 +14,7 @@ def test_a_route_is_tried_with_its_example_and_its_answer_shown(visiting: Any) -
     visit = visiting(path="/#more")
     page = visit.page
     expect(page.get_by_label("Route").get_by_role("option")).to_have_text(
-        ["/ner", "/embed", "/similarity"]
+        ["/ner", "/embed", "/similarity", "/rerank", "/zero-shot", "/zero-shot-batch"]
     )
     page.get_by_label("Route").select_option("/embed")
     expect(page.get_by_label("Request, as JSON")).not_to_be_empty()

@@ -1,10 +1,10 @@
 """Reads from a model's configuration which task its head is for, and what its numbers mean."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.engines.base import Activation, Task
+from app.engines.base import PAIRED, Activation, Task
 from app.engines.tokenizer import read_json
 from app.errors import EngineError
 
@@ -29,27 +29,26 @@ HEADS = {
 # Where sentence-transformers notes how a cross-encoder's logits are read.
 CROSS_ENCODER_FIELDS = ("sentence_transformers", "sbert_ce_default_activation_function")
 CARD_TAG = "pipeline_tag: text-ranking"
-# By task: what PEFT calls it, and what a head for it does.
-ADAPTER_TASKS = {
-    Task.CLASSIFICATION: ("SEQ_CLS", "classify texts"),
-    Task.NER: ("TOKEN_CLS", "label tokens"),
+ENTAILMENT = "entail"  # how a label begins, in any case
+# By task: what PEFT calls it, and for what its head was trained.
+ADAPTER_TASKS: Mapping[str, tuple[str, str]] = {
+    Task.CLASSIFICATION: ("SEQ_CLS", "to classify texts"),
+    Task.NER: ("TOKEN_CLS", "to label tokens"),
+    Task.RANKING: ("SEQ_CLS", "to rank pairs of texts"),
+    Task.ZERO_SHOT: ("SEQ_CLS", "on natural language inference (NLI)"),
 }
 
 
 def refuse_other_head(
-    folder: Path,
-    adapter: Path | None,
-    classifiers: Sequence[str],
-    *,
-    task: Task = Task.CLASSIFICATION,
+    folder: Path, adapter: Path | None, classifiers: Sequence[str], *, task: str
 ) -> None:
-    """Check that a folder, or its adapter, is for classifying texts or tokens.
+    """Check that a folder, or its adapter, is for classifying texts, pairs or tokens.
 
     Args:
         folder: of the model, with config.json.
         adapter: of a PEFT adapter; one that brings a head of its own replaces the model's.
         classifiers: classes of transformers that do the task.
-        task: which of the two it is.
+        task: under which it is to be served.
 
     Raises:
         EngineError: it is for another task; the message names that.
@@ -64,12 +63,7 @@ def refuse_other_head(
         raise EngineError(
             f"{file}: architectures says {architectures[0]}, which is for"
             f" {_task(architectures[0])}, not for {task}; serve a model whose head"
-            f" was trained to {ADAPTER_TASKS[task][1]}"
-        )
-    if task is Task.CLASSIFICATION and (mark := _cross_encoder_mark(folder)):
-        raise EngineError(
-            f"{folder}: {mark} marks a cross-encoder, which is for text-ranking and needs pairs"
-            " of texts; text-classification has one text and can't give it its pair"
+            f" was trained {ADAPTER_TASKS[task][1]}"
         )
     if config.get("attention_type") == "block_sparse":
         raise EngineError(
@@ -78,7 +72,62 @@ def refuse_other_head(
         )
 
 
-def _cross_encoder_mark(folder: Path) -> str | None:
+def check_outputs(folder: Path, config: Any, *, task: str) -> None:
+    """Check that the head has as many numbers as the task needs.
+
+    Args:
+        folder: of the model.
+        config: the model's, as transformers loaded it.
+        task: under which it is to be served.
+
+    Raises:
+        EngineError: it hasn't; the message names the task that it is for.
+
+    """
+    file, count = folder / "config.json", config.num_labels
+    if task == Task.RANKING and count != 1:
+        raise EngineError(
+            f"{file}: id2label names {count} labels, and a model for {task} has one number for a"
+            f' pair; serve it with task = "{Task.CLASSIFICATION}", and give it `text_pair`'
+        )
+    mark = cross_encoder_mark(folder)
+    if task == Task.CLASSIFICATION and mark and count == 1:
+        raise EngineError(
+            f"{folder}: {mark} marks a cross-encoder of one number, which is for {Task.RANKING}:"
+            f' serve it with task = "{Task.RANKING}"'
+        )
+
+
+def entailment_of(folder: Path, config: Any, *, task: str) -> int | None:
+    """Return which label says that a pair's second text follows from its first.
+
+    As transformers' zero-shot-classification pipeline finds it, but for its guess where there is
+    none. None for other tasks.
+
+    Raises:
+        EngineError: no label says so, or there is nothing else that it could be.
+
+    """
+    if task != Task.ZERO_SHOT:
+        return None
+    named = (int(i) for name, i in config.label2id.items() if name.lower().startswith(ENTAILMENT))
+    index = next(named, None)
+    if index is None or not 0 <= index < config.num_labels or config.num_labels == 1:
+        labels = ", ".join(config.label2id)
+        raise EngineError(
+            f"{folder / 'config.json'}: label2id: of {labels} none begins with {ENTAILMENT!r}, or"
+            f" there is no other; {task} needs a model that was trained on natural language"
+            " inference (NLI); if it was, name its labels in the catalogue, in their order"
+        )
+    return index
+
+
+def needs_pairs(folder: Path, *, task: str) -> bool:
+    """Say whether a model was trained with pairs of texts, so that a single one is wrong for it."""
+    return task in PAIRED or cross_encoder_mark(folder) is not None
+
+
+def cross_encoder_mark(folder: Path) -> str | None:
     """Return what says that a folder is a cross-encoder; None where nothing does.
 
     sentence-transformers has written it in three places in turn, the last of them the model's card.
@@ -97,7 +146,7 @@ def _cross_encoder_mark(folder: Path) -> str | None:
     return None
 
 
-def _brings_head(adapter: Path, task: Task) -> bool:
+def _brings_head(adapter: Path, task: str) -> bool:
     """Say whether an adapter has a head for the task.
 
     Raises:
@@ -106,11 +155,11 @@ def _brings_head(adapter: Path, task: Task) -> bool:
     """
     file = adapter / "adapter_config.json"
     config = read_json(file)
-    own, does = ADAPTER_TASKS[task]
+    own, trained = ADAPTER_TASKS[task]
     if config and config.get("task_type") not in {own, None}:
         raise EngineError(
             f"{file}: task_type is {config['task_type']}, not {own}; {task} needs an"
-            f" adapter that was trained to {does}"
+            f" adapter that was trained {trained}"
         )
     return not config or bool(config.get("modules_to_save"))  # the merge reports a missing file
 

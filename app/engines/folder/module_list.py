@@ -100,10 +100,14 @@ def _check_order(file: Path, kinds: Sequence[str]) -> None:
 def module_files(folder: Path) -> list[Path]:
     """Return the files of the modules behind the transformer, in a fixed order.
 
+    A cross-encoder has none; what it may have is checked where it is loaded.
+
     Raises:
         EngineError: as `read_list`.
 
     """
+    if has_modules(folder) and len(read_json(folder / MODULES)) == 1:
+        return []
     inside = [folder / module.path for module in read_list(folder)[1:]]
     return sorted(
         file

@@ -8,10 +8,12 @@ from typing import Any
 
 from tokenizers import Tokenizer, normalizers
 
+from app.engines.base import CLASSIFYING, Pair, Task
 from app.engines.folder.modules import Pooling
 from app.engines.folder.transformer_settings import lowers_case, own_window
+from app.engines.token_windows import TokenEncoder
 from app.engines.tokenizer import Padding, TextEncoder, TextRules, read_json
-from app.engines.window import MOST_TRIED, runnable_window
+from app.engines.window import MOST_TRIED, runnable_window, runs
 from app.errors import EngineError
 
 # tokenizer_config.json says 10^30 where it means "no limit".
@@ -30,6 +32,19 @@ PROBES = (
     "it's 3,141.59 @user #tag http://a.b/c?d=e",
     "\u200b \x07 \u00a0",
 )
+# The same of pairs: types, the template, and which of the two is cut how far.
+PAIR_PROBES: tuple[Pair, ...] = (
+    (PROBES[0], PROBES[3]),
+    (PROBES[1], PROBES[2]),
+    (PROBES[0], ""),
+    (" ".join(PROBES[:4] * 20), PROBES[0]),
+)
+# Where only the first may be cut, a second that is longer than the window has no answer.
+SHORT_CHARS = 8
+LONG_SECOND: tuple[Pair, ...] = (
+    (PROBES[0], " ".join(PROBES[:4] * 20)),
+    (" ".join(PROBES[:4] * 20), " ".join(PROBES[:4] * 12)),
+)
 # Fields that transformers reads, or its users know, and this service ignores, with the reason.
 # docs/models.md shows the list.
 IGNORED = {
@@ -47,9 +62,8 @@ IGNORED = {
     "config.json: function_to_apply": (
         "the pipeline reads it only for a head of no output, which can't be"
     ),
-    "config.json: label2id, task_specific_params, finetuning_task": (
-        "pipelines don't use them either"
-    ),
+    "config.json: label2id (but for zero-shot-classification), task_specific_params,"
+    " finetuning_task": "pipelines don't use them either",
     "config.json: use_cache, output_attentions, output_hidden_states, return_dict": (
         "change no score"
     ),
@@ -115,8 +129,8 @@ def make_encoder(
     model: Any,
     transformers: Any,
     limit: int | None,
-    pooling: Pooling | None,
-    kind: type[TextEncoder] = TextEncoder,
+    pooling: Pooling | None = None,
+    task: str = Task.CLASSIFICATION,
 ) -> TextEncoder:
     """Return the encoder of a model that is loaded, on the CPU, with the window that it runs.
 
@@ -125,8 +139,10 @@ def make_encoder(
         model: the model.
         transformers: the library.
         limit: the catalogue's own `max_tokens`.
-        pooling: an embedder's; what sentence-transformers keeps of the tokeniser counts then too.
-        kind: of the encoder.
+        pooling: an embedder's; what sentence-transformers keeps of the tokeniser counts then too,
+            as it does for a cross-encoder.
+        task: under which the model is served; those that classify may take pairs of texts,
+            and one that labels tokens reads a text of any length.
 
     Raises:
         EngineError: the tokeniser can't do what transformers' does, has tokens that the model
@@ -137,17 +153,22 @@ def make_encoder(
     rows = _rows(model)
     _refuse_unknown_tokens(folder, tokenizer, rows)
     backend = copy_backend(tokenizer, folder, rows=rows)
-    window = _declared_window(folder, tokenizer, model.config, is_embedder=pooling is not None)
-    rules = _rules(tokenizer, model, window=window)
+    is_of_library = pooling is not None or task == Task.RANKING
+    window = _declared_window(folder, tokenizer, model.config, is_of_library=is_of_library)
+    rules = _rules(tokenizer, model, window=window, task=task)
     try:
         window = runnable_window(model, TextEncoder(backend, rules))
         rules = dataclasses.replace(rules, window=window)
         _refuse_other_encoding(folder, tokenizer, TextEncoder(backend, rules))
-        if pooling is not None and lowers_case(folder):
+        if rules.takes_pairs:
+            takes = _takes_pairs(tokenizer, model, TextEncoder(backend, rules))
+            rules = dataclasses.replace(rules, takes_pairs=takes)
+        if is_of_library and lowers_case(folder):
             rules = dataclasses.replace(rules, lowers_case=_lower_case(backend))
         if pooling is not None and not pooling.includes_prompt:
             special = tuple(tokenizer.all_special_ids)
             rules = dataclasses.replace(rules, leaves_prompt_out=True, special_ids=special)
+        kind = TokenEncoder if task == Task.NER else TextEncoder
         return kind(backend, rules, limit=limit)
     except EngineError as failure:
         is_named = str(failure).startswith(str(folder))
@@ -166,18 +187,18 @@ def _lower_case(backend: Tokenizer) -> bool:
     return [e.ids for e in backend.encode_batch(texts)] != before
 
 
-def _declared_window(folder: Path, tokenizer: Any, config: Any, *, is_embedder: bool) -> int:
+def _declared_window(folder: Path, tokenizer: Any, config: Any, *, is_of_library: bool) -> int:
     """Return how many tokens a text may have: the least of what the model's files say.
 
-    An embedder's `max_seq_length` overrules them in a folder with modules, as in the library; as
-    far as that can be tried, `runnable_window` finds out whether the model has so many positions.
-    Without modules the library doesn't read it.
+    Of what sentence-transformers reads, embedders and cross-encoders, `max_seq_length` overrules
+    them in a folder with modules, as in the library; as far as that can be tried, `runnable_window`
+    finds out whether the model has so many positions. Without modules the library doesn't read it.
     """
     limits: tuple[int | None, ...]
     positions: int | None = getattr(config, "max_position_embeddings", None)
-    if is_embedder and (own := own_window(folder)):
+    if is_of_library and (own := own_window(folder)):
         limits = (own, max(positions, MOST_TRIED) if positions and positions > 0 else None)
-    elif is_embedder:
+    elif is_of_library:
         limits = (positions, tokenizer.model_max_length)
     else:
         settings = read_json(folder / "sentence_bert_config.json")
@@ -186,11 +207,16 @@ def _declared_window(folder: Path, tokenizer: Any, config: Any, *, is_embedder: 
     return min(usable, default=FALLBACK_MAX_TOKENS)
 
 
-def _rules(tokenizer: Any, model: Any, *, window: int) -> TextRules:
+def _rules(tokenizer: Any, model: Any, *, window: int, task: str) -> TextRules:
     """Return what the tokeniser does beside tokenizer.json; how to pad is still to be tried."""
     accepted = inspect.signature(model.forward).parameters
     takes_types = "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in accepted
-    types = tokenizer(PROBES[0], return_token_type_ids=True)["token_type_ids"]
+    takes_pairs = task in CLASSIFYING
+    # With a second text where there may be one: in most models its tokens alone have a type.
+    probe = PAIR_PROBES[0] if takes_pairs else (PROBES[0],)
+    types = tokenizer(*probe, return_token_type_ids=True)["token_type_ids"]
+    if takes_pairs:
+        types += tokenizer(PROBES[0], return_token_type_ids=True)["token_type_ids"]
     pad_id = model.config.pad_token_id
     if pad_id is None:
         pad_id = tokenizer.pad_token_id or 0
@@ -204,6 +230,8 @@ def _rules(tokenizer: Any, model: Any, *, window: int) -> TextRules:
         pad_id=pad_id,
         takes_types=takes_types,
         has_types=takes_types and any(types),
+        takes_pairs=takes_pairs,
+        cuts_first=task == Task.ZERO_SHOT,  # as transformers' pipeline does
         splits_special_tokens=tokenizer.split_special_tokens,
         unknown_id=tokenizer.unk_token_id,
     )
@@ -248,3 +276,26 @@ def _refuse_other_encoding(folder: Path, tokenizer: Any, encoder: TextEncoder) -
                 f"{folder}: {type(tokenizer).__name__} does in Python what tokenizer.json can't"
                 f" say: it encodes {texts[number][:40]!r} otherwise"
             )
+
+
+def _takes_pairs(tokenizer: Any, model: Any, encoder: TextEncoder) -> bool:
+    """Say whether pairs are encoded as transformers does it, and the model runs them."""
+    rules = encoder.rules
+    pairs = [*PAIR_PROBES, *LONG_SECOND]
+    if rules.cuts_first:
+        pairs = [(first, second[:SHORT_CHARS]) for first, second in PAIR_PROBES]
+    try:
+        expected = tokenizer(
+            [list(pair) for pair in pairs],
+            truncation="only_first" if rules.cuts_first else "longest_first",
+            max_length=encoder.max_tokens,
+            return_token_type_ids=True,
+        )
+        encoded = encoder.encode(pairs)
+    except Exception:  # noqa: BLE001  # the libraries raise anything, say for want of a template
+        return False
+    types = expected["token_type_ids"] if rules.has_types else [[]] * len(pairs)
+    is_alike = [list(e.token_ids) for e in encoded] == expected["input_ids"]
+    is_alike &= [list(e.type_ids) for e in encoded] == types
+    # A model may have no embedding for the type of a second text.
+    return is_alike and runs(model, encoder, encoded[0])

@@ -19,7 +19,7 @@ TRANSFORMER_FILES = (
     "sentence_xlnet_config.json",
 )
 TEXT_IN = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
-NEUTRAL = {
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "transformer_task": ("feature-extraction",),
     "module_output_name": ("token_embeddings",),
     "modality_config": (TEXT_IN,),
@@ -47,8 +47,12 @@ def transformer_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     return folder / TRANSFORMER_FILES[0], {}
 
 
-def check_transformer(folder: Path) -> None:
+def check_transformer(folder: Path, neutral: Mapping[str, tuple[Any, ...]] = NEUTRAL) -> None:
     """Refuse settings that aren't supported here.
+
+    Args:
+        folder: the model's.
+        neutral: values that ask for nothing else than the library's own class, by field.
 
     Raises:
         EngineError: names file, field and remedy.
@@ -59,7 +63,7 @@ def check_transformer(folder: Path) -> None:
         if field == "max_seq_length" and value is not None:
             if type(value) is not int or value <= 0:
                 raise unsupported(file, field, value, "say a number of tokens, or null")
-        elif field != "do_lower_case" and value not in ({}, None, *NEUTRAL.get(field, ())):
+        elif field != "do_lower_case" and value not in ({}, None, *neutral.get(field, ())):
             raise unsupported(file, field, value, REMOVE)
 
 

@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from app.engines.base import (
+    Activation,
     Classifier,
     Embedder,
     Encoded,
     FloatArray,
+    Pair,
     TextEngine,
     TokenClassifier,
     is_regression,
+    needs_pairs,
+    takes_pairs,
 )
 from app.engines.room import longest_prompt
 from app.engines.rows import RowsRefusedError, checked, width
@@ -26,7 +30,9 @@ from app.engines.token_windows import TokenText
 CALIBRATION = Path(__file__).parents[2] / "models" / "calibration.txt"
 CALIBRATION_NAME = "calibration.txt"
 BATCH = 8
-WITH = "no prompt, and the longest where it isn't pooled"  # what texts are compared with
+# What texts are compared with.
+WITH = "no prompt, and the longest where it isn't pooled; every second with the next as a pair"
+LABEL_WORDS = 3
 # Issue "OpenVINO engine": what a user may notice is a flipped label, not a third decimal.
 LEAST = {"labels_equal": 0.99, "cosine_min": 0.999}
 MOST = {
@@ -52,9 +58,27 @@ def calibration_texts(adapter: Path | None) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
+def pairs_of(engine: object, texts: Sequence[str]) -> list[Pair]:
+    """Return every second text with the next one, or with its first words as a label's sentence.
+
+    So it is where the second text is never cut.
+    """
+    pairs = list(zip(texts[0::2], texts[1::2], strict=False))
+    if getattr(engine, "entailment", None) is None:
+        return pairs
+    return [(first, " ".join(second.split()[:LABEL_WORDS])) for first, second in pairs]
+
+
 def _encode(engine: TextEngine, texts: Sequence[str]) -> list[Encoded]:
-    """Tokenise; once more behind a prompt where prompts aren't pooled: the graph does that."""
-    items = list(engine.encode(texts))
+    """Tokenise; once more behind a prompt where prompts aren't pooled: the graph does that.
+
+    Pairs too where the engine takes them, and nothing else where it needs them.
+    """
+    encoded = engine.encode(pairs_of(engine, texts)) if takes_pairs(engine) else []  # type: ignore[arg-type]  # it takes them
+    pairs = list(encoded)
+    if needs_pairs(engine):
+        return pairs
+    items = [*engine.encode(texts), *pairs]
     if isinstance(engine, Embedder):
         behind = engine.encode(texts, longest_prompt(engine))
         items += behind if any(item.left_out for item in behind) else []
@@ -62,12 +86,13 @@ def _encode(engine: TextEngine, texts: Sequence[str]) -> list[Encoded]:
 
 
 def answers(engine: TextEngine, texts: Sequence[str]) -> FloatArray:
-    """Return a row for each text: probabilities of a classifier, vectors of an embedder.
+    """Return a row for each text: scores of a classifier, vectors of an embedder.
 
     Of a token classifier it is a row for each token, those of a text behind those of the one
     before.
 
-    An embedder that doesn't pool a prompt has a second row for each, behind one.
+    An embedder that doesn't pool a prompt has a second row for each, behind one; a classifier that
+    takes pairs has rows for some of those too, or only for those.
 
     Neighbours in length share a batch, as they do in service; otherwise torch computes padding.
     """
@@ -81,12 +106,12 @@ def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> V
     """Run an engine on texts, in batches and each alone, and compare it with expected `answers`."""
     actual = answers(engine, texts)
     alone = np.concatenate([row for item in _encode(engine, texts) for row in _run(engine, [item])])
-    # Numbers of a regression, and vectors, have a size of their own.
-    is_free = is_regression(engine) or isinstance(engine, Embedder)
+    # Numbers of a regression, logits, and vectors have a size of their own.
+    is_free = isinstance(engine, Embedder) or has_free_scores(engine)
     unit = max(1.0, float(np.abs(expected).max())) if is_free else 1.0
     figures = {"batch_difference_max": float(np.abs(actual - alone).max()) / unit}
     if isinstance(engine, Classifier | TokenClassifier):
-        if not is_regression(engine):
+        if not is_free:  # else no label wins
             equal = actual.argmax(axis=1) == expected.argmax(axis=1)
             figures["labels_equal"] = float(equal.mean())
         figures["score_difference_max"] = float(np.abs(actual - expected).max()) / unit
@@ -96,6 +121,11 @@ def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> V
         figures["cosine_min"] = float(cosines.min())
         figures["length_difference_max"] = float(np.abs(lengths[0] / lengths[1] - 1).max())
     return Verdict(agrees=_is_close(figures), figures=figures)
+
+
+def has_free_scores(engine: object) -> bool:
+    """Say whether a classifier's scores are of any size, so that no label is the winner."""
+    return is_regression(engine) or getattr(engine, "activation", None) is Activation.LOGITS
 
 
 def _is_close(figures: Mapping[str, float]) -> bool:

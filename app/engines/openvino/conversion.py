@@ -20,7 +20,7 @@ from app.engines.openvino.packed_inputs import PackedInputs, pack
 from app.engines.openvino.processor import openvino_library
 from app.engines.packing import Layout
 from app.engines.tokenizer import IntArray, Padding, TextEncoder
-from app.engines.torch import MAX_REASON_CHARS, Reference
+from app.engines.torch import MAX_REASON_CHARS, Reference, TorchClassifier
 from app.engines.torch_embedder import TorchEmbedder
 
 # Two rows of different length: a traced graph must not learn that all rows are full.
@@ -86,6 +86,9 @@ def _save(reference: Reference, folder: Path, packing: PackedInputs | None) -> C
         converted = replace(converted, dimensions=dimensions, vector_rules=vectors)
     else:
         converted = replace(converted, labels=reference.labels, activation=reference.activation)
+    if isinstance(reference, TorchClassifier):
+        needs, entails = reference.needs_pairs, reference.entailment
+        converted = replace(converted, needs_pairs=needs, entailment=entails)
     describe(converted)
     return converted
 

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from app.engines.base import Activation, EmbeddingOptions, EngineRequest, OpenVinoOptions
+from app.engines.base import (
+    CLASSIFYING,
+    Activation,
+    EmbeddingOptions,
+    EngineRequest,
+    OpenVinoOptions,
+)
+from app.engines.folder.heads import cross_encoder_mark
 from app.engines.folder.module_list import module_files
 from app.engines.openvino.packed_inputs import PackedInputs
 from app.engines.tokenizer import Padding, TextRules
@@ -17,7 +24,7 @@ from app.engines.vector_rules import Similarity, VectorRules
 from app.errors import EngineError
 
 # Raise it when what is saved changes: folders of an older format are then left alone.
-FORMAT = 5
+FORMAT = 6
 # What affects the graph; their versions are part of the folder's name.
 LIBRARIES = ("openvino", "torch", "transformers", "peft", "tokenizers")
 # What transformers reads; a changed README makes no other model.
@@ -34,6 +41,8 @@ class Converted:
     rules: TextRules
     labels: tuple[str, ...] = ()
     activation: Activation = Activation.NONE
+    needs_pairs: bool = False
+    entailment: int | None = None  # which label it is, for zero-shot-classification
     dimensions: int = 0
     vector_rules: VectorRules = field(default_factory=VectorRules)
     packing: PackedInputs | None = None  # the graph takes texts in rows; None: padded batches
@@ -75,6 +84,8 @@ def folder_of(request: EngineRequest) -> Path:
     digest = hashlib.sha256(repr((FORMAT, request.task, request.labels)).encode())
     if request.embedding != EmbeddingOptions():
         digest.update(repr(request.embedding).encode())
+    if request.task in CLASSIFYING and request.folder and cross_encoder_mark(request.folder):
+        digest.update(b"cross-encoder\n")  # a model's card can say so, which is none of its files
     if not request.is_packed:
         digest.update(b"padded\n")
     for library in LIBRARIES:

@@ -4,7 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from app.engines.base import Activation, Encoded, EngineRequest, FloatArray, Task, unit
+from app.engines.base import (
+    CLASSIFYING,
+    Activation,
+    Encoded,
+    EngineRequest,
+    FloatArray,
+    Task,
+    TextOrPair,
+    unit,
+)
 from app.engines.openvino.converted import Converted
 from app.engines.openvino.packed_inputs import PackedInputs, pack
 from app.engines.openvino.processor import GraphPair, Processor, release_memory
@@ -94,12 +103,19 @@ class _OpenVinoText:
 
 
 class OpenVinoClassifier(_OpenVinoText):
-    """A sequence classifier, whose logits become scores as in transformers' pipeline."""
+    """A sequence classifier, whose logits become scores as the task's own library makes them."""
 
     def __init__(self, encoder: TextEncoder, graphs: GraphPair, converted: Converted) -> None:
         super().__init__(encoder, graphs, converted)
         self.labels = converted.labels
         self.activation = converted.activation
+        self.takes_pairs = converted.rules.takes_pairs
+        self.needs_pairs = converted.needs_pairs
+        self.entailment = converted.entailment
+
+    def encode(self, texts: Sequence[TextOrPair]) -> list[Encoded]:
+        """Tokenise texts and pairs; what is longer than the model's window is cut and says so."""
+        return list(self._encoder.encode(texts))
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return scores, (batch, labels) float32."""
@@ -162,12 +178,13 @@ def open_engine(request: EngineRequest, converted: Converted, processor: Process
     kind = TokenEncoder if of_tokens else TextEncoder
     encoder = kind.read(converted.tokenizer, converted.rules, limit=request.max_tokens)
     # Bfloat16 has three digits: no softmax hides what that does to the numbers of a regression.
+    # Logits are ranked, or go into a softmax later.
     is_regression = bool(converted.labels) and converted.activation is Activation.NONE
     is_exact = is_regression or converted.is_exact
     graphs = processor.compile(converted.graph, precision="f32" if is_exact else None)
     run_first(graphs, encoder, converted.packing)
     release_memory(converted.weights)
-    if request.task == Task.CLASSIFICATION:
+    if request.task in CLASSIFYING:
         return OpenVinoClassifier(encoder, graphs, converted)
     if of_tokens:
         return OpenVinoTokenClassifier(encoder, graphs, converted)

@@ -12,7 +12,7 @@ import numpy as np
 from app.engines.base import Encoded, FloatArray
 from app.engines.openvino.packed_inputs import PackedInputs, pack
 from app.engines.packing import Layout
-from app.engines.padding import MOST, PROBES
+from app.engines.padding import MOST, PAIR_PROBES, PROBES
 from app.engines.tokenizer import Padding
 from app.engines.torch import Reference, TorchClassifier
 from app.engines.torch_embedder import TorchEmbedder
@@ -67,9 +67,15 @@ def base_of(reference: Reference) -> Any:
 
 
 def _probes(reference: Reference) -> list[Encoded]:
-    """Return texts of many lengths, the longest in the middle, and one with the pad token in it."""
+    """Return texts of many lengths, the longest in the middle, and one with the pad token in it.
+
+    Pairs among them, where the model takes any.
+    """
     texts = [*PROBES[2:], PROBES[-1] * LONG_PROBE_TOKENS, *PROBES[:2]]
-    items = [_cut(item.first_window) for item in reference.encode(texts) if item.cost]
+    encoded = list(reference.encode(texts))
+    if isinstance(reference, TorchClassifier) and reference.takes_pairs:
+        encoded += reference.encode(PAIR_PROBES)
+    items = [_cut(item.first_window) for item in encoded if item.cost]
     pad = _pad_id(reference)
     if pad is not None:
         ids = list(items[0].token_ids)

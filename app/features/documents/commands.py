@@ -30,20 +30,28 @@ def search(  # noqa: PLR0913  # each is an option
         str | None, typer.Option("--filter", help='On metadata, as JSON: \'{"lang": "en"}\'.')
     ] = None,
     model: Model = None,
+    rerank: Annotated[
+        str | None, typer.Option(help="A model for text-ranking that puts them in order.")
+    ] = None,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Find documents that mean what the query means, the best first."""
     body = request_fields(
-        query=query, top_k=top_k, filter=_read_filter(conditions), model_name=model
+        query=query,
+        top_k=top_k,
+        filter=_read_filter(conditions),
+        model_name=model,
+        rerank=rerank,
     )
     with connected(url, key) as client:
         for result in client.post("/search", body)["results"]:
             if as_json:
                 show_json(result)
                 continue
-            show(f"{result['score']:.3f}  {result['id']}")
+            score = result.get("relevance_score", result["score"])
+            show(f"{score:.3f}  {result['id']}")
             passage = " ".join(result["passage"]["text"].split())
             show(indent(fill(passage, PASSAGE_WIDTH, max_lines=PASSAGE_LINES), " " * 7))
 

@@ -12,7 +12,8 @@ class SearchMetrics(MetricGroup):
         super().__init__(registry)
         self.search_seconds = self._histogram(
             "search_seconds",
-            "Time of one search, by part: to embed the query, and to find what is near to it.",
+            "Time of one search, by part: to embed the query, to find what is near to it, and to"
+            " rerank that.",
             ["part"],
         )
         self.search_index_bytes = self._gauge(

@@ -1,7 +1,7 @@
-"""Search: embeds a query with the documents' model, and finds what is near to it."""
+"""Search: embeds a query with the documents' model, finds what is near to it, and may rank that."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -15,13 +15,14 @@ from app.features.documents.vectors.base import Hit, Query, VectorIndex
 from app.features.documents.vectors.filters import Filter
 from app.services.embeddings import EMBEDDERS, EmbeddingParameters, Embeddings, embeddings_of
 from app.services.inference import InferenceService
+from app.services.ranking import RANKERS, pairs_with, ranking_of
 
 
 class SearchService:
     """Answers `/search`.
 
     Args:
-        inference: embeds the queries.
+        inference: embeds the queries, and ranks what was found.
         index: finds the nearest passages.
         metrics: where time is counted.
         service_metrics: where refusals are counted.
@@ -81,6 +82,29 @@ class SearchService:
             except TimeoutError:
                 self._refused.labels(embeddings.model, "deadline").inc()
                 raise DeadlineExceededError from None
+
+    async def rank(
+        self, query: str, hits: Sequence[Hit], *, model_name: str, deadline: Deadline
+    ) -> Sequence[tuple[int, float]]:
+        """Return each hit's index and how well its passage answers the query, the best first.
+
+        Raises:
+            OverloadedError: too many requests wait.
+            DeadlineExceededError: it takes longer than the deadline.
+            InferenceFailedError: the engine can't read a passage.
+            ModelNotFoundError, ModelNotReadyError, ModelUnavailableError, NotReadyError: as
+                `InferenceService.run`.
+
+        """
+        passages = [hit.text[hit.start : hit.end] for hit in hits]
+        with self._timed("rerank"):
+            inference = await self._inference.run(
+                RANKERS, pairs_with(query, passages), model_name=model_name, deadline=deadline
+            )
+            try:
+                return ranking_of("passages")(inference).best
+            except InferenceFailedError:
+                raise InferenceFailedError from None  # without the place of what wasn't sent
 
     async def _embed(self, query: str, model_name: str | None, deadline: Deadline) -> Embeddings:
         with self._timed("embed"):

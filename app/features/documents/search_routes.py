@@ -51,18 +51,26 @@ async def search(
 ) -> Response:
     """Find the documents with the passages that are nearest to the query, the best first.
 
-    A document is found once it was embedded; its results say which passage is the nearest.
+    A document is found once it was embedded; its results say which passage is the nearest. With
+    `rerank` more documents are found, and a second model puts them in order.
     """
-    async with access.spending(caller, 1):  # the query is embedded
+    # The query is embedded, and then read with each candidate.
+    charged = 1 if body.rerank is None else 1 + body.found
+    async with access.spending(caller, charged):
         hits = await searches.search(
             body.query,
-            top_k=body.top_k,
+            top_k=body.found,
             filter=_filter(body.filter),
             model_name=body.model_name,
             scope=scope,
             deadline=deadline,
         )
-    answer = {"results": [_result(hit) for hit in hits]}
+        if body.rerank is not None:
+            order = await searches.rank(body.query, hits, model_name=body.rerank, deadline=deadline)
+            best = [_result(hits[index], score) for index, score in order[: body.top_k]]
+        else:
+            best = [_result(hit) for hit in hits]
+    answer = {"results": best}
     # Up to a hundred long texts: validating what was just read would take longer than reading it.
     return Response(
         to_json(answer), media_type="application/json", headers={"Cache-Control": "no-store"}
@@ -82,10 +90,12 @@ def _filter(fields: Mapping[str, Any]) -> Filter:
     return conditions
 
 
-def _result(hit: Hit) -> dict[str, Any]:
+def _result(hit: Hit, relevance: float | None = None) -> dict[str, Any]:
+    ranked = {} if relevance is None else {"relevance_score": relevance}
     return {
         "id": hit.id,
         "score": round(hit.score, DECIMALS),
+        **ranked,
         "text": hit.text,
         "metadata": hit.metadata,
         "passage": {"text": hit.text[hit.start : hit.end], "start": hit.start, "end": hit.end},

@@ -1,12 +1,16 @@
 """The wire contract of `/search`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from app.models.schemas import MAX_NAME_CHARS as MAX_MODEL_CHARS
 from app.models.schemas import MAX_TEXT_CHARS, ModelName, Request, Response, example, whole_number
 
 MAX_TOP_K = 100
+# For each document that is asked for so many are ranked anew, and at least as many as below.
+CANDIDATES_PER_HIT = 3
+LEAST_CANDIDATES = 20
 MAX_CONDITIONS = 16
 MAX_VALUES = 100
 MAX_NAME_CHARS = 200
@@ -69,6 +73,9 @@ Condition = Annotated[
 FieldName = Annotated[str, Field(max_length=MAX_NAME_CHARS, pattern=NO_NUL)]
 
 
+Candidates = Annotated[int, Field(ge=1, le=MAX_TOP_K), BeforeValidator(whole_number)]
+
+
 class SearchRequest(Request):
     """What is looked for, in words, and among which documents."""
 
@@ -98,6 +105,35 @@ class SearchRequest(Request):
         ),
     ] = Field(default_factory=dict)
     model_name: ModelName = None
+    rerank: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_CHARS)] | None = Field(
+        None,
+        description="The name of a model for text-ranking, which reads the query with the passage"
+        " of each candidate; its order is the answer's.",
+    )
+    candidates: Candidates | None = Field(
+        None,
+        description="So many documents are found and ranked anew, at least `top_k`; default: three"
+        " times as many, 20 to 100. Only with `rerank`.",
+    )
+
+    @model_validator(mode="after")
+    def has_candidates_enough(self) -> Self:
+        """Refuse candidates that nothing ranks, or that are fewer than the answer."""
+        if self.candidates is None:
+            return self
+        if self.rerank is None:
+            raise ValueError("candidates goes with rerank")
+        if self.candidates < self.top_k:
+            raise ValueError("candidates may not be fewer than top_k")
+        return self
+
+    @property
+    def found(self) -> int:
+        """How many documents are to be found, to answer the best of them."""
+        if self.rerank is None:
+            return self.top_k
+        several = max(CANDIDATES_PER_HIT * self.top_k, LEAST_CANDIDATES)
+        return self.candidates or min(several, MAX_TOP_K)
 
 
 class FoundPassage(Response):
@@ -119,6 +155,10 @@ class SearchResult(Response):
             " an inner product, or a distance below 0. The nearer, the higher."
         ),
     ]
+    relevance_score: Annotated[
+        float | None,
+        Field(description="Only there with `rerank`: how well the passage answers the query."),
+    ] = None
     text: Annotated[str, Field(description="The whole document's.")]
     metadata: dict[str, Any]
     passage: FoundPassage

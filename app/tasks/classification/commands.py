@@ -32,9 +32,12 @@ TOO_LONG = {
 }
 
 
-def predict(
+def predict(  # noqa: PLR0913  # each is an option
     text: Annotated[str, typer.Argument(help="A text; - reads one from each line of the input.")],
     *,
+    pair: Annotated[
+        str | None, typer.Option(help="A second text, for models that read two together.")
+    ] = None,
     model: Model = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Show so many labels.")] = None,
     as_json: Json = False,
@@ -44,11 +47,13 @@ def predict(
     """Classify a text, or each line of the input."""
     if text == STDIN and top_k is not None:
         raise typer.BadParameter("goes with a single text", param_hint="--top-k")
+    if text == STDIN and pair is not None:
+        raise typer.BadParameter("goes with a single text", param_hint="--pair")
     with connected(url, key) as client:
         if text == STDIN:
             _predict_lines(client, standard_input(), model=model, as_json=as_json)
         else:
-            body = request_fields(text=text, model_name=model, top_k=top_k)
+            body = request_fields(text=text, text_pair=pair, model_name=model, top_k=top_k)
             _show_prediction(client.post("/predict", body), as_json=as_json)
 
 

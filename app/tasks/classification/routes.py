@@ -1,12 +1,18 @@
 """`/predict`, `/predict/{model_name}` and `/predict-batch`."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 
 from app.core.callers import Scope
-from app.engines.base import Classifier, is_regression
-from app.errors import ModelNameConflictError, ServiceError
+from app.engines.base import Classifier, TextOrPair, is_regression, needs_pairs, takes_pairs
+from app.errors import (
+    InvalidRequestError,
+    ModelNameConflictError,
+    ServiceError,
+    UnsupportedFieldError,
+)
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
@@ -31,11 +37,23 @@ from app.tasks.classification.labels import CLASSIFIERS, Classification
 router = APIRouter(
     tags=["predict"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
 )
-RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
+RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, UnsupportedFieldError)
+NO_PAIRS = "This model takes single texts."
+NEEDS_PAIRS = "This model needs pairs of texts."
 
 
-def _plan(engine: Classifier) -> Plan:
-    return Plan(shape=lambda scores: Classification.of(scores, engine.labels))
+def _plan(field: str, *, has_pairs: bool) -> Callable[[Classifier], Plan]:
+    """Return what plans texts or pairs; the field is where a body has the second texts."""
+
+    def plan(engine: Classifier) -> Plan:
+        if has_pairs and not takes_pairs(engine):
+            raise UnsupportedFieldError(field, detail=NO_PAIRS)
+        if needs_pairs(engine) and not has_pairs:
+            missing = {"loc": ["body", field], "msg": NEEDS_PAIRS, "type": "missing"}
+            raise InvalidRequestError([missing])
+        return Plan(shape=lambda scores: Classification.of(scores, engine.labels))
+
+    return plan
 
 
 def _columns(result: Classification) -> dict[str, Any]:
@@ -52,21 +70,25 @@ async def _predict(
     """Classify one text.
 
     Raises:
-        InvalidRequestError: it is longer than its model takes.
+        InvalidRequestError: it is longer than its model takes, or lacks its pair.
+        UnsupportedFieldError: the model takes no pairs.
         ServiceError: as `TaskRunner.each`, or the text's own.
 
     """
     spec = run.inference.spec(model_name, CLASSIFIERS)
-    if spec is not None:
-        check_length(body.text, spec.limits.max_chars)
+    check_length(spec, text=body.text, text_pair=body.text_pair)
+    pair = body.text_pair
+    items: list[TextOrPair] = [body.text if pair is None else (body.text, pair)]
+    plan = _plan("text_pair", has_pairs=pair is not None)
     inference = await run.each(
-        CLASSIFIERS, [body.text], model_name=model_name, plan=_plan, columns=_columns
+        CLASSIFIERS, items, model_name=model_name, plan=plan, columns=_columns
     )
     (result,) = inference.rows
     if isinstance(result, ServiceError):
         raise result
     return PredictResponse(
         text=body.text,
+        text_pair=body.text_pair,
         label=result.label,
         score=result.score,
         model=inference.model,
@@ -87,7 +109,9 @@ async def predict(body: PredictRequest, run: RunnerDep) -> PredictResponse:
 @router.post(
     "/predict/{model_name}",
     summary="Classify one text with a named model",
-    responses=problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, ModelNameConflictError),
+    responses=problems(
+        *WITH_BODY, *WITH_KEY, *WITH_MODEL, ModelNameConflictError, UnsupportedFieldError
+    ),
     response_model_exclude_none=True,
 )
 async def predict_with(
@@ -109,11 +133,14 @@ async def predict_with(
 )
 async def predict_batch(body: PredictBatchRequest, run: RunnerDep) -> PredictBatchResponse:
     """Classify up to 256 texts; one that can't be done gets its own error and fails no other."""
+    items: Sequence[TextOrPair] = body.texts
+    if body.text_pairs is not None:
+        items = list(zip(body.texts, body.text_pairs, strict=True))
     inference = await run.each(
         CLASSIFIERS,
-        body.texts,
+        items,
         model_name=body.model_name,
-        plan=_plan,
+        plan=_plan("text_pairs", has_pairs=body.text_pairs is not None),
         refuse=refuse,
         columns=_columns,
     )

@@ -70,9 +70,7 @@ async def _find(
     """
     texts = [body.text] if body.text is not None else body.texts or []
     if body.text is not None:
-        spec = run.inference.spec(model_name, TOKEN_CLASSIFIERS)
-        if spec is not None:
-            check_length(body.text, spec.limits.max_chars)
+        check_length(run.inference.spec(model_name, TOKEN_CLASSIFIERS), text=body.text)
     inference = await run.each(
         TOKEN_CLASSIFIERS,
         texts,

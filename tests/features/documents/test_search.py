@@ -40,6 +40,12 @@ engine = "fake"
 [[models]]
 name = "dummy"
 engine = "fake"
+
+[[models]]
+name = "ranker"
+task = "text-ranking"
+engine = "fake"
+fake = { fail_on = "unrankable" }
 """
 ADMIN = "the-first-key-of-a-fleet"
 TEXTS = {"cat": "A cat sat.", "rates": "Interest rates rose.", "sea": "The sea was calm."}
@@ -147,6 +153,47 @@ async def test_top_k_bounds_the_results(tmp_path: Path) -> None:
 
 async def test_a_service_without_documents_finds_nothing(client: AsyncClient) -> None:
     assert await search(client, "anything") == []
+
+
+async def test_a_second_model_puts_what_was_found_in_its_own_order(tmp_path: Path) -> None:
+    app = open_app(tmp_path)
+    texts = {f"d{n}": f"First {n}.|Text {n}." for n in range(30)}
+    async with running(app) as client:
+        await store(app, client, texts)
+        found = await search(client, "Text 3.", top_k=20)
+        ranked = await search(client, "Text 3.", top_k=5, rerank="ranker")
+        all_ranked = await search(client, "Text 3.", top_k=30, rerank="ranker", candidates=30)
+        body = {"query": "Text 3.", "documents": [hit["passage"]["text"] for hit in found]}
+        order = (await client.post("/rerank", json=body)).json()["results"]
+        metrics_text = (await client.get("/metrics")).text
+    assert [hit["id"] for hit in ranked] == [found[one["index"]]["id"] for one in order[:5]]
+    assert [hit["id"] for hit in ranked] != [hit["id"] for hit in found[:5]]
+    scores = [hit["relevance_score"] for hit in ranked]
+    assert scores == [one["relevance_score"] for one in order[:5]]
+    same = next(hit for hit in found if hit["id"] == ranked[0]["id"])
+    assert same == {k: v for k, v in ranked[0].items() if k != "relevance_score"}
+    assert len(all_ranked) == 30
+    assert 'mlapi_search_seconds_count{part="rerank"} 2.0' in metrics_text
+
+
+async def test_a_search_that_can_t_be_ranked_says_so(tmp_path: Path, client: AsyncClient) -> None:
+    assert await search(client, "x", rerank="ranker") == []
+    for body in (
+        {"query": "x", "candidates": 20},
+        {"query": "x", "rerank": "ranker", "top_k": 20, "candidates": 19},
+        {"query": "x", "rerank": "ranker", "candidates": 101},
+        {"query": "x", "rerank": ""},
+    ):
+        check_problem(await client.post("/search", json=body), 422, "invalid_request")
+    for name in ("nobody", "dummy"):
+        answer = await client.post("/search", json={"query": "x", "rerank": name})
+        check_problem(answer, 404, "model_not_found")
+    app = open_app(tmp_path)
+    async with running(app) as other:
+        await store(app, other, {"a": "unrankable"})
+        answer = await other.post("/search", json={"query": "x", "rerank": "ranker"})
+    problem = check_problem(answer, 500, "inference_failed")
+    assert problem["detail"] == "The engine failed on this input."
 
 
 @pytest.fixture(scope="module")

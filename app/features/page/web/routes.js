@@ -12,7 +12,7 @@ import { offer } from "./snippets.js";
 const OPENAPI = { method: "GET", path: "/openapi.json" };
 const OF_TABS = { "tab-chat": ["/chat/stream"], "tab-search": ["/search", "/embed-batch"] };
 // Not `/predict/NAME` of a Python model: its request is as its class says.
-const HAS_TAB = /^\/(predict(-batch)?$|(chat|search|documents|embed-batch|jobs|keys|v1)(-|\/|$))/;
+const HAS_TAB = /^\/(predict(-batch)?$|(chat|search|documents|embed-batch|jobs|keys|v[12])(-|\/|$))/;
 
 let asked = new AbortController(); // the request whose answer is still wanted
 

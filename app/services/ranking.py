@@ -1,0 +1,56 @@
+"""Ranking: how well texts answer a query, by a model that reads each together with the query."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from app.batching.scheduler import BatchScheduler
+from app.engines.base import Classifier, FloatArray, Pair, Task
+from app.errors import InferenceFailedError, ServiceError
+from app.models.registry import TaskKey
+from app.services.inference import Inference
+
+RANKERS = TaskKey[BatchScheduler[Classifier]](Task.RANKING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """Which texts answer a query best."""
+
+    model: str
+    best: tuple[tuple[int, float], ...]  # index and score of each text, the best first
+    truncated: tuple[int, ...]  # indexes of the texts that were cut to the model's window
+    tokens: int  # of all pairs, after cutting
+
+
+def pairs_with(query: str, texts: Sequence[str]) -> list[Pair]:
+    """Return what a ranking model is given."""
+    return [(query, text) for text in texts]
+
+
+def ranking_of(field: str) -> Callable[[Inference[Classifier]], Ranking]:
+    """Return what ranks all texts, or fails: where a missing one belongs can't be known.
+
+    It raises InferenceFailedError where the engine failed on a text, with its place in the field,
+    and whatever other error a text has. Equal scores stay in the order of the texts.
+    """
+
+    def rank(inference: Inference[Classifier]) -> Ranking:
+        scores = [_score(field, index, row) for index, row in enumerate(inference.rows)]
+        order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+        cut = (index for index, is_cut in enumerate(inference.is_truncated) if is_cut)
+        return Ranking(
+            model=inference.model,
+            best=tuple((index, scores[index]) for index in order),
+            truncated=tuple(cut),
+            tokens=inference.tokens,
+        )
+
+    return rank
+
+
+def _score(field: str, index: int, row: FloatArray | ServiceError) -> float:
+    if isinstance(row, InferenceFailedError):
+        raise InferenceFailedError(f"The engine failed on {field}[{index}].")
+    if isinstance(row, ServiceError):
+        raise row
+    return float(row[0])

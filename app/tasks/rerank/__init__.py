@@ -1,0 +1,1 @@
+"""Reranking: `/rerank`, which texts answer a query best."""

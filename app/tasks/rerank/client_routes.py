@@ -1,0 +1,58 @@
+"""`/v1/rerank` and `/v2/rerank`: reranking in the dialects of Jina's and Cohere's clients."""
+
+from fastapi import APIRouter, Depends
+
+from app.core.callers import Scope
+from app.core.logs import request_id
+from app.http.guard import Guard
+from app.http.json_route import JsonRoute
+from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, openai_problems, problems
+from app.http.task_runner import RunnerDep
+from app.tasks.rerank.client_schemas import (
+    CohereRerankRequest,
+    CohereRerankResponse,
+    JinaRerankRequest,
+    JinaRerankResponse,
+    RerankUsage,
+)
+from app.tasks.rerank.routes import rank_texts, ranked
+from app.tasks.rerank.schemas import texts_of
+
+router = APIRouter(
+    tags=["rerank"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
+)
+ERRORS = (*WITH_BODY, *WITH_KEY, *WITH_MODEL)
+FIELD = "documents"
+
+
+@router.post(
+    "/v1/rerank",
+    summary="Rank documents, as Jina's clients ask for it",
+    responses=openai_problems(*ERRORS),
+    response_model_exclude_none=True,
+)
+async def rerank_for_jina(body: JinaRerankRequest, run: RunnerDep) -> JinaRerankResponse:
+    """Rank up to 1000 documents."""
+    texts = texts_of(body.documents)
+    ranking = await rank_texts(run, body.query, texts, model_name=body.model, field=FIELD)
+    return JinaRerankResponse(
+        model=ranking.model,
+        usage=RerankUsage(prompt_tokens=ranking.tokens, total_tokens=ranking.tokens),
+        results=ranked(ranking, texts, top_n=body.top_n, shows_texts=body.return_documents),
+    )
+
+
+@router.post(
+    "/v2/rerank",
+    summary="Rank documents, as Cohere's clients ask for it",
+    responses=problems(*ERRORS),
+    response_model_exclude_none=True,
+)
+async def rerank_for_cohere(body: CohereRerankRequest, run: RunnerDep) -> CohereRerankResponse:
+    """Rank up to 1000 documents."""
+    texts = texts_of(body.documents)
+    ranking = await rank_texts(run, body.query, texts, model_name=body.model, field=FIELD)
+    return CohereRerankResponse(
+        id=request_id.get(),
+        results=ranked(ranking, texts, top_n=body.top_n, shows_texts=body.return_documents),
+    )

@@ -1,0 +1,38 @@
+"""The task's entry for `app/main.py`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.runtime.plugins import Task
+
+if TYPE_CHECKING:
+    import typer
+    from fastapi import APIRouter
+
+
+class Rerank(Task):
+    """Texts in the order in which they answer a query."""
+
+    name = "rerank"
+    kind = "text-ranking"
+
+    def routers(self) -> "Sequence[APIRouter]":
+        """Return `/rerank`."""
+        from app.tasks.rerank.routes import router
+
+        return (router,)
+
+    def openai_routers(self) -> "Sequence[APIRouter]":
+        """Return `/v1/rerank` and `/v2/rerank`: OpenAI has none, these are Jina's and Cohere's."""
+        from app.tasks.rerank.client_routes import router
+
+        return (router,)
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add `app rerank`."""
+        from app.tasks.rerank.commands import add_to
+
+        add_to(cli)
+
+
+TASK = Rerank()

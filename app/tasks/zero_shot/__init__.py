@@ -1,0 +1,1 @@
+"""Zero-shot classification: `/zero-shot` and `/zero-shot-batch`, by labels of the request."""

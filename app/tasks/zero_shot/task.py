@@ -1,0 +1,32 @@
+"""The task's entry for `app/main.py`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.runtime.plugins import Task
+
+if TYPE_CHECKING:
+    import typer
+    from fastapi import APIRouter
+
+
+class ZeroShot(Task):
+    """Labels of texts, of those that a request brings."""
+
+    name = "zero_shot"
+    kind = "zero-shot-classification"
+
+    def routers(self) -> "Sequence[APIRouter]":
+        """Return `/zero-shot` and `/zero-shot-batch`."""
+        from app.tasks.zero_shot.routes import router
+
+        return (router,)
+
+    def add_commands(self, cli: "typer.Typer") -> None:
+        """Add `app zero-shot`."""
+        from app.tasks.zero_shot.commands import add_to
+
+        add_to(cli)
+
+
+TASK = ZeroShot()
