@@ -109,15 +109,17 @@ def test_entries_of_a_catalogue_are_checked_each(tmp_path: Path) -> None:
                 ("labels", "text-classification", ""),
                 ("vectors", "embedding", ""),
                 ("words", "chat", ""),
+                ("ranks", "text-ranking", ""),
                 ("broken", "embedding", "fake = { fail_load = true }"),
             )
         ),
         encoding="utf-8",
     )
-    status, (labels, vectors, words, broken) = reports(tmp_path, ".")
+    status, (labels, vectors, words, ranks, broken) = reports(tmp_path, ".")
     assert status == 1
     assert set(labels["answer"]) == set(labels["labels"])
     assert vectors["answer"]["dimensions"] == 384
+    assert (len(ranks["item"]), list(ranks["answer"])) == (2, ["relevance"])
     assert isinstance(words["answer"], str)
     assert broken["refused"] == "the fake engine was told not to load"
 
@@ -137,6 +139,10 @@ def test_folders_are_for_what_is_in_them(tmp_path: Path) -> None:
     for name, files in {
         "embedder": {"config.json": '{"architectures": ["BertModel"]}', "modules.json": "[]"},
         "bare": {"config.json": '{"architectures": ["BertModel"]}'},
+        "ranker": {
+            "config.json": '{"sentence_transformers": {}, "id2label": {"0": "LABEL_0"}}',
+            "modules.json": "[]",
+        },
         "writer": {"config.json": '{"architectures": ["LlamaForCausalLM"]}'},
         "odd": {"config.json": "[]"},
         "graph": {"model.onnx": "", "config.json": "{}"},
@@ -152,6 +158,7 @@ def test_folders_are_for_what_is_in_them(tmp_path: Path) -> None:
     assert tasks == {
         "embedder": ("embedding", "auto", "file:embedder"),
         "bare": ("embedding", "auto", "file:bare"),
+        "ranker": ("text-ranking", "auto", "file:ranker"),
         "writer": ("chat", "auto", "file:writer"),
         "odd": ("text-classification", "auto", "file:odd"),
         "graph": ("python", "onnx", "file:graph"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from app.engines.base import Task
-from app.engines.folder.heads import HEADS
+from app.engines.folder.heads import HEADS, cross_encoder_mark
 from app.engines.python.contract import PREDICT, PREDICT_ONE
 from app.errors import SourceError, UnsafeModelError
 from app.models.catalog import ONNX, PYTHON, Catalog, ModelSpec, read_catalog
@@ -105,10 +105,14 @@ def _suffixes(files: Sequence[Path]) -> Sequence[str]:
 
 def _task(folder: Path) -> str:
     """Return the task of a folder of transformers by its architecture, the longest ending first."""
-    if (folder / MODULES).is_file():
-        return Task.EMBEDDING.value
     try:
-        (architecture, *_) = json.loads((folder / CONFIG).read_text("utf-8"))["architectures"]
+        has_pairs = cross_encoder_mark(folder) is not None
+        if (folder / MODULES).is_file() and not has_pairs:
+            return Task.EMBEDDING.value
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        if has_pairs and len(config.get("id2label", ())) == 1:
+            return Task.RANKING.value
+        (architecture, *_) = config["architectures"]
         ending = max((end for end in HEADS if str(architecture).endswith(end)), key=len)
     except (ValueError, LookupError, TypeError, OSError):
         return Task.CLASSIFICATION.value  # which says what is wrong with it

@@ -14,7 +14,7 @@ from app.batching.isolation import run_isolated
 from app.doctor.child import ask_child
 from app.doctor.sample import sample
 from app.doctor.trial import explain, load_unconverted
-from app.engines.base import Classifier, Embedder, TextEngine
+from app.engines.base import Classifier, Embedder, TextEngine, TextOrPair, needs_pairs
 from app.engines.chat_base import ChatEngine
 from app.engines.items import ItemEngine
 from app.engines.rows import checked
@@ -24,6 +24,7 @@ from app.models.catalog_writing import catalog_text
 from app.settings import Settings, load_settings
 
 TEXT: Final = "A film that stays with you for days."
+SECOND: Final = "This film is good."  # for models that need pairs of texts
 MAX_TOKENS: Final = 16
 SHOWN: Final = 5  # numbers of a vector
 MIB: Final = 2**20
@@ -103,8 +104,9 @@ def _call(engine: object, item: str | None) -> dict[str, Any]:
         said = engine.chat_model.invoke(text, max_tokens=MAX_TOKENS)
         return {"item": text, "answer": said.content}
     assert isinstance(engine, TextEngine)  # noqa: S101  # there are no others
-    (row,) = checked(engine)(engine.encode([text]))
-    return {"item": text, "answer": _of_text(engine, row)}
+    given: TextOrPair = (text, SECOND) if needs_pairs(engine) else text
+    (row,) = checked(engine)(engine.encode([given]))  # type: ignore[list-item]  # it takes pairs
+    return {"item": given, "answer": _of_text(engine, row)}
 
 
 def _of_text(engine: TextEngine, row: Any) -> Any:  # noqa: ANN401  # a row of any task
