@@ -44,6 +44,14 @@ class MalformedJsonError(ServiceError):
     title = "Malformed JSON"
 
 
+class MalformedFormError(ServiceError):
+    """The body is not a whole form (multipart/form-data)."""
+
+    status = 400
+    code = "malformed_form"
+    title = "Malformed form"
+
+
 class BadRequestError(ServiceError):
     """The request could not be understood."""
 
@@ -453,6 +461,22 @@ class TextTooLongError(ServiceError):
     status = 422
     code = "text_too_long"
     title = "Text too long"
+
+
+class ImageUnreadableError(ServiceError):
+    """The image is damaged, or in a format that is not taken."""
+
+    status = 422
+    code = "image_unreadable"
+    title = "Unreadable image"
+
+
+class ImageTooLargeError(ServiceError):
+    """The image has more pixels than the service accepts."""
+
+    status = 422
+    code = "image_too_large"
+    title = "Image too large"
 
 
 class StartupError(Exception):

@@ -28,6 +28,8 @@ TASKS = (
     "chat",
     "rerank",
     "zero_shot",
+    "image_classification",
+    "image_embedding",
 )
 # Folders of `app/features/`, in the order in which they open: each after those that it needs.
 FEATURES = (

@@ -101,6 +101,16 @@ class Settings(BaseSettings):
     max_body_bytes: Positive = Field(
         1_048_576, description="Largest request body, in bytes; a larger one gets 413."
     )
+    max_image_body_bytes: Positive = Field(
+        16_777_216, description="Largest body of a request with images, in bytes; larger gets 413."
+    )
+    max_image_pixels: int = Field(
+        33_554_432,
+        gt=0,
+        le=178_956_970,  # Pillow's own bound
+        description="Pixels that an image may have, by the size in its header; with more it gets "
+        "422 `image_too_large`. So many of one model are decoded at once, at about 12 bytes each.",
+    )
     max_body_bytes_in_flight: Positive | None = Field(
         None,
         description="Bytes that all request bodies in memory may have together; more get 503 "

@@ -1,4 +1,4 @@
-"""Run the conformance suite and write its tables into docs/models.md."""
+"""Run the conformance suite, of texts and of images, and write its tables into docs/models.md."""
 
 import argparse
 import os
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
 DOCUMENT = ROOT / "docs" / "models.md"
 BEGIN = "<!-- made by `make conformance`: change tests/conformance instead -->"
-LIBRARIES = ("transformers", "sentence-transformers", "torch", "openvino")
+BEGIN_IMAGES = "<!-- made by `make conformance` of images: change tests/conformance instead -->"
+LIBRARIES = ("transformers", "sentence-transformers", "torch", "openvino", "pillow")
 
 
 def run(name: str) -> tuple[str, "Mapping[str, Outcome]"]:
     """Return a kind's name and outcomes; in a process that has one core to itself."""
     import torch  # noqa: PLC0415  # the first process starts others and needs none of it
     import transformers  # noqa: PLC0415
+    from image_kinds import IMAGE_KINDS  # noqa: PLC0415
+    from image_outcomes import image_outcomes  # noqa: PLC0415
     from kinds import KINDS  # noqa: PLC0415
     from outcomes import Outcome, Verdict, outcomes  # noqa: PLC0415
 
@@ -38,8 +41,11 @@ def run(name: str) -> tuple[str, "Mapping[str, Outcome]"]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
         try:
-            return name, outcomes(KINDS[name], Path(scratch) / "model")
+            if name in IMAGE_KINDS:
+                return name, image_outcomes(IMAGE_KINDS[name], folder)
+            return name, outcomes(KINDS[name], folder)
         except Exception as failure:  # noqa: BLE001  # of a library: the other kinds go on
             said = " ".join(f"{type(failure).__name__}: {failure}".split())
             return name, {"harness": Outcome(verdict=Verdict.WRONG, line=said)}
@@ -58,29 +64,37 @@ def run_all(names: list[str]) -> "dict[str, Mapping[str, Outcome]]":
 
 
 def main() -> None:
-    """Run all kinds and write, or only those that match, and write nothing."""
+    """Run all kinds, or those that match, and write the tables all of whose kinds have run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", help='patterns, such as "Bert, *"')
     patterns = parser.parse_args().kinds
-    from kinds import KINDS  # noqa: PLC0415  # it imports transformers
+    import image_results  # noqa: PLC0415  # it imports transformers
+    import results as text_results  # noqa: PLC0415
+    from image_kinds import IMAGE_KINDS  # noqa: PLC0415
+    from kinds import KINDS  # noqa: PLC0415
     from outcomes import Verdict  # noqa: PLC0415
-    from results import render  # noqa: PLC0415
 
     from scripts.document import between  # noqa: PLC0415
 
     started = time.monotonic()
-    names = [n for n in KINDS if not patterns or any(fnmatch(n, p) for p in patterns)]
+    known = [*KINDS, *IMAGE_KINDS]
+    names = [n for n in known if not patterns or any(fnmatch(n, p) for p in patterns)]
     results = run_all(names)
     wrong = [n for n in results if any(o.verdict is Verdict.WRONG for o in results[n].values())]
     took = f"{time.monotonic() - started:.0f} s on {len(os.sched_getaffinity(0))} cores"
     print(f"{len(results)} kinds, {len(wrong)} silently wrong, {took}")
     if wrong:
         sys.exit(f"silently wrong: {'; '.join(wrong)}")
-    if not patterns:
-        libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-        head = f"`make conformance`, {datetime.now(UTC):%Y-%m-%d}, {took}, {libraries}."
-        content = between(DOCUMENT, render(head, results), begin=BEGIN)
-        DOCUMENT.write_text(content, encoding="utf-8")
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    head = f"`make conformance`, {datetime.now(UTC):%Y-%m-%d}, {took}, {libraries}."
+    for kinds, begin, render in (
+        (KINDS, BEGIN, text_results.render),
+        (IMAGE_KINDS, BEGIN_IMAGES, image_results.render),
+    ):
+        found = {name: results[name] for name in kinds if name in results}
+        if len(found) == len(kinds):  # a table of some of them would say too little
+            content = between(DOCUMENT, render(head, found), begin=begin)
+            DOCUMENT.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

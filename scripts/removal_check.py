@@ -26,7 +26,8 @@ from app.main import FEATURES, installed
 from app.runtime.plugins import Feature, Plugin
 
 ROOT = Path(__file__).parent.parent
-TASKS = ("embedding", "chat")  # without the third there is no /predict to ask
+# Without classification there is no /predict to ask.
+TASKS = ("embedding", "chat", "image_classification", "image_embedding")
 PACKAGED = "chat"  # goes with the models of the package; the others with a fake one
 CACHE = ROOT / ".mypy_cache" / "removal"  # of all copies: each differs in a few files
 MAY_IMPORT = ("tests", "benchmarks", "scripts")

@@ -15,7 +15,7 @@ from app.batching.isolation import run_isolated
 from app.batching.requests import QueuedRequest
 from app.core.logs import is_private
 from app.engines.base import Embedder, Encoded, TextEngine, TextOrPair, TokenClassifier
-from app.engines.items import BatchEngine, ItemEngine, Prepared
+from app.engines.items import BatchEngine, ItemEngine, OwnThreads, Prepared
 from app.errors import InferenceFailedError, TextWithoutTokensError
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,9 @@ class Tokenising:
         self._name = name
         self._waiting: deque[QueuedRequest] = deque()  # as many as the queue admits
         self._is_told = False
+        # Items that take long are prepared side by side: a thread for each request.
+        self._has_own_threads = isinstance(engine, OwnThreads)
+        self._at_once = 1 if self._has_own_threads else TEXTS_AT_ONCE
 
     def put(self, request: QueuedRequest) -> None:
         """Have a request's items prepared; called on the event loop.
@@ -102,7 +105,7 @@ class Tokenising:
 
         """
         self._waiting.append(request)
-        if not self._is_told:
+        if self._has_own_threads or not self._is_told:
             self._is_told = True
             try:
                 self._threads.submit(self._run)
@@ -143,7 +146,7 @@ class Tokenising:
         """Return what waits, up to a number of texts that takes a few milliseconds."""
         requests: list[QueuedRequest] = []
         texts = 0
-        while texts < TEXTS_AT_ONCE:
+        while texts < self._at_once:
             try:
                 requests.append(self._waiting.popleft())
             except IndexError:

@@ -31,6 +31,8 @@ class Task(StrEnum):
     PYTHON = "python"  # what the class says, or the graph
     RANKING = "text-ranking"  # how well a text answers a query
     ZERO_SHOT = "zero-shot-classification"  # whether one text follows from another
+    IMAGE_CLASSIFICATION = "image-classification"
+    IMAGE_EMBEDDING = "image-embedding"
 
 
 OWN_TASKS = frozenset(Task)
@@ -38,9 +40,11 @@ OWN_TASKS = frozenset(Task)
 CLASSIFYING = frozenset({Task.CLASSIFICATION, Task.RANKING, Task.ZERO_SHOT})
 # Those whose models have pairs of texts and no single ones.
 PAIRED = frozenset({Task.RANKING, Task.ZERO_SHOT})
+IMAGE_TASKS = frozenset({Task.IMAGE_CLASSIFICATION, Task.IMAGE_EMBEDDING})
 # What the Hugging Face Hub calls them.
 HUB_NAMES: Mapping[str, Task] = {
     "feature-extraction": Task.EMBEDDING,
+    "image-feature-extraction": Task.IMAGE_EMBEDDING,
     "sentence-similarity": Task.EMBEDDING,
     "text-generation": Task.CHAT,
 }
@@ -215,6 +219,14 @@ class PythonOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions:
+    """How large an image may be, and how many are worked on at once."""
+
+    max_pixels: int = 33_554_432
+    workers: int = 1  # calls of the engine at once, and threads that decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingOptions:
     """What a catalogue entry says of an embedder; nothing: what its folder says."""
 
@@ -258,6 +270,7 @@ class EngineRequest:
     chat: ChatOptions | None = None
     python: PythonOptions | None = None
     embedding: EmbeddingOptions = field(default_factory=EmbeddingOptions)
+    images: ImageOptions = field(default_factory=ImageOptions)
     is_packed: bool = True  # texts may be run in rows, one behind the other
     on_step: OnStep = field(default=ignore_step, compare=False, repr=False)
 

@@ -1,5 +1,6 @@
 """What the scheduler needs of an engine, and the engines whose items aren't texts."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -20,6 +21,14 @@ class Prepared(Protocol):
     def is_truncated(self) -> bool:
         """Whether something of it was left out to fit the model."""
         ...
+
+
+class DescribedItem(ABC):
+    """An item of a request that no log may have itself."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return what logs are given of it; once an engine has read it that may be more."""
 
 
 class BatchEngine(Protocol):
@@ -99,3 +108,10 @@ class ItemEngine(Protocol):
     def close(self) -> None:
         """Free the memory. Called once, when no call is running."""
         ...
+
+
+@runtime_checkable
+class OwnThreads(Protocol):
+    """An engine whose items take long to prepare: in its own threads they keep no text waiting."""
+
+    threads: Executor  # closed with the engine

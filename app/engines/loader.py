@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from app.engines import fake, torch
-from app.engines.base import CLASSIFYING, Engine, EngineRequest, Task
+from app.engines.base import CLASSIFYING, IMAGE_TASKS, Engine, EngineRequest, Task
 from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.openvino import baked, loading
 from app.engines.openvino.failures import ConversionError, DisagreementError
@@ -60,9 +60,9 @@ def _own_engines() -> tuple[EngineKind, ...]:
     texts = CLASSIFYING | {Task.NER, Task.EMBEDDING}
     chat = frozenset({Task.CHAT})
     return (
-        EngineKind(name="auto", load=load_best, tasks=texts | chat),
-        EngineKind(name="torch", load=torch.load, tasks=texts),
-        EngineKind(name="openvino", load=load_openvino, tasks=texts),
+        EngineKind(name="auto", load=load_best, tasks=texts | chat | IMAGE_TASKS),
+        EngineKind(name="torch", load=load_torch, tasks=texts | IMAGE_TASKS),
+        EngineKind(name="openvino", load=load_openvino, tasks=texts | IMAGE_TASKS),
         EngineKind(name="llama_cpp", load=load_llama_cpp, tasks=chat),
         EngineKind(name="remote", load=load_remote, tasks=chat, has_files=False),
         EngineKind(
@@ -119,6 +119,15 @@ def load_engine(request: EngineRequest) -> Engine:
     return EngineTable().load(request)
 
 
+def load_torch(request: EngineRequest) -> Engine:
+    """Load a model of texts or images on torch."""
+    if request.task not in IMAGE_TASKS:
+        return torch.load(request)
+    from app.engines.images import on_torch
+
+    return on_torch.load(request)
+
+
 def load_llama_cpp(request: EngineRequest) -> Engine:
     """Load a GGUF file as a chat model."""
     generator = llama_cpp.load(request)
@@ -150,22 +159,31 @@ def load_onnx(request: EngineRequest) -> Engine:
     return onnx.load(request)
 
 
+def load_converted(request: EngineRequest) -> Engine:
+    """Load a model of texts or images on OpenVINO, converting it first if need be."""
+    if request.task not in IMAGE_TASKS:
+        return loading.load(request)
+    from app.engines.images import conversion
+
+    return conversion.load(request)
+
+
 def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = None) -> Engine:
     """Load on torch where there is a GPU for it, else on OpenVINO; on torch if OpenVINO can't."""
     if request.task == Task.CHAT:
         return load_llama_cpp(request)
     if request.openvino is None or (request.device != "cpu" and (has_gpu or torch_has_gpu)()):
-        return torch.load(request)
+        return load_torch(request)
     if request.device == "cuda":
-        return torch.load(request)  # which says that there is none
+        return load_torch(request)  # which says that there is none
     try:
         return load_openvino(request)
     except ConversionError as failure:
         log.warning("engine_fallback", extra=_facts(request) | {"reason": str(failure)})
-        return torch.load(request)
+        return load_torch(request)
 
 
-def load_openvino(request: EngineRequest, *, load: Load = loading.load) -> Engine:
+def load_openvino(request: EngineRequest, *, load: Load = load_converted) -> Engine:
     """Load on OpenVINO; on torch if OpenVINO's answers differ from torch's.
 
     A baked model has nothing that torch could load: its failures are raised.
@@ -176,7 +194,7 @@ def load_openvino(request: EngineRequest, *, load: Load = loading.load) -> Engin
         return load(request)
     except DisagreementError as failure:
         log.warning("engine_disagrees", extra=_facts(request) | dict(failure.figures))
-        return torch.load(request)
+        return load_torch(request)
 
 
 def _facts(request: EngineRequest) -> dict[str, Any]:

@@ -38,10 +38,10 @@ def checked(engine: BatchEngine) -> Run:
     """
     if isinstance(engine, Classifier):
         classify, columns = engine.classify, width(engine)
-        return lambda batch: _finite(classify(batch), (len(batch), columns))
+        return lambda batch: finite(classify(batch), (len(batch), columns))
     if isinstance(engine, Embedder):
         embed, dimensions = engine.embed, width(engine)
-        return lambda batch: _with_length(_finite(embed(batch), (len(batch), dimensions)))
+        return lambda batch: _with_length(finite(embed(batch), (len(batch), dimensions)))
     if isinstance(engine, TokenClassifier):
         classify_tokens, labels = engine.classify_tokens, len(engine.labels)
         return lambda batch: _finite_tokens(classify_tokens(batch), batch, labels)
@@ -56,7 +56,13 @@ def width(engine: Classifier | Embedder) -> int:
     return len(engine.labels) if isinstance(engine, Classifier) else engine.dimensions
 
 
-def _finite(rows: FloatArray, shape: tuple[int, int]) -> FloatArray:
+def finite(rows: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Return rows as they are.
+
+    Raises:
+        RowsRefusedError: they have another shape, or one holds NaN or infinity.
+
+    """
     if rows.shape != shape:
         raise RowsRefusedError(
             f"the engine answers in the shape {rows.shape} where {shape} is right"
@@ -70,7 +76,7 @@ def _finite(rows: FloatArray, shape: tuple[int, int]) -> FloatArray:
 def _finite_tokens(rows: Sequence[Any], batch: Sequence[Any], labels: int) -> Sequence[Any]:
     _complete(rows, len(batch))
     for row in rows:
-        _finite(row.logits, (len(row.offsets), labels))
+        finite(row.logits, (len(row.offsets), labels))
     return rows
 
 

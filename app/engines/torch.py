@@ -4,7 +4,9 @@ import sys
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,8 @@ _IMPORT_LOCK = threading.Lock()
 # Without one of these PEFT takes adapter_model.bin, a pickle, or asks the hub.
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 MAX_REASON_CHARS = 300
+EMBEDDING_TASKS = (Task.EMBEDDING, Task.IMAGE_EMBEDDING)
+POOLER_REMEDY = '; if the model has no pooler, say pooling = "cls" or "mean" in its entry'
 # Encoder-decoders whose encoder alone embeds, in sentence-transformers too.
 ENCODER_ALONE = ("t5", "mt5", "umt5")
 # A forward pass gives the interpreter's lock back in each of its hundreds of operations; with
@@ -66,6 +70,11 @@ def _libraries() -> tuple[Any, Any]:
         # PEFT asks transformers for it by its old name; we can't change that.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is", FutureWarning)
         return torch, transformers
+
+
+def transformers_library() -> Any:
+    """Import transformers."""
+    return _libraries()[1]
 
 
 def has_cuda() -> bool:
@@ -143,10 +152,16 @@ def _refuse_random(request: EngineRequest, report: Mapping[str, Any]) -> None:
     for what, keys in unfilled.items():
         random = sorted(key for key in keys if not key.startswith(replaced))
         # An embedder doesn't use the pooler, and many weight files come without one.
-        if request.task == Task.EMBEDDING:
+        if request.task in EMBEDDING_TASKS and not _uses_pooler(request):
             random = [key for key in random if "pooler" not in key]
         if random:
-            raise EngineError(f"{request.folder}: {what} {', '.join(random[:5])}")
+            remedy = POOLER_REMEDY if _uses_pooler(request) else ""
+            raise EngineError(f"{request.folder}: {what} {', '.join(random[:5])}{remedy}")
+
+
+def _uses_pooler(request: EngineRequest) -> bool:
+    """Say whether vectors of images are made by the model's pooler: unless the entry says how."""
+    return request.task == Task.IMAGE_EMBEDDING and not request.embedding.pooling
 
 
 def _merge_adapter(model: Any, adapter: Path) -> Any:
@@ -287,6 +302,59 @@ def load(request: EngineRequest) -> Engine:
         reason = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
         raise EngineError(f"{request.folder}: torch can't load this model: {reason}") from failure
     return engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model of transformers, with its weights, and what it runs on."""
+
+    torch: Any
+    transformers: Any
+    model: Any
+    device: str
+
+
+def load_model(request: EngineRequest, auto_class: Callable[[Any], Any]) -> LoadedModel:
+    """Load a model that isn't for texts from a folder of safetensors, its adapter merged in.
+
+    Args:
+        request: with the folder.
+        auto_class: returns which class of transformers, given the library, loads it.
+
+    Raises:
+        EngineError, UnsafeModelError: as `load`, but for the task.
+
+    """
+    if request.folder is None or not request.folder.is_dir():
+        raise EngineError("the torch engine needs a source that is a folder")
+    torch, transformers = _libraries()
+    torch.set_num_threads(request.threads)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    device = _choose_device(torch, request.device)
+    with explained(request.folder):
+        _refuse_remote_code(request.folder, transformers)
+        dtype = _choose_dtype(torch, device)
+        model = _load_model(request, auto_class(transformers), dtype, **_label_config(request))
+    return LoadedModel(
+        torch=torch, transformers=transformers, model=model.to(device), device=device
+    )
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn what the libraries raise at a folder that they can't load into one line.
+
+    Raises:
+        EngineError: with that line.
+
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as failure:
+        reason = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
+        raise EngineError(f"{folder}: torch can't load this model: {reason}") from failure
 
 
 def _embedding(folder: Path, options: EmbeddingOptions) -> tuple[tuple[Step, ...], VectorRules]:

@@ -31,10 +31,16 @@ class StrictJsonRequest(Request):
 
     Attributes:
         max_fields: that an object may have which is the whole body; its route says so.
+        accepted: types of a body, for the message about another one.
 
     """
 
     max_fields = MAX_FIELDS
+    accepted = "application/json"
+
+    def has_accepted_type(self) -> bool:
+        """Say whether `json` can parse a body of the announced type."""
+        return _is_json(self.headers.get("content-type", ""))
 
     async def body(self) -> bytes:
         """Return the body, which comes in one piece from the front; Starlette's takes longer.
@@ -90,10 +96,19 @@ class JsonHandler:
         handler: FastAPI's.
         guards: which check the caller.
         max_fields: of a body that is an object.
+        request_type: reads the body.
 
     """
 
-    def __init__(self, handler: Handler, guards: list[Guard], *, max_fields: int) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        guards: list[Guard],
+        *,
+        max_fields: int,
+        request_type: type[StrictJsonRequest] = StrictJsonRequest,
+    ) -> None:
+        self.request_type = request_type
         self._handler = handler
         self._max_fields = max_fields
         self._guards = guards
@@ -107,7 +122,7 @@ class JsonHandler:
             ServiceError: as the guards and the route.
 
         """
-        own = StrictJsonRequest(request.scope, request.receive)
+        own = self.request_type(request.scope, request.receive)
         await self._check(own)
         own.scope["state"]["handler"] = self
         return await self._handler(own)
@@ -126,8 +141,10 @@ class JsonHandler:
             await guard.check(request)
         if not await request.body():
             return False
-        if not _is_json(request.headers.get("content-type", "")):
-            raise UnsupportedMediaTypeError
+        if not request.has_accepted_type():
+            raise UnsupportedMediaTypeError(
+                f"The body must be sent as Content-Type: {request.accepted}."
+            )
         return True
 
 
@@ -139,17 +156,21 @@ class JsonRoute(APIRoute):
 
     Attributes:
         max_fields: of a body that is an object.
+        request_type: reads the body.
 
     """
 
     max_fields = MAX_FIELDS
+    request_type = StrictJsonRequest
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handler = super().get_route_handler()
         dependencies = (depends.dependency for depends in self.dependencies)
         guards = [guard for guard in dependencies if isinstance(guard, Guard)]
-        return JsonHandler(handler, guards, max_fields=self.max_fields).__call__
+        return JsonHandler(
+            handler, guards, max_fields=self.max_fields, request_type=self.request_type
+        ).__call__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

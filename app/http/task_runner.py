@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from app.batching.deadline import Deadline
 from app.batching.scheduler import BatchScheduler
 from app.core.callers import Caller
-from app.engines.items import BatchEngine
+from app.engines.items import BatchEngine, DescribedItem
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, get_answer_log
 from app.http.deps import DeadlineDep, RegistryDep, get_runtime
@@ -27,9 +27,11 @@ A = TypeVar("A")
 Columns = Callable[[Any], Mapping[str, Any]]
 
 
-def _json_text(item: Any) -> str:  # noqa: ANN401  # parsed JSON
-    """Return what the log is given of an item that isn't a text."""
-    return to_json(item).decode()
+def _text(item: Any) -> str:  # noqa: ANN401  # a text, parsed JSON, or another item
+    """Return what the log is given of an item."""
+    if isinstance(item, str):
+        return item
+    return item.describe() if isinstance(item, DescribedItem) else to_json(item).decode()
 
 
 class TaskRunner:
@@ -88,7 +90,7 @@ class TaskRunner:
 
         """
         started = time.monotonic()
-        texts = [item if isinstance(item, str) else _json_text(item) for item in items]
+        texts = [_text(item) for item in items]
         with self._log.failures(task, *texts, model=model_name):
             inference = await self.inference.run(
                 task,
@@ -98,6 +100,8 @@ class TaskRunner:
                 plan=plan,
                 refuse=refuse,
             )
+        if isinstance(items[0], DescribedItem):
+            texts = [_text(item) for item in items]  # the engine has read them
         self._describe(inference.model, texts, time.monotonic() - started)
         log, shared = self._log, {"model": inference.model, "version": inference.version}
         for text, row in zip(texts, inference.rows, strict=True):
@@ -116,7 +120,7 @@ class TaskRunner:
     async def together(  # noqa: PLR0913  # each is of another part of the way
         self,
         task: TaskKey[BatchScheduler[E]],
-        texts: Sequence[Any],
+        items: Sequence[Any],
         *,
         model_name: str | None,
         answer: Callable[[Inference[E]], A],
@@ -125,11 +129,11 @@ class TaskRunner:
         logged: str | None = None,
         columns: Columns | None = None,
     ) -> A:
-        """Run texts with one log entry for all; if one fails, all do.
+        """Run items with one log entry for all; if one fails, all do.
 
         Args:
             task: of the model.
-            texts: to run; pairs of texts, where the model takes them.
+            items: to run: texts, pairs of them where the model takes any, or what the task has.
             model_name: None for the task's default model.
             answer: makes the answer from the rows; raises if a row is missing.
             plan: called with the engine before anything runs.
@@ -142,23 +146,26 @@ class TaskRunner:
             ServiceError: as `InferenceService.run` and `answer`.
 
         """
-        joined = "\n".join(texts) if logged is None else logged
+        joined = "\n".join(map(_text, items)) if logged is None else logged
+        are_described = isinstance(items[0], DescribedItem)
         charge = (
             self._access.spending(self._caller, charged_tokens) if charged_tokens else nullcontext()
         )
         async with charge:
             with self._log.failures(task, joined, model=model_name):
                 inference = await self.inference.run(
-                    task, texts, model_name=model_name, deadline=self._deadline, plan=plan
+                    task, items, model_name=model_name, deadline=self._deadline, plan=plan
                 )
                 result = answer(inference)
+        if are_described:
+            joined = "\n".join(map(_text, items))  # the engine has read them
         self._log.put(
             self._log.entry(
                 task,
                 joined,
                 model=inference.model,
                 version=inference.version,
-                prompt_tokens=inference.tokens,
+                prompt_tokens=None if are_described else inference.tokens,
                 **(columns(result) if columns else {}),
             )
         )

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.logs import request_id
 from app.errors import NotReadyError
-from app.http.json_route import Remembered, RememberedRoutes, StrictJsonRequest
+from app.http.json_route import Remembered, RememberedRoutes
 from app.middleware.body_limit import Body, BodyLimits, ClientLeftError, announced_bytes, has_body
 from app.middleware.disconnect import Disconnect
 from app.middleware.exceptions import CLIENT_LEFT, ErrorAnswers
@@ -160,7 +160,7 @@ class Exchange:
             self._body = Body(scope, receive, self._headers, limits=limits)
             receive = self.receive
         if found is not None:
-            request = StrictJsonRequest(scope, receive)
+            request = found.handler.request_type(scope, receive)
             response = await found.handler.answer(request)
             if response is not None:
                 await response(scope, receive, self.send)

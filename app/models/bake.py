@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from app.engines.base import EngineRequest, OpenVinoOptions, Task
+from app.engines.base import IMAGE_TASKS, EngineRequest, OpenVinoOptions, Task
 from app.engines.loader import known_engines
 from app.engines.openvino import baked
 from app.errors import StartupError
@@ -77,6 +77,11 @@ def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec
     if spec.task == Task.CHAT:
         source = _copy_chat(spec, target, loader)
         return spec.model_copy(update={"source": source, "sha256": None})
+    if spec.task in IMAGE_TASKS:
+        raise StartupError(
+            "image models can't be baked: their images are prepared by transformers, which a lean"
+            " image doesn't have"
+        )
     if spec.engine not in ENGINES:
         raise StartupError(f"engine {spec.engine!r} can't be baked")
     request, version = loader.request(spec)

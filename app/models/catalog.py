@@ -41,6 +41,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 # The fields that only an embedder's entry may have, with their defaults.
 EMBEDDING_DEFAULTS: dict[str, Any] = asdict(EmbeddingOptions())
+IMAGE_EMBEDDING_FIELDS = ("pooling", "normalize")  # of these, for vectors of images too
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
@@ -132,8 +133,12 @@ class ModelSpec(BaseModel):
     def settings_have_their_task(self) -> Self:
         """Refuse fields of embedders in other entries, where they would do nothing."""
         for name in EMBEDDING_DEFAULTS:
-            if name in self.model_fields_set and self.task != Task.EMBEDDING:
+            if name not in self.model_fields_set or self.task == Task.EMBEDDING:
+                continue
+            if name not in IMAGE_EMBEDDING_FIELDS:
                 raise ValueError(f"{name} is for models of the task embedding")
+            if self.task != Task.IMAGE_EMBEDDING:
+                raise ValueError(f"{name} is for models of the task embedding or image-embedding")
         return self
 
     @model_validator(mode="after")

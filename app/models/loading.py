@@ -8,6 +8,7 @@ from app.engines.base import (
     Embedder,
     Engine,
     EngineRequest,
+    ImageOptions,
     OnStep,
     OpenVinoOptions,
     PythonOptions,
@@ -52,6 +53,7 @@ class ModelLoader:
         shows_output: whether the log has what Python classes print.
         call_timeout_s: that a call of a class in a process may take, unless its entry says so.
         hidden: variables of the environment that processes of classes don't get.
+        images: how large they may be, and how many are worked on at once.
 
     """
 
@@ -68,6 +70,7 @@ class ModelLoader:
         shows_output: bool = False,
         call_timeout_s: float = 30.0,
         hidden: frozenset[str] = frozenset(),
+        images: ImageOptions | None = None,
     ) -> None:
         self._sources = sources
         self._folder = folder
@@ -79,6 +82,7 @@ class ModelLoader:
         self._shows_output = shows_output
         self._call_timeout_s = call_timeout_s
         self._hidden = hidden
+        self._images = images or ImageOptions()
 
     def __call__(self, spec: ModelSpec, *, on_step: OnStep = ignore_step) -> Loaded:
         """Load and warm an engine, and report each step of the preparation.
@@ -120,6 +124,7 @@ class ModelLoader:
             chat=self._chat(spec) if task == Task.CHAT else None,
             python=self._python(spec) if task == Task.PYTHON else None,
             embedding=spec.embedding,
+            images=self._images,
             is_packed=spec.packed,
             on_step=on_step,
         )

@@ -107,7 +107,8 @@ class Composition:
 
     def body_limits(self, settings: "Settings") -> dict[str, int]:
         """Return the bytes that a request's body may have, by path, where it isn't the default."""
-        return {path: size for f in self.features for path, size in f.body_limits(settings).items()}
+        plugins: tuple[Plugin, ...] = (*self.tasks, *self.features)
+        return {path: size for p in plugins for path, size in p.body_limits(settings).items()}
 
     def needs_key(self, settings: "Settings") -> bool:
         """Say whether callers need a key."""

@@ -14,9 +14,9 @@ from app.batching.scheduler import BatchScheduler
 from app.core.metrics import Metrics
 from app.core.model_metrics import ProcessMetrics
 from app.db.session import Database
-from app.engines.base import OpenVinoOptions, TextEngine
+from app.engines.base import ImageOptions, OpenVinoOptions, TextEngine
 from app.engines.chat_base import ChatEngine
-from app.engines.items import ItemEngine, ProcessEngine
+from app.engines.items import ItemEngine, OwnThreads, ProcessEngine
 from app.engines.packing import PackedEngine
 from app.models.catalog import Catalog, ModelSpec
 from app.models.entries import Served
@@ -92,6 +92,7 @@ def make_loader(
         shows_output=settings.log_inputs,
         call_timeout_s=settings.request_timeout_ms / 1000,
         hidden=_secrets(settings, catalog),
+        images=ImageOptions(max_pixels=settings.max_image_pixels, workers=settings.thread_count),
     )
 
 
@@ -124,6 +125,8 @@ def _serve(
     if apart is not None:
         apart.watch(ProcessMetrics(metrics, spec.name))
         tokenisers = apart.preparing or tokenisers
+    elif isinstance(engine, OwnThreads):
+        tokenisers = engine.threads
     scheduler = BatchScheduler(
         spec.name, engine=engine, policy=policy, tokenisers=tokenisers, metrics=metrics
     )

@@ -69,6 +69,10 @@ class Task:
         """Return the task's routes."""
         return ()
 
+    def body_limits(self, settings: "Settings") -> Mapping[str, int]:  # noqa: ARG002
+        """Return the bytes that a request's body may have, by path, where it isn't the default."""
+        return {}
+
     def model_paths(self, entry: "ModelEntry") -> ModelPaths:  # noqa: ARG002
         """Return what a loaded model adds to the OpenAPI document, where it has its own schemas."""
         return ModelPaths()

@@ -74,7 +74,7 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
     try:
         reference = load_reference(request)
     except EngineError as refusal:
-        refused = Outcome(verdict=Verdict.REFUSED, line=_line(refusal, folder))
+        refused = Outcome(verdict=Verdict.REFUSED, line=line_of(refusal, folder))
         return {TORCH: refused, FLOAT32: refused}
     mixed = _mixed(kind)
     items = reference.encode(mixed, *_prompt(reference))
@@ -86,9 +86,9 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
     try:
         converted = convert_best(request, reference, folder_of(request))
     except ConversionError as refusal:
-        return found | {FLOAT32: Outcome(verdict=Verdict.REFUSED, line=_line(refusal, folder))}
+        return found | {FLOAT32: Outcome(verdict=Verdict.REFUSED, line=line_of(refusal, folder))}
     answered = answers(reference, calibration_texts(None))
-    for name, processor in _processors(request):
+    for name, processor in processors(request):
         refused = Outcome(verdict=Verdict.REFUSED, line="disagrees with torch")
         try:
             prepared = settle(request, converted, processor, reference=reference, expected=answered)
@@ -99,7 +99,7 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
             engine = compile_engine(request, converted, processor)
             found[name] = judge(name, engine)
         except ConversionError as refusal:
-            found[name] = replace(refused, line=_line(refusal, folder))
+            found[name] = replace(refused, line=line_of(refusal, folder))
             break  # OpenVINO may crash if such a graph is compiled once more in this process
     return found
 
@@ -113,7 +113,7 @@ def _mixed(kind: Kind) -> Sequence[Any]:
     return (*PAIRS, (MIXED[0], "")) if kind.head.task == Task.RANKING else PAIRS
 
 
-def _processors(request: EngineRequest) -> Iterator[tuple[str, Processor]]:
+def processors(request: EngineRequest) -> Iterator[tuple[str, Processor]]:
     """Yield the processor in float32, then in bfloat16 if it has it."""
     processor = Processor(options_of(request))
     own, processor.precision = processor.precision, "f32"
@@ -123,7 +123,7 @@ def _processors(request: EngineRequest) -> Iterator[tuple[str, Processor]]:
         yield BFLOAT16, processor
 
 
-def _line(refusal: EngineError, folder: Path) -> str:
+def line_of(refusal: EngineError, folder: Path) -> str:
     """Return a refusal's line without this machine's paths."""
     line = str(refusal).replace(f"{folder}/", "").replace(str(folder), "FOLDER")
     assert "\n" not in line
@@ -173,7 +173,7 @@ def _judge(name: str, engine: Any, texts: list[Any], expected: FloatArray) -> Ou
     for way in (alone, together):
         rows = _served(engine, way, texts)
         difference = max(difference, float(np.abs(rows - expected).max()) / size)
-        is_right &= is_free or _labels_equal(rows, expected)
+        is_right &= is_free or labels_equal(rows, expected)
     is_right &= difference <= MOST[name]
     verdict = Verdict.RIGHT if is_right else Verdict.WRONG
     return Outcome(verdict=verdict, difference=difference)
@@ -198,7 +198,7 @@ def _prompt(engine: object) -> tuple[str, ...]:
     return (engine.vector_rules.prompt(None),) if isinstance(engine, Embedder) else ()
 
 
-def _labels_equal(rows: FloatArray, expected: FloatArray) -> bool:
+def labels_equal(rows: FloatArray, expected: FloatArray) -> bool:
     """Say whether the labels are those of the library wherever it leaves no doubt."""
     if expected.shape[1] == 1:
         return True

@@ -1,6 +1,7 @@
 """The tab More: routes without a tab of their own are tried as JSON; tabs of no use are hidden."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ def test_a_route_is_tried_with_its_example_and_its_answer_shown(visiting: Any) -
     visit = visiting(path="/#more")
     page = visit.page
     expect(page.get_by_label("Route").get_by_role("option")).to_have_text(
-        ["/ner", "/embed", "/similarity", "/rerank", "/zero-shot", "/zero-shot-batch"]
+        [
+            *("/ner", "/embed", "/similarity", "/rerank", "/zero-shot", "/zero-shot-batch"),
+            *("/classify-image", "/classify-image-batch", "/embed-image"),
+        ]
     )
     page.get_by_label("Route").select_option("/embed")
     expect(page.get_by_label("Request, as JSON")).not_to_be_empty()
@@ -22,6 +26,23 @@ def test_a_route_is_tried_with_its_example_and_its_answer_shown(visiting: Any) -
     answer = page.get_by_role("region", name="Answer")
     expect(answer).to_contain_text('"dimensions": 384')
     expect(page.locator("#more-took")).to_contain_text("ms")
+
+
+def test_a_chosen_image_is_put_into_the_request(visiting: Any, tmp_path: Path) -> None:
+    visit = visiting(path="/#more")
+    page = visit.page
+    picker = page.get_by_label("Images")
+    expect(picker).to_be_hidden()
+    page.get_by_label("Route").select_option("/classify-image")
+    expect(picker).to_be_visible()
+    (tmp_path / "dot.png").write_bytes(b"not really")
+    picker.set_input_files(tmp_path / "dot.png")
+    body = page.get_by_label("Request, as JSON")
+    expect(body).to_have_value(re.compile(r'"image": "data:image/png;base64,bm90IHJlYWxseQ=="'))
+    expect(body).to_have_value(re.compile(r'"top_k": 2'))
+    page.get_by_label("Route").select_option("/embed-image")
+    picker.set_input_files([tmp_path / "dot.png"])
+    expect(body).to_have_value(re.compile(r'"images": \[\s*"data:image/png;base64,'))
 
 
 def test_what_is_no_json_or_is_refused_is_told(visiting: Any) -> None:

@@ -72,6 +72,26 @@ def refuse_other_head(
         )
 
 
+def refuse_other_image_head(folder: Path, classifiers: Sequence[str]) -> None:
+    """Check that a folder is for classifying images.
+
+    Args:
+        folder: of the model, with config.json.
+        classifiers: classes of transformers that classify images.
+
+    Raises:
+        EngineError: it is for something else.
+
+    """
+    file = folder / "config.json"
+    architectures = read_json(file).get("architectures") or []
+    if architectures and not set(architectures) & set(classifiers):
+        raise EngineError(
+            f"{file}: architectures says {architectures[0]}, which doesn't classify images; serve a"
+            " model whose head was trained to classify images"
+        )
+
+
 def check_outputs(folder: Path, config: Any, *, task: str) -> None:
     """Check that the head has as many numbers as the task needs.
 
@@ -179,7 +199,8 @@ def labels_of(config: Any) -> tuple[str, ...]:
         EngineError: `id2label` lacks one, or one isn't text.
 
     """
-    labels = [config.id2label.get(index) for index in range(config.num_labels)]
+    names: Any = config.id2label or {}
+    labels = [names.get(index) for index in range(config.num_labels)]
     for index, label in enumerate(labels):
         if not isinstance(label, str):
             raise EngineError(

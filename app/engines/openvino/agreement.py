@@ -120,7 +120,7 @@ def compare(engine: TextEngine, expected: FloatArray, texts: Sequence[str]) -> V
         cosines = (actual * expected).sum(axis=1) / (lengths[0] * lengths[1])
         figures["cosine_min"] = float(cosines.min())
         figures["length_difference_max"] = float(np.abs(lengths[0] / lengths[1] - 1).max())
-    return Verdict(agrees=_is_close(figures), figures=figures)
+    return Verdict(agrees=is_close(figures), figures=figures)
 
 
 def has_free_scores(engine: object) -> bool:
@@ -128,7 +128,7 @@ def has_free_scores(engine: object) -> bool:
     return is_regression(engine) or getattr(engine, "activation", None) is Activation.LOGITS
 
 
-def _is_close(figures: Mapping[str, float]) -> bool:
+def is_close(figures: Mapping[str, float]) -> bool:
     """Compare each figure with its limit; NaN fails."""
     return all(
         value >= LEAST[name] if name in LEAST else value <= MOST[name]
@@ -168,8 +168,12 @@ def verdict_file(folder: Path, precision: str, texts: Sequence[str]) -> Path:
     One for each precision: another processor that shares the folder may compute in another. One
     for each set of texts, prompts and limits: a verdict on others says nothing.
     """
-    basis = repr((list(texts), WITH, LEAST, MOST)).encode()
-    return folder / f"verdict-{precision}-{hashlib.sha256(basis).hexdigest()[:8]}.json"
+    return verdict_of(folder, precision, repr((list(texts), WITH, LEAST, MOST)))
+
+
+def verdict_of(folder: Path, precision: str, basis: str) -> Path:
+    """Return the same for any basis of a comparison."""
+    return folder / f"verdict-{precision}-{hashlib.sha256(basis.encode()).hexdigest()[:8]}.json"
 
 
 def write_verdict(file: Path, verdict: Verdict) -> None:

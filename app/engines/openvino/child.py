@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from app.engines.base import (
+    IMAGE_TASKS,
     EmbeddingOptions,
     EngineRequest,
+    ImageOptions,
     OnStep,
     OpenVinoOptions,
     Step,
@@ -119,6 +121,7 @@ def parse(text: str) -> EngineRequest:
             "task": Task(fields["task"]),
             "labels": tuple(fields["labels"]),
             "embedding": EmbeddingOptions(**embedding | {"pooling": tuple(embedding["pooling"])}),
+            "images": ImageOptions(**fields["images"]),
             "openvino": OpenVinoOptions(**options | {"cache": Path(options["cache"])}),
         }
     )
@@ -128,13 +131,23 @@ def main() -> None:
     """Prepare the request of the command line; an error is JSON on standard output."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        prepare(dataclasses.replace(parse(sys.argv[1]), on_step=_print_step), load_reference)
+        prepare_any(dataclasses.replace(parse(sys.argv[1]), on_step=_print_step))
     except StartupError as failure:
         reason = failure.reason
         if isinstance(failure, ConversionError):
             reason = CONVERSION if failure.is_lasting else INTERRUPTED
         print(json.dumps({"reason": reason, "message": str(failure)}))  # noqa: T201
         sys.exit(1)
+
+
+def prepare_any(request: EngineRequest) -> None:
+    """Prepare a model of texts or of images."""
+    if request.task in IMAGE_TASKS:
+        from app.engines.images import conversion
+
+        conversion.prepare(request)
+    else:
+        prepare(request, load_reference)
 
 
 def _print_step(step: Step) -> None:

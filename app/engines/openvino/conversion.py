@@ -47,7 +47,7 @@ def convert(
             shutil.rmtree(leftover)
         temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
-        with _log_level_kept():
+        with log_level_kept():
             converted = _save(reference, temporary, packing)
         if folder.exists():
             shutil.rmtree(folder)
@@ -61,7 +61,7 @@ def convert(
 
 
 @contextmanager
-def _log_level_kept() -> Iterator[None]:
+def log_level_kept() -> Iterator[None]:
     """Undo what OpenVINO's converter does: it lets the whole process log errors only."""
     root = logging.getLogger()
     level = root.level

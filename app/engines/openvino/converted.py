@@ -91,7 +91,7 @@ def folder_of(request: EngineRequest) -> Path:
     for library in LIBRARIES:
         digest.update(f"{library}=={_version(library)}\n".encode())
     for file in _files(request):
-        digest.update(f"{file.name} {_fingerprint(file)}\n".encode())
+        digest.update(f"{file.name} {fingerprint(file)}\n".encode())
     return options_of(request).cache / f"{request.name}-{digest.hexdigest()[:16]}"
 
 
@@ -113,7 +113,7 @@ def _files(request: EngineRequest) -> Iterator[Path]:
         yield from (f for name in ADAPTER_FILES if (f := request.adapter / name).is_file())
 
 
-def _fingerprint(file: Path) -> str:
+def fingerprint(file: Path) -> str:
     """Return a file's size and CRC: quick, as each start does it, and enough against accidents.
 
     Against tampering there are the pins of the catalogue.
@@ -131,7 +131,7 @@ def describe(converted: Converted) -> None:
     description = asdict(converted)
     folder = description.pop("folder")
     files = (GRAPH, WEIGHTS, TOKENIZER)
-    description["files"] = {name: _fingerprint(folder / name) for name in files}
+    description["files"] = {name: fingerprint(folder / name) for name in files}
     (folder / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
 
 
@@ -140,7 +140,7 @@ def read(folder: Path) -> Converted | None:
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         files = description.pop("files")
-        is_intact = all(_fingerprint(folder / name) == digest for name, digest in files.items())
+        is_intact = all(fingerprint(folder / name) == digest for name, digest in files.items())
         labels = tuple(description.pop("labels"))
         rules = description.pop("rules")
         rules = TextRules(

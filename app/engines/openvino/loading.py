@@ -35,7 +35,7 @@ def load(request: EngineRequest, prepare: Prepare = prepare_in_child) -> OpenVin
     if prepared is None:
         raise_remembered(request)
         log.info("model_converting", extra={"model": request.name, "folder": str(folder)})
-        _prepare_once(request, prepare)
+        prepare_once(request, prepare)
         prepared = find(request, folder, processor)
     if prepared is None:
         raise ConversionError(f"{folder}: not as it was left after the conversion")
@@ -44,7 +44,7 @@ def load(request: EngineRequest, prepare: Prepare = prepare_in_child) -> OpenVin
     return compile_engine(request, prepared.converted, processor)
 
 
-def _prepare_once(request: EngineRequest, prepare: Prepare) -> None:
+def prepare_once(request: EngineRequest, prepare: Prepare) -> None:
     """Prepare; what would fail again at each start is remembered."""
     try:
         prepare(request)

@@ -3,7 +3,8 @@
 import dataclasses
 import logging
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -166,12 +167,24 @@ def prepare(request: EngineRequest, load_reference: LoadReference) -> None:
         StartupError: it can't be converted, or torch can't load it.
 
     """
+    with locked(request):
+        _prepare_alone(request, load_reference)
+
+
+@contextmanager
+def locked(request: EngineRequest) -> Iterator[None]:
+    """Hold the cache's lock.
+
+    Raises:
+        InterruptedConversionError: it can't be had, or the cache can't be written.
+
+    """
     cache = options_of(request).cache
     try:
         cache.mkdir(parents=True, exist_ok=True)
         request.on_step(step(WAITING))
         with FileLock(cache / ".lock", timeout=PREPARE_TIMEOUT_S):
-            _prepare_alone(request, load_reference)
+            yield
     except OSError as failure:
         raise InterruptedConversionError(f"{cache}: {failure}") from failure
 

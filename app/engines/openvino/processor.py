@@ -83,11 +83,12 @@ class CompiledGraph:
         for _ in range(config["NUM_STREAMS"]):
             self._idle.put(self._compiled.create_infer_request())
 
-    def infer(self, arrays: Mapping[str, IntArray]) -> FloatArray:
-        """Return the graph's only output, (texts, columns) float32.
+    def infer(self, arrays: Mapping[str, IntArray] | Mapping[str, FloatArray]) -> FloatArray:
+        """Return the graph's only output, (texts or images, columns) float32.
 
         Args:
-            arrays: its inputs by name, (texts, tokens) int64; what it doesn't take is left out.
+            arrays: its inputs by name, (texts, tokens) int64 or (images, channels, height, width)
+                float32; what it doesn't take is left out.
 
         """
         inputs = {name: array for name, array in arrays.items() if name in self._inputs}

@@ -48,9 +48,23 @@ async function bytesOf(file) {
   try {
     return new Uint8Array(await file.arrayBuffer());
   } catch {
-    const detail = `“${file.name}” can't be read. Of a folder, take the files in it.`;
-    throw new Problem({ code: "file", detail });
+    throw unreadable(file);
   }
+}
+
+function unreadable(file) {
+  const detail = `“${file.name}” can't be read. Of a folder, take the files in it.`;
+  return new Problem({ code: "file", detail });
+}
+
+// Return a file as a `data:` URL.
+export function readDataUrl(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result));
+    reader.addEventListener("error", () => reject(unreadable(file)));
+    reader.readAsDataURL(file);
+  });
 }
 
 // Return the text that bytes are, or null.

@@ -4,6 +4,7 @@
 import { show } from "./alert.js";
 import { askJson, isAbort } from "./api.js";
 import { byId, make } from "./dom.js";
+import { readDataUrl, takeFiles } from "./files.js";
 import { duration } from "./format.js";
 import { onModels } from "./models.js";
 import { Problem } from "./problem.js";
@@ -13,6 +14,8 @@ const OPENAPI = { method: "GET", path: "/openapi.json" };
 const OF_TABS = { "tab-chat": ["/chat/stream"], "tab-search": ["/search", "/embed-batch"] };
 // Not `/predict/NAME` of a Python model: its request is as its class says.
 const HAS_TAB = /^\/(predict(-batch)?$|(chat|search|documents|embed-batch|jobs|keys|v[12])(-|\/|$))/;
+
+const IMAGES = ["image", "images"]; // fields that chosen files are put into
 
 let asked = new AbortController(); // the request whose answer is still wanted
 
@@ -42,6 +45,7 @@ async function read(hide) {
   const chosen = () => routes.find(({ path }) => path === list.value);
   list.addEventListener("change", () => begin(chosen()));
   byId("more-go").addEventListener("click", () => send(chosen()));
+  takeFiles(byId("more"), byId("more-file"), (files) => putImages(chosen(), files));
   if (routes.length) begin(chosen());
 }
 
@@ -59,8 +63,35 @@ function begin({ summary, example }) {
   asked.abort();
   byId("more-summary").textContent = summary;
   byId("more-body").value = JSON.stringify(example, null, 2);
+  byId("more-images").hidden = !imageField(example);
   show(byId("more-problem"), null);
   draw(null);
+}
+
+const imageField = (example) => IMAGES.find((name) => name in example);
+
+// Put files into the request as `data:` URLs, in place of the images that it has.
+async function putImages({ example }, files) {
+  const field = imageField(example);
+  if (!field) return;
+  try {
+    const images = await Promise.all(files.map(readDataUrl));
+    const body = { ...parsed(example), [field]: field === "images" ? images : images[0] };
+    byId("more-body").value = JSON.stringify(body, null, 2);
+    show(byId("more-problem"), null);
+  } catch (failure) {
+    if (!(failure instanceof Problem)) throw failure;
+    show(byId("more-problem"), failure);
+  }
+}
+
+// Return the request as it stands, or the example where that is no object in JSON.
+function parsed(example) {
+  try {
+    return { ...example, ...JSON.parse(byId("more-body").value) };
+  } catch {
+    return example;
+  }
 }
 
 function draw(answer, milliseconds) {

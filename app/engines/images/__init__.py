@@ -1,0 +1,1 @@
+"""Images: how they are read within bounds, prepared as transformers does, and run."""

@@ -1,0 +1,1 @@
+"""Image classification: `/classify-image` and `/classify-image-batch`."""

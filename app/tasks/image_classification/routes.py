@@ -1,0 +1,134 @@
+"""`/classify-image` and `/classify-image-batch`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+from fastapi import APIRouter, Depends
+
+from app.batching.scheduler import BatchScheduler
+from app.core.callers import Scope
+from app.engines.base import FloatArray, is_regression
+from app.engines.images.engine import ImageEngine
+from app.errors import ImageTooLargeError, ImageUnreadableError, ServiceError
+from app.http.guard import Guard
+from app.http.images import FORM_ERRORS, ImagesRoute, form_of, items_of
+from app.http.problems import WITH_KEY, WITH_MODEL, problems
+from app.http.task_runner import RunnerDep
+from app.models.registry import TaskKey
+from app.models.schemas import (
+    MAX_NAME_CHARS,
+    REGRESSION,
+    FailedText,
+    LabelScore,
+    ProblemType,
+    TextError,
+)
+from app.services.inference import Inference, Plan
+from app.tasks.image_classification.schemas import (
+    ClassifyImageRequest,
+    ClassifyImageResponse,
+    ClassifyImagesRequest,
+    ClassifyImagesResponse,
+    ImageResult,
+)
+from app.tasks.image_classification.task import MANY, ONE, TASK
+
+CLASSIFIERS = TaskKey[BatchScheduler[ImageEngine]](TASK.kind)
+RESPONSES = problems(*FORM_ERRORS, ImageUnreadableError, ImageTooLargeError, *WITH_KEY, *WITH_MODEL)
+OTHERS: dict[str, Any] = {
+    "model_name": {"type": "string", "maxLength": MAX_NAME_CHARS},
+    "top_k": {"type": "integer", "minimum": 1, "maximum": 1_000},
+}
+router = APIRouter(
+    tags=["images"], route_class=ImagesRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Labels of one image with their scores, the best first."""
+
+    scores: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def of(cls, row: FloatArray, labels: Sequence[str]) -> "Ranked":
+        """Return the labels of a row, (labels,) float32."""
+        pairs = zip(labels, row.tolist(), strict=True)
+        return cls(tuple(sorted(pairs, key=itemgetter(1), reverse=True)))
+
+    def best(self, count: int | None) -> list[LabelScore] | None:
+        """Return so many of the best; None where no number is asked for."""
+        if count is None:
+            return None
+        return [LabelScore(label=label, score=score) for label, score in self.scores[:count]]
+
+
+def _plan(engine: ImageEngine) -> Plan:
+    return Plan(shape=lambda row: Ranked.of(row, engine.head.labels))
+
+
+def _columns(ranked: Ranked) -> dict[str, Any]:
+    label, score = ranked.scores[0]
+    return {"label": label, "score": score}
+
+
+def _problem_type(inference: Inference[ImageEngine]) -> ProblemType:
+    return REGRESSION if is_regression(inference.engine) else None
+
+
+@router.post(
+    ONE,
+    summary="Classify one image",
+    responses=RESPONSES,
+    response_model_exclude_none=True,
+    openapi_extra=form_of("image", **OTHERS),
+)
+async def classify_image(body: ClassifyImageRequest, run: RunnerDep) -> ClassifyImageResponse:
+    """Classify one image with the default model, or with the one that the body names."""
+    inference = await run.each(
+        CLASSIFIERS,
+        items_of([body.image]),
+        model_name=body.model_name,
+        plan=_plan,
+        columns=_columns,
+    )
+    (ranked,) = inference.rows
+    if isinstance(ranked, ServiceError):
+        raise ranked
+    return ClassifyImageResponse(
+        **_columns(ranked),
+        model=inference.model,
+        scores=ranked.best(body.top_k),
+        problem_type=_problem_type(inference),
+    )
+
+
+@router.post(
+    MANY,
+    summary="Classify many images",
+    responses=RESPONSES,
+    response_model_exclude_none=True,
+    openapi_extra=form_of("images", **OTHERS),
+)
+async def classify_images(body: ClassifyImagesRequest, run: RunnerDep) -> ClassifyImagesResponse:
+    """Classify up to 32 images; one that can't be done gets its own error and fails no other."""
+    inference = await run.each(
+        CLASSIFIERS,
+        items_of(body.images),
+        model_name=body.model_name,
+        plan=_plan,
+        columns=_columns,
+    )
+    return ClassifyImagesResponse(
+        model=inference.model,
+        results=[_result(row, body.top_k) for row in inference.rows],
+        problem_type=_problem_type(inference),
+    )
+
+
+def _result(row: Ranked | ServiceError, top_k: int | None) -> ImageResult | FailedText:
+    if isinstance(row, ServiceError):
+        return FailedText(error=TextError(code=row.code, detail=row.detail))
+    return ImageResult(**_columns(row), scores=row.best(top_k))

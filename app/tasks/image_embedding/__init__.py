@@ -1,0 +1,1 @@
+"""Image embedding: `/embed-image`, from images to vectors."""

@@ -1,0 +1,35 @@
+"""`examples/image-classifier`: trained, served and asked as its README says."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import serving
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "image-classifier"
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Any:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed; the example needs it")
+    shutil.copy(EXAMPLE / "train.py", tmp_path)
+    spec = importlib.util.spec_from_file_location("train_digits", tmp_path / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_it_reads_a_digit(tmp_path: Path, train: Any) -> None:
+    assert train.train(epochs=4) > 0.8
+    entry = (EXAMPLE / "models.toml").read_text("utf-8")
+    digit = (tmp_path / "digits" / "digit.png").read_bytes()
+    async with serving(tmp_path, entry + 'engine = "torch"\n') as client:
+        answer = (
+            await client.post("/classify-image", files={"image": ("digit.png", digit)})
+        ).json()
+    assert (answer["label"], answer["model"]) == ("8", "digits")
+    assert answer["score"] > 0.5
