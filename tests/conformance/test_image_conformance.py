@@ -34,8 +34,8 @@ def cells() -> Mapping[str, str]:
     return {
         f"image {row[0]}, {head}": word
         for row in lines
-        if row and row[0] in ARCHITECTURES
-        for head, word in zip(HEADS, row[1:], strict=False)
+        if len(row) == len(HEADS) + 1 and row[0] in ARCHITECTURES  # not those of the refusals
+        for head, word in zip(HEADS, row[1:], strict=True)
     }
 
 
