@@ -18,6 +18,9 @@ CATALOG: Final = "models.toml"
 CONFIG: Final = "config.json"
 # Only of a folder of sentence-transformers.
 MODULES: Final = "modules.json"
+# Of a folder whose items are images.
+PREPROCESSOR: Final = "preprocessor_config.json"
+BARE: Final = "Model"  # how a class of transformers without a head ends
 METHODS: Final = frozenset({PREDICT, PREDICT_ONE})
 NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
 A_CLASS: Final = "`app models new NAME --kind sklearn` writes one to start from"
@@ -116,6 +119,8 @@ def _task(folder: Path) -> str:
         ending = max((end for end in HEADS if str(architecture).endswith(end)), key=len)
     except (ValueError, LookupError, TypeError, OSError):
         return Task.CLASSIFICATION.value  # which says what is wrong with it
+    if ending == BARE and (folder / PREPROCESSOR).is_file():
+        return Task.IMAGE_EMBEDDING.value
     return HEADS[ending]
 
 

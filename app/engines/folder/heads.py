@@ -13,6 +13,7 @@ from app.errors import EngineError
 HEADS = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
+    "ForImageClassification": "image-classification",
     "ForMaskedLM": "fill-mask",
     "WithLMHeadModel": "fill-mask",
     "ForCausalLM": "text-generation",
