@@ -34,6 +34,11 @@ def _text(item: Any) -> str:  # noqa: ANN401  # a text, parsed JSON, or another 
     return item.describe() if isinstance(item, DescribedItem) else to_json(item).decode()
 
 
+def _are_described(items: Sequence[Any]) -> bool:
+    """Say whether no log may have the items; of none, as where each was refused before, it may."""
+    return bool(items) and isinstance(items[0], DescribedItem)
+
+
 class TaskRunner:
     """Runs items for one request.
 
@@ -100,7 +105,7 @@ class TaskRunner:
                 plan=plan,
                 refuse=refuse,
             )
-        if isinstance(items[0], DescribedItem):
+        if _are_described(items):
             texts = [_text(item) for item in items]  # the engine has read them
         self._describe(inference.model, texts, time.monotonic() - started)
         log, shared = self._log, {"model": inference.model, "version": inference.version}
@@ -147,7 +152,7 @@ class TaskRunner:
 
         """
         joined = "\n".join(map(_text, items)) if logged is None else logged
-        are_described = isinstance(items[0], DescribedItem)
+        are_described = _are_described(items)
         charge = (
             self._access.spending(self._caller, charged_tokens) if charged_tokens else nullcontext()
         )
