@@ -132,9 +132,14 @@ METRICS = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 JSON = {"Content-Type": "application/json"}
 
 
+def all_of(most: int) -> dict[str, Any]:
+    """Settings with which no body may have more."""
+    return dict.fromkeys(("max_body_bytes", "max_documents_bytes", "max_image_body_bytes"), most)
+
+
 async def test_uploads_over_the_bound_get_503_and_others_are_served(tmp_path: Path) -> None:
     """The bound is 400 kB: 200 kB for large bodies of one caller."""
-    bound: dict[str, Any] = {"max_body_bytes": 150_000, "max_documents_bytes": 150_000}
+    bound = all_of(150_000)
     async with serving(tmp_path, max_body_bytes_in_flight=400_000, **bound) as client:
         upload = Upload(b'{"text": "' + b"x" * 100_000)
         slow = asyncio.create_task(client.post("/predict", content=upload.body(), headers=JSON))
@@ -165,10 +170,9 @@ async def parts(part: bytes, count: int) -> AsyncIterator[bytes]:
 async def test_a_refused_upload_that_stalls_ends_in_time_and_holds_nothing(tmp_path: Path) -> None:
     app = make_app(
         tmp_path,
-        max_body_bytes=150_000,
-        max_documents_bytes=150_000,
         max_body_bytes_in_flight=150_000,
         request_timeout_ms=200,
+        **all_of(150_000),
     )
     async with (
         running(app),
@@ -189,7 +193,7 @@ async def test_a_refused_upload_that_stalls_ends_in_time_and_holds_nothing(tmp_p
 
 
 async def test_a_client_that_is_refused_while_it_sends_can_read_why(tmp_path: Path) -> None:
-    bound: dict[str, Any] = {"max_body_bytes": 500_000, "max_documents_bytes": 500_000}
+    bound = all_of(500_000)
     async with listening(tmp_path, max_body_bytes_in_flight=600_000, **bound) as port:
         _, stalled = await asyncio.open_connection("127.0.0.1", port)
         stalled.write(HEAD + b"Content-Length: 450000\r\n\r\n" + b"[" * 400_000)
@@ -215,7 +219,7 @@ async def test_a_client_that_waits_to_be_told_is_refused_before_it_sends(tmp_pat
         raise AssertionError("the body was asked for")
         yield b""
 
-    bound: dict[str, Any] = {"max_body_bytes": 150_000, "max_documents_bytes": 150_000}
+    bound = all_of(150_000)
     async with serving(tmp_path, max_body_bytes_in_flight=150_000, **bound) as client:
         upload = Upload(b"[" * 100_000)
         slow = asyncio.create_task(client.post("/predict", content=upload.body(), headers=JSON))

@@ -164,6 +164,10 @@ def test_a_client_that_has_left_is_closed_without_an_answer() -> None:
         WHOLE.replace(b"Content-Length: 12", b"Content-Length: +12"),
         WHOLE.replace(b"Content-Length: 12", b"Transfer-Encoding: chunked"),
         WHOLE.replace(b"Host: x", b"Host"),
+        WHOLE.replace(b"Content-Length:", b"Content-Length :"),
+        WHOLE.replace(b"Content-Length: 12", b"Transfer-Encoding : chunked"),
+        WHOLE.replace(b"Host: x", b"Host: x\r\n Transfer-Encoding: chunked"),
+        WHOLE.replace(b"Host: x", b"Host: x\nTransfer-Encoding: chunked"),
         WHOLE.replace(b"POST", b"post"),
     ],
 )

@@ -128,6 +128,15 @@ def test_a_jpeg_with_hundreds_of_passes_is_refused() -> None:
         read(file[:2] + comment * MAX_SEGMENTS + file[2:])
 
 
+def test_a_run_of_255_in_a_jpeg_is_read_at_once() -> None:
+    file = pictures()["JPEG"]
+    start = file.index(b"\xff\xda") + 20
+    began_s = time.monotonic()
+    with suppress(ImageUnreadableError):
+        read(file[:start] + b"\xff" * 200_000 + b"\0")
+    assert time.monotonic() - began_s < 2
+
+
 def test_what_only_looks_like_a_scan_is_none() -> None:
     file = pictures()["JPEG"]
     segment = b"\xff\xe5" + (1002).to_bytes(2) + SCAN_MARK * 500

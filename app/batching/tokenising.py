@@ -154,13 +154,26 @@ class Tokenising:
             texts += len(requests[-1].items)
         return requests
 
+    def _prepare(self, request: QueuedRequest, items: list[Any]) -> list[Prepared | Exception]:
+        """Prepare items of requests with the prompt of this one."""
+        if not self._has_own_threads:
+            return encode_items(self._engine, items, request.prompt)
+        # It takes long, and is of one request: its client may leave between two items.
+        prepared: list[Prepared | Exception] = []
+        for item in items:
+            if request.is_left:
+                prepared.append(InferenceFailedError())  # nobody reads it
+            else:
+                prepared += encode_items(self._engine, [item], request.prompt)
+        return prepared
+
     def _tokenise(self, requests: list[QueuedRequest]) -> None:
         """Tokenise requests with one prompt; each is answered even if that crashes."""
         staying = [() if request.is_left else request.items for request in requests]
         items = [item for some in staying for item in some]
         prepared: list[Prepared | Exception] = []
         try:
-            prepared = encode_items(self._engine, items, requests[0].prompt) if items else []
+            prepared = self._prepare(requests[0], items) if items else []
         except BaseException:
             # A panic of a native tokeniser is no Exception.
             if len(requests) > 1:

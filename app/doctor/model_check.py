@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +15,24 @@ from app.batching.isolation import run_isolated
 from app.doctor.child import ask_child
 from app.doctor.sample import sample
 from app.doctor.trial import explain, load_unconverted
-from app.engines.base import Classifier, Embedder, TextEngine, TextOrPair, needs_pairs
+from app.engines.base import (
+    Classifier,
+    Embedder,
+    FloatArray,
+    TextEngine,
+    TextOrPair,
+    TokenClassifier,
+    needs_pairs,
+)
 from app.engines.chat_base import ChatEngine
+from app.engines.images.engine import ImageEngine
+from app.engines.images.items import ImageItem
 from app.engines.items import ItemEngine
 from app.engines.rows import checked
 from app.errors import ServiceError, StartupError
 from app.models.catalog import PYTHON, Catalog, ModelSpec
 from app.models.catalog_writing import catalog_text
+from app.services.entities import Aggregation, spans_of
 from app.settings import Settings, load_settings
 
 TEXT: Final = "A film that stays with you for days."
@@ -114,15 +126,26 @@ def _of_text(engine: TextEngine, row: Any) -> Any:  # noqa: ANN401  # a row of a
     if isinstance(engine, Classifier):
         return dict(zip(engine.labels, map(float, row), strict=True))
     if isinstance(engine, Embedder):
-        return {"dimensions": len(row), "begins": [round(float(x), 4) for x in row[:SHOWN]]}
+        return _of_vector(row)
+    if isinstance(engine, TokenClassifier):
+        return [asdict(span) for span in spans_of(row, engine.labels, Aggregation.SIMPLE)]
     return repr(row)
+
+
+def _of_vector(row: FloatArray) -> dict[str, Any]:
+    return {"dimensions": len(row), "begins": [round(float(x), 4) for x in row[:SHOWN]]}
 
 
 def _call_item(engine: ItemEngine, given: str | None) -> dict[str, Any]:
     """Call an engine of items; what a class does with a made-up one is no fault of it."""
     schema = getattr(getattr(engine, "facts", None), "item_schema", None)
+    if isinstance(engine, ImageEngine):
+        return _call_image(engine, given)
     if given is not None:
-        item = json.loads(given)
+        try:
+            item = json.loads(given)
+        except ValueError:
+            return {"item": given, "failure": "it is no JSON"}
     elif schema is not None:
         item = sample(schema)
     else:
@@ -135,6 +158,20 @@ def _call_item(engine: ItemEngine, given: str | None) -> dict[str, Any]:
         return {"item": item, "failure": _words(row)}
     content = getattr(row, "content", None)
     return {"item": item, "answer": json.loads(content) if content is not None else repr(row)}
+
+
+def _call_image(engine: ImageEngine, given: str | None) -> dict[str, Any]:
+    """Call an engine with an image in base64, or with its probe, which is noise."""
+    prepared: Any = engine.preparation.probe
+    if given is not None:
+        (prepared,) = engine.encode([ImageItem(given)])
+    shown = "an image of noise" if given is None else "the image that was given"
+    if isinstance(prepared, Exception):
+        return {"item": shown, "failure": _words(prepared)}
+    (row,) = engine.run([prepared])
+    if engine.labels:
+        return {"item": shown, "answer": dict(zip(engine.labels, map(float, row), strict=True))}
+    return {"item": shown, "answer": _of_vector(row)}
 
 
 def _words(failure: Exception) -> str:

@@ -20,6 +20,10 @@ def softmax(logits: FloatArray) -> FloatArray:
 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
-    """Return a probability for each logit; the form with tanh can't overflow."""
-    probabilities: FloatArray = ((np.tanh(logits / 2) + 1) / 2).astype(np.float32)
+    """Return a probability for each logit; the form with tanh can't overflow.
+
+    In float64 on the way: in float32 all below -17 would be equal, and a ranking lose its order.
+    """
+    halves = logits.astype(np.float64) / 2
+    probabilities: FloatArray = ((np.tanh(halves) + 1) / 2).astype(np.float32)
     return probabilities

@@ -103,7 +103,8 @@ class Server(uvicorn.Server):
         runtime = cast("Runtime", self.runtime())
         until_s = time.monotonic() + READY_TIMEOUT_S
         while not (runtime.loaded.is_set() and runtime.stored.is_set()):
-            if self.should_exit or time.monotonic() > until_s:
+            is_ending = self.should_exit or self.drain.begun_s is not None
+            if is_ending or time.monotonic() > until_s:
                 return
             await asyncio.sleep(READY_POLL_S)
 

@@ -12,6 +12,8 @@ from app.server.overload import Head, Overload
 # A request that is longer has its parser.
 MOST_BYTES = 4_096
 FIRST_LINE = re.compile(rb"(GET|POST|PUT|PATCH|DELETE) (/[!->@-~]*)(?:\?[!-~]*)? HTTP/1\.1")
+# RFC 9112: nothing between a name and its colon, no folded line, no control character.
+LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 # What makes it uncertain where a request ends, or who reads its answer.
 UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 
@@ -31,9 +33,9 @@ def read_head(received: bytes, *, is_kept: bool = False) -> Head | None:
         return None
     headers, lengths = [], [0]
     for line in lines:
-        name, colon, value = line.partition(b":")
+        name, _, value = line.partition(b":")
         name = name.lower()
-        if not colon or name in UNUSUAL:
+        if name in UNUSUAL or not LINE.fullmatch(line):
             return None
         value = value.strip(b" \t")
         headers.append((name, value))

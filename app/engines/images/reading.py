@@ -27,7 +27,8 @@ MISSING = "images need Pillow: pip install 'ml-api[images]'"
 MAX_SCANS = 100
 MAX_SEGMENTS = 10_000  # of a JPEG; cameras write some dozens
 # What begins a segment of a JPEG: between them are a scan's data, which spells 255 as 255, 0.
-MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
+# Of several 255 the last counts; `\xff+` would try each run again from each of its bytes.
+MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 SCAN, END = b"\xda", b"\xd9"
 ADDRESSES = ("http:", "https:", "ftp:", "file:", "s3:")
 DATA_URL = "data:"

@@ -38,7 +38,7 @@ from app.engines.python.messages import (
     refusal_of,
     row_head,
 )
-from app.engines.python.runner import Item, ThreadRunner
+from app.engines.python.runner import Item, ThreadRunner, is_out_of_memory
 from app.errors import StartupError
 
 log = logging.getLogger(__name__)
@@ -125,8 +125,11 @@ def _run(runner: ThreadRunner, message: Message) -> Reply:
         rows = runner.run_json(message.blobs)
     except UserCallError as failure:
         return {FAILED: str(failure)}, ()
-    except BaseException as failure:  # noqa: BLE001  # a smaller batch may do; see `ThreadRunner`
-        return {OUT_OF_MEMORY: type(failure).__name__}, ()
+    except BaseException as failure:  # noqa: BLE001  # of user code, sys.exit() too
+        name = type(failure).__name__
+        if is_out_of_memory(failure):  # a smaller batch may do; see `ThreadRunner`
+            return {OUT_OF_MEMORY: name}, ()
+        return {FAILED: f"the call raised {name}"}, ()
     return {RUN: [row_head(row) for row in rows]}, blobs_of(rows)
 
 

@@ -99,7 +99,9 @@ def row_head(row: Answer | Exception) -> dict[str, Any]:
         return {ANSWER: [row.label, row.score]}
     if isinstance(row, InvalidRequestError):
         return {INVALID: row.extensions["errors"]}
-    return {FAILED: str(row)}
+    # The message of another may have what a user sent.
+    what = str(row) if isinstance(row, UserCallError) else f"it raised {type(row).__name__}"
+    return {FAILED: what}
 
 
 def read_rows(message: Message) -> list[Answer | Exception]:

@@ -182,7 +182,8 @@ class ModelProcess:
                     self.refusal = failure
                     self.settled.set()
                     return
-                self._tell_not_loaded(failure)
+                if not self._closing.is_set():
+                    self._tell_not_loaded(failure)
             except Exception:
                 log.exception("model_process_unwatched", extra=self._fields)
                 if not self.settled.is_set():
@@ -202,6 +203,8 @@ class ModelProcess:
 
         """
         running = self._running = spawn(self._start, self._name)
+        if self._closing.is_set():  # meanwhile, and `close` has ended the one before
+            running.kill()
         has_served = False
         try:
             facts = self._load(running)
@@ -222,9 +225,11 @@ class ModelProcess:
             self._set_up(running, is_up=False)
             running.kill()
             running.process.wait()
-            if has_served and not self._closing.is_set():
-                self._tell_end(running)
-            running.close()
+            try:
+                if has_served and not self._closing.is_set():
+                    self._tell_end(running)
+            finally:
+                running.close()
         return has_served
 
     def _load(self, running: Spawned) -> Facts:

@@ -180,7 +180,7 @@ class ThreadRunner:
         try:
             answers = self._method(values)
         except BaseException as failure:
-            if _is_out_of_memory(failure):
+            if is_out_of_memory(failure):
                 raise
             raise of_call(PREDICT, failure, file=self._file) from failure
         if isinstance(answers, NO_LISTS) or not hasattr(answers, "__len__"):
@@ -188,13 +188,17 @@ class ThreadRunner:
             raise UserCallError(
                 f"predict returned {given}, not a list with an answer for each item"
             )
+        try:
+            answers = list(answers)
+        except Exception as failure:
+            raise of_call("reading the answers of predict", failure, file=self._file) from failure
         if len(answers) != len(values):
             message = f"predict returned {len(answers)} answers for {len(values)} items"
             if not self._is_told_of_numbers:
                 self._is_told_of_numbers = True
                 log.warning("wrong_number_of_answers", extra={"model": self._name, "why": message})
             raise UserCallError(message)
-        return list(answers)
+        return answers
 
     def _predict_one(self, value: Any) -> Answer | Exception:  # noqa: ANN401  # as annotated
         try:
@@ -236,7 +240,15 @@ class ThreadRunner:
                 yield piece
         finally:
             with self._output.caught():
-                pieces.close()
+                self._close(pieces)
+
+    def _close(self, pieces: Generator[Any]) -> None:
+        """End a stream; what its cleanup raises is logged, and ends no other."""
+        try:
+            pieces.close()
+        except BaseException as failure:  # noqa: BLE001  # of user code, sys.exit() too
+            why = str(of_call("closing a stream", failure, file=self._file))
+            log.warning("stream_not_closed", extra={"model": self._name, "why": why})
 
     def _next(self, pieces: Generator[Any], form: JsonForm) -> bytes | None:
         """Return the next piece as JSON; None at the end.
@@ -288,7 +300,7 @@ def _whole(cost: Any) -> int:  # noqa: ANN401  # what a class answers
     return max(1, whole)
 
 
-def _is_out_of_memory(failure: BaseException) -> bool:
+def is_out_of_memory(failure: BaseException) -> bool:
     """Tell whether a smaller batch could succeed; torch has an error class of its own for it."""
     return isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError"
 
@@ -303,4 +315,7 @@ def _score(plain: Any) -> float | None:  # noqa: ANN401  # any JSON
     score = plain.get("score") if isinstance(plain, dict) else plain
     if isinstance(score, bool) or not isinstance(score, int | float):
         return None
-    return float(score)
+    try:
+        return float(score)
+    except OverflowError:  # JSON's integers have no bound
+        return None

@@ -120,7 +120,10 @@ def how_it_ended(status: int | None) -> str:
     """Return an exit status in words."""
     if status is None or status >= 0:
         return f"exit status {status}"
-    return signal.Signals(-status).name
+    try:
+        return signal.Signals(-status).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {-status}"
 
 
 def read_notes(notes: int) -> str:

@@ -56,7 +56,7 @@ async def search(
     """
     # The query is embedded, and then read with each candidate.
     charged = 1 if body.rerank is None else 1 + body.found
-    async with access.spending(caller, charged):
+    async with access.spending(caller, charged) as charge:
         hits = await searches.search(
             body.query,
             top_k=body.found,
@@ -68,6 +68,8 @@ async def search(
         if body.rerank is not None:
             order = await searches.rank(body.query, hits, model_name=body.rerank, deadline=deadline)
             best = [_result(hits[index], score) for index, score in order[: body.top_k]]
+            if len(hits) < body.found:
+                await charge.settle(1 + len(hits))
         else:
             best = [_result(hit) for hit in hits]
     answer = {"results": best}

@@ -3,7 +3,14 @@
 from typing import Any
 
 from app.core.metrics import Metrics
-from app.errors import DeadlineExceededError, OverloadedError, ReaderTooSlowError, ServiceError
+from app.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    ModelNotReadyError,
+    OverloadedError,
+    ReaderTooSlowError,
+    ServiceError,
+)
 from app.http.answer_log import AnswerLog
 from app.services.pieces import PieceStream
 
@@ -48,7 +55,8 @@ class StreamAccount:
         self._log.put(self._log.failure(error, self._task, self._text, **columns))
         if isinstance(error, OverloadedError | DeadlineExceededError):
             self._metrics.refused.labels(self._model_name, REFUSALS[type(error)]).inc()
-        if stream is not None:
+        # What is wrong with the request, or isn't there yet, is no generation that failed.
+        if stream is not None and not isinstance(error, InvalidRequestError | ModelNotReadyError):
             self._count(stream, ENDS.get(type(error), "failed"))
 
     def left(self, stream: PieceStream | None) -> None:

@@ -147,6 +147,21 @@ async def test_more_streams_than_slots_are_refused_and_the_deadline_ends_one(
             assert pieces[-1]["error"]["code"] == "deadline_exceeded"
 
 
+@EACH
+async def test_a_cleanup_that_raises_ends_no_other_stream_and_tells_no_words(
+    tmp_path: Path, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = MODEL.replace('HERE.with_name("closed").touch()', 'raise RuntimeError("hunter2")')
+    app = make_app(tmp_path, write(tmp_path, isolation, code), chat_timeout_ms=500)
+    async with running(app) as client:
+        for _ in range(2):
+            pieces = await lines(client, "endless")
+            assert pieces[-1]["error"]["code"] == "deadline_exceeded"
+        assert (await client.post("/predict/mine", json="one")).json() == "one"
+    assert not [r for r in caplog.records if r.getMessage() == "model_process_ended"]
+    assert "hunter2" not in caplog.text
+
+
 async def test_a_model_without_streams_is_404_and_others_are_in_the_document(
     tmp_path: Path,
 ) -> None:

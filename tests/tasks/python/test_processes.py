@@ -255,7 +255,7 @@ def test_a_file_that_was_changed_meanwhile_isnt_run_instead(
         ("import nowhere_at_all\n", EngineError, "No module named"),
         ("Other = 3\n", SourceError, "there is no Model"),
         ("import os\nos._exit(4)\n", EngineError, "ended while it loaded: exit status 4"),
-        ("import os\nos.kill(os.getpid(), 11)\n", EngineError, r"SIGSEGV at File .*model.py"),
+        ("import signal\nsignal.raise_signal(11)\n", EngineError, r"SIGSEGV at File .*model.py"),
     ],
 )
 def test_a_class_that_cant_be_loaded_is_refused_in_the_line_of_a_thread(
