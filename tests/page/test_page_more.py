@@ -48,6 +48,7 @@ def test_a_chosen_image_is_put_into_the_request(visiting: Any, tmp_path: Path) -
 def test_what_is_no_json_or_is_refused_is_told(visiting: Any) -> None:
     visit = visiting(path="/#more")
     page = visit.page
+    page.get_by_label("Route").select_option("/embed")
     page.get_by_label("Request, as JSON").fill("{")
     page.get_by_role("button", name="Send").last.click()
     expect(page.get_by_role("alert")).to_have_text("This is no JSON.")
