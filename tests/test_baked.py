@@ -324,3 +324,9 @@ def test_the_command_bakes_and_says_where(tmp_path: Path) -> None:
     assert again.returncode == 1
     assert "is not empty" in again.stderr
     assert again.stdout == ""
+
+
+def test_image_models_are_not_baked_and_the_line_says_why(tmp_path: Path) -> None:
+    catalog = Catalog([ModelSpec(name="look", task="image-classification", source="file:look")])
+    with pytest.raises(StartupError, match="'look': image models can't be baked"):
+        bake(catalog, tmp_path / "models", sources=Sources(tmp_path), cores=1)

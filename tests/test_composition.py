@@ -1,5 +1,6 @@
 """Which tasks and features a service has, and what one that is off does without."""
 
+import asyncio
 import logging
 import os
 import sys
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI
 from httpx2 import AsyncClient
-from serving import FAKE, AllSettings, make_settings, running
+from serving import FAKE, AllSettings, make_app, make_settings, running
 
-from app.core.metrics import MetricGroup
+from app.core.metrics import MetricGroup, Metrics
 from app.errors import SettingsError
 from app.main import FEATURES, TASKS, create_app, installed
 from app.runtime.composition import ACCESS, Installed, check, choose, find_installed
@@ -350,3 +351,19 @@ def test_what_is_not_usable_is_not_asked_for_its_settings() -> None:
     assert without_task.settings_type()().features == "all"
     assert on(without_task) == ["alone"]
     assert [f.name for f in parts(Toy()).usable] == ["base", "above", "alone"]
+
+
+async def test_a_feature_shares_nothing_between_front_ends_unless_it_says_so() -> None:
+    feature = next(one for one in installed().features if one.name == "page")
+    opened = feature.open_shared(AllSettings(), metrics=Metrics(), after=asyncio.Event().wait)
+    async with opened as shared:
+        assert shared == {}
+
+
+async def test_health_is_asked_of_whoever_has_something_to_say(tmp_path: Path) -> None:
+    app = make_app(tmp_path)
+    async with running(app) as client:
+        app.state.runtime.health_checks.append(lambda: ["front_end 2: silent for 12 s"])
+        answer = await client.get("/health")
+        assert answer.status_code == 503
+        assert answer.json()["checks"] == ["front_end 2: silent for 12 s"]

@@ -1,6 +1,7 @@
 """The engine `onnx`: answers as ONNX Runtime's own, alone and together, or one clear line."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from app.engines.onnx.tensors import DTYPES
 from app.engines.python.runner import Answer
 from app.engines.rows import RowsRefusedError
 from app.errors import EngineError, InvalidRequestError, SourceError
+from app.models.onnx_files import external_files
 
 
 def request(folder: Path | None, **fields: Any) -> EngineRequest:
@@ -409,3 +411,8 @@ def test_a_graph_without_inputs_is_refused(tmp_path: Path) -> None:
 def test_the_graphs_of_these_tests_are_valid() -> None:
     for made in (graphs.linear(), graphs.classifier(), graphs.columns(), graphs.pooled()):
         onnx.checker.check_model(made)
+
+
+def test_weights_of_a_file_that_can_t_be_read_are_a_failure_of_its_source(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=re.escape(str(tmp_path))):
+        external_files(tmp_path)

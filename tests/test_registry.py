@@ -495,3 +495,13 @@ async def test_two_registries_of_one_process_know_nothing_of_each_other(
     await one.close(timeout_s=PATIENCE_S)
     await other.load_all()
     assert (states_of(one), states_of(other)) == ({"a": "unloaded"}, {"a": "ready"})
+
+
+async def test_a_model_that_isn_t_there_any_more_can_be_loaded_anew(
+    threads: ThreadPoolExecutor,
+) -> None:
+    registry = registry_of(threads, ModelSpec(name="a", required=True))
+    await registry.reload("a")
+    assert states_of(registry) == {"a": "ready"}
+    await registry.reload("a")
+    assert states_of(registry) == {"a": "ready"}

@@ -8,6 +8,8 @@ import pytest
 from httpx2 import AsyncClient
 from serving import FAKE, make_app, running
 
+from app.runtime.reloading import _stamps
+
 LATE = 30.0
 MODEL = """
 class Model:
@@ -64,3 +66,7 @@ async def test_without_the_setting_nothing_is_watched(tmp_path: Path) -> None:
     app = make_app(tmp_path, FAKE + ENTRY.format("thread"))
     async with running(app):
         assert not [task for task in asyncio.all_tasks() if task.get_name() == "reload_models"]
+
+
+def test_a_file_that_is_away_is_a_change_of_its_own(tmp_path: Path) -> None:
+    assert _stamps([tmp_path / "away.py"]) == {tmp_path / "away.py": None}
