@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from app.errors import ServiceError
 from app.models.catalog import DEFAULT_MAX_CHARS
 from app.models.entries import ModelState
 
@@ -164,6 +165,11 @@ class FailedText(Response):
     """The place of a text of a batch that has no answer."""
 
     error: TextError
+
+    @classmethod
+    def of(cls, error: ServiceError) -> Self:
+        """Return what stands in the place of an answer."""
+        return cls(error=TextError(code=error.code, detail=error.detail))
 
 
 class PredictBatchResponse(Response):

@@ -1,9 +1,7 @@
 """Converts an image model to OpenVINO and compares it with torch, once, with the cache's lock."""
 
 import logging
-import shutil
 import textwrap
-import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,12 +28,11 @@ from app.engines.openvino.agreement import (
     write_verdict,
 )
 from app.engines.openvino.child import prepare_in_child
-from app.engines.openvino.conversion import log_level_kept
+from app.engines.openvino.conversion import converted_into
 from app.engines.openvino.converted import GRAPH, folder_of, options_of
 from app.engines.openvino.failures import (
     ConversionError,
     DisagreementError,
-    InterruptedConversionError,
 )
 from app.engines.openvino.loading import prepare_once
 from app.engines.openvino.preparation import (
@@ -130,25 +127,11 @@ def convert(reference: on_torch.TorchImages, folder: Path) -> ConvertedImages:
         ConversionError: OpenVINO can't convert the model, or the folder can't be written.
 
     """
-    try:
-        for leftover in folder.parent.glob(f".{folder.name}-*"):
-            shutil.rmtree(leftover)
-        temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-        temporary.mkdir(parents=True)
-        with log_level_kept():
-            openvino = openvino_library()
-            openvino.save_model(
-                _graph(openvino, reference), temporary / GRAPH, compress_to_fp16=False
-            )
+    with converted_into(folder) as temporary:
+        openvino = openvino_library()
+        graph = _graph(openvino, reference)
+        openvino.save_model(graph, temporary / GRAPH, compress_to_fp16=False)
         describe(ConvertedImages(folder=temporary, head=reference.head))
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except OSError as failure:
-        raise InterruptedConversionError(f"{type(failure).__name__}: {failure}") from failure
-    except Exception as failure:  # OpenVINO's tracer has exceptions of its own, and models any
-        reason = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
-        raise ConversionError(reason) from failure
     return ConvertedImages(folder=folder, head=reference.head)
 
 

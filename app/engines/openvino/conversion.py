@@ -42,13 +42,28 @@ def convert(
         ConversionError: OpenVINO can't convert the model, or the folder can't be written.
 
     """
+    with converted_into(folder) as temporary:
+        converted = _save(reference, temporary, packing)
+    return replace(converted, folder=folder)
+
+
+@contextmanager
+def converted_into(folder: Path) -> Iterator[Path]:
+    """Give a folder to convert into, which takes the place of this one when all is written.
+
+    Call it with the cache's lock held: what another conversion has left half-written is removed.
+
+    Raises:
+        ConversionError: OpenVINO can't convert the model, or the folder can't be written.
+
+    """
     try:
         for leftover in folder.parent.glob(f".{folder.name}-*"):
             shutil.rmtree(leftover)
         temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
-        with log_level_kept():
-            converted = _save(reference, temporary, packing)
+        with _log_level_kept():
+            yield temporary
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -57,11 +72,10 @@ def convert(
     except Exception as failure:  # OpenVINO's tracer has exceptions of its own, and models any
         reason = textwrap.shorten(f"{type(failure).__name__}: {failure}", MAX_REASON_CHARS)
         raise ConversionError(reason) from failure
-    return replace(converted, folder=folder)
 
 
 @contextmanager
-def log_level_kept() -> Iterator[None]:
+def _log_level_kept() -> Iterator[None]:
     """Undo what OpenVINO's converter does: it lets the whole process log errors only."""
     root = logging.getLogger()
     level = root.level

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.console.batches import MAX_BATCH_BYTES, batches, json_size
+from app.console.batches import has_failed, results_of_lines
 from app.console.options import (
     DEFAULT_URL,
     STDIN,
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from app.console.client import Client
 
 EXAMPLE = "app predict 'Great value.'; or: app predict - <reviews.txt"
-# As the service's error for a text that is too long; this one isn't even sent.
-TOO_LONG = {
-    "error": {"code": "text_too_long", "detail": f"over {MAX_BATCH_BYTES} bytes; it wasn't sent"}
-}
 
 
 def predict(  # noqa: PLR0913  # each is an option
@@ -79,17 +75,16 @@ def _predict_lines(
     """
     from app.console.client import EXIT_INPUT
 
+    def ask(texts: list[str]) -> list[Any]:
+        body = request_fields(texts=texts, model_name=model)
+        results: list[Any] = client.post("/predict-batch", body)["results"]
+        return results
+
     failed = cut = 0
-    for batch in batches((line.strip() for line in lines), size_of=json_size):
-        if json_size(batch[0]) > MAX_BATCH_BYTES:
-            results = [TOO_LONG]
-        else:
-            body = request_fields(texts=batch, model_name=model)
-            results = client.post("/predict-batch", body)["results"]
-        for text, result in zip(batch, results, strict=True):
-            failed += "error" in result and text != ""
-            cut += bool(result.get("truncated"))
-            _show_line(text, result, as_json=as_json)
+    for text, result in results_of_lines(lines, ask):
+        failed += has_failed(text, result)
+        cut += bool(result.get("truncated"))
+        _show_line(text, result, as_json=as_json)
     if cut:
         warn(f"of {cut} lines only the beginning was read: they are longer than the model's window")
     if failed:

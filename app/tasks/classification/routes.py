@@ -27,7 +27,6 @@ from app.models.schemas import (
     PredictRequest,
     PredictResponse,
     ProblemType,
-    TextError,
     TextResult,
 )
 from app.services.inference import Inference, Plan
@@ -158,5 +157,5 @@ def _best(result: Classification, count: int) -> list[LabelScore]:
 
 def _result(row: Classification | ServiceError, *, is_truncated: bool) -> TextResult | FailedText:
     if isinstance(row, ServiceError):
-        return FailedText(error=TextError(code=row.code, detail=row.detail))
+        return FailedText.of(row)
     return TextResult(label=row.label, score=row.score, truncated=is_truncated)

@@ -23,7 +23,6 @@ from app.models.schemas import (
     FailedText,
     LabelScore,
     ProblemType,
-    TextError,
 )
 from app.services.inference import Inference, Plan
 from app.tasks.image_classification.schemas import (
@@ -130,5 +129,5 @@ async def classify_images(body: ClassifyImagesRequest, run: RunnerDep) -> Classi
 
 def _result(row: Ranked | ServiceError, top_k: int | None) -> ImageResult | FailedText:
     if isinstance(row, ServiceError):
-        return FailedText(error=TextError(code=row.code, detail=row.detail))
+        return FailedText.of(row)
     return ImageResult(**_columns(row), scores=row.best(top_k))

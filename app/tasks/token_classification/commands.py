@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from app.console.batches import MAX_BATCH_BYTES, batches, json_size
+from app.console.batches import has_failed, results_of_lines
 from app.console.options import (
     DEFAULT_URL,
     STDIN,
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from app.console.client import Client
 
 EXAMPLE = "app ner 'Ada Lovelace lived in London.'; or: app ner - <letters.txt"
-# As the service's error for a text that is too long; this one isn't even sent.
-TOO_LONG = {
-    "error": {"code": "text_too_long", "detail": f"over {MAX_BATCH_BYTES} bytes; it wasn't sent"}
-}
 
 
 def ner(
@@ -62,20 +58,19 @@ def _find_in_lines(
     """Find the entities of lines; a blank line has an error, but doesn't count as failed."""
     from app.console.client import EXIT_INPUT
 
+    def ask(texts: list[str]) -> list[Any]:
+        results: list[Any] = client.post("/ner", request_fields(texts=texts, **asked))["results"]
+        return results
+
     failed = 0
-    for batch in batches((line.strip() for line in lines), size_of=json_size):
-        if json_size(batch[0]) > MAX_BATCH_BYTES:
-            results: list[Any] = [TOO_LONG]
+    for text, result in results_of_lines(lines, ask):
+        failed += has_failed(text, result)
+        if as_json:
+            show_json({"text": text, **result})
+        elif error := result.get("error"):
+            show(f"error\t{error['code']}\t{text}")
         else:
-            results = client.post("/ner", request_fields(texts=batch, **asked))["results"]
-        for text, result in zip(batch, results, strict=True):
-            failed += "error" in result and text != ""
-            if as_json:
-                show_json({"text": text, **result})
-            elif error := result.get("error"):
-                show(f"error\t{error['code']}\t{text}")
-            else:
-                _show_entities(result["entities"])
+            _show_entities(result["entities"])
     if failed:
         fail(f"{failed} of the lines could not be done", EXIT_INPUT)
 

@@ -14,7 +14,7 @@ from app.http.json_route import JsonRoute
 from app.http.model_route import ModelRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep, TaskRunner
-from app.models.schemas import MAX_NAME_CHARS, FailedText, TextError
+from app.models.schemas import MAX_NAME_CHARS, FailedText
 from app.services.entities import (
     TOKEN_CLASSIFIERS,
     Aggregation,
@@ -122,5 +122,5 @@ def _entities(text: str, spans: Sequence[Span]) -> list[Entity]:
 
 def _result(text: str, row: Sequence[Span] | ServiceError) -> Entities | FailedText:
     if isinstance(row, ServiceError):
-        return FailedText(error=TextError(code=row.code, detail=row.detail))
+        return FailedText.of(row)
     return Entities(entities=_entities(text, row))

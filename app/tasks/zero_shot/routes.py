@@ -15,7 +15,7 @@ from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep, TaskRunner
 from app.models.registry import TaskKey
-from app.models.schemas import FailedText, LabelScore, TextError
+from app.models.schemas import FailedText, LabelScore
 from app.services.inference import Inference
 from app.services.lengths import check_length, refuse
 from app.tasks.zero_shot.likelihood import Labelled, labelled, likelihoods
@@ -126,5 +126,5 @@ def _fields(result: Labelled) -> dict[str, Any]:
 
 def _result(result: Labelled | ServiceError) -> ZeroShotResult | FailedText:
     if isinstance(result, ServiceError):
-        return FailedText(error=TextError(code=result.code, detail=result.detail))
+        return FailedText.of(result)
     return ZeroShotResult(**_fields(result))
