@@ -15,7 +15,7 @@ from app.errors import ImageTooLargeError, ImageUnreadableError, ServiceError
 from app.http.guard import Guard
 from app.http.images import FORM_ERRORS, ImagesRoute, form_of, items_of
 from app.http.problems import WITH_KEY, WITH_MODEL, problems
-from app.http.task_runner import RunnerDep
+from app.http.task_runner import RunnerDep, TaskRunner
 from app.models.registry import TaskKey
 from app.models.schemas import (
     MAX_NAME_CHARS,
@@ -77,6 +77,14 @@ def _problem_type(inference: Inference[ImageEngine]) -> ProblemType:
     return REGRESSION if is_regression(inference.engine) else None
 
 
+async def _classify(
+    run: TaskRunner, images: Sequence[bytes | str], model_name: str | None
+) -> Inference[ImageEngine]:
+    """Classify images; raises as `TaskRunner.each`."""
+    items = items_of(images)
+    return await run.each(CLASSIFIERS, items, model_name=model_name, plan=_plan, columns=_columns)
+
+
 @router.post(
     ONE,
     summary="Classify one image",
@@ -86,13 +94,7 @@ def _problem_type(inference: Inference[ImageEngine]) -> ProblemType:
 )
 async def classify_image(body: ClassifyImageRequest, run: RunnerDep) -> ClassifyImageResponse:
     """Classify one image with the default model, or with the one that the body names."""
-    inference = await run.each(
-        CLASSIFIERS,
-        items_of([body.image]),
-        model_name=body.model_name,
-        plan=_plan,
-        columns=_columns,
-    )
+    inference = await _classify(run, [body.image], body.model_name)
     (ranked,) = inference.rows
     if isinstance(ranked, ServiceError):
         raise ranked
@@ -113,13 +115,7 @@ async def classify_image(body: ClassifyImageRequest, run: RunnerDep) -> Classify
 )
 async def classify_images(body: ClassifyImagesRequest, run: RunnerDep) -> ClassifyImagesResponse:
     """Classify up to 32 images; one that can't be done gets its own error and fails no other."""
-    inference = await run.each(
-        CLASSIFIERS,
-        items_of(body.images),
-        model_name=body.model_name,
-        plan=_plan,
-        columns=_columns,
-    )
+    inference = await _classify(run, body.images, body.model_name)
     return ClassifyImagesResponse(
         model=inference.model,
         results=[_result(row, body.top_k) for row in inference.rows],
