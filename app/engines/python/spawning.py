@@ -134,8 +134,13 @@ def read_notes(notes: int) -> str:
 
 
 def first_place(notes: str) -> str:
-    """Return the line of the code in which it crashed."""
-    for line in notes.splitlines():
+    """Return the line of the code in which it crashed.
+
+    The notes have each thread, in the order of their beginning; the one that crashed is the
+    current one.
+    """
+    _, current, rest = notes.partition("Current thread")
+    for line in (rest if current else notes).splitlines():
         if line.lstrip().startswith("File "):
             return f" at {line.strip()}"
     return ""

@@ -20,6 +20,7 @@ from app.engines.loader import load_engine
 from app.engines.python.engine import PythonEngine
 from app.engines.python.process_runner import ProcessRunner
 from app.engines.python.runner import Answer
+from app.engines.python.spawning import first_place
 from app.errors import (
     EngineError,
     InvalidRequestError,
@@ -263,6 +264,15 @@ def test_a_class_that_cant_be_loaded_is_refused_in_the_line_of_a_thread(
 ) -> None:
     with pytest.raises(error, match=line), loaded(tmp_path, code):
         pass
+
+
+def test_the_place_of_a_crash_is_that_of_the_thread_that_crashed() -> None:
+    notes = (
+        "Fatal Python error: Segmentation fault\n\n"
+        'Thread 0x1 (most recent call first):\n  File "log_writer.py", line 104 in _write_some\n\n'
+        'Current thread 0x2 (most recent call first):\n  File "model.py", line 2 in <module>\n'
+    )
+    assert first_place(notes) == ' at File "model.py", line 2 in <module>'
 
 
 def test_its_traceback_at_load_is_in_the_log_and_its_message_in_no_line(
