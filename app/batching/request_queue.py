@@ -110,7 +110,14 @@ class RequestQueue:
         is_alone = not ahead.texts
         now_s = monotonic()
         return QueuedRequest(
-            items, prompt, future, estimate, verdict.predicted_s, now_s, is_alone=is_alone
+            items,
+            prompt,
+            future,
+            estimate,
+            deadline.at_s,
+            verdict.predicted_s,
+            now_s,
+            is_alone=is_alone,
         )
 
     def forget(self, request: QueuedRequest) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.batching.admission import Work
 from app.batching.queue import Ticket
+from app.core.call_scope import CallScope
 from app.engines.items import Prepared
 
 Row = Any  # what the engine gives for an item, or the exception in its place
@@ -29,6 +30,7 @@ class QueuedRequest:
     prompt: str
     future: asyncio.Future[Outcome]
     estimate: Work  # before its tokens are counted
+    until_s: float  # its deadline, as `time.monotonic` counts
     predicted_s: float
     admitted_s: float
     is_alone: bool  # nothing was before it
@@ -48,6 +50,14 @@ class QueuedItem:
     index: int
     prepared: Prepared
     queued_s: float
+
+
+def scope_of(requests: Sequence[QueuedRequest]) -> CallScope:
+    """Return for whom a batch runs: as long as one of these requests waits."""
+    return CallScope(
+        until_s=max(request.until_s for request in requests),
+        waiting=[request.future for request in requests],
+    )
 
 
 def resolve(requests: Sequence[QueuedRequest]) -> None:

@@ -18,6 +18,8 @@ from app.runtime.parts import make_load, open_database
 from app.runtime.reloading import reload_models
 from app.runtime.runtime import Runtime, ServingPolicy
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
+from app.services.inference import InferenceService
+from app.services.model_calls import CalledServices, ModelCalls
 from app.services.results import ResultChecker
 from app.settings import Settings
 
@@ -98,16 +100,30 @@ def _open_core(
     """Open what every service has: its models, and SQL where anything is stored."""
     load_threads = _open_threads(stack, "model-load", LOAD_THREADS)
     tokenisers = _open_threads(stack, "tokenise", settings.thread_count)
-    steps = LoadSteps()
+    steps, calls = LoadSteps(), ModelCalls(chosen.call_answers())
     registry = ModelRegistry(
         catalog,
         load=make_load(
-            settings, catalog, tokenisers=tokenisers, metrics=metrics, steps=steps, chosen=chosen
+            settings,
+            catalog,
+            tokenisers=tokenisers,
+            metrics=metrics,
+            steps=steps,
+            chosen=chosen,
+            calls=calls,
         ),
         executor=load_threads,
         metrics=metrics,
     )
     stack.push_async_callback(registry.close, timeout_s=UNLOAD_S)
+    results = ResultChecker(metrics, log_inputs=settings.log_inputs)
+    calls.open(
+        CalledServices(
+            registry=registry,
+            inference=InferenceService(registry, results),
+            buffer_tokens=settings.stream_buffer_tokens,
+        )
+    )
     database = open_database(settings, metrics) if chosen.is_stored else None
     if database is not None:
         stack.push_async_callback(database.close)
@@ -124,7 +140,7 @@ def _open_core(
         metrics=metrics,
         registry=registry,
         steps=steps,
-        results=ResultChecker(metrics, log_inputs=settings.log_inputs),
+        results=results,
         database=database,
         request_kinds=request_kinds(chosen.tasks),
     )

@@ -3,8 +3,10 @@
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
 from typing import Any, Final
 
+from app.core.call_scope import CallScope, in_scope
 from app.core.logs import configuration
 from app.engines.base import EngineRequest
 from app.engines.python.contract import Contract, read_contract
@@ -13,6 +15,8 @@ from app.engines.python.failures import UserCodeError, during_load
 from app.engines.python.finding import FoundClass, find_class
 from app.engines.python.json_forms import JsonForm
 from app.engines.python.messages import Start
+from app.engines.python.model_process import MAX_LOAD_S
+from app.engines.python.models import ATTRIBUTE, CallModel, Models, call_nothing
 from app.engines.python.output import Output
 from app.engines.python.process_runner import open_processes
 from app.engines.python.runner import Facts, Runner, ThreadRunner
@@ -21,6 +25,7 @@ log = logging.getLogger(__name__)
 
 PROCESS: Final = "process"
 THREAD: Final = "thread"
+OpenRunner = Callable[[Start, CallModel], Runner]
 
 
 def load(request: EngineRequest, *, device: str) -> PythonEngine:
@@ -42,9 +47,10 @@ def load(request: EngineRequest, *, device: str) -> PythonEngine:
         options=options,
         logs=configuration(),
     )
-    open_runner: Callable[[Start], Runner] = open_processes if isolation == PROCESS else load_class
+    open_runner: OpenRunner = open_processes if isolation == PROCESS else load_class
     try:
-        runner = open_runner(start)
+        with in_scope(CallScope(until_s=monotonic() + MAX_LOAD_S)):
+            runner = open_runner(start, request.call_model or call_nothing)
     except UserCodeError as failure:
         if failure.__cause__ is not None:
             fields = {"model": request.name}
@@ -56,16 +62,17 @@ def load(request: EngineRequest, *, device: str) -> PythonEngine:
         device=device,
         workers=options.workers,
         streams=options.streams,
+        uses=options.uses,
     )
 
 
-def load_class(start: Start) -> ThreadRunner:
+def load_class(start: Start, call_model: CallModel) -> ThreadRunner:
     """Import the class and make an object of it, in this process; raises as `load`."""
     options = start.options
     with Output(start.name, shows_output=options.shows_output).caught():
         found = find_class(options.source, base=options.base, pins=options.pins, name=start.name)
         contract = read_contract(found.kind)
-        instance = _instance(found, start.device)
+        instance = _instance(found, start.device, Models(options.uses, call_model))
         facts = _facts(instance, contract, found, labels=start.labels)
     return ThreadRunner(
         instance,
@@ -77,9 +84,18 @@ def load_class(start: Start) -> ThreadRunner:
     )
 
 
-def _instance(found: FoundClass, device: str) -> Any:  # noqa: ANN401  # of any class
-    """Make an object, and call its `load`, with the device if it takes one."""
+def _instance(found: FoundClass, device: str, models: Models) -> Any:  # noqa: ANN401  # of any class
+    """Make an object, give it its models, and call its `load`, with the device if it takes one."""
     instance = during_load(f"{found.kind.__name__}()", found.kind, file=found.file)
+    # Without any it says so to a class that calls one; a class may have an attribute of that name.
+    if models or not hasattr(instance, ATTRIBUTE):
+        try:
+            setattr(instance, ATTRIBUTE, models)
+        except Exception as refused:
+            if models:
+                raise UserCodeError(
+                    f"{found.kind.__name__} takes no attribute {ATTRIBUTE}, which `uses` needs"
+                ) from refused
     method = getattr(instance, "load", None)
     if method is not None:
         arguments = (device,) if inspect.signature(method).parameters else ()

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.services.model_calls import AnswerCall
+
 
 class Chat(Task):
     """Answers to conversations, whole or token by token."""
@@ -23,6 +25,12 @@ class Chat(Task):
         from app.tasks.chat.routes import router
 
         return (router,)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.chat.calls import answer
+
+        return answer
 
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return `/v1/chat/completions`."""

@@ -41,7 +41,7 @@ NO_PAIRS = "This model takes single texts."
 NEEDS_PAIRS = "This model needs pairs of texts."
 
 
-def _plan(field: str, *, has_pairs: bool) -> Callable[[Classifier], Plan]:
+def plan_of(field: str, *, has_pairs: bool) -> Callable[[Classifier], Plan]:
     """Return what plans texts or pairs; the field is where a body has the second texts."""
 
     def plan(engine: Classifier) -> Plan:
@@ -78,7 +78,7 @@ async def _predict(
     check_length(spec, text=body.text, text_pair=body.text_pair)
     pair = body.text_pair
     items: list[TextOrPair] = [body.text if pair is None else (body.text, pair)]
-    plan = _plan("text_pair", has_pairs=pair is not None)
+    plan = plan_of("text_pair", has_pairs=pair is not None)
     inference = await run.each(
         CLASSIFIERS, items, model_name=model_name, plan=plan, columns=_columns
     )
@@ -139,7 +139,7 @@ async def predict_batch(body: PredictBatchRequest, run: RunnerDep) -> PredictBat
         CLASSIFIERS,
         items,
         model_name=body.model_name,
-        plan=_plan("text_pairs", has_pairs=body.text_pairs is not None),
+        plan=plan_of("text_pairs", has_pairs=body.text_pairs is not None),
         refuse=refuse,
         columns=_columns,
     )

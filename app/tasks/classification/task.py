@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.services.model_calls import AnswerCall
+
 
 class Classification(Task):
     """Labels of texts."""
@@ -21,6 +23,12 @@ class Classification(Task):
         from app.tasks.classification.routes import router
 
         return (router,)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.classification.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app predict`."""

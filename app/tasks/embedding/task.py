@@ -8,6 +8,8 @@ from app.runtime.plugins import Task
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
+    from app.services.model_calls import AnswerCall
+
 
 class Embedding(Task):
     """Vectors of texts."""
@@ -20,6 +22,12 @@ class Embedding(Task):
         from app.tasks.embedding import routes, similarity_routes
 
         return (routes.router, similarity_routes.router)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.embedding.calls import answer
+
+        return answer
 
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return `/v1/embeddings`."""

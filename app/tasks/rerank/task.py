@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.services.model_calls import AnswerCall
+
 
 class Rerank(Task):
     """Texts in the order in which they answer a query."""
@@ -21,6 +23,12 @@ class Rerank(Task):
         from app.tasks.rerank.routes import router
 
         return (router,)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.rerank.calls import answer
+
+        return answer
 
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return `/v1/rerank` and `/v2/rerank`: OpenAI has none, these are Jina's and Cohere's."""

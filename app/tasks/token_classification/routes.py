@@ -48,7 +48,8 @@ named_router = APIRouter(route_class=TokenRoute, include_in_schema=False, **OF_E
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
 
 
-def _plan(engine: TokenClassifier, aggregation: Aggregation) -> Plan:
+def plan_of(engine: TokenClassifier, aggregation: Aggregation) -> Plan:
+    """Return what makes entities of an engine's rows."""
     return Plan(shape=lambda row: spans_of(row, engine.labels, aggregation))
 
 
@@ -75,7 +76,7 @@ async def _find(
         TOKEN_CLASSIFIERS,
         texts,
         model_name=model_name,
-        plan=partial(_plan, aggregation=Aggregation(body.aggregation)),
+        plan=partial(plan_of, aggregation=Aggregation(body.aggregation)),
         refuse=refuse,
         columns=_columns,
     )
@@ -85,7 +86,7 @@ async def _find(
     (row,) = inference.rows
     if isinstance(row, ServiceError):
         raise row
-    return NerResponse(model=inference.model, entities=_entities(texts[0], row))
+    return NerResponse(model=inference.model, entities=entities_of(texts[0], row))
 
 
 @router.post("/ner", summary="Find entities in texts", responses=RESPONSES)
@@ -107,7 +108,8 @@ async def find_entities_with(
     return await _find(body, run, model_name=model_name)
 
 
-def _entities(text: str, spans: Sequence[Span]) -> list[Entity]:
+def entities_of(text: str, spans: Sequence[Span]) -> list[Entity]:
+    """Return entities as they are answered."""
     return [
         Entity(
             label=span.label,
@@ -123,4 +125,4 @@ def _entities(text: str, spans: Sequence[Span]) -> list[Entity]:
 def _result(text: str, row: Sequence[Span] | ServiceError) -> Entities | FailedText:
     if isinstance(row, ServiceError):
         return FailedText.of(row)
-    return Entities(entities=_entities(text, row))
+    return Entities(entities=entities_of(text, row))

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.services.model_calls import AnswerCall
+
 
 class TokenClassification(Task):
     """Entities in texts: names, places, parts of speech."""
@@ -21,6 +23,12 @@ class TokenClassification(Task):
         from app.tasks.token_classification.routes import named_router, router
 
         return (router, named_router)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.token_classification.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app ner`."""

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.services.model_calls import AnswerCall
+
 
 class ZeroShot(Task):
     """Labels of texts, of those that a request brings."""
@@ -21,6 +23,12 @@ class ZeroShot(Task):
         from app.tasks.zero_shot.routes import router
 
         return (router,)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.zero_shot.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app zero-shot`."""
