@@ -7,7 +7,8 @@ import pytest
 
 from app.engines.base import Classifier, Embedder, EmbeddingOptions, EngineRequest, Task
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
-from app.engines.fake import FakeFailureError, FakeGenerator, FakeOptions
+from app.engines.fake import FakeFailureError, FakeOptions
+from app.engines.fake_chat import FakeGenerator
 from app.engines.loader import load_engine
 from app.errors import EngineError
 

@@ -13,7 +13,8 @@ from smollm import gguf
 
 from app.engines.base import EngineRequest, Task
 from app.engines.chat_base import ChatOptions, GenerationOptions, Generator, Message
-from app.engines.fake import FakeGenerator, FakeOptions
+from app.engines.fake import FakeOptions
+from app.engines.fake_chat import FakeGenerator
 from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.llama_cpp.generator import LlamaCppGenerator
 from app.errors import (
