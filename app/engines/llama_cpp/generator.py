@@ -10,13 +10,12 @@ from typing import Any
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.llama_cpp.held_schemas import check_held, check_stop
 from app.engines.llama_cpp.json_schema import check_cost
-from app.engines.llama_cpp.native_tools import as_openai, check_native, fields_of
+from app.engines.llama_cpp.native_tools import CONTEXT_EXCEEDED, as_openai, fields_of
 from app.engines.llama_cpp.plain_schemas import plain
-from app.engines.llama_cpp.tool_answers import answer_in_words, check_tools
+from app.engines.llama_cpp.tool_answers import ToolAnswers
 from app.engines.tool_calls import ToolCallJoiner, ToolCallPiece
 from app.errors import ContextLengthExceededError, InferenceFailedError, OptionsRefusedError
 
-CONTEXT_EXCEEDED = "exceed_context_size_error"
 BAD_REQUEST = "invalid_request_error"
 
 
@@ -36,7 +35,9 @@ class LlamaCppGenerator:
     def __init__(self, server: Any, *, context_tokens: int, knows_tools: bool = False) -> None:
         self._server = server
         self.context_tokens = context_tokens
-        self._knows_tools = knows_tools
+        self._tools = ToolAnswers(
+            self._generate, context_tokens=context_tokens, knows_tools=knows_tools
+        )
 
     def check(self, options: GenerationOptions) -> None:
         """Check that llama.cpp can enforce the schema and the tools, and fast enough.
@@ -48,25 +49,14 @@ class LlamaCppGenerator:
         check_stop(options.stop, options.response_format)
         check_cost(options.response_format)
         check_held(options.response_format)
-        if self._knows_tools:
-            check_native(options)
-        else:
-            check_tools(options, context_tokens=self.context_tokens)
+        self._tools.check(options)
 
     def generate(
         self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
     ) -> Generation:
         """Generate until the end, a bound of `options`, or until `on_token` returns True."""
         self.check(options)
-        if self._knows_tools:
-            return self._generate(messages, options, on_token)
-        return answer_in_words(
-            self._generate,
-            messages,
-            options,
-            on_token=on_token,
-            context_tokens=self.context_tokens,
-        )
+        return self._tools.answer(messages, options, on_token)
 
     def _generate(
         self, messages: Sequence[Message], options: GenerationOptions, on_token: OnToken

@@ -1,12 +1,15 @@
 """Tools as llama.cpp takes them, for models whose template knows tools."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from app.engines.chat_base import GenerationOptions, Message
 from app.engines.llama_cpp.json_schema import check_cost
-from app.engines.llama_cpp.tool_schemas import named, shown, too_large
-from app.engines.tool_calls import AUTO, REQUIRED, TOOL_OPTIONS, tool_use
+from app.engines.llama_cpp.tool_schemas import ANY_OBJECT, named, shown, too_large
+from app.engines.tool_calls import AUTO, TOOL_OPTIONS, ToolUse, tool_use
 from app.errors import OptionsRefusedError
+
+CONTEXT_EXCEEDED = "exceed_context_size_error"
 
 
 def as_openai(message: Message) -> dict[str, Any]:
@@ -20,7 +23,10 @@ def as_openai(message: Message) -> dict[str, Any]:
 
 
 def fields_of(options: GenerationOptions) -> dict[str, Any]:
-    """Return options by OpenAI's names; llama.cpp knows no named choice."""
+    """Return options by OpenAI's names, with the tools that may be called.
+
+    The choice is always `auto`: llama.cpp knows no named one, and holds nobody to `required`.
+    """
     fields = {k: v for k, v in options.as_openai().items() if k not in TOOL_OPTIONS}
     use = tool_use(options)
     if use is None:
@@ -29,23 +35,51 @@ def fields_of(options: GenerationOptions) -> dict[str, Any]:
     return {
         **fields,
         "tools": [{"type": "function", "function": function} for function in functions],
-        "tool_choice": REQUIRED if use.is_required else AUTO,
+        "tool_choice": AUTO,
         "parallel_tool_calls": use.has_many,
     }
 
 
-def check_native(options: GenerationOptions) -> None:
-    """Check that llama.cpp's grammar of all tools is cheap.
+def check_native(use: ToolUse) -> None:
+    """Check that llama.cpp's own grammar of all tools is cheap.
 
     Raises:
         OptionsRefusedError: it isn't.
 
     """
-    use = tool_use(options)
-    if use is None:
-        return
     schemas = [shown(tool.get("parameters")) for tool in use.tools]
     try:
         check_cost(named({"anyOf": schemas}))
     except OptionsRefusedError as refused:
         raise too_large(refused) from None
+
+
+def knows_tools(server: Any, *, context_tokens: int) -> bool:  # noqa: ANN401  # untyped
+    """Say whether a model's template has tools: one that is longer than the context doesn't fit.
+
+    Nothing is read by the model but, where there are none, a word.
+
+    Args:
+        server: xllamacpp's `Server`.
+        context_tokens: of one generation.
+
+    """
+    function = {"name": "a", "description": "word " * context_tokens, "parameters": ANY_OBJECT}
+    request = {
+        "messages": [{"role": "user", "content": "a"}],
+        "tools": [{"type": "function", "function": function}],
+        "max_tokens": 1,
+        "stream": True,
+    }
+    errors: list[Mapping[str, Any]] = []
+
+    def take(chunk: Mapping[str, Any]) -> bool:
+        if "error" in chunk:
+            errors.append(chunk["error"])
+        return False
+
+    try:
+        server.handle_chat_completions(request, take)
+    except (TypeError, ValueError):  # it can't make a parser of the template
+        return False
+    return any(error.get("type") == CONTEXT_EXCEEDED for error in errors)

@@ -69,7 +69,7 @@ class CallReader:
     def take(self, piece: Piece) -> bool:
         """Take the next text of the answer; return whether to stop."""
         is_stopped = self._on_token("")
-        for part in self._read(str(piece)):
+        for part in self._read(piece) if isinstance(piece, str) else (piece,):
             if isinstance(part, ToolCallPiece):
                 self._joiner.add(part)
             is_stopped = self._on_token(part) or is_stopped
