@@ -22,7 +22,7 @@ from app.engines.base import (
     Task,
 )
 from app.engines.openvino.agreement import answers, calibration_texts, has_free_scores
-from app.engines.openvino.converted import folder_of, options_of
+from app.engines.openvino.converted import folder_of, options_of, read
 from app.engines.openvino.failures import ConversionError
 from app.engines.openvino.preparation import (
     compile_engine,
@@ -65,11 +65,18 @@ class Outcome:
     difference: float = 0.0
 
 
-def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
-    """Return what each engine makes of a kind; bf16 only where the processor has it."""
+def outcomes(kind: Kind, folder: Path, *, cache: Path | None = None) -> dict[str, Outcome]:
+    """Return what each engine makes of a kind; bf16 only where the processor has it.
+
+    Args:
+        kind: what is served.
+        folder: where it is written, anew.
+        cache: where it is converted, unless it lies there; beside the folder when None.
+
+    """
     kind.write(folder)
     # One core: kinds run side by side, and threads that wait for each other take ten times as long.
-    options = OpenVinoOptions(cache=folder.parent / "converted", cores=1, calls=1)
+    options = OpenVinoOptions(cache=cache or folder.parent / "converted", cores=1, calls=1)
     request = replace(request_for(folder, task=kind.head.task), openvino=options)
     try:
         reference = load_reference(request)
@@ -84,7 +91,8 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
     judge = _judge_of(kind, folder, texts, reference)
     found = {TORCH: judge(TORCH, reference)}
     try:
-        converted = convert_best(request, reference, folder_of(request))
+        place = folder_of(request)
+        converted = read(place) or convert_best(request, reference, place)
     except ConversionError as refusal:
         return found | {FLOAT32: Outcome(verdict=Verdict.REFUSED, line=line_of(refusal, folder))}
     answered = answers(reference, calibration_texts(None))
