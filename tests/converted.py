@@ -9,9 +9,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
+
+from app.engines.base import EngineRequest
 
 ENGINES = Path(__file__).parent.parent / "app" / "engines"
 KEPT = 4  # editions of the code, each with about 200 MB
@@ -37,6 +40,12 @@ def _prepare(shelf: Path) -> Path:
 
 _CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 CONVERTED = _prepare(_CACHES / "ml-api" / "tests")
+
+
+def converted_once(request: EngineRequest) -> EngineRequest:
+    """Return the request with a cache that stays: for tests of the answers, not of converting."""
+    assert request.openvino is not None
+    return replace(request, openvino=replace(request.openvino, cache=CONVERTED / "tiny"))
 
 
 @contextmanager
