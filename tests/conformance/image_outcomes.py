@@ -32,11 +32,11 @@ from app.errors import EngineError
 
 
 def image_outcomes(
-    kind: ImageKind, folder: Path, *, cache: Path | None = None
+    kind: ImageKind, folder: Path, *, kept: Path | None = None
 ) -> dict[str, Outcome]:
     """Return what each engine makes of a kind, as `outcomes` does of a text model."""
     kind.write(folder)
-    options = OpenVinoOptions(cache=cache or folder.parent / "converted", cores=1, calls=1)
+    options = OpenVinoOptions(cache=kept or folder.parent / "converted", cores=1, calls=1)
     request = replace(request_for(folder), openvino=options)
     try:
         reference = load_reference(request)

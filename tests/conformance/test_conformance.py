@@ -66,7 +66,7 @@ def test_a_kind_is_served_as_by_its_library_or_refused_as_the_table_says(
 ) -> None:
     with kept_conversions("conformance") as kept, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries' own models
-        found = outcomes(KINDS[name], tmp_path / "model", cache=kept)
+        found = outcomes(KINDS[name], tmp_path / "model", kept=kept)
     wrong = {engine: o.difference for engine, o in found.items() if o.verdict is Verdict.WRONG}
     assert wrong == {}
     assert cell(found) == tables[name], "run `make conformance`"

@@ -46,7 +46,7 @@ def test_a_kind_is_served_as_by_transformers_or_refused_as_the_table_says(
 ) -> None:
     with kept_conversions("image conformance") as kept, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries' own models
-        found = image_outcomes(IMAGE_KINDS[name], tmp_path / "model", cache=kept)
+        found = image_outcomes(IMAGE_KINDS[name], tmp_path / "model", kept=kept)
     wrong = {engine: o.difference for engine, o in found.items() if o.verdict is Verdict.WRONG}
     assert wrong == {}
     assert cell(found) == cells[name], "run `make conformance`"
