@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from app.engines.llama_cpp.held_schemas import check_held
-from app.engines.llama_cpp.tool_schemas import call_format, named, shown
+from app.engines.llama_cpp.held_tools import named
+from app.engines.llama_cpp.tool_schemas import call_format, shown
 from app.engines.tool_calls import ToolUse
 from app.errors import OptionsRefusedError
 
@@ -74,7 +75,7 @@ def test_a_tool_without_parameters_has_no_arguments(schema: Any) -> None:
     assert arguments(schema)["properties"] == {}
 
 
-@pytest.mark.parametrize("schema", [{}, {"not": {}}, {"allOf": [shape(a=TEXT)]}])
+@pytest.mark.parametrize("schema", [{}, {"not": {}}, {"allOf": [shape(a=TEXT)]}, TEXT])
 def test_arguments_are_an_object_always(schema: Any) -> None:
     assert arguments(schema) == {"type": "object"}
 
@@ -135,17 +136,28 @@ def test_several_calls_are_a_list() -> None:
     assert (schema["type"], schema["minItems"], schema["maxItems"]) == ("array", 1, 8)
 
 
-def test_tools_that_are_too_much_for_a_grammar_are_refused_by_their_name() -> None:
-    wide = shape(**{f"p{n}": WHOLE for n in range(200)})
+def test_tools_that_are_too_much_for_a_grammar_are_refused_by_name() -> None:
+    wide = shape(**{f"p{n}": WHOLE for n in range(250)})
+    assert held(*[wide] * 10), "after its name a call has one tool's alternatives"
+    wider = shape(**{f"p{n}": WHOLE for n in range(257)})
     with pytest.raises(OptionsRefusedError) as refused:
-        held(wide, wide)
+        held(None, wider)
     assert refused.value.extensions == {"field": "tools"}
-    assert "256 are allowed" in refused.value.detail
+    assert refused.value.detail.startswith("The tool 't1' is too much")
+    for hold in (held, lambda *schemas: shown(use(*schemas))):
+        with pytest.raises(OptionsRefusedError, match=r"^The tools together are too much.*65536"):
+            hold(*[wide] * 20)
+
+
+def test_many_tools_with_texts_share_what_a_grammar_can_repeat() -> None:
+    calls = held(*[shape(a=TEXT, b=TEXT)] * 60, context_tokens=100_000)["anyOf"]
+    parts = [call["properties"]["arguments"]["properties"] for call in calls]
+    assert {part["a"]["maxLength"] for part in parts} == {208}
 
 
 def test_what_llama_cpp_is_shown_says_what_it_wont_hold() -> None:
     schema = {**shape(a={**TEXT, "pattern": "^a$"}, b={"$ref": "#/$defs/B"}), "$defs": {"B": WHOLE}}
-    found = shown(schema)
+    found, empty = (tool["function"]["parameters"] for tool in shown(use(schema, None)))
     assert json.loads(found["properties"]["a"]["$comment"]) == {"pattern": "^a$"}
     assert "maxLength" not in found["properties"]["a"], "its models know when to stop"
-    assert shown(None) == {"type": "object", "properties": {}}
+    assert empty == {"type": "object", "properties": {}}

@@ -151,13 +151,9 @@ def test_several_calls_come_where_the_request_says_that_they_may(engine: Generat
 
 def test_a_model_that_may_call_a_tool_is_held_once_it_has_begun(engine: Generator) -> None:
     call = ToolCall(id="call_1", name="get_time", arguments="{}")
-    before = [
-        Message(role="user", content="What time is it?"),
-        Message(role="assistant", content="", tool_calls=(call,)),
-        Message(role="tool", content="10:00", tool_call_id="call_1"),
-        Message(role="assistant", content="It is 10:00."),
-    ]
-    history = [*before, *before, Message(role="user", content="What time is it?")]
+    asked = Message(role="user", content="What time is it?")
+    before = [asked, Message(role="assistant", content="", tool_calls=(call,))]
+    history = [*before * 3, asked]
     answer, pieces = ask(engine, history)
     assert answer.finish_reason == "tool_calls", answer
     assert answer.text == ""
@@ -224,8 +220,8 @@ def test_the_packaged_template_knows_no_tools() -> None:
 
 
 def test_too_many_tools_are_refused_before_anything_is_generated(engine: Generator) -> None:
-    wide = {"type": "object", "properties": {f"p{n}": {"type": "null"} for n in range(200)}}
-    many = GenerationOptions(tools=(tool("a", wide), tool("b", wide)), tool_choice="required")
+    wide = {"type": "object", "properties": {f"p{n}": {"type": "null"} for n in range(300)}}
+    many = GenerationOptions(tools=(*TOOLS, tool("b", wide)), tool_choice="required")
     with pytest.raises(OptionsRefusedError) as refused:
         engine.check(many)
     assert refused.value.extensions == {"field": "tools"}

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.engines.chat_base import GenerationOptions, Message
-from app.engines.llama_cpp.json_schema import check_cost
-from app.engines.llama_cpp.tool_schemas import ANY_OBJECT, named, shown, too_large
-from app.engines.tool_calls import AUTO, TOOL_OPTIONS, ToolUse, tool_use
-from app.errors import OptionsRefusedError
+from app.engines.llama_cpp.held_tools import ANY_OBJECT
+from app.engines.llama_cpp.tool_schemas import shown
+from app.engines.tool_calls import AUTO, TOOL_OPTIONS, tool_use
 
 CONTEXT_EXCEEDED = "exceed_context_size_error"
 
@@ -31,27 +30,8 @@ def fields_of(options: GenerationOptions) -> dict[str, Any]:
     use = tool_use(options)
     if use is None:
         return fields
-    functions = [{**tool, "parameters": shown(tool.get("parameters"))} for tool in use.tools]
-    return {
-        **fields,
-        "tools": [{"type": "function", "function": function} for function in functions],
-        "tool_choice": AUTO,
-        "parallel_tool_calls": use.has_many,
-    }
-
-
-def check_native(use: ToolUse) -> None:
-    """Check that llama.cpp's own grammar of all tools is cheap.
-
-    Raises:
-        OptionsRefusedError: it isn't.
-
-    """
-    schemas = [shown(tool.get("parameters")) for tool in use.tools]
-    try:
-        check_cost(named({"anyOf": schemas}))
-    except OptionsRefusedError as refused:
-        raise too_large(refused) from None
+    choice = {"tool_choice": AUTO, "parallel_tool_calls": use.has_many}
+    return {**fields, "tools": shown(use), **choice}
 
 
 def knows_tools(server: Any, *, context_tokens: int) -> bool:  # noqa: ANN401  # untyped

@@ -5,10 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken
-from app.engines.llama_cpp.native_tools import check_native
 from app.engines.llama_cpp.tool_prompt import in_words
 from app.engines.llama_cpp.tool_reader import CallReader, CallWatch
-from app.engines.llama_cpp.tool_schemas import call_format
+from app.engines.llama_cpp.tool_schemas import call_format, shown
 from app.engines.tool_calls import ToolUse, tool_use
 
 # Generates once: messages, options, what takes the pieces.
@@ -42,7 +41,7 @@ class ToolAnswers:
         if use is None:
             return
         if self._knows_tools:
-            check_native(use)
+            shown(use)
         if _is_held(use, options) or use.has_many:
             self._format(use, options)
         elif not self._knows_tools:
