@@ -13,7 +13,7 @@ from app.engines.llama_cpp.json_schema import check_cost
 from app.engines.llama_cpp.native_tools import CONTEXT_EXCEEDED, as_openai, fields_of
 from app.engines.llama_cpp.plain_schemas import plain
 from app.engines.llama_cpp.tool_answers import ToolAnswers
-from app.engines.tool_calls import ToolCallJoiner, ToolCallPiece
+from app.engines.tool_calls import Piece, ToolCallJoiner, ToolCallPiece
 from app.errors import ContextLengthExceededError, InferenceFailedError, OptionsRefusedError
 
 BAD_REQUEST = "invalid_request_error"
@@ -111,7 +111,8 @@ class _Answer:
         for call in calls:
             self._calls.add(call)
         # Called without a piece too: a client may leave while a model is thinking.
-        for each in (piece, *calls):
+        pieces: list[Piece] = [piece, *calls]
+        for each in pieces:
             self._is_stopped = self._is_stopped or self._on_token(each)
         return self._is_stopped
 

@@ -15,6 +15,7 @@ from app.engines.llama_cpp.held_values import MAX_DEPTH, NotHeldError, Part
 from app.engines.llama_cpp.plain_schemas import ROOT, plain
 
 ANY_OBJECT: Part = {"type": "object"}
+NOTHING: Part = {"type": "object", "properties": {}}
 SCHEMAS = ("properties", "anyOf", "prefixItems", "items", "additionalProperties")
 
 
@@ -39,11 +40,11 @@ def named(schema: Part) -> Mapping[str, Any]:
 def hold(parameters: Any, prefix: str, *, comments: bool = False) -> HeldTool:  # noqa: ANN401  # any JSON
     """Return what holds of a tool's schema; its definitions get names of their own."""
     wanted = plain(named(parameters)) if isinstance(parameters, dict) else None
-    schema = wanted["json_schema"]["schema"] if wanted else {"type": "object", "properties": {}}
+    schema: Part = wanted["json_schema"]["schema"] if wanted else NOTHING
     definitions = definitions_of(schema)
     names = {pointer: f"{prefix}D{number}" for number, pointer in enumerate(definitions)}
     relax = _Relaxing(names, comments=comments)
-    arguments = relax.part({k: v for k, v in schema.items() if k not in ROOT}, 0)
+    arguments: Part = relax.part({k: v for k, v in schema.items() if k not in ROOT}, 0)
     # OpenAI's arguments are an object always.
     is_other = arguments.get("type", "object") != "object"
     if is_other or not arguments.keys() & {"type", "properties", "$ref", "anyOf"}:

@@ -27,7 +27,11 @@ def allowed(mode: str, *names: str) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
 
 
-CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+CALL: dict[str, Any] = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": "{}"},
+}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "Sunny"}
 WEATHER, TIME = tool("weather", strict=True), tool("time", description="Now.")
@@ -116,8 +120,12 @@ async def test_a_call_that_is_cut_says_so(client: AsyncClient) -> None:
 
 
 async def test_calls_and_results_in_the_history_count(client: AsyncClient) -> None:
-    extra = {"refusal": None, "annotations": [], "parsed": None, "audio": None}
-    sent_back = {**CALL, "index": 0, "function": {**CALL["function"], "parsed_arguments": {}}}
+    extra: dict[str, Any] = {"refusal": None, "annotations": [], "parsed": None, "audio": None}
+    sent_back: dict[str, Any] = {
+        **CALL,
+        "index": 0,
+        "function": {**CALL["function"], "parsed_arguments": {}},
+    }
     history = [*ASKED, {**CALLED, **extra, "tool_calls": [sent_back]}, RESULT]
     answer = (await ask(client, messages=history, tools=[WEATHER])).json()
     assert answer["choices"][0]["message"]["content"] == ASKED[0]["content"]
