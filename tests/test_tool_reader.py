@@ -56,7 +56,7 @@ def read(text: str, size: int, *, may_be_text: bool = False) -> Heard:
 def test_one_call_and_several_are_read_whatever_the_pieces(size: int) -> None:
     one = f'{{"name": "get", "arguments": {TRICKY}}}'
     assert read(one, size).calls() == [("get", TRICKY)]
-    several = f'[\n {{"name":"get_time" ,"arguments":{{}}}},{one} , {one}]'
+    several = f'[\n {{"name":"get_time" ,"arguments":{{}} \n }},{one} , {one}]'
     for may_be_text in (False, True):
         heard = read(several, size, may_be_text=may_be_text)
         assert heard.calls() == [("get_time", "{}"), ("get", TRICKY), ("get", TRICKY)]

@@ -83,9 +83,11 @@ class CallReader:
                 return
             if self._arguments is not None:
                 read, is_over = self._arguments.read(text)
-                if read:
-                    yield ToolCallPiece(index=self._count - 1, arguments=read)
                 text = text[len(read) + is_over :]
+                # Space behind them is the call's, not theirs.
+                kept = read.rstrip() if self._arguments.is_outside else read
+                if kept:
+                    yield ToolCallPiece(index=self._count - 1, arguments=kept)
                 self._arguments = None if is_over else self._arguments
                 continue
             self._held, text = self._held + text, ""
@@ -110,6 +112,11 @@ class _Arguments:
         self._depth = 0
         self._is_string = False
         self._is_escaped = False
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether nothing is open: no string, list or object."""
+        return self._depth == 0 and not self._is_string
 
     def read(self, text: str) -> tuple[str, bool]:
         """Return what belongs to the value, and whether the brace behind it came."""
