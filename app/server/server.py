@@ -15,6 +15,7 @@ from typing import cast
 
 import uvicorn
 
+from app.core.logs import announce
 from app.core.request_kinds import PathKinds
 from app.errors import StartupError
 from app.runtime.runtime import Runtime
@@ -77,7 +78,7 @@ class Server(uvicorn.Server):
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept and say so in one line, on standard output."""
+        """Start to accept and say so in one line, on standard error."""
         await super().startup(None if sockets is None else [])
         if not self.started:
             return
@@ -261,10 +262,10 @@ class Server(uvicorn.Server):
 
 
 def print_address(sock: socket.socket) -> None:
-    """Say in one line, on standard output, where the service is."""
+    """Say in one line, on standard error, where the service is."""
     host, port = sock.getsockname()[:2]
-    url_host = f"[{host}]" if ":" in host else host
-    print(f"ml-api: http://{url_host}:{port} (docs at /docs; ready when /ready is)", flush=True)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    announce(f"ml-api: {url} (docs at /docs; ready when /ready is)", "listening", url=url)
 
 
 def _has_arrived(*descriptors: int) -> bool:
