@@ -114,8 +114,8 @@ def create_app(
     """
     from app.core.metrics import Metrics
     from app.http import docs, health, models
+    from app.http.api_document import ApiFacts, document_api
     from app.http.model_document import ModelDocument
-    from app.http.problems import document_problems
     from app.middleware.stack import App, cors, front_parts
     from app.runtime.opening import open_runtime
 
@@ -150,5 +150,11 @@ def create_app(
         feature.mount(app)
     needs_key = chosen.needs_key(settings)
     extend = ModelDocument(app, chosen.tasks, needs_key=needs_key)
-    document_problems(app, needs_key=needs_key, max_chars=catalog.max_chars, extend=extend)
+    facts = ApiFacts(
+        needs_key=needs_key,
+        max_chars=catalog.max_chars,
+        tags=chosen.tags,
+        models=chosen.example_models(catalog),
+    )
+    document_api(app, facts, extend=extend)
     return app
