@@ -116,6 +116,7 @@ def create_app(
     from app.http import docs, health, models
     from app.http.api_document import ApiFacts, document_api
     from app.http.model_document import ModelDocument
+    from app.http.prefix import check_prefix
     from app.middleware.stack import App, cors, front_parts
     from app.runtime.opening import open_runtime
 
@@ -138,12 +139,15 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         middleware=cors(settings),
+        prefix=settings.root_path,
+        openapi_url=None,  # `http/docs.py` has the route
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    own = (models.router, health.router, docs.router)
-    for router in (*chosen.routers(), *own):
+    routers = (*chosen.routers(), models.router, health.router, docs.router)
+    check_prefix(settings.root_path, routers)
+    for router in routers:
         app.include_router(router)
     docs.mount_static(app)
     for feature in chosen.features:

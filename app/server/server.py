@@ -51,6 +51,7 @@ class Server(uvicorn.Server):
         drain: the phases of the end.
         gate: decides which requests are refused.
         runtime: gives the runtime, once the lifespan has made it.
+        root_path: what may stand before the paths of routes.
         on_overdue: called in a thread when the process should have ended long ago.
 
     """
@@ -64,6 +65,7 @@ class Server(uvicorn.Server):
         drain: Drain,
         gate: Gate,
         runtime: Callable[[], Runtime | None],
+        root_path: str = "",
         on_overdue: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
@@ -73,6 +75,7 @@ class Server(uvicorn.Server):
         self.probe_sockets: list[socket.socket] = []  # which answer probes only
         self.front_end: FrontEnd | None = None  # where this is one of several processes
         self.runtime = runtime
+        self._root_path = root_path
         self._on_overdue = on_overdue
         self._overdue: threading.Timer | None = None
         self._acceptors: list[Acceptor] = []
@@ -187,7 +190,7 @@ class Server(uvicorn.Server):
         runtime = cast("Runtime", self.runtime())
         overload = Overload(
             self.gate,
-            kinds=PathKinds(runtime.request_kinds),
+            kinds=PathKinds(runtime.request_kinds, root_path=self._root_path),
             metrics=runtime.metrics,
             is_admin=runtime.access.is_known_admin,
             is_closing=lambda: self.drain.begun_s is not None,
