@@ -150,7 +150,7 @@ class AssistantMessage(Response):
 
     role: Literal["assistant"] = "assistant"
     content: Annotated[str | None, Field(description="Null where it only calls tools.")]
-    refusal: None = None
+    refusal: str | None = None  # always null; generators can't read a field of null alone
     tool_calls: Annotated[
         list[AnsweredToolCall] | None,
         Field(description="The tools to call; left out where there are none."),
@@ -162,7 +162,7 @@ class Choice(Response):
 
     index: Literal[0] = 0
     message: AssistantMessage
-    logprobs: None = None
+    logprobs: dict[str, Any] | None = None  # as above
     finish_reason: str
 
 
@@ -205,4 +205,4 @@ class ChatCompletion(Response):
     model: str
     choices: list[Choice]
     usage: CompletionUsage | None
-    system_fingerprint: None = None
+    system_fingerprint: str | None = None  # as above
