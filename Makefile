@@ -12,6 +12,9 @@ WORKERS := $(shell $(PYTHON) -c "import os; print(min(8, len(os.sched_getaffinit
 PARALLEL := --numprocesses $(WORKERS) --dist loadscope
 QUICK := not system and not browser
 
+# Each worker, and each process that a test starts, would compile again what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help serve install test coverage check test-random test-system test-browser fuzz lint
 .PHONY: conformance removal-check format lock docs eval bench soak clean audit deploy-check image-check screenshots
