@@ -13,6 +13,9 @@ WORKERS := $(shell $(PYTHON) -c "import os; print(min(8, len(os.sched_getaffinit
 PARALLEL := --numprocesses $(WORKERS) --dist loadscope
 QUICK := not system and not browser
 
+# Each worker, and each process that a test starts, would compile again what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help serve install test coverage check test-random test-system test-browser fuzz lint
 .PHONY: conformance removal-check format lock docs eval bench soak clean audit generators-check deploy-check image-check screenshots
@@ -89,8 +92,9 @@ image-check: $(DEV)  ## Build the images and run them hardened, as root; BASE_IM
 docs: $(RUNTIME)  ## Write the tables of docs/ and .env.example from the code.
 	@$(BIN)/python scripts/document.py
 
-eval: $(RUNTIME)  ## Print the default classifier's accuracy from the committed files.
+eval: $(RUNTIME)  ## Print how good the default classifiers are, of texts and of names, from the committed files.
 	@$(BIN)/python scripts/eval_sentiment.py --check
+	@$(BIN)/python scripts/eval_ner.py --check
 
 bench: $(DEV)  ## Measure against the peers (two hours); writes benchmarks/RESULTS*.md.
 	@PYTHONPATH=. $(BIN)/python benchmarks/run.py

@@ -187,7 +187,9 @@ class Settings(BaseSettings):
         "is stuck, not one that is busy.",
     )
     health_max_call_s: Positive = Field(
-        120, description="Seconds that one engine call may take before `/health` answers 503."
+        120,
+        description="Seconds that one engine call may take before `/health` answers 503. A call in"
+        " a process of its own ends at its model's `timeout_s` instead, and harms no other.",
     )
 
     @field_validator("root_path")

@@ -15,6 +15,7 @@ from typing import cast
 
 import uvicorn
 
+from app.core.ending import TIME_IS_OVER
 from app.core.logs import announce
 from app.core.request_kinds import PathKinds
 from app.errors import StartupError
@@ -254,7 +255,7 @@ class Server(uvicorn.Server):
         if tasks := set(self.server_state.tasks):
             log.warning("drain_cut", extra={"requests": len(tasks)})
             for task in tasks:
-                task.cancel("shutdown: the time of requests in flight is over")
+                task.cancel(TIME_IS_OVER)
         until_s = time.monotonic() + LAST_LINE_S
         await self._wait(self._is_done, lambda now_s: now_s < until_s)
 
