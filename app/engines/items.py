@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from app.core.model_metrics import ProcessMetrics
+if TYPE_CHECKING:  # processes of Python classes import this, and count nothing
+    from app.core.model_metrics import ProcessMetrics
 
 
 class Prepared(Protocol):
@@ -75,7 +76,7 @@ class ProcessEngine(Protocol):
         """Return in how many seconds a process that has ended may be back."""
         ...
 
-    def watch(self, metrics: ProcessMetrics) -> None:
+    def watch(self, metrics: "ProcessMetrics") -> None:
         """Have processes and their ends counted."""
         ...
 

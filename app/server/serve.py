@@ -66,6 +66,7 @@ def make_server(settings: Settings, *, on_overdue: Callable[[], None] | None = N
             now_s=time.monotonic(),
         ),
         runtime=lambda: getattr(app.state, "runtime", None),
+        root_path=settings.root_path,
         on_overdue=on_overdue,
     )
     return server
