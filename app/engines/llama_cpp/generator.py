@@ -23,14 +23,15 @@ class LlamaCppGenerator:
     Args:
         server: xllamacpp's `Server`.
         context_tokens: of one generation, prompt and answer.
+        device: where it computes.
 
     """
 
     kind = "llama_cpp"
-    device = "cpu"
 
-    def __init__(self, server: Any, *, context_tokens: int) -> None:
+    def __init__(self, server: Any, *, context_tokens: int, device: str = "cpu") -> None:
         self._server = server
+        self.device = device
         self.context_tokens = context_tokens
 
     def check(self, options: GenerationOptions) -> None:
