@@ -9,6 +9,7 @@ from app.engines.base import EngineRequest, Task
 from app.engines.llama_cpp.generator import LlamaCppGenerator
 from app.engines.llama_cpp.gguf_header import read_header
 from app.engines.llama_cpp.gguf_task import task_of
+from app.engines.llama_cpp.native_tools import knows_tools
 from app.engines.llama_cpp.server import find_file, open_server
 from app.errors import EngineError
 
@@ -44,7 +45,10 @@ def load(request: EngineRequest) -> LlamaCppGenerator:
     )
     _check_logprobs(opened.server, file)
     return LlamaCppGenerator(
-        opened.server, context_tokens=chat.context_tokens, device=opened.device
+        opened.server,
+        context_tokens=chat.context_tokens,
+        device=opened.device,
+        knows_tools=knows_tools(opened.server, context_tokens=chat.context_tokens),
     )
 
 
