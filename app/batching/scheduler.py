@@ -25,6 +25,7 @@ from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyErro
 log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=BatchEngine)
+REMOTE = "remote"  # the kind of engines behind which another server computes
 # Short, longer, and a batch of both: enough to tell a call's cost from a token's.
 MEASURE_TEXTS = ("good", "a sentence of the usual length, as people write them in reviews " * 3) * 4
 
@@ -170,9 +171,10 @@ class BatchScheduler(Generic[E]):
         """Say what is dead or stuck, for `/health`; empty when all is well.
 
         A call in a process of its own is ended at its time-out, and the process replaced. However
-        long it takes, to end this process too would only harm other models.
+        long it takes, to end this process too would only harm other models. A call of a remote
+        server ends by its own time-out too.
         """
-        if self._runs_apart:
+        if self._runs_apart or self.engine.kind == REMOTE:
             max_call_s = inf
         problems = self._workers.problems(max_call_s=max_call_s)
         if isinstance(self.engine, ItemEngine):
