@@ -33,6 +33,8 @@ class EngineKind:
         load: loads one model; blocks.
         tasks: that it runs.
         has_files: whether its models are files that their `source` names.
+        is_shared: whether front ends can share its models for texts: they have a tokeniser as
+            `app/sharing/encoders.py` knows them, and their rows are numbers.
 
     """
 
@@ -40,6 +42,7 @@ class EngineKind:
     load: Load
     tasks: frozenset[str]
     has_files: bool = True
+    is_shared: bool = False
 
 
 @cache
@@ -60,16 +63,18 @@ def _own_engines() -> tuple[EngineKind, ...]:
     texts = CLASSIFYING | {Task.NER, Task.EMBEDDING}
     chat = frozenset({Task.CHAT})
     return (
-        EngineKind(name="auto", load=load_best, tasks=texts | chat | IMAGE_TASKS),
-        EngineKind(name="torch", load=load_torch, tasks=texts | IMAGE_TASKS),
-        EngineKind(name="openvino", load=load_openvino, tasks=texts | IMAGE_TASKS),
+        EngineKind(name="auto", load=load_best, tasks=texts | chat | IMAGE_TASKS, is_shared=True),
+        EngineKind(name="torch", load=load_torch, tasks=texts | IMAGE_TASKS, is_shared=True),
+        EngineKind(name="openvino", load=load_openvino, tasks=texts | IMAGE_TASKS, is_shared=True),
         EngineKind(name="llama_cpp", load=load_llama_cpp, tasks=chat),
         EngineKind(name="remote", load=load_remote, tasks=chat, has_files=False),
         EngineKind(
             name="python", load=load_python, tasks=frozenset({Task.PYTHON}), has_files=False
         ),
         EngineKind(name="onnx", load=load_onnx, tasks=frozenset({Task.PYTHON})),
-        EngineKind(name="fake", load=fake.load, tasks=texts | chat, has_files=False),
+        EngineKind(
+            name="fake", load=fake.load, tasks=texts | chat, has_files=False, is_shared=True
+        ),
     )
 
 
