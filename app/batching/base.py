@@ -44,6 +44,11 @@ class Scheduler(Protocol[E_co]):
         """Return for how long the oldest running engine call has been running; 0: none is."""
         ...
 
+    @property
+    def can_close_early(self) -> bool:
+        """Whether `close` is safe while calls run."""
+        ...
+
     def close(self, *, timeout_s: float) -> None:
         """Stop, and free the memory; may block for that long."""
         ...

@@ -19,11 +19,11 @@ from app.batching.requests import QueuedItem, QueuedRequest, Row, Waiter, resolv
 from app.core.model_metrics import ModelMetrics
 from app.engines.items import Prepared
 from app.engines.packing import Packing
+from app.engines.stream_slots import UNLOADED
 from app.errors import NotReadyError, OverloadedError
 
 log = logging.getLogger(__name__)
 
-UNLOADING = "The model is being unloaded."
 # Only a bound: a worker is notified of every batch, and of the end.
 IDLE_WAIT_S = 30.0
 # For how long batches stay smaller after one was too large for the memory.
@@ -102,7 +102,7 @@ class RequestQueue:
         estimate = Work(tokens=tokens, texts=len(items))
         with self._changed:
             if self._is_closed:
-                raise NotReadyError(UNLOADING, retry_after_s=1)
+                raise NotReadyError(UNLOADED, retry_after_s=1)
             queued = Work(tokens=self._queue.cost, texts=len(self._queue))
             ahead = queued + self._unqueued + self._running
             verdict = self._admission.judge(
@@ -133,7 +133,7 @@ class RequestQueue:
             if request.is_left:
                 return
             if self._is_closed:
-                prepared = [NotReadyError(UNLOADING, retry_after_s=1) for _ in prepared]
+                prepared = [NotReadyError(UNLOADED, retry_after_s=1) for _ in prepared]
             request.rows = [item if isinstance(item, Exception) else None for item in prepared]
             request.is_truncated = [
                 not isinstance(item, Exception) and item.is_truncated for item in prepared
@@ -221,4 +221,4 @@ class RequestQueue:
                 self._running += batch.work
             self._changed.notify_all()
         for batch in waiting:
-            self.finish(batch, [NotReadyError(UNLOADING, retry_after_s=1) for _ in batch.tickets])
+            self.finish(batch, [NotReadyError(UNLOADED, retry_after_s=1) for _ in batch.tickets])

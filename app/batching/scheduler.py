@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from math import inf
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +18,7 @@ from app.batching.workers import Workers
 from app.core.metrics import Metrics
 from app.core.model_metrics import ModelMetrics
 from app.engines.base import TextEngine
-from app.engines.items import BatchEngine, ItemEngine, Prepared
+from app.engines.items import BatchEngine, ItemEngine, Prepared, ProcessEngine
 from app.engines.rows import checked
 from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError
 
@@ -193,7 +194,13 @@ class BatchScheduler(Generic[E]):
                 self._requests.meter.observe(tokens=tokens, seconds=monotonic() - started_s)
 
     def problems(self, *, max_call_s: float) -> list[str]:
-        """Say what is dead or stuck, for `/health`; empty when all is well."""
+        """Say what is dead or stuck, for `/health`; empty when all is well.
+
+        A call in a process of its own is ended at its time-out, and the process replaced. However
+        long it takes, to end this process too would only harm other models.
+        """
+        if self._runs_apart:
+            max_call_s = inf
         problems = self._workers.problems(max_call_s=max_call_s)
         if isinstance(self.engine, ItemEngine):
             problems += [f"{self._name}: {problem}" for problem in self.engine.problems()]
@@ -203,14 +210,25 @@ class BatchScheduler(Generic[E]):
         """Return for how long the oldest running call has been running; 0 when none is."""
         return self._workers.longest_call_s()
 
+    @property
+    def can_close_early(self) -> bool:
+        """Whether `close` is safe while calls and streams run; they end, or keep their memory."""
+        return isinstance(self.engine, ProcessEngine)
+
+    @property
+    def _runs_apart(self) -> bool:
+        engine = self.engine
+        return isinstance(engine, ProcessEngine) and engine.processes() is not None
+
     def close(self, *, timeout_s: float) -> None:
         """Stop the workers after their batch and close the engine.
 
-        An engine that is still running after `timeout_s` is left to the end of the process:
+        An engine that is still running after `timeout_s` is left to the end of the process where
         taking its memory away could crash it.
         """
         self._requests.close()
-        if self._workers.join(timeout_s=timeout_s):
+        has_ended = self._workers.join(timeout_s=timeout_s)
+        if has_ended or self.can_close_early:
             self.engine.close()
-        else:
+        if not has_ended and not self._runs_apart:
             log.warning("engine_still_running", extra={"model": self._name})

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from app.core.model_metrics import ProcessMetrics
+if TYPE_CHECKING:  # processes of Python classes import this, and count nothing
+    from app.core.model_metrics import ProcessMetrics
 
 
 class Prepared(Protocol):
@@ -79,7 +80,7 @@ class ProcessEngine(RunsApart, Protocol):
 
     preparing: Executor | None  # where `encode` runs; None: with those of other models
 
-    def watch(self, metrics: ProcessMetrics) -> None:
+    def watch(self, metrics: "ProcessMetrics") -> None:
         """Have processes and their ends counted."""
         ...
 

@@ -1,5 +1,6 @@
 """What the schemas of OpenAI's dialect share."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler
@@ -7,6 +8,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from app.errors import UnsupportedFieldError
 from app.models.schemas import Request, Response
+
+NAMES = {str: "string", bool: "boolean", int: "number"}
 
 
 class Only:
@@ -21,13 +24,33 @@ class Only:
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"enum": list(self._values)}
+        forms = _forms(self._values)
+        return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
     def _check(self, value: object) -> object:
         # To Python 0 is False, and 1 True; to JSON they aren't.
         if any(value == v and isinstance(value, bool) is isinstance(v, bool) for v in self._values):
             return value
         raise unsupported()
+
+
+def _forms(values: Sequence[object]) -> list[dict[str, Any]]:
+    """Return schemas that together allow these values, one a type.
+
+    An `enum` of several types, or one without a type, makes generators of clients crash.
+    """
+    forms: list[dict[str, Any]] = []
+    for kind, name in NAMES.items():
+        if known := [value for value in values if type(value) is kind]:
+            forms.append({"type": name, "enum": known})
+    for value in values:
+        if isinstance(value, list):
+            items = [*_forms(value), {}][0]
+            count = len(value)
+            forms.append({"type": "array", "items": items, "minItems": count, "maxItems": count})
+        elif isinstance(value, dict):  # an empty one
+            forms.append({"type": "object", "maxProperties": 0})
+    return [*forms, {"type": "null"}] if None in values else forms
 
 
 def unsupported() -> PydanticCustomError:

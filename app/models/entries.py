@@ -31,8 +31,13 @@ class Servable(Protocol):
         """Return for how long the oldest running engine call has been running."""
         ...
 
+    @property
+    def can_close_early(self) -> bool:
+        """Whether `close` may be called while it is leased: what runs gets an error then."""
+        ...
+
     def close(self, *, timeout_s: float) -> None:
-        """Stop, and free the memory; may block for that long. Nothing is leased any more."""
+        """Stop, and free the memory; may block for that long."""
         ...
 
 

@@ -72,6 +72,7 @@ def make_server(
             now_s=time.monotonic(),
         ),
         runtime=lambda: getattr(app.state, "runtime", None),
+        root_path=settings.root_path,
         on_overdue=on_overdue,
     )
     return server

@@ -143,7 +143,7 @@ class _Steps:
         if self._step is not None and not self._step.done():
             await asyncio.wait({self._step})
         with suppress(Exception):  # its client has left
-            await self._slots.run(self._generator.close)
+            await self._slots.end(self._generator.close)
         if self._step is not None and self._step.done() and not self._step.cancelled():
             self._step.exception()  # of one that nobody waits for
 

@@ -3,9 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from typing import Any, Self, cast
+from typing import Any, Self
 
-from app.engines.base import Activation, Classifier, Embedder, PairClassifier, TokenClassifier
+from app.engines.base import (
+    Activation,
+    Classifier,
+    Embedder,
+    TokenClassifier,
+    needs_pairs,
+    takes_pairs,
+)
 from app.engines.items import BatchEngine
 from app.engines.vector_rules import Similarity, VectorRules
 from app.errors import EngineError
@@ -105,14 +112,13 @@ def _write(engine: BatchEngine) -> dict[str, Any]:
         }
     else:
         assert isinstance(engine, Classifier)  # noqa: S101  # no other has such an encoder
-        pairs = cast("PairClassifier", engine)
         own = {
             "is": CLASSIFIER,
             "labels": list(engine.labels),
             "activation": getattr(engine, "activation", Activation.SOFTMAX),
-            "takes_pairs": pairs.takes_pairs,
-            "needs_pairs": pairs.needs_pairs,
-            "entailment": pairs.entailment,
+            "takes_pairs": takes_pairs(engine),
+            "needs_pairs": needs_pairs(engine),
+            "entailment": getattr(engine, "entailment", None),
         }
     return {**common, **own}
 

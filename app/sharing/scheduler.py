@@ -129,5 +129,10 @@ class SharedScheduler:
         """Return 0: the engine's process measures it."""
         return 0.0
 
+    @property
+    def can_close_early(self) -> bool:
+        """Yes: nothing is held."""
+        return True
+
     def close(self, *, timeout_s: float) -> None:
         """Nothing is held: the model belongs to the other process."""

@@ -124,6 +124,8 @@ def read_failure(row: Mapping[str, Any]) -> Exception:
     """Return the error of an item."""
     if INVALID in row:
         return InvalidRequestError(row[INVALID])
+    if OUT_OF_MEMORY in row:
+        return UserCallError(row[OUT_OF_MEMORY])
     return UserCallError(row[FAILED])
 
 

@@ -170,7 +170,7 @@ class AssistantMessage(Response):
 
     role: Literal["assistant"] = "assistant"
     content: str
-    refusal: None = None
+    refusal: str | None = None  # always null; generators can't read a field of null alone
 
 
 class Choice(Response):
@@ -178,7 +178,7 @@ class Choice(Response):
 
     index: Literal[0] = 0
     message: AssistantMessage
-    logprobs: None = None
+    logprobs: dict[str, Any] | None = None  # as above
     finish_reason: str
 
 
@@ -221,4 +221,4 @@ class ChatCompletion(Response):
     model: str
     choices: list[Choice]
     usage: CompletionUsage | None
-    system_fingerprint: None = None
+    system_fingerprint: str | None = None  # as above

@@ -39,8 +39,8 @@ from app.features.prediction_log.service import (
 )
 from app.features.prediction_log.tables import COLUMNS
 from app.http.answer_log import AnswerLog, AnswerLogDep
+from app.http.api_document import document_api
 from app.http.guard import get_caller
-from app.http.problems import document_problems
 from app.middleware.stack import App
 from app.services.access import OpenAccess
 from app.services.prediction_log import PredictionLogEntry
@@ -69,7 +69,7 @@ KEY_ID = 7
 def make_app(database: Database, scope: PredictionsScope | None = None) -> FastAPI:
     app = App(parts=front_parts())
     app.include_router(router)
-    document_problems(app)
+    document_api(app)
     log = PredictionLog(database, policy=LogPolicy(), metrics=PredictionLogMetrics())
     access = OpenAccess()
     app.state.runtime = SimpleNamespace(
