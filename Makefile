@@ -92,8 +92,9 @@ image-check: $(DEV)  ## Build the images and run them hardened, as root; BASE_IM
 docs: $(RUNTIME)  ## Write the tables of docs/ and .env.example from the code.
 	@$(BIN)/python scripts/document.py
 
-eval: $(RUNTIME)  ## Print the default classifier's accuracy from the committed files.
+eval: $(RUNTIME)  ## Print how good the default classifiers are, of texts and of names, from the committed files.
 	@$(BIN)/python scripts/eval_sentiment.py --check
+	@$(BIN)/python scripts/eval_ner.py --check
 
 bench: $(DEV)  ## Measure against the peers (two hours); writes benchmarks/RESULTS*.md.
 	@PYTHONPATH=. $(BIN)/python benchmarks/run.py

@@ -23,6 +23,7 @@ LLAMA = (
     "test_held_schemas",
     "test_openai_clients",
     "test_schema_pydantic",
+    "test_tools_smollm",
 )
 # Of few tests that take long each: begun before those of many quick ones, or one worker would be at
 # them alone in the end.

@@ -30,7 +30,8 @@ async def proxying(port: int, *, strips: bool, header: str | None = None) -> Asy
                 return
             if strips:
                 target = target.removeprefix(PREFIX) or "/"
-            kept = [line for line in rest.split(b"\r\n") if not line.lower().startswith(b"connec")]
+            lines = rest.split(b"\r\n")
+            kept = [line for line in lines if not line.lower().startswith(b"connection:")]
             head = [f"{method} {target} {version}".encode(), b"Connection: close"]
             if header is not None:
                 head.append(f"X-Forwarded-Prefix: {header}".encode())

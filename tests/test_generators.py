@@ -13,9 +13,11 @@ from smollm import gguf
 
 from app.engines.base import EngineRequest, Task
 from app.engines.chat_base import ChatOptions, GenerationOptions, Generator, Message
-from app.engines.fake import FakeGenerator, FakeOptions
+from app.engines.fake import FakeOptions
+from app.engines.fake_chat import FakeGenerator
 from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.llama_cpp.generator import LlamaCppGenerator
+from app.engines.tool_calls import Piece
 from app.errors import (
     ContextLengthExceededError,
     EngineError,
@@ -56,7 +58,8 @@ def ask(engine: Generator, text: str, **options: Any) -> tuple[list[str], Any]:
     tokens: list[str] = []
     given = {"max_tokens": 12, "temperature": 0.0} | options
 
-    def hear(token: str) -> bool:
+    def hear(token: Piece) -> bool:
+        assert isinstance(token, str)
         tokens.append(token)
         return False
 
@@ -84,9 +87,9 @@ def test_max_tokens_ends_it_with_length(generator: Generator) -> None:
 
 
 def test_it_stops_with_the_token_at_which_it_is_told_to(generator: Generator) -> None:
-    tokens: list[str] = []
+    tokens: list[Piece] = []
 
-    def hear(token: str) -> bool:
+    def hear(token: Piece) -> bool:
         tokens.append(token)
         return len([t for t in tokens if t]) == 3
 
@@ -166,9 +169,9 @@ def test_a_repeated_prompt_is_found_in_the_prefix_cache(smollm: Generator) -> No
 
 
 def test_one_who_leaves_while_the_prompt_is_read_is_seen(smollm: Generator) -> None:
-    asked: list[str] = []
+    asked: list[Piece] = []
 
-    def leave(token: str) -> bool:
+    def leave(token: Piece) -> bool:
         asked.append(token)
         return True
 

@@ -234,8 +234,8 @@ class Metrics(MetricGroup):
         )
         self.generations = self._counter(
             "generations_total",
-            "Generations that ended, by how: stop, length, client_left, shutdown, reader_too_slow,"
-            " deadline, failed or other.",
+            "Generations that ended, by how: stop, length, tool_calls, client_left, shutdown,"
+            " reader_too_slow, deadline, failed or other.",
             ["model", "end"],
         )
         self.first_token_seconds = self._histogram(

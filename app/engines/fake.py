@@ -1,7 +1,6 @@
 """Engines without weights: deterministic answers, and delays and failures on request."""
 
 import hashlib
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,9 @@ from app.engines.base import (
     Task,
     TextOrPair,
 )
-from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.token_windows import TokenRow
 from app.engines.vector_rules import DOCUMENT, QUERY, VectorRules, edition_of
-from app.errors import ContextLengthExceededError, EngineError
+from app.errors import EngineError
 
 DEFAULT_LABELS: Mapping[str, tuple[str, ...]] = {
     Task.CLASSIFICATION: ("NEGATIVE", "POSITIVE"),
@@ -173,53 +171,6 @@ def _vector_rules(options: EmbeddingOptions) -> VectorRules:
     return replace(rules, edition=edition)
 
 
-class FakeGenerator:
-    """Echoes the last user message word by word, joined by single spaces."""
-
-    kind = "fake"
-    device = "none"
-
-    def __init__(self, options: FakeOptions, *, context_tokens: int) -> None:
-        self._options = options
-        self.context_tokens = context_tokens
-
-    def check(self, options: GenerationOptions) -> None:
-        """Accept all: it echoes whatever the format."""
-
-    def generate(
-        self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
-    ) -> Generation:
-        """Generate until the end or `max_tokens`; stop when `on_token` returns True."""
-        questions = [m.content for m in messages if m.role == "user"]
-        words = questions[-1].split() if questions else []
-        prompt_tokens = sum(len(m.content.split()) for m in messages)
-        if prompt_tokens > self.context_tokens:
-            raise ContextLengthExceededError(
-                prompt_tokens=prompt_tokens, context_tokens=self.context_tokens
-            )
-        max_tokens = options.max_tokens or len(words)
-        fail_after = self._options.fail_after if self._options.fail_after is not None else math.inf
-        pieces: list[str] = []
-        finish_reason = "stop" if len(words) <= max_tokens else "length"
-        for index, word in enumerate(words[:max_tokens]):
-            if self._options.delay_ms:
-                time.sleep(self._options.delay_ms / 1000)
-            if index >= fail_after:
-                raise FakeFailureError
-            pieces.append(word if index == 0 else f" {word}")
-            if on_token(pieces[-1]):
-                finish_reason = "cancelled"
-                break
-        return Generation(
-            text="".join(pieces),
-            finish_reason=finish_reason,
-            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(pieces)),
-        )
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
 def load(request: EngineRequest) -> Engine:
     """Make the fake for the request's task.
 
@@ -245,6 +196,7 @@ def load(request: EngineRequest) -> Engine:
         return FakeEmbedder(request, options)
     assert request.chat is not None  # noqa: S101  # chat models have them
     from app.engines.chat import LocalChat
+    from app.engines.fake_chat import FakeGenerator
 
     generator = FakeGenerator(options, context_tokens=request.chat.context_tokens)
     return LocalChat(generator, name=request.name)

@@ -4,7 +4,7 @@ Imports LangChain, so it is imported when a chat model is loaded, and not before
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +13,8 @@ from langchain.chat_models import init_chat_model
 from langchain_core.language_models.chat_models import BaseChatModel
 
 from app.engines.base import EngineRequest, Task
-from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions
+from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions, Message
+from app.engines.remote_arguments import arguments_of
 from app.engines.remote_errors import explain
 from app.errors import EngineError
 
@@ -98,16 +99,11 @@ class RemoteChat:
     def check(self, options: GenerationOptions) -> None:
         """Accept all: the remote server refuses what it can't do."""
 
-    def arguments(self, options: GenerationOptions) -> dict[str, Any]:
-        """Return options as the provider's integration takes them."""
-        arguments = options.as_openai()
-        if "stop" in arguments:
-            arguments["stop"] = list(arguments["stop"])
-        # As an argument of its own it makes OpenAI's client parse the answer, and raise when
-        # `max_tokens` has cut it.
-        if self._provider == OPENAI and "response_format" in arguments:
-            arguments["extra_body"] = {"response_format": arguments.pop("response_format")}
-        return arguments
+    def arguments(self, options: GenerationOptions, messages: Sequence[Message]) -> dict[str, Any]:
+        """Return options, and messages as they were sent, as the integration takes them."""
+        return arguments_of(
+            options, messages, chat_model=self.chat_model, is_openai=self._provider == OPENAI
+        )
 
     def explain(self, failure: Exception) -> ChatFailure:
         """Translate an exception, without keys, hosts and the provider's message."""

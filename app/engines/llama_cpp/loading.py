@@ -11,6 +11,7 @@ from typing import Any
 
 from app.engines.base import EngineRequest, Task
 from app.engines.llama_cpp.generator import LlamaCppGenerator
+from app.engines.llama_cpp.native_tools import knows_tools
 from app.errors import EngineError
 
 OPENMP = "libgomp.so.1"
@@ -92,7 +93,11 @@ def load(request: EngineRequest) -> LlamaCppGenerator:
             " kind that it doesn't know; compare the file with the one it was copied from"
         ) from failure
     _check_logprobs(server, request.folder)
-    return LlamaCppGenerator(server, context_tokens=chat.context_tokens)
+    return LlamaCppGenerator(
+        server,
+        context_tokens=chat.context_tokens,
+        knows_tools=knows_tools(server, context_tokens=chat.context_tokens),
+    )
 
 
 def _check_logprobs(server: Any, file: Path) -> None:

@@ -461,11 +461,16 @@ async def test_a_chat_leaves_a_row_at_its_end(database: Database) -> None:
     left = replace(ended, end=None)
     for one in (ended, failed, left):
         log.put(entry_of(one, messages, log=answer_log))
+    called = replace(ended, end=replace(end, finish_reason="tool_calls"))
+    result = Message(role="tool", content="Sunny", tool_call_id="call_1")
+    log.put(entry_of(called, [*messages, result], log=answer_log))
     async with log.running():
         pass
     async with client_of(database) as client:
         rows = (await listed(client))["predictions"]
-    by_status = {row["status"]: row for row in rows}
+    by_status = {row["status"]: row for row in rows if row["finish_reason"] != "tool_calls"}
+    (of_tools,) = [row for row in rows if row not in by_status.values()]
+    assert of_tools["input_hash"] == sha256(b"Sunny").hexdigest()
     row = by_status[200]
     assert (row["task"], row["model"], row["finish_reason"]) == ("chat", "smollm2", "stop")
     assert (row["latency_ms"], row["ttft_ms"], row["key_id"]) == (250, 100, 7)
