@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 AUDIT := .venv-audit
+GENERATORS := .venv-generators
 PYTEST := $(BIN)/python -m pytest -q
 # Tests also wait for servers and clocks, so one worker more than there are cores; above 8 memory
 # is what counts. docs/testing.md says what a group of tests is.
@@ -12,9 +13,12 @@ WORKERS := $(shell $(PYTHON) -c "import os; print(min(8, len(os.sched_getaffinit
 PARALLEL := --numprocesses $(WORKERS) --dist loadscope
 QUICK := not system and not browser
 
+# Each worker, and each process that a test starts, would compile again what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help serve install test coverage check test-random test-system test-browser fuzz lint
-.PHONY: conformance removal-check format lock docs eval bench soak clean audit deploy-check image-check screenshots
+.PHONY: conformance removal-check format lock docs eval bench soak clean audit generators-check deploy-check image-check screenshots
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -79,14 +83,18 @@ deploy-check: $(DEV)  ## Check deploy/: cfn-lint, botocore's models, promtool, a
 	@$(BIN)/python scripts/check_deploy.py
 	@$(BIN)/python scripts/check_monitoring.py
 
+generators-check: $(DEV) $(GENERATORS)/.installed  ## Make clients from the OpenAPI document with seven generators, and call with four.
+	@PYTHONPATH=.:tests $(BIN)/python scripts/generators_check.py --venv $(GENERATORS) $(NAMES)
+
 image-check: $(DEV)  ## Build the images and run them hardened, as root; BASE_IMAGE is understood.
 	@PYTHONPATH=.:tests $(BIN)/python scripts/image_check.py $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(SCRATCH),--scratch $(SCRATCH))
 
 docs: $(RUNTIME)  ## Write the tables of docs/ and .env.example from the code.
 	@$(BIN)/python scripts/document.py
 
-eval: $(RUNTIME)  ## Print the default classifier's accuracy from the committed files.
+eval: $(RUNTIME)  ## Print how good the default classifiers are, of texts and of names, from the committed files.
 	@$(BIN)/python scripts/eval_sentiment.py --check
+	@$(BIN)/python scripts/eval_ner.py --check
 
 bench: $(DEV)  ## Measure against the peers (two hours); writes benchmarks/RESULTS*.md.
 	@PYTHONPATH=. $(BIN)/python benchmarks/run.py
@@ -96,7 +104,7 @@ soak: $(DEV)  ## Ten minutes of mixed lengths: memory must stay flat.
 	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 clean:  ## Remove .venv and caches. Keeps data/.
-	rm -rf $(VENV) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) $(AUDIT) $(GENERATORS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 
 $(RUNTIME): requirements.txt requirements-models.txt pyproject.toml scripts/install.py
 	@$(PYTHON) scripts/install.py --venv $(VENV) runtime
@@ -104,6 +112,10 @@ $(RUNTIME): requirements.txt requirements-models.txt pyproject.toml scripts/inst
 
 $(DEV): $(RUNTIME) requirements-dev.txt
 	@$(PYTHON) scripts/install.py --venv $(VENV) dev
+	@touch $@
+
+$(GENERATORS)/.installed: pyproject.toml scripts/install.py scripts/generators/package.json
+	@$(PYTHON) scripts/install.py --venv $(GENERATORS) generators
 	@touch $@
 
 $(AUDIT)/.installed: pyproject.toml scripts/install.py

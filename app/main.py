@@ -99,6 +99,7 @@ def create_app(
     *,
     on_fatal: Callable[[StartupError], None] = stop_server,
     parts: Installed | None = None,
+    engine_at: str | None = None,
 ) -> "FastAPI":
     """Make the app; models are loaded by its lifespan.
 
@@ -106,6 +107,7 @@ def create_app(
         settings: read from the environment when None.
         on_fatal: called on the event loop when a required model can't be loaded.
         parts: tasks and features to choose from; those of this program when None.
+        engine_at: the Unix socket of the process that has the models for texts; None: this one.
 
     Raises:
         SettingsError: a setting has a bad value.
@@ -114,8 +116,9 @@ def create_app(
     """
     from app.core.metrics import Metrics
     from app.http import docs, health, models
+    from app.http.api_document import ApiFacts, document_api
     from app.http.model_document import ModelDocument
-    from app.http.problems import document_problems
+    from app.http.prefix import check_prefix
     from app.middleware.stack import App, cors, front_parts
     from app.runtime.opening import open_runtime
 
@@ -126,7 +129,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: "FastAPI") -> AsyncIterator[None]:
         async with open_runtime(
-            settings, catalog, chosen, metrics=metrics, on_fatal=on_fatal
+            settings, catalog, chosen, metrics=metrics, on_fatal=on_fatal, engine_at=engine_at
         ) as runtime:
             app.state.runtime = runtime
             yield
@@ -138,17 +141,26 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         middleware=cors(settings),
+        prefix=settings.root_path,
+        openapi_url=None,  # `http/docs.py` has the route
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    own = (models.router, health.router, docs.router)
-    for router in (*chosen.routers(), *own):
+    routers = (*chosen.routers(), models.router, health.router, docs.router)
+    check_prefix(settings.root_path, routers)
+    for router in routers:
         app.include_router(router)
     docs.mount_static(app)
     for feature in chosen.features:
         feature.mount(app)
     needs_key = chosen.needs_key(settings)
     extend = ModelDocument(app, chosen.tasks, needs_key=needs_key)
-    document_problems(app, needs_key=needs_key, max_chars=catalog.max_chars, extend=extend)
+    facts = ApiFacts(
+        needs_key=needs_key,
+        max_chars=catalog.max_chars,
+        tags=chosen.tags,
+        models=chosen.example_models(catalog),
+    )
+    document_api(app, facts, extend=extend)
     return app

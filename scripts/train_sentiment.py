@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 import transformers
@@ -94,7 +94,18 @@ def encode(examples: list[Example]) -> list[Encoded]:
     return [Encoded(ids=ids, label=example.label) for ids, example in pairs]
 
 
-def batches(items: list[Encoded], size: int, draw: torch.Generator) -> Iterator[list[Encoded]]:
+class HasIds(Protocol):
+    """Something that has token ids."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Its tokens."""
+
+
+T = TypeVar("T", bound=HasIds)
+
+
+def batches(items: list[T], size: int, draw: torch.Generator) -> Iterator[list[T]]:
     """Yield one epoch in random order, each batch of texts of about one length."""
     order: list[int] = torch.randperm(len(items), generator=draw).tolist()
     window = size * SORT_WINDOW_BATCHES

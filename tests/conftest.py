@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from httpx2 import AsyncClient
 from hypothesis import settings
 from servers import Postgres, Valkey, some_postgres, some_valkey
 from serving import serving
+from tracing import leave_libraries_out
 
 # The same examples in each run, so that a run's colour hangs on the code and not on a seed;
 # `make fuzz` takes fresh ones, and pinned examples (`@example`) are in both.
@@ -24,6 +26,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # Workers share the cores: a thread of torch's that spins while it waits takes one from another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+if sys.gettrace() is not None:  # coverage's
+    leave_libraries_out()
 
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 

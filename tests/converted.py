@@ -7,7 +7,14 @@ code that converts, so that a change to it converts anew.
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+from filelock import FileLock
+
+from app.engines.base import EngineRequest
 
 ENGINES = Path(__file__).parent.parent / "app" / "engines"
 KEPT = 4  # editions of the code, each with about 200 MB
@@ -33,3 +40,21 @@ def _prepare(shelf: Path) -> Path:
 
 _CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 CONVERTED = _prepare(_CACHES / "ml-api" / "tests")
+
+
+def converted_once(request: EngineRequest) -> EngineRequest:
+    """Return the request with a cache that stays: for tests of the answers, not of converting."""
+    assert request.openvino is not None
+    return replace(request, openvino=replace(request.openvino, cache=CONVERTED / "tiny"))
+
+
+@contextmanager
+def kept_conversions(name: str) -> Iterator[Path]:
+    """Give the folder of a kind of tests in which conversions stay, to one process at a time.
+
+    The folder of a model is named after a digest of its files: none is taken for another.
+    """
+    folder = CONVERTED / name
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".lock"):
+        yield folder

@@ -20,9 +20,12 @@ LLAMA = (
     "test_default_models",
     "test_examples",
     "test_generators",
+    "test_gguf_conformance",
+    "test_gguf_texts",
     "test_held_schemas",
     "test_openai_clients",
     "test_schema_pydantic",
+    "test_tools_smollm",
 )
 # Of few tests that take long each: begun before those of many quick ones, or one worker would be at
 # them alone in the end.

@@ -2,7 +2,6 @@
 
 import os
 import re
-import selectors
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx2
 
@@ -73,11 +72,19 @@ def environment(folder: Path, **settings: Any) -> dict[str, str]:
     return {**kept, "DATA_DIR": str(folder / "data"), "JOBS": "off", **given}
 
 
-def first_line(stream: IO[str], timeout_s: float) -> str:
-    """Read one line, or nothing when the time is up."""
-    with selectors.DefaultSelector() as ready:
-        ready.register(stream, selectors.EVENT_READ)
-        return stream.readline() if ready.select(timeout_s) else ""
+def announced(process: subprocess.Popen[str], log_file: Path, timeout_s: float) -> str:
+    """Return the address that a service logs, once it listens."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        has_ended = process.poll() is not None
+        for line in log_file.read_text(encoding="utf-8").splitlines():
+            is_address = line.startswith("ml-api: ") or '"event": "listening"' in line
+            if is_address and (found := re.search(r"http://[^\s\"]+:\d+", line)):
+                return found[0]
+        if has_ended:
+            break
+        time.sleep(0.02)  # another process writes it
+    raise AssertionError(f"no address: {log_file.read_text(encoding='utf-8')}")
 
 
 def run(folder: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
@@ -112,10 +119,8 @@ def service(folder: Path, models: str | None = None, **settings: Any) -> Iterato
         )
     assert process.stdout is not None
     try:
-        line = first_line(process.stdout, START_TIMEOUT_S)
-        found = re.search(r"http://\S+:\d+", line)
-        assert found, f"no address in {line!r}: {log_file.read_text(encoding='utf-8')}"
-        yield Service(url=found[0], process=process, log_file=log_file)
+        url = announced(process, log_file, START_TIMEOUT_S)
+        yield Service(url=url, process=process, log_file=log_file)
     finally:
         if process.poll() is None:
             process.kill()

@@ -1,11 +1,12 @@
 """Runs an app inside the test's process, with its lifespan, on models that the test names."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from databases import place_tables
@@ -43,25 +44,35 @@ engine = "fake"
 """
 
 
-def _analysed_once(analyse: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep what FastAPI finds out about an endpoint: it would do so again for each app.
+NO_OVERRIDES = SimpleNamespace(dependency_overrides={})
 
-    That was a third of the processor time of an app that answers one request.
+
+def _built_once(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what FastAPI makes of each route of an included router: it would do so for each app.
+
+    That was most of the processor time of an app that answers one request. An app that overrides
+    dependencies, which it has to do before its first request, has routes of its own.
     """
     known: dict[tuple[object, ...], tuple[Any, Any]] = {}
 
-    def analysed(*, path: str, call: Any, dependencies: Sequence[Any]) -> Any:
-        key = (path, id(call), *map(id, dependencies))
+    def built(*, original_route: Any, include_context: Any) -> Any:
+        provider = include_context.dependency_overrides_provider
+        if provider is None or provider.dependency_overrides:
+            return build(original_route=original_route, include_context=include_context)
+        given = {f.name: getattr(include_context, f.name) for f in fields(include_context)}
+        del given["dependency_overrides_provider"], given["included_router"]
+        key = (id(original_route), repr([getattr(v, "value", v) for v in given.values()]))
         if key not in known:
-            found = analyse(path=path, call=call, dependencies=dependencies)
-            known[key] = found, (call, *dependencies)  # they are held: no other has their ids
+            neutral = replace(include_context, dependency_overrides_provider=NO_OVERRIDES)
+            found = build(original_route=original_route, include_context=neutral)
+            known[key] = found, neutral  # held: no other route or dependency has their ids
         return known[key][0]
 
-    return analysed
+    return built
 
 
-ANALYSE = "_build_dependant_with_parameterless_dependencies"
-setattr(routing, ANALYSE, _analysed_once(getattr(routing, ANALYSE)))
+ROUTE, BUILD = "_EffectiveRouteContext", "from_api_route"
+setattr(getattr(routing, ROUTE), BUILD, _built_once(getattr(getattr(routing, ROUTE), BUILD)))
 
 
 class FatalError(Exception):
@@ -77,6 +88,14 @@ def fail(app: FastAPI, failure: StartupError) -> None:
 
 # Of all features.
 AllSettings: Any = settings_type()
+
+
+class Given(AllSettings):  # type: ignore[misc]  # it is made at run time
+    """Settings of a test, which has no file of them: looking into none took as long as into one."""
+
+    @classmethod
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
+        return sources["init_settings"], sources["env_settings"]
 
 
 def front_parts() -> FrontParts:
@@ -128,16 +147,23 @@ def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Any:
     models_file = tmp_path / "models.toml"
     models_file.write_text(models, encoding="utf-8")
     values: dict[str, Any] = {"data_dir": tmp_path / "data"}
-    return AllSettings(_env_file=None, models_file=models_file, **(values | settings))
+    return Given(models_file=models_file, **(values | settings))
 
 
-def make_app(tmp_path: Path, models: str = FAKE, **settings: Any) -> FastAPI:
+def make_app(
+    tmp_path: Path, models: str = FAKE, *, engine_at: str | None = None, **settings: Any
+) -> FastAPI:
     """Make an app; it starts workers only where the test gives `jobs`."""
     settings_read = make_settings(tmp_path, models, **settings)
     if settings_read.database_url is None and not settings_read.data_dir.exists():
         place_tables(Path(settings_read.sql_url.removeprefix("sqlite:///")))
     parts = installed() if "jobs" in settings else without_workers()
-    app = create_app(settings_read, on_fatal=lambda failure: fail(app, failure), parts=parts)
+    app = create_app(
+        settings_read,
+        on_fatal=lambda failure: fail(app, failure),
+        parts=parts,
+        engine_at=engine_at,
+    )
     return app
 
 

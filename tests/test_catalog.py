@@ -69,11 +69,12 @@ def test_every_field_can_be_set(tmp_path: Path) -> None:
     assert (dict(spec.pins), dict(spec.fake)) == ({"": DIGEST}, {"delay_ms": 1})
 
 
-def test_the_packaged_catalogue_serves_a_classifier_and_an_embedder() -> None:
+def test_the_packaged_catalogue_waits_for_all_but_the_model_of_entities() -> None:
     catalog = read_catalog(PACKAGED_MODELS_FILE)
     assert catalog.default(Task.CLASSIFICATION) == "sentiment"
     assert catalog.default(Task.EMBEDDING) == "minilm"
-    assert all(spec.required for spec in catalog.specs)
+    assert catalog.default(Task.NER) == "ner"
+    assert [spec.name for spec in catalog.specs if not spec.required] == ["ner"]
 
 
 @pytest.mark.parametrize(

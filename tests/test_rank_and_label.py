@@ -5,10 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 from serving import serving
-
-pytestmark = pytest.mark.core
 
 GUIDE = (Path(__file__).parent.parent / "docs/howto/rank-and-label.md").read_text("utf-8")
 ENTRIES = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)

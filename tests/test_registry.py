@@ -45,6 +45,7 @@ class Model:
     order: list[str] = field(default_factory=list)
     closed: Event = field(default_factory=Event)
     time_to_close_s: float | None = None
+    can_close_early: bool = False
 
     def problems(self, *, max_call_s: float) -> list[str]:
         return [f"{self.name}: a call takes longer than {max_call_s} s"]

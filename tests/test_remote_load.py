@@ -25,6 +25,7 @@ from app.engines.chain import ChatChain
 from app.engines.chat_base import ChatOptions, Generation, GenerationOptions, Message
 from app.engines.remote import RemoteChat, load
 from app.engines.remote_errors import explain
+from app.engines.tool_calls import Piece
 from app.errors import EngineError, UpstreamUnreachableError
 
 KEY = "sk-a-very-secret-key"
@@ -60,7 +61,7 @@ def request(base_url: str | None, *, source: str = "openai:gpt-test", **chat: An
 
 async def run(
     engine: RemoteChat, options: GenerationOptions | None = None
-) -> tuple[Generation, Sequence[str]]:
+) -> tuple[Generation, Sequence[Piece]]:
     """Run one conversation; return its end and its tokens."""
     chain = ChatChain(engine, system_prompt=None)
     tokens = chain.queue(bound=100, on_token=lambda: None)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from app.main import FEATURES, TASKS
 from scripts.removal_check import imports, parts, remove, remove_tests
 
 GONE = {"app.features.jobs", "jobs"}
@@ -14,6 +15,7 @@ def test_what_needs_a_part_goes_with_it() -> None:
     assert taken["embedding"] == {"embedding", "documents", "jobs"}
     assert taken["documents"] == {"documents", "jobs"}
     assert taken["chat"] == {"chat"}
+    assert taken.keys() == {*FEATURES, *TASKS} - {"classification"}
 
 
 @pytest.mark.parametrize(

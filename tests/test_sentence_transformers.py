@@ -51,8 +51,7 @@ def test_what_the_library_saves_today_is_read(encoder: Path, tmp_path: Path) -> 
     folder = embedder(encoder, tmp_path / "model", pooled("cls_token"), dense(), NORMALIZE)
     expert = library(folder)
     expert.save(str(tmp_path / "again"))
-    on_torch, _ = engines(tmp_path / "again")
-    assert_like(on_torch, expert.encode(list(TEXTS)), most=ALONE)
+    assert_like(on_torch(tmp_path / "again"), expert.encode(list(TEXTS)), most=ALONE)
 
 
 NFC = {"type": "NFC"}
@@ -296,9 +295,8 @@ def test_a_plain_folder_s_settings_are_not_read_as_in_the_library(
     write(
         folder / "config_sentence_transformers.json", {"truncate_dim": 8, "default_prompt_name": 1}
     )
-    on_torch, _ = engines(folder)
     expected = library(folder).encode(list(TEXTS), normalize_embeddings=True)
-    assert_like(on_torch, expected, most=ALONE)
+    assert_like(on_torch(folder), expected, most=ALONE)
 
 
 def test_what_is_left_aside_is_documented_with_its_reason() -> None:

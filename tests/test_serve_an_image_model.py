@@ -17,7 +17,9 @@ async def test_the_entries_of_the_guide_answer_its_requests(tmp_path: Path) -> N
     write(tmp_path / "pets")
     (entries,) = ENTRIES.findall(GUIDE)
     cat = saved(picture(), "JPEG")
-    async with serving(tmp_path, entries.replace("\n[[", 'engine = "torch"\n[[')) as client:
+    # Converting takes seconds, and is what other tests are for.
+    on_torch = entries.replace("\n[[", 'engine = "torch"\n[[') + 'engine = "torch"\n'
+    async with serving(tmp_path, on_torch) as client:
         form: Any = {"files": {"image": ("cat.jpg", cat)}, "data": {"top_k": "2"}}
         answer = (await client.post("/classify-image", **form)).json()
         assert list(answer) == ["label", "score", "model", "scores"]

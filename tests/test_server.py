@@ -85,8 +85,9 @@ async def test_it_says_where_to_look_and_ends_on_sigterm(
         answer = await client.get("/ready")
         assert answer.status_code == 200
         assert "server" not in answer.headers
-        (line,) = capsys.readouterr().out.splitlines()
-        assert line.startswith(f"ml-api: {url} ")
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert any(line.startswith(f"ml-api: {url} ") for line in printed.err.splitlines())
         signal.raise_signal(signal.SIGTERM)
         assert runtime_of(server).is_draining
         await until_closed(server)
@@ -114,7 +115,7 @@ async def test_an_ipv6_address_is_shown_as_urls_have_it(
         served = asyncio.create_task(server.serve(sockets))
         while not server.started:
             await asyncio.sleep(0)
-        assert "http://[::1]:" in capsys.readouterr().out
+        assert "http://[::1]:" in capsys.readouterr().err
         server.should_exit = True
         await served
 

@@ -51,6 +51,12 @@ def test_a_bad_value_is_refused_by_name_and_not_repeated(monkeypatch: pytest.Mon
     [
         ("ADMIN_KEY", "short", "ADMIN_KEY: must have at least 16 characters"),
         ("WEBHOOK_SECRET", "short", "WEBHOOK_SECRET: must have at least 16 characters"),
+        (
+            "WEBHOOK_SECRET",
+            "whsec_c2hvcnRzaG9ydA==",
+            "WEBHOOK_SECRET: must have at least 16 bytes in",
+        ),
+        ("WEBHOOK_SECRET", "whsec_" + "%" * 32, "WEBHOOK_SECRET: must have at least 16 bytes"),
         ("PORT", "70000", "PORT: must be at most 65535"),
         ("PORT", "1.5", "PORT: must be a whole number"),
         ("PORT", "9" * 5000, "PORT: must be a smaller number"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from converted import converted_once
 from safetensors.torch import load_file, save_file
 from test_openvino import prepare_here
 from tiny import SIZES, TEXTS, bert, edit, request_for, save, seeded, word_tokenizer
@@ -127,7 +128,7 @@ def test_each_window_of_a_long_text_is_answered_as_transformers_answers_it(tmp_p
 
 def test_openvino_packs_windows_and_agrees_with_torch(tmp_path: Path) -> None:
     folder = bert_tokens(tmp_path / "model", initializer_range=0.2)
-    request = request_for(folder, task=Task.NER, engine="openvino")
+    request = converted_once(request_for(folder, task=Task.NER, engine="openvino"))
     engine: Any = load(request, prepare=prepare_here)
     assert (engine.kind, engine.packing, engine.labels) == ("openvino", PACKING, LABELS)
     reference = tokens_on_torch(folder)
@@ -150,7 +151,7 @@ def test_a_baked_token_classifier_serves_without_torch(tmp_path: Path) -> None:
 
 def test_padded_batches_answer_as_rows_do(tmp_path: Path) -> None:
     folder = bert_tokens(tmp_path / "model", initializer_range=0.2)
-    request = request_for(folder, task=Task.NER, engine="openvino", is_packed=False)
+    request = converted_once(request_for(folder, task=Task.NER, engine="openvino", is_packed=False))
     engine: Any = load(request, prepare=prepare_here)
     assert engine.packing is None
     for one, other in zip(rows(engine, TEXTS), rows(tokens_on_torch(folder), TEXTS), strict=True):

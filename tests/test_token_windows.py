@@ -99,7 +99,7 @@ def test_a_text_without_words_has_no_row_of_tokens() -> None:
     assert (blank.cost, blank.is_empty) == (2, False)
     (row,) = rows_of([blank], [np.ones((2, 3), np.float32)])
     assert row.logits.shape == (0, 3)
-    assert spans_of(row, "OAB", Aggregation.SIMPLE) == []
+    assert list(spans_of(row, "OAB", Aggregation.SIMPLE)) == []
 
 
 def test_the_cost_of_a_long_text_isn_t_bounded_by_the_window() -> None:

@@ -150,6 +150,11 @@ class Generations:
         self.metrics.active(len(self._running))
         self._slots.release()
 
+    @property
+    def can_close_early(self) -> bool:
+        """No: a generation that runs uses the memory that would be freed."""
+        return False
+
     def problems(self, *, max_call_s: float) -> list[str]:
         """Say what is stuck, for `/health`; empty when all is well.
 

@@ -15,15 +15,15 @@ from app.batching.admission import NOTHING, Admission, SpeedMeter, Work
 from app.batching.deadline import Deadline
 from app.batching.packed_queue import PackedQueue
 from app.batching.queue import Batch, BatchQueue, Ticket
-from app.batching.requests import Outcome, QueuedItem, QueuedRequest, Row, resolve
+from app.batching.requests import QueuedItem, QueuedRequest, Row, Waiter, resolve
 from app.core.model_metrics import ModelMetrics
 from app.engines.items import Prepared
 from app.engines.packing import Packing
+from app.engines.stream_slots import UNLOADED
 from app.errors import NotReadyError, OverloadedError
 
 log = logging.getLogger(__name__)
 
-UNLOADING = "The model is being unloaded."
 # Only a bound: a worker is notified of every batch, and of the end.
 IDLE_WAIT_S = 30.0
 # For how long batches stay smaller after one was too large for the memory.
@@ -77,7 +77,13 @@ class RequestQueue:
         self._is_closed = False
 
     def admit(
-        self, items: Sequence[Any], prompt: str, *, tokens: int, deadline: Deadline
+        self,
+        items: Sequence[Any],
+        prompt: str,
+        *,
+        tokens: int,
+        deadline: Deadline,
+        waiter: Waiter | None = None,
     ) -> QueuedRequest:
         """Count a request in, or refuse it at once; called on its event loop.
 
@@ -86,6 +92,7 @@ class RequestQueue:
             prompt: put before each.
             tokens: of all items, estimated.
             deadline: of the request.
+            waiter: gets the outcome; None: a new future.
 
         Raises:
             OverloadedError: it can't be done before the deadline, or the queue is full.
@@ -95,7 +102,7 @@ class RequestQueue:
         estimate = Work(tokens=tokens, texts=len(items))
         with self._changed:
             if self._is_closed:
-                raise NotReadyError(UNLOADING, retry_after_s=1)
+                raise NotReadyError(UNLOADED, retry_after_s=1)
             queued = Work(tokens=self._queue.cost, texts=len(self._queue))
             ahead = queued + self._unqueued + self._running
             verdict = self._admission.judge(
@@ -106,18 +113,18 @@ class RequestQueue:
         if not verdict.is_admitted:
             self._metrics.refused("overloaded")
             raise OverloadedError(retry_after_s=verdict.retry_after_s)
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiter = waiter or asyncio.get_running_loop().create_future()
         is_alone = not ahead.texts
         now_s = monotonic()
         return QueuedRequest(
             items,
             prompt,
-            future,
+            waiter,
             estimate,
-            deadline.at_s,
             verdict.predicted_s,
             now_s,
             is_alone=is_alone,
+            until_s=deadline.at_s,
         )
 
     def forget(self, request: QueuedRequest) -> None:
@@ -133,7 +140,7 @@ class RequestQueue:
             if request.is_left:
                 return
             if self._is_closed:
-                prepared = [NotReadyError(UNLOADING, retry_after_s=1) for _ in prepared]
+                prepared = [NotReadyError(UNLOADED, retry_after_s=1) for _ in prepared]
             request.rows = [item if isinstance(item, Exception) else None for item in prepared]
             request.is_truncated = [
                 not isinstance(item, Exception) and item.is_truncated for item in prepared
@@ -221,4 +228,4 @@ class RequestQueue:
                 self._running += batch.work
             self._changed.notify_all()
         for batch in waiting:
-            self.finish(batch, [NotReadyError(UNLOADING, retry_after_s=1) for _ in batch.tickets])
+            self.finish(batch, [NotReadyError(UNLOADED, retry_after_s=1) for _ in batch.tickets])

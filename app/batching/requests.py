@@ -1,9 +1,10 @@
 """What is kept of a request until all its items have their rows, and how it gets its answer."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from app.batching.admission import Work
 from app.batching.queue import Ticket
@@ -22,18 +23,34 @@ class Outcome:
     tokens: int  # of all items, as far as the engine saw them
 
 
+class Waiter(Protocol):
+    """Whoever waits for the outcome of a request, on an event loop; an `asyncio.Future` is one."""
+
+    def done(self) -> bool:
+        """Say whether nobody waits any more."""
+        ...
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """Take the outcome; called on the event loop, once."""
+        ...
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
     """Items that are answered together; guarded by the queue's lock once they are queued."""
 
     items: Sequence[Any]
     prompt: str
-    future: asyncio.Future[Outcome]
+    future: Waiter
     estimate: Work  # before its tokens are counted
-    until_s: float  # its deadline, as `time.monotonic` counts
     predicted_s: float
     admitted_s: float
     is_alone: bool  # nothing was before it
+    until_s: float = math.inf  # its deadline, as `time.monotonic` counts
     tickets: list[Ticket["QueuedItem"]] = field(default_factory=list)
     rows: list[Row | None] = field(default_factory=list)
     is_truncated: list[bool] = field(default_factory=list)
@@ -53,10 +70,16 @@ class QueuedItem:
 
 
 def scope_of(requests: Sequence[QueuedRequest]) -> CallScope:
-    """Return for whom a batch runs: as long as one of these requests waits."""
+    """Return for whom a batch runs: as long as one of these requests waits.
+
+    What calls models runs where its requests wait, so that each waiter is a future; if one isn't,
+    nobody is known to have left.
+    """
+    waiters = [request.future for request in requests]
+    futures = [waiter for waiter in waiters if isinstance(waiter, asyncio.Future)]
     return CallScope(
         until_s=max(request.until_s for request in requests),
-        waiting=[request.future for request in requests],
+        waiting=futures if len(futures) == len(waiters) else (),
     )
 
 

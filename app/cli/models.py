@@ -44,7 +44,7 @@ def check(
 
     Ends with 1 when a model is refused, or its first call fails.
     """
-    from app.doctor.guessing import guess
+    from app.doctor.guessing import alternative, guess
     from app.doctor.model_check import check_model
 
     keep_log_quiet()
@@ -52,6 +52,8 @@ def check(
     is_good = True
     for spec in catalog.specs:
         report = check_model(spec, catalog.folder, item=item, timeout_s=timeout)
+        if instead := alternative(Path(path), spec):
+            report["alternative"] = instead
         is_good = is_good and "refused" not in report and "failure" not in report
         if as_json:
             show_json(report)
@@ -66,6 +68,7 @@ def _show(report: Mapping[str, Any]) -> None:
     if refused := report.get("refused"):
         show(f"✗ {report['name']}: {report['task']} on {report['engine']} is refused")
         show(f"  {refused}")
+        _show_alternative(report)
         return
     where = f"{report['engine']} on {report['device']}"
     show(f"✓ {report['name']}: {report['task']}, {where}, version {report['version']}")
@@ -80,6 +83,13 @@ def _show(report: Mapping[str, Any]) -> None:
             show(f"  its answer   {_json(report['answer'])}, after {report['call_ms']} ms")
     show("  its entry:")
     show("".join(f"    {line}\n" for line in report["entry"].splitlines()).rstrip())
+    _show_alternative(report)
+
+
+def _show_alternative(report: Mapping[str, Any]) -> None:
+    """Say what the model may be for instead, if its folder doesn't say what it is for."""
+    if instead := report.get("alternative"):
+        show(f"  its labels tell the task: {instead}")
 
 
 def _json(value: Any) -> str:  # noqa: ANN401  # any JSON

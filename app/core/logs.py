@@ -12,7 +12,7 @@ from app.core.log_context import is_private, request_id
 from app.core.log_formats import ConsoleLines, JsonLines
 from app.core.log_writer import LineWriter
 
-__all__ = ["configuration", "configure", "dropped_lines", "is_private", "request_id"]
+__all__ = ["announce", "configuration", "configure", "dropped_lines", "is_private", "request_id"]
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,24 @@ def _failed(lines: logging.Formatter, record: logging.LogRecord, failure: Except
 
 def _own(lines: logging.Formatter, level: int, event: str, **fields: object) -> str:
     return lines.format(log.makeRecord(log.name, level, "", 0, event, (), None, extra=fields))
+
+
+def announce(sentence: str, event: str, **fields: object) -> None:
+    """Say on standard error, whatever the level, what the person who started the process waits for.
+
+    Args:
+        sentence: on a console, and where `configure` wasn't called.
+        event: of the line of JSON that has the fields, where lines are JSON.
+        fields: of that line.
+
+    """
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, _Handler)]
+    if not handlers and sys.stderr is not None:
+        sys.stderr.write(f"{sentence}\n")
+    for handler in handlers:
+        is_json = isinstance(handler.lines, JsonLines)
+        line = _own(handler.lines, logging.INFO, event, **fields) if is_json else sentence
+        handler.writer.put(line)
 
 
 def dropped_lines() -> int:

@@ -25,10 +25,12 @@ class PathKinds:
     Args:
         of_paths: the kinds of paths as routes write them: `/predict`, `/predict/{model_name}`.
             One parameter is the last part, or the last but one. Others are `OTHER`.
+        root_path: what may stand before them.
 
     """
 
-    def __init__(self, of_paths: Mapping[str, RequestKind]) -> None:
+    def __init__(self, of_paths: Mapping[str, RequestKind], *, root_path: str = "") -> None:
+        self._root_path = root_path.encode()
         self._exact = {p.encode(): kind for p, kind in of_paths.items() if "{" not in p}
         # By what stands before the parameter, and after it.
         self._below = {
@@ -36,6 +38,12 @@ class PathKinds:
             for p, kind in of_paths.items()
             if "{" in p
         }
+
+    def without_prefix(self, path: bytes) -> bytes:
+        """Return a path as routes have it."""
+        if not self._root_path or not path.startswith(self._root_path + b"/"):
+            return path
+        return path[len(self._root_path) :]
 
     def of(self, path: bytes, method: bytes) -> RequestKind:
         """Return the kind.
@@ -47,6 +55,7 @@ class PathKinds:
         """
         if b"%" in path:  # the application sees it decoded
             path = unquote_to_bytes(path)
+        path = self.without_prefix(path)
         kind = self._exact.get(path)
         if kind is None:
             last = path.rfind(b"/")

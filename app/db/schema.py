@@ -8,13 +8,13 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.failures import describe, unavailable_reason
 from app.db.session import Database
 from app.db.support import read_support
-from app.db.tables import SchemaSupportRow
+from app.db.tables import SCHEMA_REVISION, SchemaSupportRow
 from app.errors import DatabaseUnavailableError, SchemaError, SchemaTooNewError
 
 log = logging.getLogger(__name__)
@@ -63,9 +63,12 @@ def _migrate(database: Database, revision: str, migrations: Path, *, is_upgrade:
     move = command.upgrade if is_upgrade else command.downgrade
     try:
         with database.alone() as connection:
+            before = MigrationContext.configure(connection).get_current_revision()
+            is_usual = is_upgrade and revision == NEWEST and migrations == MIGRATIONS
+            if is_usual and _is_current(connection, before):
+                return  # as at most starts: reading all migrations would take longer than the rest
             settings = config(connection, migrations=migrations)
             scripts = ScriptDirectory.from_config(settings)
-            before = MigrationContext.configure(connection).get_current_revision()
             if is_upgrade and _is_newer(connection, before, program=scripts.get_current_head()):
                 return
             move(settings, revision)
@@ -80,6 +83,14 @@ def _migrate(database: Database, revision: str, migrations: Path, *, is_upgrade:
         raise SchemaError(f"a migration failed: {describe(failure)}") from failure
     if before != after:
         log.info("database_migrated", extra={"from": before, "to": after})
+
+
+def _is_current(connection: Connection, revision: str | None) -> bool:
+    """Return whether there is nothing to apply, and nothing to note either."""
+    if revision != SCHEMA_REVISION:
+        return False
+    newest = connection.execute(select(func.max(SchemaSupportRow.revision))).scalar()
+    return bool(newest == revision)
 
 
 def _is_newer(connection: Connection, revision: str | None, *, program: str | None) -> bool:

@@ -3,12 +3,14 @@
 import ast
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from app.engines.base import Task
-from app.engines.folder.heads import HEADS, cross_encoder_mark
+from app.engines.folder.heads import ENTAILMENT, HEADS, cross_encoder_mark
+from app.engines.llama_cpp.gguf_header import read_header
+from app.engines.llama_cpp.gguf_task import task_of
 from app.engines.python.contract import PREDICT, PREDICT_ONE
 from app.errors import SourceError, UnsafeModelError
 from app.models.catalog import ONNX, PYTHON, Catalog, ModelSpec, read_catalog
@@ -23,6 +25,12 @@ PREPROCESSOR: Final = "preprocessor_config.json"
 BARE: Final = "Model"  # how a class of transformers without a head ends
 METHODS: Final = frozenset({PREDICT, PREDICT_ONE})
 NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
+REGRESSION: Final = "regression"
+# What else a folder may be for that says nothing but what its head has.
+ALTERNATIVES: Final[Mapping[str, str]] = {
+    Task.RANKING: "one that rates single texts, not pairs of them, is for text-classification",
+    Task.ZERO_SHOT: "for the labels of pairs of texts themselves it is text-classification",
+}
 A_CLASS: Final = "`app models new NAME --kind sklearn` writes one to start from"
 # Formats of libraries that a class of the operator's opens.
 OF_LIBRARIES: Final = (
@@ -38,6 +46,7 @@ def guess(path: Path) -> Catalog:
     Raises:
         SourceError: nothing there can be served; says what it is, and what to do.
         UnsafeModelError: it is a pickle.
+        EngineError: it is a GGUF file that is damaged.
         CatalogError: its models.toml is wrong.
 
     """
@@ -60,7 +69,7 @@ def _of_file(path: Path) -> Catalog:
     if suffix == ".onnx":
         return _one(path, engine=ONNX)
     if suffix == ".gguf":
-        return _one(path, task=Task.CHAT.value)
+        return _one(path, task=task_of(read_header(path)).value)
     if suffix == ".safetensors":
         raise SourceError(
             f"{path}: are weights alone: name their folder, with config.json and a tokenizer; for"
@@ -94,8 +103,8 @@ def _of_folder(folder: Path) -> Catalog:
         return _one(folder, task=_task(folder))
     if graphs:
         return _one(folder if len(graphs) == 1 else graphs[0], engine=ONNX)
-    if chats := by_suffix.get(".gguf"):
-        return _one(chats[0], task=Task.CHAT.value)
+    if ggufs := by_suffix.get(".gguf"):
+        return _of_file(ggufs[0])
     if classes := [file for file in by_suffix.get(".py", []) if _class_names(file)]:
         return _classes(classes[0])
     others = [file for file in files if file.suffix.lower() in (*PICKLES, *OF_LIBRARIES)]
@@ -117,11 +126,42 @@ def _task(folder: Path) -> str:
             return Task.RANKING.value
         (architecture, *_) = config["architectures"]
         ending = max((end for end in HEADS if str(architecture).endswith(end)), key=len)
-    except (ValueError, LookupError, TypeError, OSError):
+        if HEADS[ending] == Task.CLASSIFICATION:
+            return _task_of_labels(config)
+    except (ValueError, LookupError, TypeError, AttributeError, OSError):
         return Task.CLASSIFICATION.value  # which says what is wrong with it
     if ending == BARE and (folder / PREPROCESSOR).is_file():
         return Task.IMAGE_EMBEDDING.value
     return HEADS[ending]
+
+
+def _task_of_labels(config: Mapping[str, Any]) -> str:
+    """Return what a head that classifies sequences is likely for, by its labels.
+
+    One number is most often how well a text answers a query, and entailment what a model of
+    natural language inference tells.
+    """
+    labels = list(config.get("id2label", {}).values())
+    if len(labels) == 1 and config.get("problem_type") != REGRESSION:
+        return Task.RANKING.value
+    if any(str(label).lower().startswith(ENTAILMENT) for label in labels):
+        return Task.ZERO_SHOT.value
+    return Task.CLASSIFICATION.value
+
+
+def alternative(path: Path, spec: ModelSpec) -> str | None:
+    """Return what a model may be for instead; None where its folder or its catalogue says it.
+
+    Args:
+        path: as `guess` got it.
+        spec: an entry that `guess` returned.
+
+    """
+    folder = path.expanduser()
+    is_guess = (folder / CONFIG).is_file() and not (folder / CATALOG).is_file()
+    if not is_guess or (spec.task == Task.RANKING and cross_encoder_mark(folder) is not None):
+        return None
+    return ALTERNATIVES.get(spec.task)
 
 
 def _one(path: Path, *, engine: str = "auto", task: str | None = None) -> Catalog:

@@ -9,7 +9,9 @@ import time
 
 from app.core.finding import Finding, bad, doubtful, good
 from app.doctor.child import ChildDiedError, ChildTimeoutError, ask_child
-from app.engines.base import Engine, EngineRequest, Task
+from app.engines.base import IMAGE_TASKS, Engine, EngineRequest, Task
+from app.engines.images.conversion import find as find_images
+from app.engines.llama_cpp.server import is_gguf
 from app.engines.loader import load_engine
 from app.engines.openvino.baked import is_baked
 from app.engines.openvino.converted import folder_of, options_of
@@ -112,10 +114,18 @@ def _would_convert(request: EngineRequest) -> bool:
     folder = request.folder
     if request.task == Task.CHAT or request.engine not in ENGINES or is_baked(folder):
         return False
-    if folder is None or not folder.is_dir():
+    if folder is None or not folder.is_dir() or is_gguf(folder):
         return False  # the engine says so
-    if find(request, folder_of(request), Processor(options_of(request))):
+    if _is_prepared(request):
         return False
     if request.engine == OPENVINO:
         raise_remembered(request)
     return True
+
+
+def _is_prepared(request: EngineRequest) -> bool:
+    """Return whether an earlier start converted this model."""
+    folder, processor = folder_of(request), Processor(options_of(request))
+    if request.task in IMAGE_TASKS:
+        return find_images(folder, processor) is not None
+    return find(request, folder, processor) is not None

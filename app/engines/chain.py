@@ -9,18 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable
 
 from app.engines.chat_base import ChatEngine, Generation, GenerationOptions, Message, Usage
-from app.errors import ReaderTooSlowError, UpstreamUnreachableError
+from app.engines.chat_messages import calls_of, pieces_of, to_langchain
+from app.engines.tool_calls import Piece, ToolCall, ToolCallJoiner, ToolCallPiece
+from app.errors import ReaderTooSlowError, UpstreamFailedError, UpstreamUnreachableError
 
-MESSAGES: dict[str, type[BaseMessage]] = {
-    "system": SystemMessage,
-    "user": HumanMessage,
-    "assistant": AIMessage,
-}
 # Where providers say why an answer has ended: OpenAI and most, Anthropic, Ollama, Bedrock.
 REASON_FIELDS = ("finish_reason", "stop_reason", "done_reason", "stopReason")
 # How their reasons begin, and OpenAI's for them. Only the beginning counts: LangChain joins what a
@@ -32,6 +29,7 @@ REASONS = {
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",
+    "tool": "tool_calls",  # OpenAI's "tool_calls", Anthropic's and Bedrock's "tool_use"
 }
 # First halves of characters beyond 16 bits, in UTF-16.
 HIGH_SURROGATES = frozenset(map(chr, range(0xD800, 0xDC00)))
@@ -54,9 +52,17 @@ class TokenQueue(AsyncCallbackHandler):
         self._bound = bound
         self._on_token = on_token
         # With room for the end: putting it never waits and never fails.
-        self._queue: asyncio.Queue[str | None] = asyncio.Queue(bound + 1)
+        self._queue: asyncio.Queue[Piece | None] = asyncio.Queue(bound + 1)
         self.is_over = False  # and all was read
-        self._half = ""  # of a character whose other half is still to come
+        # Of characters whose other half is still to come: of the text, and of each call.
+        self._halves: dict[int | None, str] = {}
+        self._calls = ToolCallJoiner()
+        self._last_call: ToolCallPiece | None = None
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls of tools that came, joined."""
+        return self._calls.calls
 
     async def on_chat_model_start(
         self,
@@ -66,30 +72,45 @@ class TokenQueue(AsyncCallbackHandler):
     ) -> None:
         """Do nothing: without this method LangChain turns the messages into strings."""
 
-    async def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
-        """Queue a token.
+    async def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Queue a token, and pieces of calls: ours as `tool_call`, LangChain's in its `chunk`.
 
         Raises:
             ReaderTooSlowError: the queue is full.
 
         """
-        text = self._half + (token if isinstance(token, str) else _text_of(token))
-        self._half = text[-1:] if text[-1:] in HIGH_SURROGATES else ""
-        text = _clean(text.removesuffix(self._half))
-        if not text:
-            return
+        text = self._whole(None, token if isinstance(token, str) else _text_of(token))
+        if text:
+            await self._put(text)
+        own = kwargs.get("tool_call")
+        for piece in pieces_of(kwargs.get("chunk"), self._last_call) if own is None else (own,):
+            self._last_call = piece
+            whole = replace(piece, arguments=self._whole(piece.index, piece.arguments))
+            if whole.arguments or whole.id or whole.name:
+                self._calls.add(whole)
+                await self._put(whole)
+
+    async def _put(self, piece: Piece) -> None:
         if self._queue.qsize() >= self._bound:
             await asyncio.sleep(0)  # the reader gets a turn after tokens that came at once
         if self._queue.qsize() >= self._bound:
             raise ReaderTooSlowError
         self._on_token()
-        self._queue.put_nowait(text)
+        self._queue.put_nowait(piece)
+
+    def _whole(self, index: int | None, text: str) -> str:
+        """Return whole characters of a text that comes in pieces; keep a half for the next."""
+        text = self._halves.pop(index, "") + text
+        half = text[-1:] if text[-1:] in HIGH_SURROGATES else ""
+        if half:
+            self._halves[index] = half
+        return _clean(text.removesuffix(half))
 
     def end(self) -> None:
         """Queue the end after the tokens; call it in a `finally`."""
         self._queue.put_nowait(None)
 
-    async def drain(self) -> list[str]:
+    async def drain(self) -> list[Piece]:
         """Return what has come, waiting for the first of it; empty at the end."""
         tokens = [] if self.is_over else [await self._queue.get()]
         while not self._queue.empty():
@@ -113,19 +134,23 @@ class ChatChain:
     ) -> None:
         self._engine = engine
         self._temperature = temperature
-        self._system = [SystemMessage(system_prompt)] if system_prompt else []
+        self._system = [Message(role="system", content=system_prompt)] if system_prompt else []
 
     def queue(self, *, bound: int, on_token: Callable[[], None]) -> TokenQueue:
         """Return a queue for the tokens of one run."""
         return TokenQueue(bound=bound, on_token=on_token)
 
     def runnable(
-        self, callbacks: Sequence[BaseCallbackHandler], options: GenerationOptions
+        self,
+        callbacks: Sequence[BaseCallbackHandler],
+        options: GenerationOptions,
+        messages: Sequence[Message] = (),
     ) -> Runnable[dict[str, Any], AIMessage]:
         """Return `prompt | chat model` with callbacks; takes `system` and `messages`."""
         if options.temperature is None:
             options = replace(options, temperature=self._temperature)
-        chain = PROMPT | self._engine.chat_model.bind(**self._engine.arguments(options))
+        arguments = self._engine.arguments(options, messages)
+        chain = PROMPT | self._engine.chat_model.bind(**arguments)
         return chain.with_config(callbacks=list(callbacks))
 
     async def run(
@@ -138,15 +163,17 @@ class ChatChain:
 
         """
         has_system = any(message.role == "system" for message in messages)
+        system = [] if has_system else self._system
         variables = {
-            "system": [] if has_system else self._system,
-            "messages": [MESSAGES[message.role](message.content) for message in messages],
+            "system": [to_langchain(message) for message in system],
+            "messages": [to_langchain(message) for message in messages],
         }
-        return _generation(await self.runnable([tokens], options).ainvoke(variables))
+        runnable = self.runnable([tokens], options, [*system, *messages])
+        return _generation(await runnable.ainvoke(variables), tokens.calls)
 
 
-def _generation(message: AIMessage) -> Generation:
-    """Convert LangChain's answer to ours."""
+def _generation(message: AIMessage, streamed: Sequence[ToolCall]) -> Generation:
+    """Convert LangChain's answer to ours; arguments of calls are as they were streamed."""
     counts = message.usage_metadata
     usage = counts and Usage(
         prompt_tokens=counts["input_tokens"],
@@ -156,7 +183,12 @@ def _generation(message: AIMessage) -> Generation:
     reason = _finish_reason(message.response_metadata)
     if reason is None:
         raise UpstreamUnreachableError  # the stream was cut where a line had ended
-    return Generation(text=_clean(message.text), finish_reason=reason, usage=usage)
+    calls = tuple(streamed) or calls_of(message)
+    if reason == "tool_calls" and not calls:
+        raise UpstreamFailedError  # in a form that LangChain doesn't know
+    return Generation(
+        text=_clean(message.text), finish_reason=reason, usage=usage, tool_calls=calls
+    )
 
 
 def _finish_reason(metadata: Mapping[str, Any]) -> str | None:

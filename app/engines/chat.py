@@ -20,10 +20,9 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from app.engines.chat_base import ChatFailure, Generation, GenerationOptions, Generator, Message
+from app.engines.chat_messages import from_langchain
+from app.engines.tool_calls import Piece
 from app.errors import InferenceFailedError, ServiceError
-
-# LangChain's names of the roles, and OpenAI's.
-ROLES = {"system": "system", "human": "user", "ai": "assistant"}
 
 
 class LocalChat:
@@ -47,7 +46,11 @@ class LocalChat:
         """Check that the generator supports these options."""
         self._generator.check(options)
 
-    def arguments(self, options: GenerationOptions) -> dict[str, Any]:
+    def arguments(
+        self,
+        options: GenerationOptions,
+        messages: Sequence[Message],  # noqa: ARG002  # LangChain's say all that is needed
+    ) -> dict[str, Any]:
         """Return options by the names that `GeneratorChatModel` knows them by."""
         return options.as_openai()
 
@@ -82,9 +85,10 @@ class GeneratorChatModel(BaseChatModel):
     ) -> ChatResult:
         """Generate in the caller's thread."""
 
-        def on_token(token: str) -> bool:
-            if token and run_manager is not None:
-                run_manager.on_llm_new_token(token)
+        def on_token(piece: Piece) -> bool:
+            if piece and run_manager is not None:
+                token, more = _token(piece)
+                run_manager.on_llm_new_token(token, **more)
             return False
 
         options = _options(stop, kwargs)
@@ -104,10 +108,11 @@ class GeneratorChatModel(BaseChatModel):
         """
         generate = partial(self.generator.generate, _plain(messages), _options(stop, kwargs))
         run = _Run(generate, thread_name=self.thread_name)
-        async with aclosing(run.tokens()) as tokens:
-            async for token in tokens:
+        async with aclosing(run.tokens()) as pieces:
+            async for piece in pieces:
                 if run_manager is not None:
-                    await run_manager.on_llm_new_token(token)
+                    token, more = _token(piece)
+                    await run_manager.on_llm_new_token(token, **more)
         return _result(run.generation)
 
 
@@ -116,7 +121,7 @@ class _Run:
 
     def __init__(self, generate: Callable[..., Generation], *, thread_name: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._arrived: deque[str] = deque()
+        self._arrived: deque[Piece] = deque()
         self._changed = asyncio.Event()
         self._is_abandoned = False
         result: Future[Generation] = Future()
@@ -132,7 +137,7 @@ class _Run:
         """What came out, once there are no more tokens; raises what the generator raised."""
         return self._ended.result()
 
-    async def tokens(self) -> AsyncGenerator[str]:
+    async def tokens(self) -> AsyncGenerator[Piece]:
         """Yield tokens until the thread ends; closing the generator stops it."""
         try:
             while True:
@@ -149,7 +154,7 @@ class _Run:
             self._is_abandoned = True
             await asyncio.wait({self._ended})  # with the next token, or piece of the prompt
 
-    def _push(self, token: str) -> bool:
+    def _push(self, token: Piece) -> bool:
         """Hand a token to the loop; called in the engine's thread."""
         if token:
             self._arrived.append(token)
@@ -180,7 +185,12 @@ def _options(stop: Sequence[str] | None, arguments: dict[str, Any]) -> Generatio
 
 def _plain(messages: Sequence[BaseMessage]) -> list[Message]:
     """Convert LangChain's messages to ours."""
-    return [Message(role=ROLES[message.type], content=message.text) for message in messages]
+    return [from_langchain(message) for message in messages]
+
+
+def _token(piece: Piece) -> tuple[str, dict[str, Any]]:
+    """Return a piece as arguments of LangChain's callbacks, whose token is a text."""
+    return (piece, {}) if isinstance(piece, str) else ("", {"tool_call": piece})
 
 
 def _result(generation: Generation) -> ChatResult:

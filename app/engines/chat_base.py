@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from app.engines.tool_calls import Piece, ToolCall
 from app.errors import ServiceError
 
 if TYPE_CHECKING:  # it takes most of a second to import
@@ -12,10 +13,19 @@ if TYPE_CHECKING:  # it takes most of a second to import
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation; role is system, user or assistant."""
+    """One turn of a conversation; role is system, user, assistant or tool."""
 
     role: str
-    content: str
+    content: str  # empty where the assistant only called tools
+    tool_calls: tuple[ToolCall, ...] = ()  # of the assistant
+    tool_call_id: str | None = None  # of a tool: the call that it answers
+    # As the client wrote it in OpenAI's dialect: what a remote server of that dialect gets.
+    sent: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that a model reads of it."""
+        return (self.content, *(part for c in self.tool_calls for part in (c.name, c.arguments)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +38,9 @@ class GenerationOptions:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     response_format: Mapping[str, Any] | None = None  # OpenAI's `response_format`
+    tools: tuple[Mapping[str, Any], ...] = ()  # OpenAI's `tools`, functions only
+    tool_choice: str | Mapping[str, Any] | None = None  # OpenAI's; None: auto
+    parallel_tool_calls: bool | None = None
 
     def as_openai(self) -> dict[str, Any]:
         """Return the options that are set, by OpenAI's names."""
@@ -54,12 +67,13 @@ class Generation:
     """A finished answer."""
 
     text: str
-    finish_reason: str  # "stop", "length"; "cancelled" when `on_token` returned True
+    finish_reason: str  # "stop", "length", "tool_calls"; "cancelled" when `on_token` returned True
     usage: Usage | None  # None: a remote engine that doesn't say
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 # Takes the next piece of the answer; returns whether to stop.
-OnToken = Callable[[str], bool]
+OnToken = Callable[[Piece], bool]
 
 
 class Generator(Protocol):
@@ -83,8 +97,8 @@ class Generator(Protocol):
     ) -> Generation:
         """Generate until the end, a bound of `options`, or until `on_token` returns True.
 
-        Blocks its thread and calls `on_token` in it, once for each piece of text; several threads
-        may generate at once.
+        Blocks its thread and calls `on_token` in it, once for each piece of text or of a call;
+        several threads may generate at once.
 
         Raises:
             ContextLengthExceededError: the prompt is longer than the context.
@@ -123,8 +137,16 @@ class ChatEngine(Protocol):
         """
         ...
 
-    def arguments(self, options: GenerationOptions) -> dict[str, Any]:
-        """Return options as the chat model's own arguments."""
+    def arguments(self, options: GenerationOptions, messages: Sequence[Message]) -> dict[str, Any]:
+        """Return options as the chat model's own arguments.
+
+        `messages` are given to the chat model besides, as LangChain's; a server of OpenAI's
+        dialect gets them as they were sent.
+
+        Raises:
+            OptionsRefusedError: the chat model has no tools.
+
+        """
         ...
 
     def explain(self, failure: Exception) -> ChatFailure:

@@ -1,7 +1,6 @@
 """Engines without weights: deterministic answers, and delays and failures on request."""
 
 import hashlib
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,9 @@ from app.engines.base import (
     Task,
     TextOrPair,
 )
-from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.token_windows import TokenRow
 from app.engines.vector_rules import DOCUMENT, QUERY, VectorRules, edition_of
-from app.errors import ContextLengthExceededError, EngineError
+from app.errors import EngineError
 
 DEFAULT_LABELS: Mapping[str, tuple[str, ...]] = {
     Task.CLASSIFICATION: ("NEGATIVE", "POSITIVE"),
@@ -36,7 +34,6 @@ ACTIVATIONS: Mapping[str, Activation] = {
     Task.RANKING: Activation.SIGMOID,
     Task.ZERO_SHOT: Activation.LOGITS,
 }
-BETWEEN = "\n"  # the two texts of a pair
 DIMENSIONS = 384  # as the default embedder
 MAX_TOKENS = 512
 
@@ -66,18 +63,11 @@ class _FakeText:
     def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
         self._options = options
         self.max_tokens = request.max_tokens or MAX_TOKENS
+        self.encoder: fake_tokens.ByteEncoder = fake_tokens.ByteEncoder(self.max_tokens)
 
     def encode(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """Tokenise into bytes."""
-        return self._encode(texts)
-
-    def _encode(self, texts: Sequence[TextOrPair]) -> list[Encoded]:
-        whole = (text if isinstance(text, str) else BETWEEN.join(text) for text in texts)
-        data = [text.encode("utf-8", "surrogatepass") for text in whole]
-        return [
-            Encoded(token_ids=d[: self.max_tokens], is_truncated=len(d) > self.max_tokens)
-            for d in data
-        ]
+        return self.encoder.encode(texts)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -118,7 +108,7 @@ class FakeClassifier(_FakeText):
 
     def encode(self, texts: Sequence[TextOrPair]) -> list[Encoded]:
         """Tokenise texts and pairs into bytes."""
-        return self._encode(texts)
+        return list(self.encoder.encode(texts))
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return scores, (batch, labels) float32."""
@@ -139,16 +129,11 @@ class FakeTokenClassifier(_FakeText):
     def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
         super().__init__(request, options)
         self.labels = request.labels or fake_tokens.LABELS
-
-    def encode(self, texts: Sequence[str]) -> Sequence[fake_tokens.Words]:
-        """Find words; nothing is cut off."""
-        return [fake_tokens.words_of(text) for text in texts]
+        self.encoder = fake_tokens.WordEncoder(self.max_tokens)
 
     def classify_tokens(self, batch: Sequence[Encoded]) -> list[TokenRow]:
         """Return what is said of the words of each text."""
-        self._run(batch)
-        words = (item for item in batch if isinstance(item, fake_tokens.Words))
-        return [fake_tokens.row_of(item, self.labels) for item in words]
+        return [fake_tokens.row_of(data, self.labels) for data in self._run(batch)]
 
 
 class FakeEmbedder(_FakeText):
@@ -163,12 +148,11 @@ class FakeEmbedder(_FakeText):
 
     def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[Encoded]:
         """Tokenise texts with a prompt before each."""
-        return super().encode([prompt + text for text in texts])
+        return self.encoder.encode(texts, prompt)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Return the place of each token: of each byte, that of its character."""
-        sizes = [len(character.encode("utf-8", "surrogatepass")) for character in text]
-        return [(place, place + 1) for place, size in enumerate(sizes) for _ in range(size)]
+        """Return the place of each token."""
+        return self.encoder.offsets(text)
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return unit vectors, (batch, dimensions) float32."""
@@ -185,53 +169,6 @@ def _vector_rules(options: EmbeddingOptions) -> VectorRules:
         rules, width=DIMENSIONS, steps=("mean",), leaves_prompt_out=False, lowers_case=False
     )
     return replace(rules, edition=edition)
-
-
-class FakeGenerator:
-    """Echoes the last user message word by word, joined by single spaces."""
-
-    kind = "fake"
-    device = "none"
-
-    def __init__(self, options: FakeOptions, *, context_tokens: int) -> None:
-        self._options = options
-        self.context_tokens = context_tokens
-
-    def check(self, options: GenerationOptions) -> None:
-        """Accept all: it echoes whatever the format."""
-
-    def generate(
-        self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
-    ) -> Generation:
-        """Generate until the end or `max_tokens`; stop when `on_token` returns True."""
-        questions = [m.content for m in messages if m.role == "user"]
-        words = questions[-1].split() if questions else []
-        prompt_tokens = sum(len(m.content.split()) for m in messages)
-        if prompt_tokens > self.context_tokens:
-            raise ContextLengthExceededError(
-                prompt_tokens=prompt_tokens, context_tokens=self.context_tokens
-            )
-        max_tokens = options.max_tokens or len(words)
-        fail_after = self._options.fail_after if self._options.fail_after is not None else math.inf
-        pieces: list[str] = []
-        finish_reason = "stop" if len(words) <= max_tokens else "length"
-        for index, word in enumerate(words[:max_tokens]):
-            if self._options.delay_ms:
-                time.sleep(self._options.delay_ms / 1000)
-            if index >= fail_after:
-                raise FakeFailureError
-            pieces.append(word if index == 0 else f" {word}")
-            if on_token(pieces[-1]):
-                finish_reason = "cancelled"
-                break
-        return Generation(
-            text="".join(pieces),
-            finish_reason=finish_reason,
-            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(pieces)),
-        )
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def load(request: EngineRequest) -> Engine:
@@ -259,6 +196,7 @@ def load(request: EngineRequest) -> Engine:
         return FakeEmbedder(request, options)
     assert request.chat is not None  # noqa: S101  # chat models have them
     from app.engines.chat import LocalChat
+    from app.engines.fake_chat import FakeGenerator
 
     generator = FakeGenerator(options, context_tokens=request.chat.context_tokens)
     return LocalChat(generator, name=request.name)

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from app.core.model_metrics import ProcessMetrics
+if TYPE_CHECKING:  # processes of Python classes import this, and count nothing
+    from app.core.model_metrics import ProcessMetrics
 
 
 class Prepared(Protocol):
@@ -61,11 +62,8 @@ class ProcessCount:
     wanted: int
 
 
-@runtime_checkable
-class ProcessEngine(Protocol):
+class RunsApart(Protocol):
     """Runs in processes of its own, which are started again when they end."""
-
-    preparing: Executor | None  # where `encode` runs; None: with those of other models
 
     def processes(self) -> ProcessCount | None:
         """Return how many processes are up; None where it runs in this one."""
@@ -75,7 +73,14 @@ class ProcessEngine(Protocol):
         """Return in how many seconds a process that has ended may be back."""
         ...
 
-    def watch(self, metrics: ProcessMetrics) -> None:
+
+@runtime_checkable
+class ProcessEngine(RunsApart, Protocol):
+    """An engine whose processes this process starts."""
+
+    preparing: Executor | None  # where `encode` runs; None: with those of other models
+
+    def watch(self, metrics: "ProcessMetrics") -> None:
         """Have processes and their ends counted."""
         ...
 

@@ -4,18 +4,20 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, TypeVar
 
 from app.core.logs import is_private
-from app.errors import OverloadedError
+from app.errors import NotReadyError, OverloadedError
 
 R = TypeVar("R")
+UNLOADED = "The model is being unloaded."
 # A stream takes seconds; when a place is free can't be known.
 RETRY_S = 1
 
 
 class StreamSlots:
-    """Places for streams; use it on the event loop.
+    """Places for streams; use it on the event loop, but for `close`.
 
     Args:
         name: of the model.
@@ -24,7 +26,9 @@ class StreamSlots:
     """
 
     def __init__(self, name: str, *, count: int) -> None:
-        self._free = count
+        self._count = self._free = count
+        self._is_closed = False
+        self._lock = Lock()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"{name}-stream")
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -44,10 +48,23 @@ class StreamSlots:
         try:
             yield
         finally:
-            self._free += 1
+            with self._lock:
+                self._free += 1
+                self._end_if_idle()
 
     def run(self, step: Callable[[], R]) -> "asyncio.Future[R]":
-        """Run a step in a thread."""
+        """Run a step in a thread.
+
+        Raises:
+            NotReadyError: the model is closed.
+
+        """
+        if self._is_closed:
+            raise NotReadyError(UNLOADED, retry_after_s=RETRY_S)
+        return self.end(step)
+
+    def end(self, step: Callable[[], R]) -> "asyncio.Future[R]":
+        """Run the last step of a stream, also of a model that is closed."""
 
         def privately() -> R:
             is_private.set(True)  # the variable's name says it
@@ -63,5 +80,11 @@ class StreamSlots:
         return task
 
     def close(self) -> None:
-        """Take no more steps."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Have streams end with their next step; the threads end with the last of them."""
+        with self._lock:
+            self._is_closed = True
+            self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._is_closed and self._free == self._count:
+            self._threads.shutdown(wait=False, cancel_futures=True)

@@ -36,6 +36,11 @@ class TokenRow:
     offsets: IntArray
     is_subword: BoolArray
 
+    @property
+    def size(self) -> int:
+        """How many numbers it has, as of an array."""
+        return self.logits.size
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenText(Encoded):

@@ -6,10 +6,12 @@ from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+
+from app.http.prefix import public_prefix
 
 router = APIRouter(include_in_schema=False)
 STATIC = "/static/docs"
@@ -27,6 +29,13 @@ DOCS_POLICY = (
     "form-action 'none'; frame-ancestors 'none'"
 )
 INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request) -> JSONResponse:
+    """Answer the OpenAPI document, with the address that the caller has used."""
+    servers = [{"url": await public_prefix(request) or "/"}]
+    return JSONResponse({**request.app.openapi(), "servers": servers})
 
 
 @router.get("/docs")

@@ -22,28 +22,38 @@ EXAMPLE = (
 FORM_ERRORS = (*WITH_BODY, MalformedFormError)
 
 
-def _content(value: object) -> bytes | str:
-    """Return a file of a form, or the text of a field of JSON."""
+def _any_content(value: object) -> bytes | str:
+    """Return a file of a form, or the text of a field of JSON; it may be empty."""
     if not isinstance(value, bytes | str):
         raise PydanticCustomError("string_type", "Input should be a valid string")
+    return value
+
+
+def _content(value: object) -> bytes | str:
+    """Return a file of a form, or the text of a field of JSON."""
+    value = _any_content(value)
     if not value:
         raise PydanticCustomError("string_too_short", "The image should not be empty")
     return value
 
 
+DESCRIPTION = (
+    "The file in base64, alone or as a `data:` URL: JPEG, PNG, WebP, GIF (its first frame) or BMP."
+    " Addresses are not fetched."
+)
 ImageContent = Annotated[
     bytes | str,
     PlainValidator(_content),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "minLength": 1,
-            "description": "The file in base64, alone or as a `data:` URL: JPEG, PNG, WebP, GIF"
-            " (its first frame) or BMP. Addresses are not fetched.",
-        }
-    ),
+    WithJsonSchema({"type": "string", "minLength": 1, "description": DESCRIPTION}),
+]
+# Of a batch in which each image has its own answer or error: also an empty one.
+AnyImageContent = Annotated[
+    bytes | str,
+    PlainValidator(_any_content),
+    WithJsonSchema({"type": "string", "description": DESCRIPTION}),
 ]
 Images = Annotated[list[ImageContent], Field(min_length=1, max_length=MAX_IMAGES)]
+AnyImages = Annotated[list[AnyImageContent], Field(min_length=1, max_length=MAX_IMAGES)]
 
 
 class ImagesRequest(FormRequest):
@@ -77,15 +87,18 @@ def called_images(call: ModelCall) -> list[ImageItem]:
     ]
 
 
-def form_of(field: str, **others: dict[str, Any]) -> dict[str, Any]:
+def form_of(field: str, *, may_be_empty: bool = False, **others: dict[str, Any]) -> dict[str, Any]:
     """Return what the OpenAPI document says of a route's body besides: that it can be a form.
 
     Args:
         field: of the image, or of all of them.
+        may_be_empty: whether an empty file has an error of its own, and fails no other.
         others: schemas of the other fields.
 
     """
-    file: Final = {"type": "string", "format": "binary", "minLength": 1}
+    file: Final[dict[str, Any]] = {"type": "string", "format": "binary"}
+    if not may_be_empty:
+        file["minLength"] = 1
     images = {"type": "array", "items": file, "minItems": 1, "maxItems": MAX_IMAGES}
     schema = {
         "type": "object",

@@ -1,4 +1,4 @@
-"""Adds to the OpenAPI document the paths of models that have schemas of their own."""
+"""Adds to the OpenAPI document which tasks answer, and the paths of models with own schemas."""
 
 import copy
 from collections.abc import Sequence
@@ -7,8 +7,13 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.models.entries import ModelEntry
+from app.runtime.kinds import answering_tasks
 from app.runtime.plugins import Task
 from app.runtime.runtime import Runtime
+
+# An operation's own word for the tasks whose models answer it, as GET /models names them. The page
+# shows with it what there is a model for.
+TASKS = "x-tasks"
 
 
 class ModelDocument:
@@ -25,6 +30,7 @@ class ModelDocument:
         self._app = app
         self._tasks = {task.kind: task for task in tasks}
         self._needs_key = needs_key
+        self._answering = answering_tasks(tasks)
         self._served: list[Any] = []  # what the document was made of
         self._extended: dict[str, Any] | None = None
 
@@ -43,11 +49,16 @@ class ModelDocument:
 
     def _extend(self, document: dict[str, Any], entries: Sequence[ModelEntry]) -> dict[str, Any]:
         added = [self._tasks[entry.spec.task].model_paths(entry) for entry in entries]
-        paths: dict[str, Any] = {}
-        for one in added:
+        paths: dict[str, Any] = {
+            path: {method: {**operation, TASKS: tasks} for method, operation in methods.items()}
+            for path, methods in document["paths"].items()
+            if (tasks := self._answering.get(path))
+        }
+        for entry, one in zip(entries, added, strict=True):
             for path, methods in one.paths.items():
                 paths[path] = copy.deepcopy(dict(methods))
                 for operation in paths[path].values():
+                    operation[TASKS] = [entry.spec.task]
                     if not self._needs_key:
                         operation["security"].append({})  # a key is accepted, but not needed
         schemas = {name: schema for one in added for name, schema in one.schemas.items()}

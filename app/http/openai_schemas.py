@@ -1,19 +1,36 @@
 """What the schemas of OpenAI's dialect share."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from app.errors import UnsupportedFieldError
 from app.models.schemas import Request, Response
 
+NAMES = {str: "string", bool: "boolean", int: "number"}
+
 
 class Only:
-    """Marks a field that may only have these values; any other is `unsupported_field`."""
+    """Marks a field that may only have these values; any other is `unsupported_field`.
 
-    def __init__(self, *values: object) -> None:
+    Args:
+        values: that change nothing, or that are known.
+        hint: what to do instead, for the client.
+
+    """
+
+    def __init__(self, *values: object, hint: str | None = None) -> None:
         self._values = values
+        self._hint = hint
 
     def __get_pydantic_core_schema__(self, *_: object) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._check)
@@ -21,18 +38,39 @@ class Only:
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"enum": list(self._values)}
+        forms = _forms(self._values)
+        return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
     def _check(self, value: object) -> object:
         # To Python 0 is False, and 1 True; to JSON they aren't.
         if any(value == v and isinstance(value, bool) is isinstance(v, bool) for v in self._values):
             return value
-        raise unsupported()
+        raise unsupported(self._hint)
 
 
-def unsupported() -> PydanticCustomError:
+def _forms(values: Sequence[object]) -> list[dict[str, Any]]:
+    """Return schemas that together allow these values, one a type.
+
+    An `enum` of several types, or one without a type, makes generators of clients crash.
+    """
+    forms: list[dict[str, Any]] = []
+    for kind, name in NAMES.items():
+        if known := [value for value in values if type(value) is kind]:
+            forms.append({"type": name, "enum": known})
+    for value in values:
+        if isinstance(value, list):
+            items = [*_forms(value), {}][0]
+            count = len(value)
+            forms.append({"type": "array", "items": items, "minItems": count, "maxItems": count})
+        elif isinstance(value, dict):  # an empty one
+            forms.append({"type": "object", "maxProperties": 0})
+    return [*forms, {"type": "null"}] if None in values else forms
+
+
+def unsupported(hint: str | None = None) -> PydanticCustomError:
     """Return the error for a value that OpenAI accepts and this service doesn't."""
-    return PydanticCustomError(UnsupportedFieldError.code, "This value is not supported")
+    context = {} if hint is None else {"hint": hint}
+    return PydanticCustomError(UnsupportedFieldError.code, "This value is not supported", context)
 
 
 def listed(value: object) -> object:
@@ -45,6 +83,26 @@ class OpenAiRequest(Request):
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[Any, Only(None)]]
+
+
+class AsSent(OpenAiRequest):
+    """A part of a body that remote servers get as the client wrote it."""
+
+    _sent: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def keep_as_sent(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401  # any JSON
+        """Keep what the client wrote."""
+        read = handler(value)
+        if isinstance(value, dict):
+            read._sent = value  # noqa: SLF001  # its own
+        return read
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """What the client wrote."""
+        return self._sent
 
 
 Ignored = Annotated[Any, Field(description="Ignored.")]

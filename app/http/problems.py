@@ -4,9 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-
 from app.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -34,11 +31,7 @@ from app.errors import (
     UpstreamUnauthorizedError,
     UpstreamUnreachableError,
 )
-from app.http.error_bodies import is_openai, openai_error, openai_status
-from app.http.openai_schemas import OpenAiError
-from app.http.schemas import Problem
-from app.models.catalog import DEFAULT_MAX_CHARS
-from app.models.schemas import PredictRequest
+from app.http.error_bodies import openai_error, openai_status
 
 Responses = dict[int | str, dict[str, Any]]
 Kinds = Sequence[type[ServiceError]]
@@ -147,58 +140,3 @@ def _openai_example(kind: type[ServiceError]) -> dict[str, Any]:
     return openai_error(
         InvalidRequestError(FIELD_ERRORS) if kind is InvalidRequestError else kind()
     )
-
-
-def _set_max_length(schemas: dict[str, Any], max_chars: int) -> None:
-    """Write the catalogue's largest `max_chars` into the schema of `/predict`."""
-    if request := schemas.get(PredictRequest.__name__):
-        fields = request["properties"]
-        fields["text"]["maxLength"] = fields["text_pair"]["anyOf"][0]["maxLength"] = max_chars
-
-
-def document_problems(
-    app: FastAPI,
-    *,
-    needs_key: bool = False,
-    max_chars: int = DEFAULT_MAX_CHARS,
-    extend: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document,
-) -> None:
-    """Put our schemas of errors into the app's OpenAPI document, instead of FastAPI's.
-
-    Args:
-        app: whose document it is.
-        needs_key: whether callers need a key.
-        max_chars: of the longest text that any of its models classifies.
-        extend: called with the document each time it is wanted; returns it with what models add
-            that were loaded meanwhile.
-
-    """
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = get_openapi(
-                title=app.title,
-                version=app.version,
-                description=app.description,
-                routes=app.routes,
-                tags=app.openapi_tags,
-            )
-            schemas = document["components"]["schemas"]
-            _set_max_length(schemas, max_chars)
-            for unused in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(unused, None)
-            for error in (Problem, OpenAiError):
-                schema = error.model_json_schema(ref_template=REF)
-                schemas.update(schema.pop("$defs", {}))
-                schemas[error.__name__] = schema
-            for path, methods in document["paths"].items():
-                if is_openai(path):  # 422, which FastAPI adds, is 400 there
-                    for operation in methods.values():
-                        operation["responses"].pop("422", None)
-                for operation in methods.values():
-                    if "security" in operation and not needs_key:
-                        operation["security"].append({})  # a key is accepted, but not needed
-            app.openapi_schema = document
-        return extend(app.openapi_schema)
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to do it

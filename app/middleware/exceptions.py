@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -52,7 +52,7 @@ def to_service_error(failure: Exception) -> ServiceError:
     if isinstance(failure, ServiceError):
         return failure
     if isinstance(failure, RequestValidationError):
-        return _invalid(field_errors(failure.errors()))
+        return _invalid(failure.errors())
     if isinstance(failure, HTTPException):
         if isinstance(failure.__cause__, ServiceError):
             return failure.__cause__  # FastAPI wraps what is raised while a body is parsed
@@ -60,11 +60,14 @@ def to_service_error(failure: Exception) -> ServiceError:
     return InternalError()
 
 
-def _invalid(errors: list[dict[str, Any]]) -> ServiceError:
+def _invalid(failures: Sequence[Any]) -> ServiceError:
     """Return the error of invalid fields; one that only OpenAI accepts has a code of its own."""
-    if errors[0]["type"] == UnsupportedFieldError.code:
-        return UnsupportedFieldError(field_path(errors[0]["loc"]))
-    return InvalidRequestError(errors)
+    errors = field_errors(failures)
+    if errors[0]["type"] != UnsupportedFieldError.code:
+        return InvalidRequestError(errors)
+    field, hint = field_path(errors[0]["loc"]), failures[0].get("ctx", {}).get("hint")
+    detail = f"{field!r} is not supported: {hint}" if hint else None
+    return UnsupportedFieldError(field, detail=detail)
 
 
 class ErrorAnswers:

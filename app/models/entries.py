@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from app.engines.items import ProcessCount, ProcessEngine
+from app.engines.items import ProcessCount, RunsApart
 from app.models.catalog import ModelSpec
 
 
@@ -31,8 +31,13 @@ class Servable(Protocol):
         """Return for how long the oldest running engine call has been running."""
         ...
 
+    @property
+    def can_close_early(self) -> bool:
+        """Whether `close` may be called while it is leased: what runs gets an error then."""
+        ...
+
     def close(self, *, timeout_s: float) -> None:
-        """Stop, and free the memory; may block for that long. Nothing is leased any more."""
+        """Stop, and free the memory; may block for that long."""
         ...
 
 
@@ -42,7 +47,7 @@ class Served:
 
     model: Servable
     version: str
-    engine: ProcessEngine | None = None  # where it runs in processes of its own
+    engine: RunsApart | None = None  # where it runs in processes of its own
 
 
 @dataclass(slots=True, kw_only=True)

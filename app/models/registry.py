@@ -56,6 +56,15 @@ class Lease(Generic[M]):
     version: str  # of the files
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Replaced:
+    """What is lent no more, and is closed once what it has on loan is back."""
+
+    name: str
+    served: Served
+    loans: Loans
+
+
 class ModelRegistry:
     """Holds the models of a catalogue and lends them out.
 
@@ -78,6 +87,7 @@ class ModelRegistry:
             )
             for spec in catalog.specs
         }
+        self._replaced: list[Replaced] = []  # that still serve the requests that they have
         for name in self._entries:
             metrics.model_ready.labels(name).set(0)
 
@@ -217,27 +227,31 @@ class ModelRegistry:
     async def close(self, *, timeout_s: float) -> None:
         """Unload every model once its leases have ended, or when the time is up.
 
-        A model that is still leased then stays until the process ends: freeing its memory during a
-        call could crash the process.
+        A model that is still leased then is closed where that is safe. Else it stays until the
+        process ends: freeing its memory during a call could crash the process.
         """
         until_s = time.monotonic() + timeout_s
+        names = [*self._entries, *(replaced.name for replaced in self._replaced)]
         failures = await asyncio.gather(
             *(self._unload(entry, until_s) for entry in self._entries.values()),
+            *(_close(replaced, until_s) for replaced in self._replaced),
             return_exceptions=True,
         )
-        for entry, failure in zip(self._entries.values(), failures, strict=True):
+        for name, failure in zip(names, failures, strict=True):
             if isinstance(failure, BaseException):
-                log.error("unload_failed", exc_info=failure, extra={"model": entry.spec.name})
+                log.error("unload_failed", exc_info=failure, extra={"model": name})
 
     async def _unload(self, entry: ModelEntry, until_s: float) -> None:
         served, loans = entry.served, entry.loans
         entry.state, entry.served = ModelState.UNLOADED, None
         self._metrics.model_ready.labels(entry.spec.name).set(0)
         if served is not None:
-            await _close(entry.spec.name, served, loans, until_s)
+            await _close(Replaced(name=entry.spec.name, served=served, loans=loans), until_s)
 
-    async def reload(self, name: str) -> None:
+    async def reload(self, name: str, *, timeout_s: float = REPLACED_S) -> None:
         """Load a model anew beside what serves, put it in its place, and close the old one.
+
+        What the old one still runs after `timeout_s` ends with an error where that is safe.
 
         Raises:
             StartupError: it can't be loaded; the old one goes on.
@@ -250,21 +264,31 @@ class ModelRegistry:
         entry.served, entry.loans = served, Loans()
         entry.reason = entry.detail = None
         self._note_ready(entry, time.monotonic() - started)
-        if old is not None:
-            await _close(name, old, loans, time.monotonic() + REPLACED_S)
+        if old is None:
+            return
+        replaced = Replaced(name=name, served=old, loans=loans)
+        self._replaced.append(replaced)  # `close` has those whose time the shutdown cuts
+        await _close(replaced, time.monotonic() + timeout_s)
+        self._replaced.remove(replaced)
 
 
-async def _close(name: str, served: Served, loans: Loans, until_s: float) -> None:
-    """Close a model that nobody can lease any more, once its leases have ended."""
+async def _close(replaced: Replaced, until_s: float) -> None:
+    """Close a model that nobody can lease any more, once its leases have ended or the time is up.
+
+    One that can't be closed while it is leased stays then.
+    """
+    loans, model = replaced.loans, replaced.served.model
     try:
         async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
             while loans.count:
                 await loans.idle.wait()
     except TimeoutError:
-        log.warning("model_still_leased", extra={"model": name, "leases": loans.count})
-        return
+        fields = {"model": replaced.name, "leases": loans.count}
+        log.warning("model_still_leased", extra=fields)
+        if not model.can_close_early:
+            return
     left_s = max(0.0, until_s - time.monotonic())
-    close = partial(served.model.close, timeout_s=left_s)
+    close = partial(model.close, timeout_s=left_s)
     # A thread of its own: those that load may still wait for a hub.
     thread = ThreadPoolExecutor(1, thread_name_prefix="model-close")
     try:

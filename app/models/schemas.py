@@ -31,6 +31,19 @@ def example(value: dict[str, Any]) -> dict[str, Any]:
     return {"examples": [value]}
 
 
+def one_of_two(one: str, other: str) -> dict[str, Any]:
+    """Return the JSON schema entries that say that exactly one of two fields is given.
+
+    By `if`, not by `oneOf`: generators of clients take the branches of that for types.
+    """
+    given = {"not": {"type": "null"}}
+    return {
+        "if": {"required": [one], "properties": {one: given}},
+        "then": {"properties": {other: {"type": "null"}}},
+        "else": {"required": [other], "properties": {other: given}},
+    }
+
+
 def whole_number(value: object) -> object:
     """Turn 3.0 into 3, as JSON Schema does; other types stay as they are, and are refused."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -69,7 +82,7 @@ class PredictRequest(Request):
         json_schema_extra=example({"text": "A film that stays with you for days.", "top_k": 2})
     )
 
-    # The limit depends on the model; `document_problems` puts the catalogue's into OpenAPI.
+    # The limit depends on the model; `document_api` puts the catalogue's into OpenAPI.
     text: Annotated[
         str,
         Field(

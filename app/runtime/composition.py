@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from app.core.metrics import MetricGroup
     from app.engines.loader import EngineTable
+    from app.models.catalog import Catalog
     from app.services.model_calls import AnswerCall
     from app.settings import Settings
 
@@ -119,6 +120,25 @@ class Composition:
     def needs_key(self, settings: "Settings") -> bool:
         """Say whether callers need a key."""
         return any(feature.needs_key(settings) for feature in self.features)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the OpenAPI document says of the routes' tags."""
+        plugins: tuple[Plugin, ...] = (*self.tasks, *self.features)
+        return {tag: text for plugin in plugins for tag, text in plugin.tags.items()}
+
+    def example_models(self, catalog: "Catalog") -> dict[str, str]:
+        """Return the catalogue's default models, by the names that examples have for them.
+
+        A name that the catalogue has too stays, and so does that of a task without a model.
+        """
+        known = {spec.name for spec in catalog.specs}
+        return {
+            task.example_model: default
+            for task in self.tasks
+            if task.example_model and task.example_model not in known
+            if (default := catalog.default(task.kind))
+        }
 
     def has(self, name: str) -> bool:
         """Say whether a feature is on."""

@@ -1,6 +1,6 @@
-"""Which kind of request each route is for."""
+"""Which kind of request each route is for, and whose models answer it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from app.core.request_kinds import RequestKind
 from app.runtime.plugins import Task
@@ -15,11 +15,21 @@ def request_kinds(tasks: Iterable[Task]) -> Mapping[str, RequestKind]:
         tasks: each says of which kind the requests to its routes are.
 
     """
-    of_tasks = {
-        route.path: task.kind_of(route.path)
-        for task in tasks
-        for router in (*task.routers(), *task.openai_routers())
-        for route in router.routes
-        if hasattr(route, "path")
-    }
+    of_tasks = {path: task.kind_of(path) for task in tasks for path in _paths(task)}
     return of_tasks | dict.fromkeys(PROBES, RequestKind.PROBE)
+
+
+def answering_tasks(tasks: Iterable[Task]) -> Mapping[str, Sequence[str]]:
+    """Return the kinds of the tasks whose models answer a route, by its path."""
+    answering: dict[str, list[str]] = {}
+    for task in tasks:
+        for path in _paths(task):
+            answering.setdefault(path, []).append(task.kind)
+    return answering
+
+
+def _paths(task: Task) -> Iterable[str]:
+    """Return the paths of a task's routes, each once."""
+    routers = (*task.routers(), *task.openai_routers())
+    routes = [route for router in routers for route in router.routes]
+    return dict.fromkeys(route.path for route in routes if hasattr(route, "path"))

@@ -7,6 +7,7 @@ commands import them too. Routes and the like are imported inside the methods.
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from app.core.request_kinds import RequestKind
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 S = TypeVar("S", bound="Settings")
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +52,16 @@ class Task:
             `text-classification` can detect languages. None: this task.
         request_kind: of the requests to its routes: which of them share their places when there
             are too many.
+        tags: what the OpenAPI document says of the tags that its routes have.
+        example_model: the model that examples of its bodies name; the document names one of the
+            catalogue instead.
 
     """
 
     name: str
     kind: str
+    tags: Mapping[str, str] = NO_TAGS
+    example_model: str | None = None
     capability: str | None = None
     request_kind: RequestKind = RequestKind.INFERENCE
 
@@ -97,10 +104,12 @@ class Feature(Generic[S]):
         name: of the folder, in `main.FEATURES` and in the setting FEATURES.
         needs: names of features and tasks without which it is left out.
         is_stored: whether it needs the SQL database.
+        tags: what the OpenAPI document says of the tags that its routes have.
 
     """
 
     name: str
+    tags: Mapping[str, str] = NO_TAGS
     needs: frozenset[str] = frozenset()
     is_stored: bool = False
 

@@ -107,7 +107,7 @@ class Overload:
     def refusal(self, head: Head) -> bytes:
         """Return the answer to a request that isn't let in."""
         return self._answers.make(
-            head.path,
+            self.kinds.without_prefix(head.path),
             request_id=_request_id(head.headers),
             retry_after_s=self.gate.retry_after_s,
             is_kept=head.is_kept and not self.is_closing(),

@@ -15,6 +15,8 @@ from typing import cast
 
 import uvicorn
 
+from app.core.ending import TIME_IS_OVER
+from app.core.logs import announce
 from app.core.request_kinds import PathKinds
 from app.errors import StartupError
 from app.runtime.runtime import Runtime
@@ -50,6 +52,7 @@ class Server(uvicorn.Server):
         drain: the phases of the end.
         gate: decides which requests are refused.
         runtime: gives the runtime, once the lifespan has made it.
+        root_path: what may stand before the paths of routes.
         on_overdue: called in a thread when the process should have ended long ago.
 
     """
@@ -63,6 +66,7 @@ class Server(uvicorn.Server):
         drain: Drain,
         gate: Gate,
         runtime: Callable[[], Runtime | None],
+        root_path: str = "",
         on_overdue: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
@@ -72,12 +76,13 @@ class Server(uvicorn.Server):
         self.probe_sockets: list[socket.socket] = []  # which answer probes only
         self.front_end: FrontEnd | None = None  # where this is one of several processes
         self.runtime = runtime
+        self._root_path = root_path
         self._on_overdue = on_overdue
         self._overdue: threading.Timer | None = None
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept and say so in one line, on standard output."""
+        """Start to accept and say so in one line, on standard error."""
         await super().startup(None if sockets is None else [])
         if not self.started:
             return
@@ -186,7 +191,7 @@ class Server(uvicorn.Server):
         runtime = cast("Runtime", self.runtime())
         overload = Overload(
             self.gate,
-            kinds=PathKinds(runtime.request_kinds),
+            kinds=PathKinds(runtime.request_kinds, root_path=self._root_path),
             metrics=runtime.metrics,
             is_admin=runtime.access.is_known_admin,
             is_closing=lambda: self.drain.begun_s is not None,
@@ -250,7 +255,7 @@ class Server(uvicorn.Server):
         if tasks := set(self.server_state.tasks):
             log.warning("drain_cut", extra={"requests": len(tasks)})
             for task in tasks:
-                task.cancel("shutdown: the time of requests in flight is over")
+                task.cancel(TIME_IS_OVER)
         until_s = time.monotonic() + LAST_LINE_S
         await self._wait(self._is_done, lambda now_s: now_s < until_s)
 
@@ -261,10 +266,10 @@ class Server(uvicorn.Server):
 
 
 def print_address(sock: socket.socket) -> None:
-    """Say in one line, on standard output, where the service is."""
+    """Say in one line, on standard error, where the service is."""
     host, port = sock.getsockname()[:2]
-    url_host = f"[{host}]" if ":" in host else host
-    print(f"ml-api: http://{url_host}:{port} (docs at /docs; ready when /ready is)", flush=True)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    announce(f"ml-api: {url} (docs at /docs; ready when /ready is)", "listening", url=url)
 
 
 def _has_arrived(*descriptors: int) -> bool:

@@ -31,6 +31,9 @@ class Access(Protocol):
     def is_known_admin(self, key: str) -> bool:
         """Say whether a key is an administrator's, as far as that is known without a look-up."""
 
+    def is_proxy(self, connection: Connection) -> bool:
+        """Say whether a request comes from a proxy whose headers are believed."""
+
     async def identify(self, key: str | None, connection: Connection) -> Caller:
         """Return the caller.
 
@@ -90,6 +93,10 @@ class OpenAccess:
 
     def is_known_admin(self, key: str) -> bool:  # noqa: ARG002
         """Say no: all callers are the same."""
+        return False
+
+    def is_proxy(self, connection: Connection) -> bool:  # noqa: ARG002
+        """Say no: none is named."""
         return False
 
     async def identify(self, key: str | None, connection: Connection) -> Caller:  # noqa: ARG002

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.batching.base import Scheduler
 from app.batching.requests import Row
-from app.batching.scheduler import BatchScheduler
 from app.engines.base import Embedder, FloatArray, Task
 from app.engines.room import refuse_without_room
 from app.engines.rows import RowsRefusedError
 from app.engines.vector_rules import VectorRules
-from app.errors import InferenceFailedError, ServiceError
 from app.models.registry import TaskKey
 from app.services.inference import Inference, Plan
+from app.services.places import Place, whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def shaped(rules: VectorRules, row: Row, dimensions: int | None = None) -> Row:
         return failure
 
 
-EMBEDDERS = TaskKey[BatchScheduler[Embedder]](Task.EMBEDDING)
+EMBEDDERS = TaskKey[Scheduler[Embedder]](Task.EMBEDDING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,27 +82,13 @@ class EmbeddingParameters:
         )
 
 
-def embeddings_of(inference: Inference[Embedder]) -> Embeddings:
-    """Return the vectors of all texts, or fail: a missing one would shift the others.
-
-    Raises:
-        InferenceFailedError: the engine failed on one of the texts; the detail says which.
-        ServiceError: of a text that has another error.
-
-    """
+def embeddings_of(inference: Inference[Embedder], *, place: Place) -> Embeddings:
+    """Return the vectors of all texts; raises as `whole`."""
     return Embeddings(
         model=inference.model,
         version=inference.version,
         rules=inference.engine.vector_rules,
-        vectors=np.stack([_vector(number, row) for number, row in enumerate(inference.rows)]),
+        vectors=np.stack(whole(inference.rows, place)),
         truncated=tuple(np.flatnonzero(inference.is_truncated).tolist()),
         tokens=inference.tokens,
     )
-
-
-def _vector(number: int, row: FloatArray | ServiceError) -> FloatArray:
-    if isinstance(row, InferenceFailedError):
-        raise InferenceFailedError(f"The engine failed on texts[{number}].")
-    if isinstance(row, ServiceError):
-        raise row
-    return row

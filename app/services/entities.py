@@ -1,22 +1,23 @@
 """Turns what an engine says of tokens into entities, as transformers' pipeline aggregates them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.engines.base import FloatArray, Task, TokenClassifier
 from app.engines.scores import softmax
 from app.engines.token_windows import TokenRow
 from app.models.registry import TaskKey
 
-TOKEN_CLASSIFIERS = TaskKey[BatchScheduler[TokenClassifier]](Task.NER)
+TOKEN_CLASSIFIERS = TaskKey[Scheduler[TokenClassifier]](Task.NER)
 OUTSIDE = "O"  # the label of tokens that belong to no entity
 BEGIN, INSIDE = "B-", "I-"
 Indices = npt.NDArray[np.intp]
+AT_ONCE = 1_000  # entities that become Python's objects together
 
 
 class Aggregation(StrEnum):
@@ -40,6 +41,36 @@ class Span:
     end: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Spans:
+    """The entities of a text in their order: of a long one there are hundreds of thousands.
+
+    Args:
+        names: of labels.
+        found: the labels that occur, in the order of their first entities.
+        labels: (entities,), the number of each entity's label.
+        scores, starts, ends: (entities,), as of a `Span`.
+
+    """
+
+    names: Sequence[str]
+    found: tuple[str, ...]
+    labels: Indices
+    scores: FloatArray
+    starts: Indices
+    ends: Indices
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Span]:
+        columns = (self.labels, self.scores, self.starts, self.ends)
+        for begin in range(0, len(self), AT_ONCE):
+            some = (column[begin : begin + AT_ONCE].tolist() for column in columns)
+            for label, score, start, end in zip(*some, strict=True):
+                yield Span(label=self.names[label], score=score, start=start, end=end)
+
+
 @dataclass(frozen=True, slots=True)
 class Labelled:
     """Units of a text, tokens or words, each with its label.
@@ -57,10 +88,10 @@ class Labelled:
     ends: Indices
 
 
-def spans_of(row: TokenRow, labels: Sequence[str], aggregation: Aggregation) -> list[Span]:
-    """Return the entities of a text in their order.
+def spans_of(row: TokenRow, labels: Sequence[str], aggregation: Aggregation) -> Spans:
+    """Return the entities of a text.
 
-    Arrays do the work for all tokens: this runs on the event loop, and a text can have thousands.
+    Arrays do the work for all tokens: a text can have thousands.
 
     Args:
         row: of an engine.
@@ -68,9 +99,9 @@ def spans_of(row: TokenRow, labels: Sequence[str], aggregation: Aggregation) -> 
         aggregation: how tokens become entities.
 
     """
-    if not len(row.offsets):
-        return []
     scores = softmax(row.logits)
+    if not len(row.offsets):
+        aggregation = Aggregation.NONE  # there is nothing to join
     if aggregation in {Aggregation.NONE, Aggregation.SIMPLE}:
         units = _tokens(row, scores)
     else:
@@ -111,21 +142,21 @@ def _surest(scores: FloatArray, firsts: Indices, lasts: Indices) -> Indices:
     return surest
 
 
-def _each(units: Labelled, labels: Sequence[str]) -> list[Span]:
+def _each(units: Labelled, labels: Sequence[str]) -> Spans:
     """Return each token that isn't outside, with its label as the model has it."""
     inside = np.array([label != OUTSIDE for label in labels])[units.labels]
-    return [
-        Span(
-            label=labels[units.labels[index]],
-            score=float(units.scores[index]),
-            start=int(units.starts[index]),
-            end=int(units.ends[index]),
-        )
-        for index in np.flatnonzero(inside).tolist()
-    ]
+    chosen = units.labels[inside]
+    return Spans(
+        names=labels,
+        found=_found(chosen, labels),
+        labels=chosen,
+        scores=units.scores[inside],
+        starts=units.starts[inside],
+        ends=units.ends[inside],
+    )
 
 
-def _grouped(units: Labelled, labels: Sequence[str]) -> list[Span]:
+def _grouped(units: Labelled, labels: Sequence[str]) -> Spans:
     """Join neighbours with one tag; B- begins a new entity even so."""
     tags = [_tag(label) for label in labels]
     numbers = {tag: number for number, tag in enumerate(dict.fromkeys(tags))}
@@ -135,18 +166,28 @@ def _grouped(units: Labelled, labels: Sequence[str]) -> list[Span]:
     begins[0] = True
     begins[1:] |= tag_of[1:] != tag_of[:-1]
     firsts = np.flatnonzero(begins)
-    ends = np.append(firsts[1:], len(begins))
+    lasts = np.append(firsts[1:], len(begins)) - 1
+    sums = np.add.reduceat(units.scores, firsts, dtype=np.float64)
+    means = (sums / (lasts - firsts + 1)).astype(np.float32)
     names = [label.split("-", 1)[-1] for label in labels]
     inside = np.array([name != OUTSIDE for name in names])[units.labels[firsts]]
-    return [
-        Span(
-            label=names[units.labels[first]],
-            score=float(units.scores[first:end].mean()),
-            start=int(units.starts[first]),
-            end=int(units.ends[end - 1]),
-        )
-        for first, end in zip(firsts[inside].tolist(), ends[inside].tolist(), strict=True)
-    ]
+    firsts, lasts = firsts[inside], lasts[inside]
+    chosen = units.labels[firsts]
+    return Spans(
+        names=names,
+        found=_found(chosen, names),
+        labels=chosen,
+        scores=means[inside],
+        starts=units.starts[firsts],
+        ends=units.ends[lasts],
+    )
+
+
+def _found(labels: Indices, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of labels in the order of their first occurrence."""
+    present = np.flatnonzero(np.bincount(labels, minlength=len(names))).tolist()
+    firsts = sorted((int(np.argmax(labels == label)), label) for label in present)
+    return tuple(dict.fromkeys(names[label] for _, label in firsts))
 
 
 def _tag(label: str) -> str:

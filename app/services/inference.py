@@ -1,12 +1,13 @@
 """The one way of every task but chat: lease a model, run its batches, check its rows."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
 from app.batching.requests import Outcome, Row
-from app.batching.scheduler import BatchScheduler
 from app.engines.items import BatchEngine
 from app.errors import ServiceError
 from app.models.catalog import ModelSpec
@@ -16,6 +17,8 @@ from app.services.results import ResultChecker
 E = TypeVar("E", bound=BatchEngine)
 # Returns the error of an item that is refused before it reaches an engine; else None.
 Refuse = Callable[[ModelSpec, Any], ServiceError | None]
+# Numbers of rows that become answers in a millisecond or two.
+QUICK_NUMBERS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,8 @@ class Plan:
 
     Args:
         prompt: put before each text, for an embedder.
-        shape: turns an engine's row into an answer, or into an exception where it can't be one.
+        shape: turns an engine's row into an answer, or into an exception where it can't be one;
+            called in a thread where rows are many or large.
 
     """
 
@@ -59,6 +63,19 @@ class Inference(Generic[E]):
         return self.spec.name
 
 
+async def _shaped(rows: Sequence[Row], shape: Callable[[Any], Row] | None) -> list[Row]:
+    """Return rows as answers; many numbers in a thread, so that the event loop serves others."""
+    if shape is None:
+        return list(rows)
+
+    def shaped() -> list[Row]:
+        return [row if isinstance(row, Exception) else shape(row) for row in rows]
+
+    if sum(getattr(row, "size", 0) for row in rows) <= QUICK_NUMBERS:
+        return shaped()
+    return await asyncio.to_thread(shaped)
+
+
 class InferenceService:
     """Runs texts or other items of any task on the model that a request names.
 
@@ -78,7 +95,7 @@ class InferenceService:
 
     async def run(
         self,
-        task: TaskKey[BatchScheduler[E]],
+        task: TaskKey[Scheduler[E]],
         items: Sequence[Any],
         *,
         model_name: str | None,
@@ -113,11 +130,7 @@ class InferenceService:
             outcome = Outcome(rows=[], is_truncated=[], tokens=0)
             if accepted:
                 outcome = await scheduler.submit(accepted, deadline=deadline, prompt=planned.prompt)
-        shape = planned.shape
-        rows = [
-            row if shape is None or isinstance(row, Exception) else shape(row)
-            for row in outcome.rows
-        ]
+        rows = await _shaped(outcome.rows, planned.shape)
         for index, error in refused.items():  # ascending, so that later indexes stay right
             rows.insert(index, error)
             outcome.is_truncated.insert(index, False)

@@ -28,11 +28,13 @@ from app.errors import (
 from app.models.catalog import ModelSpec
 from app.models.registry import ModelRegistry
 from app.services.inference import InferenceService
+from app.services.places import place_in, whole
 
 log = logging.getLogger(__name__)
 
 # The other model's queue ends a call at its deadline; this is for an event loop that is late.
 GRACE_S: Final = 1.0
+ITEMS: Final = place_in("items")
 NOBODY_WAITS: Final = "Nobody waits for the answer any more."
 CLOSED: Final = "The service is shutting down."
 
@@ -150,10 +152,7 @@ class ModelCalls:
 
 def rows_of(rows: Sequence[Any | ServiceError]) -> list[Any]:
     """Return rows, or raise the first error: a class gets all of its answers, or none."""
-    for row in rows:
-        if isinstance(row, ServiceError):
-            raise row
-    return list(rows)
+    return whole(rows, ITEMS)
 
 
 def texts_of(call: ModelCall) -> list[str]:

@@ -6,8 +6,8 @@ from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
-from app.batching.scheduler import BatchScheduler
 from app.core.call_scope import CallScope, in_scope
 from app.engines.items import BatchEngine
 from app.engines.stream_slots import StreamSlots
@@ -67,7 +67,7 @@ class PieceService:
     @asynccontextmanager
     async def open(
         self,
-        task: TaskKey[BatchScheduler[E]],
+        task: TaskKey[Scheduler[E]],
         item: Any,  # noqa: ANN401  # parsed JSON
         *,
         model_name: str,
@@ -152,7 +152,7 @@ class _Steps:
         if self._step is not None and not self._step.done():
             await asyncio.wait({self._step})
         with suppress(Exception):  # its client has left
-            await self._slots.run(self._generator.close)
+            await self._slots.end(self._generator.close)
         if self._step is not None and self._step.done() and not self._step.cancelled():
             self._step.exception()  # of one that nobody waits for
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.batching.scheduler import BatchScheduler
-from app.engines.base import Classifier, FloatArray, Pair, Task
-from app.errors import InferenceFailedError, ServiceError
+from app.batching.base import Scheduler
+from app.engines.base import Classifier, Pair, Task
 from app.models.registry import TaskKey
 from app.services.inference import Inference
+from app.services.places import place_in, whole
 
-RANKERS = TaskKey[BatchScheduler[Classifier]](Task.RANKING)
+RANKERS = TaskKey[Scheduler[Classifier]](Task.RANKING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +28,13 @@ def pairs_with(query: str, texts: Sequence[str]) -> list[Pair]:
 
 
 def ranking_of(field: str) -> Callable[[Inference[Classifier]], Ranking]:
-    """Return what ranks all texts, or fails: where a missing one belongs can't be known.
+    """Return what ranks all texts of a field, or raises as `whole`.
 
-    It raises InferenceFailedError where the engine failed on a text, with its place in the field,
-    and whatever other error a text has. Equal scores stay in the order of the texts.
+    Equal scores stay in the order of the texts.
     """
 
     def rank(inference: Inference[Classifier]) -> Ranking:
-        scores = [_score(field, index, row) for index, row in enumerate(inference.rows)]
+        scores = [float(row[0]) for row in whole(inference.rows, place_in(field))]
         order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
         cut = (index for index, is_cut in enumerate(inference.is_truncated) if is_cut)
         return Ranking(
@@ -46,11 +45,3 @@ def ranking_of(field: str) -> Callable[[Inference[Classifier]], Ranking]:
         )
 
     return rank
-
-
-def _score(field: str, index: int, row: FloatArray | ServiceError) -> float:
-    if isinstance(row, InferenceFailedError):
-        raise InferenceFailedError(f"The engine failed on {field}[{index}].")
-    if isinstance(row, ServiceError):
-        raise row
-    return float(row[0])

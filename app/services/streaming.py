@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from app.batching.deadline import Deadline
 from app.batching.generations import Generations
 from app.core.backoff import Backoff
+from app.core.ending import is_shutdown
 from app.engines.base import Task
 from app.engines.chat_base import Generation, GenerationOptions, Message
 from app.errors import (
@@ -105,7 +106,7 @@ class ChatService:
         try:
             yield stream
         except asyncio.CancelledError as cancelled:
-            stream.was_shut_down = any("shutdown" in str(arg) for arg in cancelled.args)
+            stream.was_shut_down = is_shutdown(cancelled)
             raise
         finally:
             timer.cancel()

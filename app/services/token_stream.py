@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from app.batching.generations import Generations, Slot
 from app.engines.chat_base import Generation
+from app.engines.tool_calls import Piece
 from app.errors import DeadlineExceededError, NotReadyError, ReaderTooSlowError, ServiceError
 from app.models.registry import Lease
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLIENT_LEFT = "client_left"
+REASONS = frozenset({"stop", "length", "tool_calls"})
 # How a generation ended: complete, or with an error that the caller gets.
 End = Generation | ServiceError
 
@@ -66,7 +68,7 @@ class Stream:
         """Whether everything has been read; `end` says how it ended."""
         return self.tokens.is_over
 
-    async def drain(self, *, timeout_s: float | None = None) -> list[str]:
+    async def drain(self, *, timeout_s: float | None = None) -> list[Piece]:
         """Return all tokens that have come, waiting for the first of them.
 
         The list is empty when the stream is over, or `timeout_s` has passed.
@@ -137,6 +139,6 @@ def _outcome(end: End | None, *, was_shut_down: bool) -> str:
     if end is None:
         return "shutdown" if was_shut_down else CLIENT_LEFT
     if isinstance(end, Generation):
-        return end.finish_reason if end.finish_reason in {"stop", "length"} else "other"
+        return end.finish_reason if end.finish_reason in REASONS else "other"
     names = {DeadlineExceededError: "deadline", ReaderTooSlowError: "reader_too_slow"}
     return names.get(type(end), "failed")

@@ -37,10 +37,15 @@ class SentimentAPI(litserve.LitAPI):
         if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             config["INFERENCE_PRECISION_HINT"] = "bf16"
         self.compiled = core.compile_model(IR, "CPU", config)
-        # The names in the file may be lists of synonyms; which input is the mask is in any of them.
-        self.mask_at = next(
-            i for i, port in enumerate(self.compiled.inputs) if "attention_mask" in port.names
-        )
+        # A port in the file may have several names; it has one of these.
+        self.names = [
+            next(
+                name
+                for name in ("input_ids", "attention_mask", "token_type_ids")
+                if name in port.names
+            )
+            for port in self.compiled.inputs
+        ]
         self.request = self.compiled.create_infer_request()
         self.tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
         described = json.loads((MODEL / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -60,13 +65,13 @@ class SentimentAPI(litserve.LitAPI):
     def predict(self, x: list[str]) -> list[tuple[str, float]]:
         """Return a label and its probability for each text."""
         encoded = self.tokenizer.encode_batch(x)
-        arrays = [
-            np.array([e.ids for e in encoded], dtype=np.int64),
-            np.array([e.attention_mask for e in encoded], dtype=np.int64),
-        ]
-        if self.mask_at == 0:
-            arrays.reverse()
-        logits = self.request.infer(dict(enumerate(arrays)))[self.compiled.outputs[0]]
+        arrays = {
+            "input_ids": np.array([e.ids for e in encoded], dtype=np.int64),
+            "attention_mask": np.array([e.attention_mask for e in encoded], dtype=np.int64),
+            "token_type_ids": np.array([e.type_ids for e in encoded], dtype=np.int64),
+        }
+        given = {place: arrays[name] for place, name in enumerate(self.names)}
+        logits = self.request.infer(given)[self.compiled.outputs[0]]
         exp = np.exp(logits - logits.max(-1, keepdims=True))
         scores = exp / exp.sum(-1, keepdims=True)
         return [(self.labels[row.argmax()], float(row.max())) for row in scores]

@@ -22,6 +22,7 @@ from tiny_images import pipeline_rows, request_for
 
 from app.engines.base import Activation, FloatArray, OpenVinoOptions
 from app.engines.images.conversion import compare, convert, load_reference
+from app.engines.images.converted import read
 from app.engines.images.engine import ImageEngine
 from app.engines.images.items import ImageItem, Pixels
 from app.engines.images.on_openvino import compile_images
@@ -30,10 +31,12 @@ from app.engines.openvino.failures import ConversionError
 from app.errors import EngineError
 
 
-def image_outcomes(kind: ImageKind, folder: Path) -> dict[str, Outcome]:
-    """Return what each engine makes of a kind; bf16 only where the processor has it."""
+def image_outcomes(
+    kind: ImageKind, folder: Path, *, kept: Path | None = None
+) -> dict[str, Outcome]:
+    """Return what each engine makes of a kind, as `outcomes` does of a text model."""
     kind.write(folder)
-    options = OpenVinoOptions(cache=folder.parent / "converted", cores=1, calls=1)
+    options = OpenVinoOptions(cache=kept or folder.parent / "converted", cores=1, calls=1)
     request = replace(request_for(folder), openvino=options)
     try:
         reference = load_reference(request)
@@ -44,7 +47,8 @@ def image_outcomes(kind: ImageKind, folder: Path) -> dict[str, Outcome]:
     expected = pipeline_rows(folder, files)
     found = {TORCH: _judge(TORCH, reference, files, expected)}
     try:
-        converted = convert(reference, folder_of(request))
+        place = folder_of(request)
+        converted = read(place) or convert(reference, place)
         for name, processor in processors(request):
             engine = compile_images(request, converted, processor)
             if compare(engine, reference).agrees:

@@ -17,6 +17,10 @@ from app.engines.base import Task
 Modules = Sequence[tuple[str, dict[str, Any]]]
 
 
+# Asking for one would import its module, in each process that collects tests.
+NAMES = frozenset(dir(transformers))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """What is put on a model, and the task under which the folder is served.
@@ -117,7 +121,7 @@ class Kind:
     @property
     def exists(self) -> bool:
         """Whether transformers has such a class."""
-        return hasattr(transformers, self.model_class)
+        return self.model_class in NAMES
 
     def write(self, folder: Path) -> None:
         """Write the folder, as transformers and sentence-transformers do."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,20 @@ from app.engines.base import (
     OpenVinoOptions,
     Task,
 )
-from app.engines.openvino.agreement import answers, calibration_texts, has_free_scores
-from app.engines.openvino.converted import folder_of, options_of
+from app.engines.openvino.agreement import (
+    answers,
+    calibration_texts,
+    has_free_scores,
+    verdict_file,
+    write_verdict,
+)
+from app.engines.openvino.converted import Converted, folder_of, options_of, read
 from app.engines.openvino.failures import ConversionError
 from app.engines.openvino.preparation import (
+    Prepared,
     compile_engine,
     convert_best,
+    find,
     load_reference,
     settle,
 )
@@ -65,11 +74,18 @@ class Outcome:
     difference: float = 0.0
 
 
-def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
-    """Return what each engine makes of a kind; bf16 only where the processor has it."""
+def outcomes(kind: Kind, folder: Path, *, kept: Path | None = None) -> dict[str, Outcome]:
+    """Return what each engine makes of a kind; bf16 only where the processor has it.
+
+    Args:
+        kind: what is served.
+        folder: where it is written, anew.
+        kept: where it is converted and compared, once; beside the folder when None.
+
+    """
     kind.write(folder)
     # One core: kinds run side by side, and threads that wait for each other take ten times as long.
-    options = OpenVinoOptions(cache=folder.parent / "converted", cores=1, calls=1)
+    options = OpenVinoOptions(cache=kept or folder.parent / "converted", cores=1, calls=1)
     request = replace(request_for(folder, task=kind.head.task), openvino=options)
     try:
         reference = load_reference(request)
@@ -84,14 +100,17 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
     judge = _judge_of(kind, folder, texts, reference)
     found = {TORCH: judge(TORCH, reference)}
     try:
-        converted = convert_best(request, reference, folder_of(request))
+        place = folder_of(request)
+        converted = read(place) or convert_best(request, reference, place)
     except ConversionError as refusal:
         return found | {FLOAT32: Outcome(verdict=Verdict.REFUSED, line=line_of(refusal, folder))}
-    answered = answers(reference, calibration_texts(None))
+    expected = cache(lambda: answers(reference, calibration_texts(None)))
     for name, processor in processors(request):
         refused = Outcome(verdict=Verdict.REFUSED, line="disagrees with torch")
         try:
-            prepared = settle(request, converted, processor, reference=reference, expected=answered)
+            prepared = find(request, place, processor) or _settled(
+                request, converted, processor, reference, expected()
+            )
             converted = prepared.converted
             if not prepared.verdict.agrees:
                 found[name] = refused
@@ -102,6 +121,20 @@ def outcomes(kind: Kind, folder: Path) -> dict[str, Outcome]:
             found[name] = replace(refused, line=line_of(refusal, folder))
             break  # OpenVINO may crash if such a graph is compiled once more in this process
     return found
+
+
+def _settled(
+    request: EngineRequest,
+    converted: Converted,
+    processor: Processor,
+    reference: Any,
+    expected: FloatArray,
+) -> Prepared:
+    """Compare with torch as a start does, and keep the verdict beside the model."""
+    prepared = settle(request, converted, processor, reference=reference, expected=expected)
+    file = verdict_file(converted.folder, processor.precision, calibration_texts(None))
+    write_verdict(file, prepared.verdict)
+    return prepared
 
 
 def _mixed(kind: Kind) -> Sequence[Any]:

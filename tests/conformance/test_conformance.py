@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import transformers
 from architectures import ARCHITECTURES
+from converted import kept_conversions
 from kinds import CLASSIFIES, EMBEDDERS, HEADS, KINDS, POOLINGS, Head
 from outcomes import BFLOAT16, MOST, Verdict, outcomes
 from results import NO_CLASS, cell
@@ -63,9 +64,9 @@ def tables() -> Mapping[str, str]:
 def test_a_kind_is_served_as_by_its_library_or_refused_as_the_table_says(
     name: str, tmp_path: Path, tables: Mapping[str, str]
 ) -> None:
-    with warnings.catch_warnings():
+    with kept_conversions("conformance") as kept, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries' own models
-        found = outcomes(KINDS[name], tmp_path / "model")
+        found = outcomes(KINDS[name], tmp_path / "model", kept=kept)
     wrong = {engine: o.difference for engine, o in found.items() if o.verdict is Verdict.WRONG}
     assert wrong == {}
     assert cell(found) == tables[name], "run `make conformance`"

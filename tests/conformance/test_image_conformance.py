@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from converted import kept_conversions
 from image_kinds import HEADS, IMAGE_KINDS
 from image_outcomes import image_outcomes
 from outcomes import Verdict
@@ -43,9 +44,9 @@ def cells() -> Mapping[str, str]:
 def test_a_kind_is_served_as_by_transformers_or_refused_as_the_table_says(
     name: str, tmp_path: Path, cells: Mapping[str, str]
 ) -> None:
-    with warnings.catch_warnings():
+    with kept_conversions("image conformance") as kept, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries' own models
-        found = image_outcomes(IMAGE_KINDS[name], tmp_path / "model")
+        found = image_outcomes(IMAGE_KINDS[name], tmp_path / "model", kept=kept)
     wrong = {engine: o.difference for engine, o in found.items() if o.verdict is Verdict.WRONG}
     assert wrong == {}
     assert cell(found) == cells[name], "run `make conformance`"

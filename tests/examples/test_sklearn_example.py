@@ -15,11 +15,12 @@ VIRGINICA = [6.3, 3.3, 6.0, 2.5]
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 
 
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[AsyncClient]:
+@pytest.fixture(scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed; the example needs it")
-    shutil.copy(EXAMPLE / "model.py", tmp_path)
-    async with serving(tmp_path, (EXAMPLE / "models.toml").read_text("utf-8")) as client:
+    folder = tmp_path_factory.mktemp("app")
+    shutil.copy(EXAMPLE / "model.py", folder)
+    async with serving(folder, (EXAMPLE / "models.toml").read_text("utf-8")) as client:
         yield client
 
 

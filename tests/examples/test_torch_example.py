@@ -12,10 +12,11 @@ from serving import serving
 EXAMPLE = Path(__file__).parents[2] / "examples" / "torch"
 
 
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[AsyncClient]:
-    shutil.copy(EXAMPLE / "model.py", tmp_path)
-    async with serving(tmp_path, (EXAMPLE / "models.toml").read_text("utf-8")) as client:
+@pytest.fixture(scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
+    folder = tmp_path_factory.mktemp("app")
+    shutil.copy(EXAMPLE / "model.py", folder)
+    async with serving(folder, (EXAMPLE / "models.toml").read_text("utf-8")) as client:
         yield client
 
 

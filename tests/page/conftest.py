@@ -37,6 +37,21 @@ task = "embedding"
 engine = "fake"
 
 [[models]]
+name = "names"
+task = "token-classification"
+engine = "fake"
+
+[[models]]
+name = "ranks"
+task = "text-ranking"
+engine = "fake"
+
+[[models]]
+name = "nli"
+task = "zero-shot-classification"
+engine = "fake"
+
+[[models]]
 name = "echo"
 task = "chat"
 engine = "fake"

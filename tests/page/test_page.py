@@ -7,7 +7,10 @@ import pytest
 from playwright.sync_api import expect
 from visit import DESKTOP, HOSTILE, PHONE
 
-TABS = ["Classify", "Chat", "Search", "More", "Status"]
+TABS = [
+    *("Classify", "Chat", "Search", "Entities", "Rerank", "Zero-shot", "Similarity"),
+    *("More", "Status"),
+]
 
 
 def fill_everything(visit: Any, text: str) -> None:
@@ -20,6 +23,10 @@ def fill_everything(visit: Any, text: str) -> None:
     page.get_by_label("Many texts").fill(f"{text}\nanother")
     page.get_by_role("button", name=re.compile(r"^Classify \d+ texts")).click()
     expect(page.locator("#many-said")).to_contain_text("classified")
+    visit.open("Entities")
+    page.get_by_role("tabpanel").get_by_label("Text", exact=True).fill(text)
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.locator("#entities .result .passage")).to_be_visible()
     visit.open("Chat")
     page.get_by_label("Message").fill(text)
     page.keyboard.press("Enter")

@@ -22,6 +22,11 @@ required = true
 slots = 1
 waiting = 0
 fake = { delay_ms = 30 }
+
+[[models]]
+name = "vectors"
+task = "embedding"
+engine = "fake"
 """
 UNREACHABLE = "The service does not answer. It may have stopped, or the network is down."
 

@@ -153,7 +153,7 @@ def test_a_job_is_followed_over_a_restart_of_the_service_and_of_the_page(
         visit.page.reload()
         row = job(visit, "600 texts of ")
         expect(row.locator(".state")).to_have_text("running", timeout=JOB_MS)
-        visit.open("Chat")
+        visit.open("Status")
         visit.open("Search")
         expect(visit.page.locator("#jobs li")).to_have_count(1)
         row.get_by_role("button", name="Cancel").click()

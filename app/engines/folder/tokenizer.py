@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,11 @@ PROBES = (
     "it's 3,141.59 @user #tag http://a.b/c?d=e",
     "\u200b \x07 \u00a0",
 )
-# The same of pairs: types, the template, and which of the two is cut how far.
-PAIR_PROBES: tuple[Pair, ...] = (
-    (PROBES[0], PROBES[3]),
-    (PROBES[1], PROBES[2]),
-    (PROBES[0], ""),
-    (" ".join(PROBES[:4] * 20), PROBES[0]),
-)
+# The same of pairs: types, the template; `_long_pairs` says which of the two is cut how far.
+PAIR_PROBES: tuple[Pair, ...] = ((PROBES[0], PROBES[3]), (PROBES[1], PROBES[2]), (PROBES[0], ""))
+LEAST_COPIES, MOST_COPIES = 2, 20
 # Where only the first may be cut, a second that is longer than the window has no answer.
 SHORT_CHARS = 8
-LONG_SECOND: tuple[Pair, ...] = (
-    (PROBES[0], " ".join(PROBES[:4] * 20)),
-    (" ".join(PROBES[:4] * 20), " ".join(PROBES[:4] * 12)),
-)
 # Fields that transformers reads, or its users know, and this service ignores, with the reason.
 # docs/models.md shows the list.
 IGNORED = {
@@ -278,13 +271,26 @@ def _refuse_other_encoding(folder: Path, tokenizer: Any, encoder: TextEncoder) -
             )
 
 
+def _long_pairs(tokenizer: Any, window: int) -> Sequence[Pair]:
+    """Return pairs of which the first, the second and both are longer than the window.
+
+    But not by much: what is cut off both texts the library makes into a piece for each combination,
+    which of long texts and a small window are millions.
+    """
+    line = " ".join(PROBES[:4])
+    tokens = len(tokenizer(line, add_special_tokens=False, verbose=False)["input_ids"])
+    copies = min(MOST_COPIES, max(LEAST_COPIES, 2 * window // max(1, tokens) + 1))
+    long, shorter = (" ".join([line] * number) for number in (copies, -(-copies * 3 // 5)))
+    return (long, PROBES[0]), (PROBES[0], long), (long, shorter)
+
+
 def _takes_pairs(tokenizer: Any, model: Any, encoder: TextEncoder) -> bool:
     """Say whether pairs are encoded as transformers does it, and the model runs them."""
     rules = encoder.rules
-    pairs = [*PAIR_PROBES, *LONG_SECOND]
-    if rules.cuts_first:
-        pairs = [(first, second[:SHORT_CHARS]) for first, second in PAIR_PROBES]
     try:
+        pairs = [*PAIR_PROBES, *_long_pairs(tokenizer, encoder.max_tokens)]
+        if rules.cuts_first:
+            pairs = [(first, second[:SHORT_CHARS]) for first, second in pairs[:-2]]
         expected = tokenizer(
             [list(pair) for pair in pairs],
             truncation="only_first" if rules.cuts_first else "longest_first",

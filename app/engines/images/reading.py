@@ -8,6 +8,7 @@ import hashlib
 import re
 import threading
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -54,6 +55,9 @@ def require_pillow() -> None:
 class PixelRoom:
     """Lets only so many pixels be decoded at once, in all threads together.
 
+    Images take their turns: a small one that would fit waits behind a large one that came before,
+    which would else wait for as long as small ones come.
+
     Args:
         max_pixels: of all; a single image of that size always fits.
 
@@ -62,20 +66,27 @@ class PixelRoom:
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._held = 0
+        self._waiting: deque[object] = deque()  # in the order in which they came
         self._changed = threading.Condition()
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for an image.
+        """Wait until it is an image's turn, and there is room for it.
 
         Raises:
             OverloadedError: there was none for a long time.
 
         """
+        turn = object()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._has_room(pixels), ROOM_TIMEOUT_S):
-                raise OverloadedError(retry_after_s=RETRY_AFTER_S)
-            self._held += pixels
+            self._waiting.append(turn)
+            try:
+                if not self._changed.wait_for(lambda: self._admits(turn, pixels), ROOM_TIMEOUT_S):
+                    raise OverloadedError(retry_after_s=RETRY_AFTER_S)
+                self._held += pixels
+            finally:
+                self._waiting.remove(turn)
+                self._changed.notify_all()  # the next one may fit beside it
         try:
             yield
         finally:
@@ -83,7 +94,9 @@ class PixelRoom:
                 self._held -= pixels
                 self._changed.notify_all()
 
-    def _has_room(self, pixels: int) -> bool:
+    def _admits(self, turn: object, pixels: int) -> bool:
+        if self._waiting[0] is not turn:
+            return False
         return not self._held or self._held + pixels <= self._max_pixels
 
 
@@ -91,11 +104,13 @@ def read_file(item: ImageItem) -> bytes:
     """Return the file of an image, and note its size and digest; nothing is ever fetched.
 
     Raises:
-        ImageUnreadableError: its text is no base64.
+        ImageUnreadableError: its text is no base64, or it is empty.
 
     """
     content = item.content
     file = content if isinstance(content, bytes) else _decode(content)
+    if not file:
+        raise ImageUnreadableError("The image is empty.")
     item.size = len(file)
     item.sha256 = hashlib.sha256(file).hexdigest()
     return file
@@ -137,6 +152,8 @@ def open_image(file: bytes, *, max_pixels: int) -> "Image":
     except Exception:  # noqa: BLE001  # decoders raise whatever a damaged file leads them to
         raise ImageUnreadableError(f"The image is damaged, or is none: send {NAMES}.") from None
     width, height = image.size
+    if not width or not height:
+        raise ImageUnreadableError("The image has no pixels.")
     if width * height > max_pixels:
         raise ImageTooLargeError(
             f"The image has {width} times {height} pixels; {max_pixels} are allowed."

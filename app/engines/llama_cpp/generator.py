@@ -10,10 +10,12 @@ from typing import Any
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.llama_cpp.held_schemas import check_held, check_stop
 from app.engines.llama_cpp.json_schema import check_cost
+from app.engines.llama_cpp.native_tools import CONTEXT_EXCEEDED, as_openai, fields_of
 from app.engines.llama_cpp.plain_schemas import plain
+from app.engines.llama_cpp.tool_answers import ToolAnswers
+from app.engines.tool_calls import Piece, ToolCallJoiner, ToolCallPiece
 from app.errors import ContextLengthExceededError, InferenceFailedError, OptionsRefusedError
 
-CONTEXT_EXCEEDED = "exceed_context_size_error"
 BAD_REQUEST = "invalid_request_error"
 
 
@@ -23,18 +25,30 @@ class LlamaCppGenerator:
     Args:
         server: xllamacpp's `Server`.
         context_tokens: of one generation, prompt and answer.
+        device: where it computes.
+        knows_tools: whether the model's template has tools; else they are put into words.
 
     """
 
     kind = "llama_cpp"
-    device = "cpu"
 
-    def __init__(self, server: Any, *, context_tokens: int) -> None:
+    def __init__(
+        self,
+        server: Any,
+        *,
+        context_tokens: int,
+        device: str = "cpu",
+        knows_tools: bool = False,
+    ) -> None:
         self._server = server
+        self.device = device
         self.context_tokens = context_tokens
+        self._tools = ToolAnswers(
+            self._generate, context_tokens=context_tokens, knows_tools=knows_tools
+        )
 
     def check(self, options: GenerationOptions) -> None:
-        """Check that llama.cpp can enforce the schema, and fast enough.
+        """Check that llama.cpp can enforce the schema and the tools, and fast enough.
 
         Raises:
             OptionsRefusedError: it can't, or `stop` would cut the JSON.
@@ -43,19 +57,26 @@ class LlamaCppGenerator:
         check_stop(options.stop, options.response_format)
         check_cost(options.response_format)
         check_held(options.response_format)
+        self._tools.check(options)
 
     def generate(
         self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
     ) -> Generation:
         """Generate until the end, a bound of `options`, or until `on_token` returns True."""
         self.check(options)
+        return self._tools.answer(messages, options, on_token)
+
+    def _generate(
+        self, messages: Sequence[Message], options: GenerationOptions, on_token: OnToken
+    ) -> Generation:
+        """Generate once, with tools only where the template knows them."""
         answer = _Answer(on_token)
         body = {
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            "messages": [as_openai(message) for message in messages],
             "stream": True,
             "stream_options": {"include_usage": True},
             "return_progress": True,  # to notice a client that leaves meanwhile
-            **options.as_openai(),
+            **fields_of(options),
         }
         if options.response_format is not None:
             body["response_format"] = plain(options.response_format)
@@ -76,6 +97,7 @@ class _Answer:
     def __init__(self, on_token: OnToken) -> None:
         self._on_token = on_token
         self._pieces: list[str] = []
+        self._calls = ToolCallJoiner()
         self._finish_reason: str | None = None
         self._usage: Mapping[str, Any] = {}
         self._error: Mapping[str, Any] | None = None
@@ -87,14 +109,19 @@ class _Answer:
             self._error = chunk["error"]
             return True
         self._usage = chunk.get("usage") or self._usage
-        piece = ""
+        piece, calls = "", []
         for choice in chunk.get("choices", ()):
             piece = choice["delta"].get("content") or ""
+            calls = [_call_piece(part) for part in choice["delta"].get("tool_calls") or ()]
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if piece:
             self._pieces.append(piece)
+        for call in calls:
+            self._calls.add(call)
         # Called without a piece too: a client may leave while a model is thinking.
-        self._is_stopped = self._is_stopped or self._on_token(piece)
+        pieces: list[Piece] = [piece, *calls]
+        for each in pieces:
+            self._is_stopped = self._is_stopped or self._on_token(each)
         return self._is_stopped
 
     def finish(self) -> Generation:
@@ -107,6 +134,7 @@ class _Answer:
         return Generation(
             text="".join(self._pieces),
             finish_reason=self._finish_reason or "cancelled",
+            tool_calls=self._calls.calls,
             usage=Usage(
                 prompt_tokens=self._usage.get("prompt_tokens", 0),
                 # A stopped generation has no usage; a piece is a token, nearly always.
@@ -114,6 +142,16 @@ class _Answer:
                 cached_tokens=details.get("cached_tokens", 0),
             ),
         )
+
+
+def _call_piece(part: Mapping[str, Any]) -> ToolCallPiece:
+    function = part.get("function") or {}
+    return ToolCallPiece(
+        index=part["index"],
+        id=part.get("id"),
+        name=function.get("name"),
+        arguments=function.get("arguments") or "",
+    )
 
 
 def _service_error(error: Mapping[str, Any]) -> Exception:

@@ -84,6 +84,16 @@ def check_held(response_format: Mapping[str, Any] | None) -> None:
     check_definitions(definitions, used)
 
 
+def check_part(part: Part) -> None:
+    """Check one schema, but not those in it, its references and whether its `oneOf` exclude.
+
+    Raises:
+        NotHeldError: it has a keyword, a value or a combination that isn't known to hold.
+
+    """
+    _check(part, ("",))
+
+
 def check_stop(stop: Sequence[str], response_format: Mapping[str, Any] | None) -> None:
     """Refuse stop texts for an answer that has to be complete JSON.
 

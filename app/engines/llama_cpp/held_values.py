@@ -27,14 +27,22 @@ RULED_FORMATS = frozenset({"time", "uuid"})
 EMPTY_FORMATS = frozenset({"binary", "password", "path"})  # any text is one
 
 
-def refuse(keyword: str, path: SchemaPath, reason: str) -> OptionsRefusedError:
+class NotHeldError(OptionsRefusedError):
+    """A keyword of a schema isn't known to hold."""
+
+    def __init__(self, keyword: str, path: SchemaPath, reason: str) -> None:
+        pointer = "/".join(("#", *path))[:MAX_PATH_CHARS]
+        super().__init__(
+            f"This model can't be held to `{keyword[:MAX_PATH_CHARS]}` in the JSON schema"
+            f" at `{pointer}`: {reason}.",
+            extensions={"field": "response_format"},
+        )
+        self.keyword = keyword
+
+
+def refuse(keyword: str, path: SchemaPath, reason: str) -> NotHeldError:
     """Return the error that names a keyword, where it is and why it can't be enforced."""
-    pointer = "/".join(("#", *path))[:MAX_PATH_CHARS]
-    return OptionsRefusedError(
-        f"This model can't be held to `{keyword[:MAX_PATH_CHARS]}` in the JSON schema"
-        f" at `{pointer}`: {reason}.",
-        extensions={"field": "response_format"},
-    )
+    return NotHeldError(keyword, path, reason)
 
 
 def check_list(part: Part, keyword: str, path: SchemaPath) -> None:

@@ -26,8 +26,18 @@ ALTERNATIVES = frozenset({"anyOf", "enum", "oneOf", "properties", "type"})
 REPETITIONS = (("minLength", "maxLength"), ("minItems", "maxItems"))
 
 
-def check_cost(response_format: Mapping[str, Any] | None) -> None:
+def check_cost(
+    response_format: Mapping[str, Any] | None,
+    *,
+    max_alternatives: int = MAX_ALTERNATIVES,
+    max_chars: int = MAX_CHARS,
+) -> None:
     """Check that a format's grammar is cheap.
+
+    Args:
+        response_format: OpenAI's; only one with a schema has a cost.
+        max_alternatives: properties, enum values and other alternatives.
+        max_chars: of the schema.
 
     Raises:
         OptionsRefusedError: its schema is too long, nested too deeply, or has too many
@@ -39,17 +49,17 @@ def check_cost(response_format: Mapping[str, Any] | None) -> None:
         chars = len(json.dumps(schema, ensure_ascii=False))
     except RecursionError:
         raise _refuse("The JSON schema is nested too deeply.") from None
-    if chars > MAX_CHARS:
-        raise _refuse(f"The JSON schema is longer than {MAX_CHARS} characters.")
+    if chars > max_chars:
+        raise _refuse(f"The JSON schema is longer than {max_chars} characters.")
     count = repetitions = 0
     for part in _schemas(schema):
         alternatives = [value for keyword, value in part.items() if keyword in ALTERNATIVES]
         count += sum(len(value) for value in alternatives if isinstance(value, list | dict))
         repetitions += _repetitions(part)
-    if count > MAX_ALTERNATIVES:
+    if count > max_alternatives:
         raise _refuse(
             f"The JSON schema has {count} properties, enum values and other alternatives;"
-            f" {MAX_ALTERNATIVES} are allowed."
+            f" {max_alternatives} are allowed."
         )
     if repetitions > MAX_REPETITIONS:
         raise _refuse(

@@ -18,9 +18,15 @@ from typing import Any
 
 from app.core.logs import configure, is_private
 from app.core.parent import die_with_parent
+from app.engines.python.class_loading import load_class
 from app.engines.python.failures import UserCallError
-from app.engines.python.frames import Channel, ChannelClosedError, Message, SharedMemory
-from app.engines.python.loading import load_class
+from app.engines.python.frames import (
+    Channel,
+    ChannelClosedError,
+    Message,
+    NoRoomError,
+    SharedMemory,
+)
 from app.engines.python.messages import (
     CALL,
     CHECK,
@@ -118,6 +124,8 @@ def _answer_in_thread(channel: Channel, calls: Calls, ask: AskService | None = N
 def _answer(channel: Channel, calls: Calls, ask: AskService | None) -> None:
     """Answer calls one after the other; ends with a ChannelClosedError.
 
+    What there is no memory for fails that call alone.
+
     Args:
         channel: where they come.
         calls: what answers each.
@@ -125,10 +133,13 @@ def _answer(channel: Channel, calls: Calls, ask: AskService | None) -> None:
 
     """
     while True:
-        message = channel.receive()
-        with ask.over(channel) if ask else nullcontext():
-            head, blobs = calls[message.head[CALL]](message)
-        channel.send(head, blobs)
+        try:
+            message = channel.receive()
+            with ask.over(channel) if ask else nullcontext():
+                head, blobs = calls[message.head[CALL]](message)
+            channel.send(head, blobs)
+        except (NoRoomError, MemoryError) as failure:
+            channel.send({OUT_OF_MEMORY: str(failure) or "no memory"})
 
 
 def _run(runner: ThreadRunner, message: Message) -> Reply:

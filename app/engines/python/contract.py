@@ -114,6 +114,8 @@ def _read_stream(kind: type) -> tuple[JsonForm, JsonForm]:
     """
     if not callable(getattr(kind, STREAM)):
         raise UserCodeError(f"stream is {type(getattr(kind, STREAM)).__name__}, not a method")
+    if inspect.iscoroutinefunction(inspect.unwrap(getattr(kind, STREAM))):
+        raise UserCodeError("stream is async and yields nothing; let it yield its pieces")
     _, item, answer = _types(kind, STREAM)
     if get_origin(answer) not in STREAMS or not get_args(answer):
         raise UserCodeError(

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from app.core.model_metrics import ProcessMetrics
 from app.engines.items import ProcessCount
-from app.engines.python.health import HealthCheck
+from app.engines.python.health import MAX_CHECK_S, HealthCheck
 from app.engines.python.process_runner import ProcessRunner
 from app.engines.python.runner import Answer, Facts, Item, Runner
 from app.engines.stream_slots import StreamSlots
@@ -57,7 +57,11 @@ class PythonEngine:
         self.preparing = self._processes.preparing if self._processes else None
         self.slots = StreamSlots(name, count=streams) if runner.facts.has_stream else None
         self._mean_cost = 1.0
-        self._health = HealthCheck(runner.check, name=name) if runner.facts.has_check else None
+        self._health: HealthCheck | None = None
+        if runner.facts.has_check:
+            # A process whose check doesn't end is replaced, after `timeout_s`.
+            max_check_s = MAX_CHECK_S if self._processes is None else None
+            self._health = HealthCheck(runner.check, name=name, max_check_s=max_check_s)
 
     def estimate(self, items: Sequence[Any]) -> int:
         """Return the mean cost of earlier items, times their number."""

@@ -28,6 +28,10 @@ READ_BYTES: Final = 128 * 2**10
 SIZES: Final = "sizes"
 
 
+class NoRoomError(Exception):
+    """A message has no room, or is too long: it wasn't sent, or is lost; the channel goes on."""
+
+
 class ChannelClosedError(ConnectionError):
     """The other side has ended, or sends what is no message."""
 
@@ -84,29 +88,45 @@ class Channel:
             until_s: as `time.monotonic` counts; None: it takes as long as it takes.
 
         Raises:
+            NoRoomError: there is no room for it; nothing is sent.
             TimeoutError: the other side doesn't take it in time.
             ChannelClosedError: the other side has ended.
 
         """
-        coded = to_json({**head, SIZES: [len(blob) for blob in blobs]})
-        body = b"".join(blobs)
-        is_shared = self._memory is not None and len(body) > INLINE_BYTES
-        if is_shared:
-            self._share(body)
-        prefix = PREFIX.pack(len(coded), len(body), is_shared)
+        try:
+            message = self._message(head, blobs)
+        except MemoryError as failure:
+            raise NoRoomError("no memory for a message") from failure
         self._connection.settimeout(_left(until_s))
         try:
-            self._connection.sendall(prefix + coded + (b"" if is_shared else body))
+            self._connection.sendall(message)
         except TimeoutError:
             raise
         except OSError as failure:
             raise ChannelClosedError("the other side has ended") from failure
 
+    def _message(self, head: Mapping[str, Any], blobs: Sequence[bytes]) -> bytes:
+        """Return what goes through the socket; large blobs are shared.
+
+        Raises:
+            NoRoomError, MemoryError: it has no room, or is too long.
+
+        """
+        coded = to_json({**head, SIZES: [len(blob) for blob in blobs]})
+        count = sum(map(len, blobs))
+        if len(coded) > MAX_HEAD_BYTES or count > MAX_BLOB_BYTES:
+            raise NoRoomError(f"a message of {len(coded) + count} bytes is too long")
+        body = b"".join(blobs)
+        is_shared = self._memory is not None and count > INLINE_BYTES
+        if is_shared:
+            self._share(body)
+        return PREFIX.pack(len(coded), count, is_shared) + coded + (b"" if is_shared else body)
+
     def _share(self, body: bytes) -> None:
         """Copy blobs into the shared memory.
 
         Raises:
-            MemoryError: there is no room for them.
+            NoRoomError: there is no room for them.
 
         """
         assert self._memory is not None  # noqa: S101  # the caller has seen to it
@@ -115,12 +135,15 @@ class Channel:
             while offset < len(body):
                 offset += os.pwrite(self._memory.outgoing, view[offset:], offset)
         except OSError as failure:
-            raise MemoryError("no room in shared memory") from failure
+            with suppress(OSError):
+                os.ftruncate(self._memory.outgoing, 0)  # what there was room for, to others
+            raise NoRoomError("no room in shared memory") from failure
 
     def receive(self, *, until_s: float | None = None) -> Message:
         """Wait for a message.
 
         Raises:
+            NoRoomError: there is no memory for it; it is lost, and the next one can come.
             TimeoutError: there was none in time.
             ChannelClosedError: the other side has ended, or sends something else.
 
@@ -136,6 +159,8 @@ class Channel:
             head: dict[str, Any] = from_json(bytes(received[PREFIX.size : body_at]))
             body = self._shared(body_bytes) if is_shared else bytes(received[body_at:])
             return Message(head=head, blobs=_cut(body, head.pop(SIZES)))
+        except MemoryError as failure:
+            raise NoRoomError("no memory for a message") from failure
         except (ValueError, LookupError, TypeError) as failure:
             raise ChannelClosedError("the other side sends something else") from failure
 
@@ -151,7 +176,10 @@ class Channel:
                 raise ChannelClosedError("the other side has ended") from failure
             if not piece:
                 raise ChannelClosedError("the other side has ended")
-            received += piece
+            try:
+                received += piece
+            except MemoryError as failure:  # the rest would be taken for another message
+                raise ChannelClosedError("no memory for a message") from failure
 
     def _shared(self, count: int) -> bytes:
         """Copy blobs out of the shared memory; a mapping of what the other side cuts would crash.

@@ -136,6 +136,8 @@ def read_failure(row: Mapping[str, Any]) -> Exception:
         return InvalidRequestError(row[INVALID])
     if ERROR in row:
         return read_error(row[ERROR])
+    if OUT_OF_MEMORY in row:
+        return UserCallError(row[OUT_OF_MEMORY])
     return UserCallError(row[FAILED])
 
 

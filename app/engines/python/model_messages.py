@@ -11,12 +11,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.engines.python.frames import Channel, Message
+from app.engines.python.frames import Channel, ChannelClosedError, Message, NoRoomError
 from app.engines.python.models import NOT_HERE, Answers, CallModel, ModelCallError
 from app.errors import InternalError, ServiceError, all_service_errors
 
 MODEL: Final = "model"  # in a head: which model is asked
 VECTORS, LIST, ERROR, REFUSED = "vectors", "list", "error", "refused"
+REPLIES: Final = frozenset({VECTORS, LIST, ERROR, REFUSED})
+NO_ROOM: Final = "self.models: there is no memory for the items, or for their answers"
 KINDS: Final = {kind.code: kind for kind in reversed(all_service_errors())}
 FIELDS: Final = ("detail", "retry_after_s", "extensions")
 
@@ -41,8 +43,17 @@ class AskService:
         channel: Channel | None = getattr(self._asked, "channel", None)
         if channel is None:
             raise ModelCallError(NOT_HERE)
-        channel.send({MODEL: name}, [items])
-        return read_answers(channel.receive())
+        try:
+            channel.send({MODEL: name}, [items])
+            message = channel.receive()
+        except NoRoomError as failure:
+            raise ModelCallError(NO_ROOM) from failure
+        if REPLIES.isdisjoint(message.head):
+            # The service has given up this call and begins another: its answers would be taken
+            # for those of the other. It replaces a process that closes the channel.
+            channel.end()
+            raise ChannelClosedError("the service asks instead of answering")
+        return read_answers(message)
 
 
 def is_question(message: Message) -> bool:
@@ -61,6 +72,11 @@ def answer_question(message: Message, call: CallModel) -> tuple[Mapping[str, Any
     if isinstance(answers, np.ndarray):
         return {VECTORS: answers.shape}, [answers.astype(np.float32, copy=False).tobytes()]
     return {LIST: True}, [answers]
+
+
+def no_room() -> tuple[Mapping[str, Any], Sequence[bytes]]:
+    """Return what a process is answered where an answer can't be sent."""
+    return {REFUSED: NO_ROOM}, ()
 
 
 def read_answers(message: Message) -> Answers:

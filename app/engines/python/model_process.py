@@ -13,12 +13,13 @@ from app.core.backoff import Backoff
 from app.core.call_scope import CallScope, in_scope
 from app.core.logs import is_private
 from app.engines.python.failures import UserCodeError
-from app.engines.python.frames import Channel, ChannelClosedError, Message
+from app.engines.python.frames import Channel, ChannelClosedError, Message, NoRoomError
 from app.engines.python.messages import (
     CALL,
     END,
     FACTS,
     NEXT,
+    OUT_OF_MEMORY,
     REFUSED,
     STREAM,
     Start,
@@ -26,7 +27,7 @@ from app.engines.python.messages import (
     read_failure,
     read_refusal,
 )
-from app.engines.python.model_messages import answer_question, is_question
+from app.engines.python.model_messages import answer_question, is_question, no_room
 from app.engines.python.models import CallModel
 from app.engines.python.runner import Facts
 from app.engines.python.spawning import End, Spawned, first_place, how_it_ended, read_notes, spawn
@@ -35,8 +36,9 @@ from app.errors import StartupError
 log = logging.getLogger(__name__)
 
 MAX_LOAD_S: Final = 600.0  # weights may come from a slow disk
-# One that served before it ended is back soon; one that ends while it loads is tried less and less.
-SERVED: Final = Backoff(first_s=0.1, max_s=1.6)
+# One that served before it ended is started again at once, and soon where it ends again and again:
+# it is to be back within 2 s beside its load. One that ends while it loads is tried less and less.
+SERVED: Final = Backoff(first_s=0.1, max_s=0.8)
 NOT_LOADED: Final = Backoff(first_s=0.5, max_s=30.0)
 HEALTHY_S: Final = 60.0  # after so long a run the pauses begin anew
 NOTES_S: Final = 0.2  # that a process which hangs has to note where
@@ -102,6 +104,7 @@ class ModelProcess:
         """Have the class run; one call at a time.
 
         Raises:
+            NoRoomError: there is no memory for what is sent, or for the answer.
             ProcessEndedError: it ended, or didn't answer in time and was ended.
 
         """
@@ -123,26 +126,29 @@ class ModelProcess:
         """Yield the pieces of an answer as JSON; closing it closes the class's generator.
 
         Raises:
-            ProcessEndedError: as `call`, for each piece.
+            ProcessEndedError, NoRoomError: as `call`, for each piece.
             UserCallError, InvalidRequestError: of the class, or of the item.
 
         """
         running = self._current()
-        channel = running.streams.popleft()  # as many as the engine has slots
+        try:
+            channel = running.streams.popleft()  # as many as the engine has slots
+        except IndexError:  # it has ended meanwhile
+            raise ProcessEndedError(running.end) from None
         is_open = True
         try:
             message = self._ask(running, channel, STREAM, [content])
             while NEXT in message.head:
                 yield message.blobs[0]
                 message = self._ask(running, channel, NEXT, ())
-            is_open = False
+            is_open = OUT_OF_MEMORY in message.head  # a piece had no room; others may follow
             if END not in message.head:
                 raise read_failure(message.head)
         finally:
             if is_open and running.is_up:
-                with suppress(ProcessEndedError):
+                with suppress(ProcessEndedError, NoRoomError):
                     self._ask(running, channel, END, ())
-            running.streams.append(channel)
+            running.give_back(channel)
 
     def _current(self) -> Spawned:
         running = self._running
@@ -182,7 +188,10 @@ class ModelProcess:
             asked_s = monotonic()
             answer = answer_question(message, self._call_model)
             until_s += monotonic() - asked_s
-            channel.send(*answer, until_s=until_s)
+            try:
+                channel.send(*answer, until_s=until_s)
+            except NoRoomError:  # it waits for an answer
+                channel.send(*no_room(), until_s=until_s)
             message = channel.receive(until_s=until_s)
         return message
 
@@ -216,8 +225,8 @@ class ModelProcess:
                     return
             if has_served != had_served or monotonic() - began_s > HEALTHY_S:
                 failures = 0
+            self._closing.wait(_pause_s(failures, has_served=has_served))
             failures, had_served = failures + 1, has_served
-            self._closing.wait((SERVED if has_served else NOT_LOADED).pause_s(failures))
 
     def _run_once(self, began_s: float) -> bool:
         """Run the process to its end; return whether it served.
@@ -310,3 +319,10 @@ class ModelProcess:
                 running.process.wait(END_S)
             running.kill()
         self._thread.join(END_S)
+
+
+def _pause_s(before: int, *, has_served: bool) -> float:
+    """Return the pause after an end, with so many of its kind just before."""
+    if not has_served:
+        return NOT_LOADED.pause_s(before + 1)
+    return SERVED.pause_s(before) if before else 0.0

@@ -1,15 +1,14 @@
 """The pieces that a class's `stream` yields, one by one, be it async or not."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 from typing import Any
 
 
 def pieces_of(stream: Callable[[], Any]) -> Generator[Any]:
     """Call `stream` for the first piece, and yield what it yields; closing this closes that."""
     pieces = stream()
-    if isinstance(pieces, AsyncIterator):
-        yield from _of_async(pieces)
+    if isinstance(pieces, AsyncIterable):
+        yield from _of_async(aiter(pieces))
     else:
         yield from _of(pieces)
 
@@ -29,6 +28,7 @@ def _of_async(pieces: AsyncIterator[Any]) -> Generator[Any]:
 
     The loop runs while a piece is waited for, so what it has started elsewhere rests meanwhile.
     """
+    import asyncio  # most classes don't need it, and each process would load it
 
     async def step() -> Any:  # noqa: ANN401  # as the class yields
         return await anext(pieces)

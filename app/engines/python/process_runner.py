@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any, Final
 
 from app.engines.python.failures import UserCallError, UserCodeError
+from app.engines.python.frames import NoRoomError
 from app.engines.python.json_forms import json_of
 from app.engines.python.messages import (
     CHECK,
@@ -26,7 +27,8 @@ from app.engines.python.model_process import MAX_LOAD_S, ModelProcess, ProcessEn
 from app.engines.python.models import CallModel
 from app.engines.python.runner import Answer, Item
 from app.engines.python.spawning import End
-from app.errors import ModelCrashedError, ModelNotReadyError, StartupError
+from app.engines.stream_slots import UNLOADED
+from app.errors import ModelCrashedError, ModelNotReadyError, NotReadyError, StartupError
 
 # A call that finds no process waits for one that is about to be free.
 RESTARTING: Final = "The model's process has ended and is being started again."
@@ -61,6 +63,7 @@ class ProcessRunner:
     def __init__(self, start: Start, call_model: CallModel) -> None:
         self._timeout_s = start.options.timeout_s
         self._changed = threading.Condition()
+        self._is_closed = False
         self._unheard: deque[End] = deque(maxlen=64)
         self._hear: Hear = self._unheard.append
         self.processes = [
@@ -142,12 +145,16 @@ class ProcessRunner:
         try:
             if process is None:
                 return [self._restarting() for _ in contents]
-            costs = process.ask(PREPARE, contents).head[PREPARE]
+            head = process.ask(PREPARE, contents).head
         except ProcessEndedError as ended:
             return [self._crashed(ended) for _ in contents]
+        except NoRoomError as failure:
+            head = {OUT_OF_MEMORY: str(failure)}
+        if OUT_OF_MEMORY in head:
+            return [read_failure(head) for _ in contents]
         return [
             Item(value=content, cost=cost[COST]) if COST in cost else read_failure(cost)
-            for content, cost in zip(contents, costs, strict=True)
+            for content, cost in zip(contents, head[PREPARE], strict=True)
         ]
 
     def run(self, items: Sequence[Item]) -> list[Answer | Exception]:
@@ -166,6 +173,8 @@ class ProcessRunner:
             answer = process.call(RUN, [item.value for item in items])
         except ProcessEndedError as ended:
             return [self._crashed(ended) for _ in items]
+        except NoRoomError as failure:
+            raise MemoryError(str(failure)) from failure
         finally:
             self._give_back(process)
         if OUT_OF_MEMORY in answer.head:
@@ -181,6 +190,7 @@ class ProcessRunner:
 
         Raises:
             ModelNotReadyError, ModelCrashedError: there is no process, or it ends.
+            NotReadyError: the model is closed.
             UserCallError, InvalidRequestError: of the class, or of the item.
 
         """
@@ -193,6 +203,8 @@ class ProcessRunner:
             yield from process.stream(json_of(value))
         except ProcessEndedError as ended:
             raise self._crashed(ended) from None
+        except NoRoomError as failure:
+            raise UserCallError(str(failure)) from failure
         finally:
             process.streams -= 1
 
@@ -200,10 +212,14 @@ class ProcessRunner:
         """Return after which time a process may be back: as long as it took to load."""
         return max(1, ceil(max(process.load_s for process in self.processes)))
 
-    def _restarting(self) -> ModelNotReadyError:
+    def _restarting(self) -> ModelNotReadyError | NotReadyError:
+        if self._is_closed:
+            return NotReadyError(UNLOADED, retry_after_s=1)
         return ModelNotReadyError(RESTARTING, retry_after_s=self.retry_after_s())
 
-    def _crashed(self, ended: ProcessEndedError) -> ModelCrashedError:
+    def _crashed(self, ended: ProcessEndedError) -> ModelCrashedError | NotReadyError:
+        if self._is_closed:
+            return NotReadyError(UNLOADED, retry_after_s=1)
         detail = None
         if ended.end is End.HUNG:
             detail = "The model's process did not answer in time, and is being started again."
@@ -213,15 +229,16 @@ class ProcessRunner:
         """Ask the class in each process that is up; return the first thing that is wrong."""
         for process in self.processes:
             try:
-                problem: str | None = process.ask(CHECK).head[CHECK]
-            except ProcessEndedError:
-                continue  # `/ready` says so
+                problem: str | None = process.ask(CHECK).head.get(CHECK)
+            except (ProcessEndedError, NoRoomError):
+                continue  # `/ready` says so, or nothing can be said
             if problem:
                 return problem
         return None
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and with an error what they run."""
+        self._is_closed = True
         for process in self.processes:
             process.close()
         if self.preparing is not None:

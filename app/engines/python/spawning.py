@@ -43,6 +43,7 @@ class Spawned:
     memory: SharedMemory | None
     streams: deque[Channel]  # those that are free
     notes: int  # where it says what it did when it crashed
+    is_closed: bool = False
     is_up: bool = False  # it has loaded the class, and answers as far as is known
     end: End = End.CRASHED
     # Held by who speaks with it: what a thread still uses isn't given back, and so to others.
@@ -59,11 +60,22 @@ class Spawned:
         with self.call_lock, self.side_lock:
             self.calls.close()
             self.others.close()
-            while self.streams:
-                self.streams.popleft().close()
+            self.is_closed = True
+            self._close_streams()
             if self.memory is not None:
                 self.memory.close()
             os.close(self.notes)
+
+    def give_back(self, channel: Channel) -> None:
+        """Take the channel of a stream that is over."""
+        self.streams.append(channel)
+        if self.is_closed:
+            self._close_streams()
+
+    def _close_streams(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self.streams.popleft().close()
 
 
 def spawn(start: Start, name: str) -> Spawned:

@@ -63,6 +63,13 @@ def caller_address(scope: Mapping[str, Any], trusted: Sequence[Network]) -> str:
     return str(caller)
 
 
+def is_proxy(scope: Mapping[str, Any], trusted: Sequence[Network]) -> bool:
+    """Say whether the peer of a connection is a trusted proxy."""
+    peer = scope.get("client")
+    address = _parse(peer[0]) if peer else None
+    return address is not None and _is_in(address, trusted)
+
+
 def limited_address(address: str) -> str:
     """Return what a limit by address counts: an IPv4 address, or the network of an IPv6 one."""
     parsed = _parse(address)

@@ -8,7 +8,7 @@ from functools import partial
 from app.core.callers import Caller
 from app.engines.chat_base import Message
 from app.errors import UnauthorizedError
-from app.features.access.addresses import Network, caller_address, limited_address
+from app.features.access.addresses import Network, caller_address, is_proxy, limited_address
 from app.features.access.keys import KeyService
 from app.features.access.ledger import Ledger
 from app.features.access.limits.limit import Limit, parse
@@ -27,7 +27,7 @@ class AccessPolicy:
         metrics_need_key: whether `/metrics` needs one too.
         is_limited: whether callers are limited at all.
         default_limit: of callers without a limit of their own; None: they have none.
-        trusted_proxies: networks of proxies whose `X-Forwarded-For` is read.
+        trusted_proxies: networks of proxies whose `X-Forwarded-…` headers are read.
 
     """
 
@@ -99,6 +99,10 @@ class AccessControl:
         if not verdict.is_allowed:
             raise verdict.refusal()
         return verdict.headers
+
+    def is_proxy(self, connection: Connection) -> bool:
+        """Say whether the peer is a trusted proxy."""
+        return is_proxy(connection, self._policy.trusted_proxies)
 
     def spending(self, caller: Caller, tokens: int) -> AbstractAsyncContextManager[Charge]:
         """Charge tokens for a block; raises as `Access.spending` says."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.errors import SettingsError
@@ -21,6 +22,11 @@ class Access(Feature["AccessSettings"]):
     """Who may call, how often, at which cost. Without it the service starts on loopback only."""
 
     name = "access"
+    tags = MappingProxyType(
+        {
+            "keys": "API keys: make, list and revoke them.",
+        }
+    )
     is_stored = True
 
     def settings(self) -> "type[AccessSettings]":

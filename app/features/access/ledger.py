@@ -148,7 +148,8 @@ def _cost(messages: Sequence[Message], ended: FinishedGeneration) -> int:
 
 
 def _prompt_tokens(messages: Sequence[Message]) -> int:
-    prompt_bytes = sum(len(m.content.encode("utf-8", "surrogatepass")) for m in messages)
+    texts = (text for message in messages for text in message.texts)
+    prompt_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     return prompt_bytes // BYTES_PER_TOKEN
 
 

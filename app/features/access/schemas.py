@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from app.features.access.repository import ApiKey
 from app.models.schemas import Request, Response, example, whole_number
@@ -19,6 +19,9 @@ Name = Annotated[
         min_length=1, max_length=MAX_NAME_CHARS, pattern=rf"^[^{CONTROL_CHARACTERS}]+$"
     ),
 ]
+# As `limits.limit.parse` reads it; only in the document, which can't say how long a window may be.
+ONE_LIMIT = r"\s*[0-9]+\s*(/|per)\s*[0-9]*\s*(second|minute|hour|day|month|year)s?\s*"
+LIMIT_FORM = WithJsonSchema({"type": "string", "pattern": rf"^{ONE_LIMIT}([,;|]{ONE_LIMIT})*$"})
 KEY = {
     "id": 7,
     "name": "web",
@@ -43,7 +46,9 @@ class KeyRequest(Request):
 
     name: Name
     scopes: Annotated[list[str], Field(min_length=1, max_length=16)]
-    limit: str | None = Field(None, max_length=200, description="Such as `600/minute`.")
+    limit: Annotated[str, LIMIT_FORM] | None = Field(
+        None, max_length=200, description="Such as `600/minute`, or `10/second; 600/hour`."
+    )
     tokens_per_day: Tokens | None = Field(
         None, description="Tokens of chat, and texts of embedding, a day."
     )

@@ -41,8 +41,8 @@ class AccessSettings(Settings):
     )
     trusted_proxies: str = Field(
         "",
-        description="Addresses and networks of proxies whose `X-Forwarded-For` is believed, with "
-        "commas between them.",
+        description="Addresses and networks of proxies whose `X-Forwarded-For` and "
+        "`X-Forwarded-Prefix` are believed, with commas between them.",
     )
     metrics_need_key: bool = Field(
         default=False, description="Whether `/metrics` needs a key with the scope `metrics`."

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.runtime.plugins import Feature, Task
@@ -21,6 +22,12 @@ class Documents(Feature["DocumentsSettings"]):
     """Documents that are stored, and found by what they mean."""
 
     name = "documents"
+    tags = MappingProxyType(
+        {
+            "documents": "Stored texts.",
+            "search": "The stored texts that are closest to a query.",
+        }
+    )
     needs = frozenset({"embedding"})
     is_stored = True
 

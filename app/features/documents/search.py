@@ -15,6 +15,7 @@ from app.features.documents.vectors.base import Hit, Query, VectorIndex
 from app.features.documents.vectors.filters import Filter
 from app.services.embeddings import EMBEDDERS, EmbeddingParameters, Embeddings, embeddings_of
 from app.services.inference import InferenceService
+from app.services.places import place_in
 from app.services.ranking import RANKERS, pairs_with, ranking_of
 
 
@@ -116,7 +117,7 @@ class SearchService:
                     deadline=deadline,
                     plan=EmbeddingParameters(prompt_name=QUERY).plan,
                 )
-                return embeddings_of(outcome)
+                return embeddings_of(outcome, place=place_in("query"))
             except InferenceFailedError:
                 raise InferenceFailedError from None  # without the index in a list of texts
 

@@ -161,15 +161,25 @@ def list_jobs(
         show(f"{job['id']:28} {job['status']:10} {done:>15} {moment} {job['model']}")
 
 
-@cli.command("secret", epilog="Example: SECRET=$(app jobs secret)")
-def print_secret(*, as_json: Json = False) -> None:
+@cli.command("secret", epilog="Example: SECRET=$(app jobs secret --standard)")
+def print_secret(
+    *,
+    standard: Annotated[
+        bool,
+        typer.Option("--standard", help="As `whsec_…`, which libraries of Standard Webhooks take."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Print what webhooks are signed with, alone on standard output; see docs/webhooks.md."""
     from app.features.jobs.settings import JobsSettings
     from app.features.jobs.webhooks.sender import stored_secret
+    from app.features.jobs.webhooks.signature import standard_secret
     from app.settings import load_settings
 
     setting = load_settings(JobsSettings).webhook_secret
     secret = setting.get_secret_value() if setting else with_database(stored_secret)
+    if standard:
+        secret = standard_secret(secret)
     if as_json:
         show_json({"secret": secret})
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.runtime.plugins import Feature, Task
@@ -23,6 +24,11 @@ class Jobs(Feature["JobsSettings"]):
     """Work on many documents that goes on when the service is restarted."""
 
     name = "jobs"
+    tags = MappingProxyType(
+        {
+            "jobs": "Work that goes on after the answer: submit, follow, cancel.",
+        }
+    )
     needs = frozenset({"documents"})
     is_stored = True
 

@@ -38,6 +38,7 @@ from app.features.jobs.submission import JobRequest
 from app.features.jobs.values import Job
 from app.http.guard import AccessDep, CallerDep, Guard
 from app.http.json_route import JsonRoute
+from app.http.prefix import PrefixDep
 from app.http.problems import WITH_BODY, WITH_KEY, problems
 from app.services.access import Access
 
@@ -171,12 +172,13 @@ def _hash(body: EmbedBatchRequest) -> str:
 async def embed_batch(
     body: EmbedBatchRequest,
     submit: SubmitDep,
+    prefix: PrefixDep,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> AcceptedJob:
     """Submit a job that embeds documents; it goes on when this process ends, or the worker."""
     job = await submit(body, idempotency_key=idempotency_key)
-    response.headers["Location"] = f"/jobs/{job.id}"
+    response.headers["Location"] = f"{prefix}/jobs/{job.id}"
     return AcceptedJob(job_id=job.id, status=job.status)
 
 

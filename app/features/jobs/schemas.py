@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.features.documents.schemas import DocumentId, Documents
 from app.features.jobs.values import Job, JobStatus
-from app.models.schemas import KeyCursor, ModelName, Request, Response, example
+from app.models.schemas import KeyCursor, ModelName, Request, Response, example, one_of_two
 
 MAX_DOC_IDS = 100_000
 MAX_URL_CHARS = 2_000
@@ -44,9 +44,8 @@ class EmbedBatchRequest(Request):
     """Documents to be made searchable: by their ids, or new ones; exactly one of both."""
 
     model_config = ConfigDict(
-        json_schema_extra=example(
-            {"doc_ids": ["review:1", "review:2"], "webhook_url": "https://example.com/jobs"}
-        )
+        json_schema_extra=one_of_two("doc_ids", "documents")
+        | example({"doc_ids": ["review:1", "review:2"], "webhook_url": "https://example.com/jobs"})
     )
 
     doc_ids: Annotated[list[DocumentId], Field(min_length=1, max_length=MAX_DOC_IDS)] | None = (

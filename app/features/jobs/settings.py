@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 
 from app.features.documents.settings import DocumentsSettings
+from app.features.jobs.webhooks.signature import PREFIX, standard_key
 from app.settings import MIN_SECRET_CHARS, Days, Positive
 
 
@@ -31,8 +32,8 @@ class JobsSettings(DocumentsSettings):
     webhook_secret: SecretStr | None = Field(
         None,
         min_length=MIN_SECRET_CHARS,
-        description="What webhooks are signed with; default: made once and kept in SQL, "
-        "`app jobs secret` prints it.",
+        description="What webhooks are signed with, any text or a `whsec_…` of Standard Webhooks; "
+        "default: made once and kept in SQL, `app jobs secret` prints it.",
     )
     webhook_allow_hosts: str = Field(
         "",
@@ -42,6 +43,21 @@ class JobsSettings(DocumentsSettings):
     worker_metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Port of the worker's `/metrics` on HOST; default: none."
     )
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def standard_secret_has_a_key(cls, secret: SecretStr | None) -> SecretStr | None:
+        """Refuse a `whsec_…` that no library of Standard Webhooks could read, or a short key."""
+        if secret is not None and secret.get_secret_value().startswith(PREFIX):
+            try:
+                key = standard_key(secret.get_secret_value())
+            except ValueError:
+                key = b""
+            if len(key) < MIN_SECRET_CHARS:
+                raise ValueError(
+                    f"must have at least {MIN_SECRET_CHARS} bytes in base64 after {PREFIX}"
+                )
+        return secret
 
     @field_validator("webhook_allow_hosts")
     @classmethod

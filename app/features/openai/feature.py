@@ -1,6 +1,7 @@
 """OpenAI's API under `/v1`, as a feature."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from app.runtime.plugins import Feature, Task
@@ -13,6 +14,11 @@ class OpenAi(Feature[Any]):
     """OpenAI's API: tasks bring their routes, this feature adds the list of models."""
 
     name = "openai"
+    tags = MappingProxyType(
+        {
+            "openai": "What clients of OpenAI's API call.",
+        }
+    )
 
     def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":
         """Return the routes under `/v1`."""

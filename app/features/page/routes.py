@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from app.http.docs import SAFE
+from app.http.prefix import public_prefix
 
 router = APIRouter(include_in_schema=False)
 PAGE_STATIC = "/static/page"
@@ -39,6 +41,9 @@ page_files = PageFiles(directory=WEB)
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     """Show the page on which everything can be tried."""
+    if not request.scope.get("raw_path", b"/").endswith(b"/"):
+        # At the prefix itself, where the page's relative links would lead out of it.
+        return RedirectResponse(f"{await public_prefix(request)}/")
     return await page_files.get_response("index.html", request.scope)
 
 

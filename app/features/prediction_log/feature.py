@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.runtime.plugins import Feature, Task
@@ -18,6 +19,11 @@ class PredictionLogFeature(Feature["PredictionLogSettings"]):
     """A row in SQL for each answer, which its caller can list and export."""
 
     name = "prediction_log"
+    tags = MappingProxyType(
+        {
+            "predictions": "What was answered: pages of it, and exports.",
+        }
+    )
     is_stored = True
 
     def settings(self) -> "type[PredictionLogSettings]":

@@ -1,11 +1,12 @@
 """The formats of a stream of tokens: NDJSON, server-sent events, OpenAI's chunks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from pydantic_core import to_json
 
 from app.engines.chat_base import Generation
+from app.engines.tool_calls import Piece, ToolCallPiece
 from app.errors import ServiceError
 from app.http.error_bodies import openai_error, problem
 from app.tasks.chat.openai_schemas import CompletionUsage, PromptTokensDetails
@@ -17,12 +18,12 @@ class Dialect(Protocol):
 
     media_type: str
 
-    def begin(self, model: str) -> bytes:
-        """Return what comes before the first token."""
+    def begin(self, model: str, pieces: Sequence[Piece]) -> bytes:
+        """Return what comes before the first pieces of the answer, which are these."""
         ...
 
-    def tokens(self, tokens: Iterable[str]) -> bytes:
-        """Return the lines of some tokens."""
+    def pieces(self, pieces: Iterable[Piece]) -> bytes:
+        """Return the lines of some pieces of the answer."""
         ...
 
     def heartbeat(self) -> bytes:
@@ -73,13 +74,13 @@ class NdjsonDialect:
         self._path = path
         self._request_id = request_id
 
-    def begin(self, model: str) -> bytes:  # noqa: ARG002  # as the protocol has it
+    def begin(self, model: str, pieces: Sequence[Piece]) -> bytes:  # noqa: ARG002  # as the protocol has it
         """Return nothing."""
         return b""
 
-    def tokens(self, tokens: Iterable[str]) -> bytes:
-        """Return a line for each token."""
-        return b"".join(self._line({"token": token}) for token in tokens)
+    def pieces(self, pieces: Iterable[Piece]) -> bytes:
+        """Return a line for each token; who can't ask for tools gets no calls."""
+        return b"".join(self._line({"token": text}) for text in pieces if isinstance(text, str))
 
     def heartbeat(self) -> bytes:
         """Return a line with an empty token: some clients can't parse an empty line as JSON."""
@@ -132,14 +133,15 @@ class OpenAiDialect:
         }
         self._has_usage = has_usage
 
-    def begin(self, model: str) -> bytes:
-        """Return the chunk that names the role."""
+    def begin(self, model: str, pieces: Sequence[Piece]) -> bytes:
+        """Return the chunk that names the role; its content is null before calls of tools."""
         self._head["model"] = model
-        return self._chunk({"role": "assistant", "content": ""})
+        is_call = bool(pieces) and isinstance(pieces[0], ToolCallPiece)
+        return self._chunk({"role": "assistant", "content": None if is_call else ""})
 
-    def tokens(self, tokens: Iterable[str]) -> bytes:
-        """Return a chunk for each token."""
-        return b"".join(self._chunk({"content": token}) for token in tokens)
+    def pieces(self, pieces: Iterable[Piece]) -> bytes:
+        """Return a chunk for each token, and for each piece of a call."""
+        return b"".join(self._chunk(_delta(piece)) for piece in pieces)
 
     def heartbeat(self) -> bytes:
         """Return a comment, which clients ignore."""
@@ -160,6 +162,10 @@ class OpenAiDialect:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         usage = {"usage": None} if self._has_usage else {}
         return _event({**self._head, "choices": [choice], **usage})
+
+
+def _delta(piece: Piece) -> dict[str, Any]:
+    return {"content": piece} if isinstance(piece, str) else {"tool_calls": [piece.as_openai()]}
 
 
 def _event(content: dict[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Response
 
 from app.core.callers import Scope
-from app.engines.chat_base import GenerationOptions, Message
+from app.engines.chat_base import Generation, GenerationOptions
 from app.errors import (
     UnsupportedFieldError,
 )
@@ -25,6 +25,7 @@ from app.tasks.chat.openai_schemas import (
     Choice,
     ResponseFormat,
 )
+from app.tasks.chat.openai_tools import AnsweredToolCall, ToolChoice
 from app.tasks.chat.routes import ChatDep
 from app.tasks.chat.streams import StreamResponse
 
@@ -46,10 +47,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 
 
 async def _conversation(body: ChatCompletionRequest, account: Account) -> Conversation:
-    messages = [
-        Message(role="system" if m.role == "developer" else m.role, content=m.text)
-        for m in body.messages
-    ]
+    messages = [message.message() for message in body.messages]
     return Conversation(
         messages=messages,
         model_name=body.model,
@@ -60,6 +58,9 @@ async def _conversation(body: ChatCompletionRequest, account: Account) -> Conver
             seed=None if body.seed is None else body.seed % SEEDS,
             stop=tuple(body.stop or ()),
             response_format=_format(body.response_format),
+            tools=tuple(tool.sent for tool in body.tools or ()),
+            tool_choice=_choice(body.tool_choice),
+            parallel_tool_calls=body.parallel_tool_calls,
         ),
         on_end=await account(messages),
     )
@@ -69,7 +70,19 @@ def _format(response_format: ResponseFormat | None) -> dict[str, Any] | None:
     """Return the format that the engine has to write; None for plain text."""
     if response_format is None or response_format.type == "text":
         return None
-    return response_format.model_dump(by_alias=True, exclude_unset=True)
+    return response_format.sent
+
+
+def _choice(choice: ToolChoice) -> str | dict[str, Any] | None:
+    return choice if choice is None or isinstance(choice, str) else choice.sent
+
+
+def _message(generation: Generation) -> AssistantMessage:
+    calls = [AnsweredToolCall.of(call) for call in generation.tool_calls]
+    return AssistantMessage(
+        content=None if calls and not generation.text else generation.text,
+        tool_calls=calls or None,
+    )
 
 
 @router.post(
@@ -91,7 +104,7 @@ async def complete_chat(
         dialect = OpenAiDialect(chat_id=chat_id, created_s=created_s, has_usage=has_usage)
         return StreamResponse(chat, conversation, deadline=deadline, dialect=dialect)
     answer = await chat.answer(conversation, deadline=deadline)
-    message = AssistantMessage(content=answer.generation.text)
+    message = _message(answer.generation)
     return ChatCompletion(
         id=chat_id,
         created=created_s,

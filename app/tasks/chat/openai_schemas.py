@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from app.errors import UnsupportedFieldError
-from app.http.openai_schemas import Ignored, Only, OpenAiRequest, listed
+from app.http.openai_schemas import AsSent, Ignored, Only, OpenAiRequest, listed
 from app.models.schemas import Response, example, whole_number
+from app.tasks.chat.openai_messages import ChatCompletionMessage, answer_calls
+from app.tasks.chat.openai_tools import AnsweredToolCall, ToolChoice, Tools
 from app.tasks.chat.schemas import (
     MAX_MESSAGES,
     MAX_STOPS,
@@ -22,44 +24,13 @@ MESSAGES = [
 ]
 
 
-class TextPart(OpenAiRequest):
-    """A part of a message's content; there are no images, no audio and no files."""
-
-    type: Annotated[str, Only("text")]
-    text: str
-
-
-def _to_parts(value: object) -> object:
-    """Turn a text into a list of one part."""
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
-Parts = Annotated[list[TextPart], Field(min_length=1)]
-
-
-class ChatCompletionMessage(OpenAiRequest):
-    """One turn of a conversation; the developer's is the system's."""
-
-    role: Annotated[str, Only("system", "developer", "user", "assistant")]
-    content: Annotated[Parts, BeforeValidator(_to_parts, json_schema_input_type=str | Parts)]
-    name: Annotated[str | None, Field(description="Ignored.")] = None
-    # As clients send them back with an answer of the assistant's.
-    annotations: Annotated[Any, Only(None, [])] = None
-    tool_calls: Annotated[Any, Only(None, [])] = None
-
-    @property
-    def text(self) -> str:
-        """All of the content, one part a line."""
-        return "\n".join(part.text for part in self.content)
-
-
-class TextFormat(OpenAiRequest):
+class TextFormat(AsSent):
     """Text, as without a format."""
 
     type: Literal["text"]
 
 
-class JsonObjectFormat(OpenAiRequest):
+class JsonObjectFormat(AsSent):
     """Any JSON."""
 
     type: Literal["json_object"]
@@ -74,7 +45,7 @@ class NamedSchema(OpenAiRequest):
     strict: bool | None = None
 
 
-class JsonSchemaFormat(OpenAiRequest):
+class JsonSchemaFormat(AsSent):
     """JSON that a schema describes."""
 
     type: Literal["json_schema"]
@@ -105,6 +76,9 @@ class StreamOptions(OpenAiRequest):
     include_obfuscation: Annotated[Any, Only(None, False)] = None  # noqa: FBT003  # a value
 
 
+# For fields that OpenAI has given up, and that newer clients don't send.
+NEW_TOOLS = "it is the old form of `tools`, which this service takes."
+NEW_CHOICE = "it is the old form of `tool_choice`, which this service takes."
 Stops = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 
 
@@ -116,7 +90,11 @@ class ChatCompletionRequest(OpenAiRequest):
     )
 
     model: Annotated[str, Field(min_length=1)]
-    messages: Annotated[list[ChatCompletionMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[
+        list[ChatCompletionMessage],
+        Field(min_length=1, max_length=MAX_MESSAGES),
+        AfterValidator(answer_calls),
+    ]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: MaxTokens | None = None
@@ -128,6 +106,11 @@ class ChatCompletionRequest(OpenAiRequest):
         Annotated[Stops, BeforeValidator(listed, json_schema_input_type=StopText | Stops)] | None
     ) = None
     response_format: ResponseFormat | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice = None
+    parallel_tool_calls: Annotated[
+        bool | None, Field(description="Whether one answer may call several tools.")
+    ] = None
     n: Annotated[Any, Only(None, 1)] = None
 
     metadata: Ignored = None
@@ -138,17 +121,14 @@ class ChatCompletionRequest(OpenAiRequest):
     user: Ignored = None
 
     frequency_penalty: Annotated[Any, Only(None, 0)] = None
-    function_call: Annotated[Any, Only(None, "none", "auto")] = None
-    functions: Annotated[Any, Only(None, [])] = None
+    function_call: Annotated[Any, Only(None, "none", "auto", hint=NEW_CHOICE)] = None
+    functions: Annotated[Any, Only(None, [], hint=NEW_TOOLS)] = None
     logit_bias: Annotated[Any, Only(None, {})] = None
     logprobs: Annotated[Any, Only(None, False)] = None  # noqa: FBT003  # a value
     modalities: Annotated[Any, Only(None, ["text"])] = None
-    parallel_tool_calls: Annotated[Any, Only(None, False, True)] = None  # noqa: FBT003  # values
     presence_penalty: Annotated[Any, Only(None, 0)] = None
     reasoning_effort: Annotated[Any, Only(None, "none")] = None
     store: Annotated[Any, Only(None, False)] = None  # noqa: FBT003  # a value
-    tool_choice: Annotated[Any, Only(None, "none", "auto")] = None
-    tools: Annotated[Any, Only(None, [])] = None
     top_logprobs: Annotated[Any, Only(None, 0)] = None
     verbosity: Annotated[Any, Only(None, "medium")] = None
 
@@ -169,8 +149,12 @@ class AssistantMessage(Response):
     """The answer."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
+    content: Annotated[str | None, Field(description="Null where it only calls tools.")]
+    refusal: str | None = None  # always null; generators can't read a field of null alone
+    tool_calls: Annotated[
+        list[AnsweredToolCall] | None,
+        Field(description="The tools to call; left out where there are none."),
+    ] = Field(None, exclude_if=lambda calls: calls is None)
 
 
 class Choice(Response):
@@ -178,7 +162,7 @@ class Choice(Response):
 
     index: Literal[0] = 0
     message: AssistantMessage
-    logprobs: None = None
+    logprobs: dict[str, Any] | None = None  # as above
     finish_reason: str
 
 
@@ -221,4 +205,4 @@ class ChatCompletion(Response):
     model: str
     choices: list[Choice]
     usage: CompletionUsage | None
-    system_fingerprint: None = None
+    system_fingerprint: str | None = None  # as above

@@ -1,10 +1,10 @@
 """The wire contracts of chat: `/chat` and `/chat/stream`."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from app.models.schemas import ModelName, Request, Response, example, whole_number
+from app.models.schemas import ModelName, Request, Response, example, one_of_two, whole_number
 
 MAX_MESSAGES = 1_024
 MAX_STOPS = 4  # as OpenAI has it
@@ -28,22 +28,13 @@ class ChatMessage(Request):
     content: Content
 
 
-def _document(schema: dict[str, Any]) -> None:
-    """Put into JSON Schema that exactly one of the two fields is given."""
-    null = {"type": "null"}
-    schema["oneOf"] = [
-        {"required": [present], "properties": {present: {"not": null}, other: null}}
-        for present, other in (("query", "messages"), ("messages", "query"))
-    ]
-    schema["examples"] = [
-        {"query": "What is the capital of France?", "max_tokens": 64, "temperature": 0}
-    ]
-
-
 class ChatRequest(Request):
     """A question, or a conversation whose last message is the user's."""
 
-    model_config = ConfigDict(json_schema_extra=_document)
+    model_config = ConfigDict(
+        json_schema_extra=one_of_two("query", "messages")
+        | example({"query": "What is the capital of France?", "max_tokens": 64, "temperature": 0})
+    )
 
     query: Content | None = Field(None, description="One question; instead of `messages`.")
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = (

@@ -54,16 +54,16 @@ async def _lines(stream: Stream, dialect: Dialect, *, heartbeat_s: float) -> Asy
         ServiceError: the stream ends with it.
 
     """
-    tokens = await stream.drain()
-    if isinstance(stream.end, ServiceError) and not tokens:
+    pieces = await stream.drain()
+    if isinstance(stream.end, ServiceError) and not pieces:
         raise stream.end
     yield b""  # the answer begins; from here on an error is its last line
-    lines = dialect.begin(stream.model) + dialect.tokens(tokens)
+    lines = dialect.begin(stream.model, pieces) + dialect.pieces(pieces)
     while not stream.is_over:
         yield lines
-        tokens = await stream.drain(timeout_s=heartbeat_s)
-        is_silent = not tokens and not stream.is_over
-        lines = dialect.heartbeat() if is_silent else dialect.tokens(tokens)
+        pieces = await stream.drain(timeout_s=heartbeat_s)
+        is_silent = not pieces and not stream.is_over
+        lines = dialect.heartbeat() if is_silent else dialect.pieces(pieces)
     if isinstance(stream.end, Generation):
         lines += dialect.finish(stream.end)
     yield lines

@@ -1,6 +1,7 @@
 """The task's entry for `app/main.py`."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.core.request_kinds import RequestKind
@@ -18,6 +19,13 @@ class Chat(Task):
 
     name = "chat"
     kind = "chat"
+    tags = MappingProxyType(
+        {
+            "chat": "Chat: whole answers, and streams of tokens.",
+            "openai": "What clients of OpenAI's API call.",
+        }
+    )
+    example_model = "smollm2"
     request_kind = RequestKind.STREAM
 
     def routers(self) -> "Sequence[APIRouter]":

@@ -1,6 +1,7 @@
 """The task's entry for `app/main.py`."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.runtime.plugins import Task
@@ -17,6 +18,12 @@ class Classification(Task):
 
     name = "classification"
     kind = "text-classification"
+    tags = MappingProxyType(
+        {
+            "predict": "Which label fits a text best.",
+        }
+    )
+    example_model = "sentiment"
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/predict`, `/predict/{model_name}` and `/predict-batch`."""

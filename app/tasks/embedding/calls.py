@@ -4,7 +4,7 @@ import numpy as np
 
 from app.engines.python.models import Answers
 from app.services.embeddings import EMBEDDERS, EmbeddingParameters, embeddings_of
-from app.services.model_calls import CalledServices, ModelCall, texts_of
+from app.services.model_calls import ITEMS, CalledServices, ModelCall, texts_of
 
 
 async def answer(call: ModelCall, services: CalledServices) -> Answers:
@@ -18,4 +18,4 @@ async def answer(call: ModelCall, services: CalledServices) -> Answers:
     )
     if not inference.rows:
         return np.empty((0, inference.engine.dimensions), dtype=np.float32)
-    return embeddings_of(inference).vectors
+    return embeddings_of(inference, place=ITEMS).vectors

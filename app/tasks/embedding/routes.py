@@ -1,19 +1,21 @@
 """`/embed`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
-from fastapi import APIRouter, Depends, Response
-from pydantic_core import to_json
+from fastapi import APIRouter, Depends
 
 from app.core.callers import Scope
 from app.engines.base import FloatArray
 from app.errors import UnsupportedFieldError
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
+from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep, TaskRunner
 from app.services.embeddings import EMBEDDERS, EmbeddingParameters, Embeddings, embeddings_of
+from app.services.places import Place, place_in
 from app.tasks.embedding.schemas import EmbeddingFields, EmbedRequest, EmbedResponse
 
 router = APIRouter(
@@ -21,18 +23,31 @@ router = APIRouter(
 )
 # Seven decimals of a number under 1 are more than a float32 has, and half as long as its repr.
 DECIMALS = 7
+TEXTS = place_in("texts")
 
 
-def plain(vectors: FloatArray) -> list[list[float]]:
-    """Return vectors as lists of numbers."""
-    rounded: list[list[float]] = np.round(vectors.astype(np.float64), DECIMALS).tolist()
-    return rounded
+def plain(vectors: FloatArray) -> Iterator[list[float]]:
+    """Yield vectors as lists of numbers."""
+    for vector in vectors:
+        yield np.round(vector.astype(np.float64), DECIMALS).tolist()
 
 
 async def embed_texts(
-    run: TaskRunner, texts: Sequence[str], *, model_name: str | None, fields: EmbeddingFields
+    run: TaskRunner,
+    texts: Sequence[str],
+    *,
+    model_name: str | None,
+    fields: EmbeddingFields,
+    place: Place,
 ) -> Embeddings:
-    """Embed the texts of a request of either dialect; a text costs a token of the quota.
+    """Embed the texts of a request of any dialect; a text costs a token of the quota.
+
+    Args:
+        run: runs them.
+        texts: of the request.
+        model_name: None for the default model.
+        fields: what else the request says.
+        place: names a text in an error, as the body has it.
 
     Raises:
         ServiceError: as `TaskRunner.together`.
@@ -44,7 +59,7 @@ async def embed_texts(
         EMBEDDERS,
         texts,
         model_name=model_name,
-        answer=embeddings_of,
+        answer=partial(embeddings_of, place=place),
         plan=EmbeddingParameters(prompt_name=name, dimensions=fields.dimensions).plan,
         charged_tokens=len(texts),
     )
@@ -56,14 +71,19 @@ async def embed_texts(
     responses=problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, UnsupportedFieldError),
     response_model=EmbedResponse,
 )
-async def embed(body: EmbedRequest, run: RunnerDep) -> Response:
+async def embed(body: EmbedRequest, run: RunnerDep) -> LargeAnswer:
     """Embed up to 256 texts; `truncated` names those that were cut to the model's window."""
-    embeddings = await embed_texts(run, body.texts, model_name=body.model_name, fields=body)
-    answer = {
-        "model": embeddings.model,
-        "dimensions": embeddings.dimensions,
-        "embeddings": plain(embeddings.vectors),
-        "truncated": embeddings.truncated,
-    }
-    # Up to 100,000 numbers: validating what was just made would take longer than making it.
-    return Response(to_json(answer), media_type="application/json")
+    embeddings = await embed_texts(
+        run, body.texts, model_name=body.model_name, fields=body, place=TEXTS
+    )
+    return await large_answer(
+        lambda: fields_of(
+            {
+                "model": embeddings.model,
+                "dimensions": embeddings.dimensions,
+                "embeddings": list_of(plain(embeddings.vectors)),
+                "truncated": embeddings.truncated,
+            }
+        ),
+        values=embeddings.vectors.size,
+    )

@@ -17,6 +17,11 @@ router = APIRouter(
 )
 
 
+def _place_of(index: int) -> str:
+    """Return where a body has a text: the source is run before the others."""
+    return f"texts[{index - 1}]" if index else "source"
+
+
 @router.post(
     "/similarity",
     summary="Compare texts with one",
@@ -25,7 +30,7 @@ router = APIRouter(
 async def compare_texts(body: SimilarityRequest, run: RunnerDep) -> SimilarityResponse:
     """Return the cosine of the source's vector and that of each of up to 256 texts."""
     texts = [body.source, *body.texts]
-    found = await embed_texts(run, texts, model_name=body.model_name, fields=body)
+    found = await embed_texts(run, texts, model_name=body.model_name, fields=body, place=_place_of)
     # In float64: a text compared with itself is 1, and not a little more.
     vectors = found.vectors.astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,6 +1,7 @@
 """The task's entry for `app/main.py`."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.runtime.plugins import Task
@@ -16,6 +17,13 @@ class Embedding(Task):
 
     name = "embedding"
     kind = "embedding"
+    tags = MappingProxyType(
+        {
+            "embed": "Vectors of texts, and how close texts are.",
+            "openai": "What clients of OpenAI's API call.",
+        }
+    )
+    example_model = "minilm"
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/embed` and `/similarity`."""

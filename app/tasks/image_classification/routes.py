@@ -7,13 +7,14 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.core.callers import Scope
 from app.engines.base import FloatArray, is_regression
 from app.engines.images.engine import ImageEngine
 from app.errors import ImageTooLargeError, ImageUnreadableError, ServiceError
 from app.http.guard import Guard
 from app.http.images import FORM_ERRORS, ImagesRoute, form_of, items_of
+from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of
 from app.http.problems import WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep, TaskRunner
 from app.models.registry import TaskKey
@@ -30,11 +31,10 @@ from app.tasks.image_classification.schemas import (
     ClassifyImageResponse,
     ClassifyImagesRequest,
     ClassifyImagesResponse,
-    ImageResult,
 )
 from app.tasks.image_classification.task import MANY, ONE, TASK
 
-CLASSIFIERS = TaskKey[BatchScheduler[ImageEngine]](TASK.kind)
+CLASSIFIERS = TaskKey[Scheduler[ImageEngine]](TASK.kind)
 RESPONSES = problems(*FORM_ERRORS, ImageUnreadableError, ImageTooLargeError, *WITH_KEY, *WITH_MODEL)
 OTHERS: dict[str, Any] = {
     "model_name": {"type": "string", "maxLength": MAX_NAME_CHARS},
@@ -111,20 +111,28 @@ async def classify_image(body: ClassifyImageRequest, run: RunnerDep) -> Classify
     MANY,
     summary="Classify many images",
     responses=RESPONSES,
-    response_model_exclude_none=True,
-    openapi_extra=form_of("images", **OTHERS),
+    response_model=ClassifyImagesResponse,
+    openapi_extra=form_of("images", may_be_empty=True, **OTHERS),
 )
-async def classify_images(body: ClassifyImagesRequest, run: RunnerDep) -> ClassifyImagesResponse:
+async def classify_images(body: ClassifyImagesRequest, run: RunnerDep) -> LargeAnswer:
     """Classify up to 32 images; one that can't be done gets its own error and fails no other."""
     inference = await _classify(run, body.images, body.model_name)
-    return ClassifyImagesResponse(
-        model=inference.model,
-        results=[_result(row, body.top_k) for row in inference.rows],
-        problem_type=_problem_type(inference),
+    kind = _problem_type(inference)
+    fields = (
+        {"model": inference.model, "problem_type": kind} if kind else {"model": inference.model}
+    )
+    rows, count = inference.rows, body.top_k or 0
+    return await large_answer(
+        lambda: fields_of(fields | {"results": list_of(_result(row, body.top_k) for row in rows)}),
+        values=len(rows) * (1 + min(count, len(inference.engine.head.labels))),
     )
 
 
-def _result(row: Ranked | ServiceError, top_k: int | None) -> ImageResult | FailedText:
+def _result(row: Ranked | ServiceError, top_k: int | None) -> dict[str, Any]:
+    """Return an `ImageResult`, or the error in its place."""
     if isinstance(row, ServiceError):
-        return FailedText.of(row)
-    return ImageResult(**_columns(row), scores=row.best(top_k))
+        return FailedText.of(row).model_dump()
+    if top_k is None:
+        return _columns(row)
+    scores = [{"label": label, "score": score} for label, score in row.scores[:top_k]]
+    return {**_columns(row), "scores": scores}

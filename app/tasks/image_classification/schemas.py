@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, Field
 
-from app.http.images import EXAMPLE, ImageContent, Images
+from app.http.images import EXAMPLE, AnyImages, ImageContent
 from app.models.schemas import (
     FailedText,
     LabelScore,
@@ -53,7 +53,7 @@ class ClassifyImagesRequest(Request):
 
     model_config = ConfigDict(json_schema_extra=example({"images": [EXAMPLE], "top_k": 1}))
 
-    images: Images
+    images: AnyImages
     model_name: ModelName = None
     top_k: TopK | None = Field(None, description="Also answer the best so many `scores` of each.")
 

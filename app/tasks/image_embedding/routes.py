@@ -1,17 +1,19 @@
 """`/embed-image`."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Response
-from pydantic_core import to_json
+from fastapi import APIRouter, Depends
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.core.callers import Scope
+from app.engines.base import FloatArray
 from app.engines.images.engine import ImageEngine
 from app.errors import ImageTooLargeError, ImageUnreadableError, ServiceError
 from app.http.guard import Guard
 from app.http.images import FORM_ERRORS, ImagesRoute, form_of, items_of
+from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of
 from app.http.problems import WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep
 from app.models.registry import TaskKey
@@ -20,7 +22,7 @@ from app.services.inference import Inference
 from app.tasks.image_embedding.schemas import EmbedImagesRequest, EmbedImagesResponse
 from app.tasks.image_embedding.task import PATH, TASK
 
-EMBEDDERS = TaskKey[BatchScheduler[ImageEngine]](TASK.kind)
+EMBEDDERS = TaskKey[Scheduler[ImageEngine]](TASK.kind)
 DECIMALS = 7  # as of texts
 router = APIRouter(
     tags=["images"], route_class=ImagesRoute, dependencies=[Depends(Guard(Scope.EMBED))]
@@ -40,13 +42,9 @@ def _vectors(inference: Inference[ImageEngine]) -> list[Any]:
     return inference.rows
 
 
-def _answer(inference: Inference[ImageEngine]) -> dict[str, Any]:
-    vectors = np.round(np.stack(_vectors(inference)).astype(np.float64), DECIMALS)
-    return {
-        "model": inference.model,
-        "dimensions": vectors.shape[1],
-        "embeddings": vectors.tolist(),
-    }
+def _answer(inference: Inference[ImageEngine]) -> tuple[str, FloatArray]:
+    """Return the model's name and the vectors, (images, dimensions) float32."""
+    return inference.model, np.stack(_vectors(inference))
 
 
 @router.post(
@@ -58,13 +56,27 @@ def _answer(inference: Inference[ImageEngine]) -> dict[str, Any]:
     response_model=EmbedImagesResponse,
     openapi_extra=form_of("images", model_name={"type": "string", "maxLength": MAX_NAME_CHARS}),
 )
-async def embed_images(body: EmbedImagesRequest, run: RunnerDep) -> Response:
+async def embed_images(body: EmbedImagesRequest, run: RunnerDep) -> LargeAnswer:
     """Embed up to 32 images; if one can't be read, none is answered."""
-    answer = await run.together(
+    model, vectors = await run.together(
         EMBEDDERS,
         items_of(body.images),
         model_name=body.model_name,
         answer=_answer,
         charged_tokens=len(body.images),
     )
-    return Response(to_json(answer), media_type="application/json")
+    return await large_answer(
+        lambda: fields_of(
+            {
+                "model": model,
+                "dimensions": vectors.shape[1],
+                "embeddings": list_of(_plain(vectors)),
+            }
+        ),
+        values=vectors.size,
+    )
+
+
+def _plain(vectors: FloatArray) -> Iterator[list[float]]:
+    for vector in vectors:
+        yield np.round(vector.astype(np.float64), DECIMALS).tolist()

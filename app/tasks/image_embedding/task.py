@@ -1,6 +1,7 @@
 """The task's entry for `app/main.py`."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.runtime.plugins import Task
@@ -19,6 +20,12 @@ class ImageEmbedding(Task):
 
     name = "image_embedding"
     kind = "image-embedding"
+    tags = MappingProxyType(
+        {
+            "images": "Labels and vectors of images.",
+        }
+    )
+    example_model = "dino"
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/embed-image`."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
 from pydantic_core import to_json
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.core.callers import Scope
 from app.core.logs import request_id
 from app.engines.onnx.engine import OnnxEngine
@@ -21,6 +21,7 @@ from app.http.answer_log import AnswerLogDep
 from app.http.deps import ChatDeadlineDep, RegistryDep, RuntimeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
+from app.http.large_answers import JSON, fields_of, joined, large_answer
 from app.http.model_route import ModelRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_PROCESS, problems
 from app.http.task_runner import RunnerDep
@@ -32,8 +33,8 @@ from app.tasks.python.schemas import PredictItemsRequest
 from app.tasks.python.streams import HEARTBEAT_S, PieceEvents, PieceLines, PieceResponse
 from app.tasks.python.task import TASK
 
-CLASSES = TaskKey[BatchScheduler[PythonEngine | OnnxEngine]](TASK.kind)
-JSON = "application/json"
+CLASSES = TaskKey[Scheduler[PythonEngine | OnnxEngine]](TASK.kind)
+BYTES_PER_VALUE = 1_000  # of an answer that is JSON already, and is only copied
 
 
 class ClassRoute(ModelRoute):
@@ -89,9 +90,17 @@ async def predict(
 async def predict_batch(model_name: ModelName, body: PredictItemsRequest, run: RunnerDep) -> Any:  # noqa: ANN401  # as above
     """Answer up to 256 items; one that can't be done gets its own error and fails no other."""
     inference = await run.each(CLASSES, body.items, model_name=model_name, columns=_columns)
-    results = [_result(row, index) for index, row in enumerate(inference.rows)]
-    name = to_json(inference.model)
-    return Response(b'{"model":%b,"results":[%b]}' % (name, b",".join(results)), media_type=JSON)
+    rows = inference.rows
+    length = sum(len(row.content) for row in rows if isinstance(row, Answer))
+    return await large_answer(
+        lambda: fields_of(
+            {
+                "model": inference.model,
+                "results": joined([_result(row, index)] for index, row in enumerate(rows)),
+            }
+        ),
+        values=length // BYTES_PER_VALUE,
+    )
 
 
 def _result(row: Answer | ServiceError, index: int) -> bytes:
@@ -132,7 +141,15 @@ async def stream(  # noqa: PLR0913, PLR0917  # each is a dependency
     """Answer one item in pieces; leaving closes the class's generator."""
     text = body if isinstance(body, str) else to_json(body).decode()
 
-    account = StreamAccount(log, runtime.metrics, task=TASK.kind, text=text, model_name=model_name)
+    account = StreamAccount(
+        log,
+        runtime.metrics,
+        task=TASK.kind,
+        text=text,
+        model_name=model_name,
+        line=request.scope["state"].setdefault("log", {}),
+        log_inputs=runtime.policy.log_inputs,
+    )
     opening = PieceService(registry, runtime.results).open(
         CLASSES, body, model_name=model_name, deadline=deadline, heartbeat_s=HEARTBEAT_S
     )

@@ -6,13 +6,15 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 
 from pydantic_core import from_json, to_json
 
-from app.errors import ServiceError
+from app.core.ending import is_shutdown
+from app.errors import NotReadyError, ServiceError
 from app.http.error_bodies import problem
 from app.http.streamed import StreamedResponse
 from app.services.pieces import PieceStream
 from app.tasks.python.accounting import StreamAccount
 
 HEARTBEAT_S = 10.0
+ENDING = "The service is shutting down."
 
 
 class PieceLines:
@@ -79,8 +81,11 @@ class PieceResponse(StreamedResponse):
             except ServiceError as error:
                 account.ended(opened, error)
                 raise
-            except asyncio.CancelledError:
-                account.left(opened)
+            except asyncio.CancelledError as cancelled:
+                if is_shutdown(cancelled):
+                    account.ended(opened, NotReadyError(ENDING), end="shutdown")
+                else:
+                    account.left(opened)
                 raise
             account.ended(opened, None)
 

@@ -10,6 +10,7 @@ from app.models.schemas import (
     Request,
     Response,
     example,
+    one_of_two,
     whole_number,
 )
 
@@ -38,7 +39,8 @@ class RerankRequest(Request, RerankFields):
     """A query, and up to 1000 documents; a pair longer than the model's window is cut."""
 
     model_config = ConfigDict(
-        json_schema_extra=example(
+        json_schema_extra=one_of_two("documents", "texts")
+        | example(
             {
                 "query": "Which planet is known as the red one?",
                 "documents": [

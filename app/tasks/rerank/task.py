@@ -1,6 +1,7 @@
 """The task's entry for `app/main.py`."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.runtime.plugins import Task
@@ -17,6 +18,12 @@ class Rerank(Task):
 
     name = "rerank"
     kind = "text-ranking"
+    tags = MappingProxyType(
+        {
+            "rerank": "Which texts answer a query best.",
+        }
+    )
+    example_model = "reranker"
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/rerank`."""

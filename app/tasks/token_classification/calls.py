@@ -2,8 +2,6 @@
 
 from functools import partial
 
-from pydantic_core import to_json
-
 from app.engines.python.models import Answers
 from app.services.entities import TOKEN_CLASSIFIERS, Aggregation
 from app.services.lengths import refuse
@@ -22,5 +20,5 @@ async def answer(call: ModelCall, services: CalledServices) -> Answers:
         plan=partial(plan_of, aggregation=Aggregation.SIMPLE),
         refuse=refuse,
     )
-    rows = rows_of(inference.rows)
-    return to_json([entities_of(text, row) for text, row in zip(texts, rows, strict=True)])
+    pairs = zip(texts, rows_of(inference.rows), strict=True)
+    return b"[%b]" % b",".join(b"".join(entities_of(*pair)) for pair in pairs)

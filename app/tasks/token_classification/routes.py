@@ -1,6 +1,6 @@
 """`/ner`, and `/predict/{model_name}` of models that label tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,28 +11,20 @@ from app.engines.base import TokenClassifier
 from app.errors import ModelNameConflictError, ServiceError
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
+from app.http.large_answers import LargeAnswer, fields_of, joined, large_answer, list_of
 from app.http.model_route import ModelRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep, TaskRunner
 from app.models.schemas import MAX_NAME_CHARS, FailedText
-from app.services.entities import (
-    TOKEN_CLASSIFIERS,
-    Aggregation,
-    Span,
-    spans_of,
-)
+from app.services.entities import TOKEN_CLASSIFIERS, Aggregation, Spans, spans_of
 from app.services.inference import Plan
 from app.services.lengths import check_length, refuse
-from app.tasks.token_classification.schemas import (
-    Entities,
-    Entity,
-    NerBatchResponse,
-    NerRequest,
-    NerResponse,
-)
+from app.tasks.token_classification.schemas import NerBatchResponse, NerRequest, NerResponse
 from app.tasks.token_classification.task import TASK
 
 MAX_LOGGED_CHARS = 256  # of the log's label, which an index of PostgreSQL bounds
+AT_ONCE = 500  # entities that are encoded together
+Found = NerResponse | NerBatchResponse
 
 
 class TokenRoute(ModelRoute):
@@ -53,15 +45,12 @@ def plan_of(engine: TokenClassifier, aggregation: Aggregation) -> Plan:
     return Plan(shape=lambda row: spans_of(row, engine.labels, aggregation))
 
 
-def _columns(spans: Sequence[Span]) -> dict[str, Any]:
+def _columns(spans: Spans) -> dict[str, Any]:
     """Return the labels that were found, for the log."""
-    found = ",".join(dict.fromkeys(span.label for span in spans))
-    return {"label": found[:MAX_LOGGED_CHARS] or None}
+    return {"label": ",".join(spans.found)[:MAX_LOGGED_CHARS] or None}
 
 
-async def _find(
-    body: NerRequest, run: TaskRunner, *, model_name: str | None
-) -> NerResponse | NerBatchResponse:
+async def _find(body: NerRequest, run: TaskRunner, *, model_name: str | None) -> LargeAnswer:
     """Find the entities of one text, or of each of several.
 
     Raises:
@@ -80,17 +69,27 @@ async def _find(
         refuse=refuse,
         columns=_columns,
     )
-    if body.texts is not None:
-        results = [_result(text, row) for text, row in zip(texts, inference.rows, strict=True)]
-        return NerBatchResponse(model=inference.model, results=results)
-    (row,) = inference.rows
-    if isinstance(row, ServiceError):
-        raise row
-    return NerResponse(model=inference.model, entities=entities_of(texts[0], row))
+    rows = inference.rows
+    values = sum(len(row) for row in rows if isinstance(row, Spans))
+    if body.text is not None:
+        (row,) = rows
+        if isinstance(row, ServiceError):
+            raise row
+        return await large_answer(
+            lambda: fields_of({"entities": entities_of(texts[0], row), "model": inference.model}),
+            values=values,
+        )
+    pairs = zip(texts, rows, strict=True)
+    return await large_answer(
+        lambda: fields_of(
+            {"model": inference.model, "results": joined(_result(*pair) for pair in pairs)}
+        ),
+        values=values,
+    )
 
 
-@router.post("/ner", summary="Find entities in texts", responses=RESPONSES)
-async def find_entities(body: NerRequest, run: RunnerDep) -> NerResponse | NerBatchResponse:
+@router.post("/ner", summary="Find entities in texts", responses=RESPONSES, response_model=Found)
+async def find_entities(body: NerRequest, run: RunnerDep) -> LargeAnswer:
     """Find the names, places and other entities of one text, or of up to 256.
 
     Of several, one that can't be done gets its own error and fails no other.
@@ -98,31 +97,34 @@ async def find_entities(body: NerRequest, run: RunnerDep) -> NerResponse | NerBa
     return await _find(body, run, model_name=body.model_name)
 
 
-@named_router.post("/predict/{model_name}", summary="Find entities with a named model")
+@named_router.post(
+    "/predict/{model_name}", summary="Find entities with a named model", response_model=Found
+)
 async def find_entities_with(
     model_name: Annotated[str, Path(max_length=MAX_NAME_CHARS)], body: NerRequest, run: RunnerDep
-) -> NerResponse | NerBatchResponse:
+) -> LargeAnswer:
     """Find entities with the model that the path names."""
     if body.model_name not in {None, model_name}:
         raise ModelNameConflictError
     return await _find(body, run, model_name=model_name)
 
 
-def entities_of(text: str, spans: Sequence[Span]) -> list[Entity]:
-    """Return entities as they are answered."""
-    return [
-        Entity(
-            label=span.label,
-            score=span.score,
-            text=text[span.start : span.end],
-            start=span.start,
-            end=span.end,
-        )
+def entities_of(text: str, spans: Spans) -> Iterator[bytes]:
+    """Yield the entities of a text as JSON."""
+    entities = (
+        {
+            "label": span.label,
+            "score": span.score,
+            "text": text[span.start : span.end],
+            "start": span.start,
+            "end": span.end,
+        }
         for span in spans
-    ]
+    )
+    return list_of(entities, at_once=AT_ONCE)
 
 
-def _result(text: str, row: Sequence[Span] | ServiceError) -> Entities | FailedText:
+def _result(text: str, row: Spans | ServiceError) -> Iterator[bytes]:
     if isinstance(row, ServiceError):
-        return FailedText.of(row)
-    return Entities(entities=entities_of(text, row))
+        return iter([FailedText.of(row).model_dump_json().encode()])
+    return fields_of({"entities": entities_of(text, row)})

@@ -11,6 +11,7 @@ from app.models.schemas import (
     Request,
     Response,
     example,
+    one_of_two,
 )
 
 AggregationName = Literal["none", "simple", "first", "average", "max"]
@@ -24,9 +25,8 @@ class NerRequest(Request):
     """One text, or up to 256, in which entities are found."""
 
     model_config = ConfigDict(
-        json_schema_extra=example(
-            {"text": "Ada Lovelace lived in London.", "aggregation": "simple"}
-        )
+        json_schema_extra=one_of_two("text", "texts")
+        | example({"text": "Ada Lovelace lived in London.", "aggregation": "simple"})
     )
 
     text: Annotated[str, Field(min_length=1)] | None = Field(

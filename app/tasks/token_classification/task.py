@@ -1,6 +1,7 @@
 """The task's entry for `app/main.py`."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.runtime.plugins import Task
@@ -17,6 +18,8 @@ class TokenClassification(Task):
 
     name = "token_classification"
     kind = "token-classification"
+    tags = MappingProxyType({"ner": "Names, places and other entities in texts."})
+    example_model = "names"
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/ner`, and `/predict/{model_name}` of its models."""

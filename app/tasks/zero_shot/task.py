@@ -1,6 +1,7 @@
 """The task's entry for `app/main.py`."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.runtime.plugins import Task
@@ -17,6 +18,12 @@ class ZeroShot(Task):
 
     name = "zero_shot"
     kind = "zero-shot-classification"
+    tags = MappingProxyType(
+        {
+            "zero-shot": "Which label of the request fits a text best.",
+        }
+    )
+    example_model = "nli"
 
     def routers(self) -> "Sequence[APIRouter]":
         """Return `/zero-shot` and `/zero-shot-batch`."""

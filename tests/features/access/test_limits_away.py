@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from servers import Server, Valkey, valkey
@@ -86,21 +87,29 @@ async def test_while_redis_is_silent_a_request_passes_when_the_budget_is_over(
         assert verdict.is_allowed
         assert verdict.headers == {}
         # The budget, and what a busy machine adds.
-        assert BUDGET_S * 0.9 < took_s < BUDGET_S * 3
+        assert BUDGET_S * 0.9 < took_s < BUDGET_S + 2
         assert away.uncounted == 1
         assert [r.getMessage() for r in caplog.records] == ["limiter_unavailable"]
 
 
 async def test_only_one_request_a_second_waits_for_a_silent_redis(
-    away: Bench, server: Server, caplog: pytest.LogCaptureFixture
+    away: Bench, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ask, waited = away.storage.incr, 0
+
+    async def counted(*call: Any) -> int:
+        nonlocal waited
+        waited += 1
+        return await ask(*call)
+
+    monkeypatch.setattr(away.storage, "incr", counted)
     with server.frozen():
         await away.limiter.hit(HUNDRED, "web")
+        assert waited == 1
         for asked in range(3):
-            started = time.monotonic()
             assert all(await hits(away.limiter, "100/minute", 20, "web"))
             # The first round finds the circuit open, in the others one request tries again.
-            assert time.monotonic() - started < BUDGET_S * (3 if asked else 1)
+            assert waited == 1 + asked
             away.clock.now_s += RETRY_AFTER_S
         assert away.uncounted == 61
         assert len(caplog.records) == 1
@@ -217,7 +226,7 @@ async def test_a_server_timeout_ends_on_time_where_the_loop_is_free() -> None:
     with pytest.raises(TimeoutError):
         async with server_timeout(0.03):
             await asyncio.Event().wait()
-    assert 0.025 < time.monotonic() - started < 0.2
+    assert 0.025 < time.monotonic() - started < 2
     async with server_timeout(0.001):
         pass
     await asyncio.sleep(0.005)  # no timer of it is left to cancel us

@@ -20,6 +20,7 @@ from tiny_embedders import (
     embedder,
     engines,
     library,
+    on_torch,
     pooled,
     write,
 )
@@ -105,23 +106,22 @@ async def test_distances_suit_a_model_whose_vectors_have_length_1(
     write(folder / SETTINGS, {"similarity_fn_name": "euclidean"})
     expert = library(folder)
     expected = expert.similarity(expert.encode_query(QUERY), expert.encode_document(list(SHORT)))
-    on_torch, _ = engines(folder)
-    found = await embed_and_search(tmp_path, on_torch)
+    found = await embed_and_search(tmp_path, on_torch(folder))
     np.testing.assert_allclose(found, expected[0], atol=ALONE)
 
 
 async def test_a_passage_leaves_room_for_the_prompt(encoder: Path, tmp_path: Path) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("mean_tokens"))
     write(folder / SETTINGS, {"prompts": PROMPTS})
-    on_torch, _ = engines(folder)
+    engine = on_torch(folder)
     app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app):
-        job = LoadedEmbedder("vectors", Served(model=serve_instead(app, on_torch), version="test"))
+        job = LoadedEmbedder("vectors", Served(model=serve_instead(app, engine), version="test"))
         text = "good film was not bad and " * 40
         spans = job.spans(text)
     passages = [text[span.start : span.end] for span in spans]
-    assert not any(item.is_truncated for item in on_torch.encode(passages, PROMPTS["document"]))
-    assert any(item.is_truncated for item in on_torch.encode(passages, "good film was " * 2))
+    assert not any(item.is_truncated for item in engine.encode(passages, PROMPTS["document"]))
+    assert any(item.is_truncated for item in engine.encode(passages, "good film was " * 2))
 
 
 def edition(folder: Path, **options: Any) -> str:
@@ -177,11 +177,11 @@ def test_the_packaged_embedder_keeps_the_name_of_what_is_stored(tmp_path: Path) 
 async def test_what_was_stored_before_there_were_editions_is_found(
     encoder: Path, tmp_path: Path
 ) -> None:
-    on_torch, _ = engines(encoder)
+    engine = on_torch(encoder)
     app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app) as client:
-        serve_instead(app, on_torch)
-        vectors = on_torch.embed(on_torch.encode(SHORT))
+        serve_instead(app, engine)
+        vectors = engine.embed(engine.encode(SHORT))
         await store(app, dict(zip(SHORT, vectors, strict=True)), "vectors@test")
         assert len(await scores(client)) == len(SHORT)
 
@@ -204,8 +204,7 @@ def test_other_settings_have_another_name_each_and_the_same_one_always(
     def name(*modules: Any, settings: Any = None, **options: Any) -> str:
         folder = embedder(encoder, tmp_path / f"model{len(list(tmp_path.iterdir()))}", *modules)
         write(folder / SETTINGS, settings or {})
-        on_torch, _ = engines(folder, EmbeddingOptions(**options))
-        return on_torch.vector_rules.edition
+        return on_torch(folder, **options).vector_rules.edition
 
     cls = pooled("cls_token")
     prompt = {"prompts": {"document": "d "}}

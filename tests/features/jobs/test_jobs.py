@@ -140,6 +140,14 @@ def with_keys(tmp_path: Path, **settings: Any) -> Any:
 # Submitting
 
 
+async def test_a_job_s_address_has_the_prefix_of_a_proxy(tmp_path: Path) -> None:
+    async with serving_jobs(tmp_path, root_path="/ml") as service:
+        body = {"documents": [{"id": "a", "text": "Some text."}]}
+        answer = await service.client.post("/ml/embed-batch", json=body)
+        assert answer.headers["Location"] == f"/ml/jobs/{answer.json()['job_id']}"
+        assert (await service.client.get(answer.headers["Location"])).status_code == 200
+
+
 async def test_a_job_is_accepted_and_can_be_followed(service: Serving) -> None:
     await service.store("a", "b")
     answer = await service.client.post(

@@ -239,7 +239,7 @@ async def test_silence_and_a_trickle_are_a_timeout(behave: Behave) -> None:
     async with receiving(behave) as receiver:
         answer = await client(timeout_s=0.2).post(receiver.url, BODY, {})
     assert answer == Answer(Outcome.TIMEOUT, "timeout")
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5  # both would go on for ever
 
 
 async def test_a_resolver_that_hangs_is_a_timeout() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from databases import migrated, opened
+from openai import InvalidWebhookSignatureError, OpenAI
 from receivers import client, receiving
 from serving import serving
 from sqlalchemy import update
@@ -29,13 +30,14 @@ from app.features.jobs.repository import JobRepository
 from app.features.jobs.tables import JobRow
 from app.features.jobs.values import Job, NewJob
 from app.features.jobs.webhooks.sender import DeliveryPolicy, WebhookSender, stored_secret
-from app.features.jobs.webhooks.signature import sign
+from app.features.jobs.webhooks.signature import sign, standard_headers, standard_secret
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "webhooks.md"
 NODE = shutil.which("node")
 SECRET = "a secret of sixteen"
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+OPENAI = OpenAI(api_key="none is needed to check a webhook")
 
 
 @dataclass
@@ -124,6 +126,12 @@ async def test_a_finished_job_is_posted_as_get_jobs_shows_it_and_signed(
     assert body["progress"] == {"done": 3, "total": 3, "failed": 0}
     assert body["webhook"]["attempts"] == 1
     assert b"hash of the request" not in got.body
+    # As a library checks it that knows nothing of this service.
+    event = OPENAI.webhooks.unwrap(got.body, got.headers, secret=standard_secret(SECRET))
+    assert event.id == "job_1"
+    with pytest.raises(InvalidWebhookSignatureError):
+        OPENAI.webhooks.unwrap(got.body + b" ", got.headers, secret=standard_secret(SECRET))
+    # The deprecated headers.
     assert got.headers["X-Webhook-Id"] == "job_1.1"
     assert got.headers["X-Request-ID"] == "r-1"
     sent_at, signature = re.fullmatch(  # type: ignore[union-attr]  # it must match
@@ -164,8 +172,9 @@ async def test_what_fails_is_tried_again_with_pauses_that_double(database: Datab
         assert await attempt(sender) == 1
     job = await stored(database)
     assert (job.webhook_status, job.webhook_attempts) == ("delivered", 5)
-    ids = [receiver.got.get_nowait().headers["X-Webhook-Id"] for _ in range(5)]
-    assert ids == [f"job_1.{n}" for n in range(1, 6)]
+    headers = [receiver.got.get_nowait().headers for _ in range(5)]
+    assert [each["X-Webhook-Id"] for each in headers] == [f"job_1.{n}" for n in range(1, 6)]
+    assert {each["webhook-id"] for each in headers} == {"job_1_20260504030201000000"}
     assert (attempts(metrics, "rejected"), attempts(metrics, "delivered")) == (4, 1)
 
 
@@ -351,7 +360,7 @@ def test_no_attempt_is_made_after_a_day() -> None:
 # The snippets of docs/webhooks.md, as their readers copy them.
 
 BODY = '{"id":"job_1","said":"höher 😀"}'.encode()
-Check = Callable[[str, str, bytes], bool]
+Check = Callable[[str, dict[str, str], bytes], bool]
 
 
 def snippet(language: str) -> str:
@@ -371,11 +380,11 @@ def is_genuine(request: pytest.FixtureRequest, tmp_path: Path) -> Check:
     module = tmp_path / "receiver.mjs"
     module.write_text(snippet("javascript"), encoding="utf-8")
 
-    def in_node(secret: str, header: str, body: bytes) -> bool:
+    def in_node(secret: str, headers: dict[str, str], body: bytes) -> bool:
         script = f"""
             import {{ isGenuine }} from {json.dumps(module.as_uri())};
             const body = Buffer.from({json.dumps(body.hex())}, "hex");
-            console.log(isGenuine({json.dumps(secret)}, {json.dumps(header)}, body));
+            console.log(isGenuine({json.dumps(secret)}, {json.dumps(headers)}, body));
         """
         command = [str(NODE), "--input-type=module", "-e", script]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
@@ -384,20 +393,30 @@ def is_genuine(request: pytest.FixtureRequest, tmp_path: Path) -> Check:
     return in_node
 
 
-def test_a_receiver_accepts_only_what_the_service_signed(is_genuine: Check) -> None:
+@pytest.mark.parametrize("secret", [SECRET, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+def test_a_receiver_accepts_only_what_the_service_signed(is_genuine: Check, secret: str) -> None:
     now = int(time.time())
-    header = sign(SECRET, BODY, at_s=now)
-    assert is_genuine(SECRET, header, BODY)
-    assert not is_genuine("another secret...", header, BODY)
-    assert not is_genuine(SECRET, header, BODY + b" ")
-    assert not is_genuine(SECRET, header.replace(f"t={now}", f"t={now + 1}"), BODY)
-    assert not is_genuine(SECRET, sign(SECRET, BODY, at_s=now - 301), BODY)
-    for forged in (
-        "",
-        "t=,v1=",
-        f"t={now}",
-        f"t={now},v1=xyz",
-        "nonsense",
-        f"t={now},v1=" + "0" * 64,
-    ):
-        assert not is_genuine(SECRET, forged, BODY)
+    headers = standard_headers(secret, BODY, message_id="job_1_2", at_s=now)
+    given = standard_secret(secret)
+    assert is_genuine(given, headers, BODY)
+    several = "v1,bm90IG91cnM= " + headers["webhook-signature"]
+    assert is_genuine(given, headers | {"webhook-signature": several}, BODY)
+    assert not is_genuine(standard_secret("another secret..."), headers, BODY)
+    assert not is_genuine(given, headers, BODY + b" ")
+    assert not is_genuine(given, headers | {"webhook-timestamp": str(now + 1)}, BODY)
+    assert not is_genuine(given, headers | {"webhook-id": "job_1_3"}, BODY)
+    old = standard_headers(secret, BODY, message_id="job_1_2", at_s=now - 301)
+    assert not is_genuine(given, old, BODY)
+    for forged in ("", "v1", "v1,", "v1,xyz", "nonsense", "v1," + "0" * 44, "v1," + "\u00fc" * 44):
+        assert not is_genuine(given, headers | {"webhook-signature": forged}, BODY)
+    assert not is_genuine(given, {}, BODY)
+
+
+def test_the_signature_is_that_of_the_example_in_the_standard() -> None:
+    headers = standard_headers(
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        b'{"test": 2432232314}',
+        message_id="msg_p5jXN8AQM9LWM0D4loKWxJek",
+        at_s=1614265330,
+    )
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="

@@ -187,8 +187,8 @@ async def test_values_without_effect_are_taken(tmp_path: Path, fields: dict[str,
 
 IMAGE = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
+    ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
     ({"functions": [{"name": "f"}]}, "functions"),
     ({"function_call": {"name": "f"}}, "function_call"),
     ({"n": 2}, "n"),
@@ -205,12 +205,8 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"temprature": 0}, "temprature"),
     ({"response_format": {"type": "xml"}}, "response_format"),
     ({"stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+    ({"messages": [{"role": "function", "content": "x"}]}, "messages[0].role"),
     ({"messages": [*ASKED, {"role": "user", "content": [IMAGE]}]}, "messages[1].content[0].type"),
-    (
-        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
-        "messages[0].tool_calls",
-    ),
 ]
 
 
@@ -228,6 +224,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+    ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content"),
     ({"model": ""}, "model"),
     ({"model": 1}, "model"),
     ({"temperature": 2.1}, "temperature"),

@@ -39,8 +39,8 @@ from app.features.prediction_log.service import (
 )
 from app.features.prediction_log.tables import COLUMNS
 from app.http.answer_log import AnswerLog, AnswerLogDep
+from app.http.api_document import document_api
 from app.http.guard import get_caller
-from app.http.problems import document_problems
 from app.middleware.stack import App
 from app.services.access import OpenAccess
 from app.services.prediction_log import PredictionLogEntry
@@ -69,7 +69,7 @@ KEY_ID = 7
 def make_app(database: Database, scope: PredictionsScope | None = None) -> FastAPI:
     app = App(parts=front_parts())
     app.include_router(router)
-    document_problems(app)
+    document_api(app)
     log = PredictionLog(database, policy=LogPolicy(), metrics=PredictionLogMetrics())
     access = OpenAccess()
     app.state.runtime = SimpleNamespace(
@@ -461,11 +461,16 @@ async def test_a_chat_leaves_a_row_at_its_end(database: Database) -> None:
     left = replace(ended, end=None)
     for one in (ended, failed, left):
         log.put(entry_of(one, messages, log=answer_log))
+    called = replace(ended, end=replace(end, finish_reason="tool_calls"))
+    result = Message(role="tool", content="Sunny", tool_call_id="call_1")
+    log.put(entry_of(called, [*messages, result], log=answer_log))
     async with log.running():
         pass
     async with client_of(database) as client:
         rows = (await listed(client))["predictions"]
-    by_status = {row["status"]: row for row in rows}
+    by_status = {row["status"]: row for row in rows if row["finish_reason"] != "tool_calls"}
+    (of_tools,) = [row for row in rows if row not in by_status.values()]
+    assert of_tools["input_hash"] == sha256(b"Sunny").hexdigest()
     row = by_status[200]
     assert (row["task"], row["model"], row["finish_reason"]) == ("chat", "smollm2", "stop")
     assert (row["latency_ms"], row["ttft_ms"], row["key_id"]) == (250, 100, 7)

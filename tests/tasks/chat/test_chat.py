@@ -110,7 +110,7 @@ async def test_the_catalogues_temperature_is_for_requests_without_one() -> None:
 
         chat_model: Any = RunnableLambda(lambda _: AIMessage("x"))
 
-        def arguments(self, options: GenerationOptions) -> dict[str, Any]:
+        def arguments(self, options: GenerationOptions, _: Sequence[Message]) -> dict[str, Any]:
             temperatures.append(options.temperature)
             return {}
 

@@ -92,10 +92,10 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_delays_neither_others_
 class Breaking(NdjsonDialect):
     """Can't write what has been generated."""
 
-    def tokens(self, tokens: Iterable[str]) -> bytes:
-        if "b" in "".join(tokens):
+    def pieces(self, pieces: Iterable[Any]) -> bytes:
+        if "b" in "".join(pieces):
             raise ValueError("what somebody said in confidence")
-        return super().tokens(tokens)
+        return super().pieces(pieces)
 
 
 @pytest.mark.parametrize("text", ["b", "a b c"])

@@ -18,7 +18,6 @@ from tiny_embedders import (
     both,
     dense,
     embedder,
-    engines,
     library,
     on_torch,
     pooled,
@@ -167,10 +166,8 @@ async def test_the_catalogue_s_prompts_and_scaling_come_before_a_folder_s(
 ) -> None:
     folder = embedder(encoder, tmp_path / "model", pooled("max_tokens"))
     write(folder / SETTINGS, {"prompts": PROMPTS, "default_prompt_name": "query"})
-    options = EmbeddingOptions(
-        pooling=("max",), normalize=True, prompts={"query": "dog ", "mine": "bad "}, dimensions=8
-    )
-    expert, texts = library(folder, prompts=dict(options.prompts)), list(TEXTS)
+    prompts = {"query": "dog ", "mine": "bad "}
+    expert, texts = library(folder, prompts=prompts), list(TEXTS)
     cases: list[Expected] = [
         (fields, expert.encode(texts, prompt_name=name, truncate_dim=8, normalize_embeddings=True))
         for fields, name in (
@@ -179,8 +176,8 @@ async def test_the_catalogue_s_prompts_and_scaling_come_before_a_folder_s(
             ({"prompt_name": "topic"}, "topic"),
         )
     ]
-    on_torch, _ = engines(folder, options)
-    await check(tmp_path, on_torch, cases, ALONE)
+    engine = on_torch(folder, pooling=("max",), normalize=True, prompts=prompts, dimensions=8)
+    await check(tmp_path, engine, cases, ALONE)
 
 
 @pytest.mark.parametrize(

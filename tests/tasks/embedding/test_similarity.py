@@ -81,3 +81,16 @@ async def test_vectors_of_any_length_are_compared_by_their_angle(tmp_path: Path)
     model = library(folder)
     expected = model.similarity(model.encode([TEXTS[0]]), model.encode(list(TEXTS)))[0]
     np.testing.assert_allclose(answer["scores"], expected.numpy(), atol=1e-4)
+
+
+async def test_a_text_on_which_the_engine_fails_is_named_as_the_body_has_it(tmp_path: Path) -> None:
+    poison = 'fake = { fail_on = "poison" }\n'
+    async with serving(tmp_path, FAKE_EMBEDDER + poison) as client:
+        for body, place in [
+            ({"source": "poison", "texts": ["a", "b"]}, "source"),
+            ({"source": "a", "texts": ["b", "poison"]}, "texts[1]"),
+        ]:
+            failed = await ask(client, **body)
+            assert check_problem(failed, 500, "inference_failed")["detail"].endswith(f" {place}.")
+        failed = await client.post("/v1/embeddings", json={"model": "vectors", "input": ["poison"]})
+        assert failed.json()["error"]["message"].endswith(" input[0].")

@@ -89,12 +89,13 @@ async def test_without_top_k_there_is_only_the_best_label(client: AsyncClient) -
 async def test_many_images_have_a_result_or_an_error_each_in_their_order(
     client: AsyncClient,
 ) -> None:
-    contents = [text_of(png()), "no image", text_of(turned(3)), text_of(png()[:60])]
+    contents = [text_of(png()), "no image", text_of(turned(3)), text_of(png()[:60]), "", "data:,"]
     answer = (await client.post(MANY, json={"images": contents})).json()
     assert answer["model"] == "pets"
-    first, second, third, fourth = answer["results"]
+    first, second, third, *others = answer["results"]
     assert {first["label"], third["label"]} <= set(LABELS)
-    assert second["error"]["code"] == fourth["error"]["code"] == "image_unreadable"
+    assert {one["error"]["code"] for one in (second, *others)} == {"image_unreadable"}
+    assert others[1]["error"]["detail"] == "The image is empty."
     alone = (await client.post(ONE, json={"image": contents[2]})).json()
     assert third["score"] == pytest.approx(alone["score"], abs=1e-5)
 
@@ -105,8 +106,9 @@ async def test_a_form_with_many_files_is_answered_like_a_list(client: AsyncClien
     form = [("images", (f"{i}.png", file)) for i, file in enumerate(files)]
     as_form = await client.post(MANY, files=form, data={"top_k": "3"})
     assert as_form.json() == (await client.post(MANY, json=body)).json()
-    one = await client.post(MANY, files=form[:1])
-    assert len(one.json()["results"]) == 1
+    some = await client.post(MANY, files=[form[0], ("images", ("empty.png", b""))])
+    good, empty = some.json()["results"]
+    assert (good["label"] in LABELS, empty["error"]["code"]) == (True, "image_unreadable")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,11 @@ LINES = {
         "stream has no annotation of its answer"
     ),
     GOOD + "    stream = 3\n": "stream is int, not a method",
+    "from collections.abc import AsyncIterator\n"
+    + GOOD
+    + (
+        "    async def stream(self, item: int) -> AsyncIterator[int]:\n        return None\n"
+    ): "stream is async and yields nothing",
     "import nowhere_at_all\n": (
         "import of model.py raises ModuleNotFoundError at line 1: No module named"
     ),

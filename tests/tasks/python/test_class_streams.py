@@ -11,6 +11,7 @@ from openapi_spec_validator import validate
 from serving import FAKE, make_app, running, serving
 from test_disconnect import Client, scope
 
+from app.core.ending import TIME_IS_OVER
 from app.core.request_kinds import PathKinds, RequestKind
 from app.main import installed
 from app.runtime.kinds import request_kinds
@@ -45,6 +46,33 @@ class Model:
 ASYNC = MODEL.replace("def stream", "async def stream").replace(
     "Iterator[str]", "AsyncIterator[str]"
 )
+# An object that is iterated, and no generator.
+ITERABLE = """
+from collections.abc import AsyncIterable
+
+class Words:
+    def __init__(self, words):
+        self.words = iter(words)
+
+    def __aiter__(self):
+        return Steps(self.words)
+
+class Steps:
+    def __init__(self, words):
+        self.words = words
+
+    async def __anext__(self):
+        for word in self.words:
+            return word
+        raise StopAsyncIteration
+
+class Model:
+    def predict_one(self, item: str) -> str:
+        return item
+
+    def stream(self, item: str) -> AsyncIterable[str]:
+        return Words(item.split())
+"""
 ENTRY = """
 [[models]]
 name = "mine"
@@ -68,7 +96,7 @@ async def lines(client: AsyncClient, item: Any) -> list[Any]:
 
 
 @EACH
-@pytest.mark.parametrize("code", [MODEL, ASYNC], ids=["plain", "async"])
+@pytest.mark.parametrize("code", [MODEL, ASYNC, ITERABLE], ids=["plain", "async", "iterable"])
 async def test_pieces_come_as_lines_and_the_last_says_that_it_is_the_end(
     tmp_path: Path, isolation: str, code: str
 ) -> None:
@@ -109,16 +137,27 @@ async def test_a_crash_in_the_middle_is_the_last_line(tmp_path: Path) -> None:
         assert (await client.post("/predict/dummy", json={"text": "x"})).status_code == 200
 
 
+async def begun(app: Any, item: bytes = b'"endless"') -> tuple[Client, "asyncio.Task[None]"]:
+    """Begin a stream; return its client and its request, once a piece has come."""
+    client = Client(item)
+    asked = asyncio.create_task(app(scope("/predict/mine/stream"), client.receive, client.send))
+    async with asyncio.timeout(LATE):
+        while not any(message.get("body") for message in client.sent):
+            await asyncio.sleep(0.01)
+    return client, asked
+
+
+def last_line(client: Client) -> Any:
+    body = b"".join(message.get("body", b"") for message in client.sent)
+    return json.loads(body.splitlines()[-1])
+
+
 @EACH
 async def test_a_client_that_leaves_closes_the_generator(tmp_path: Path, isolation: str) -> None:
     app = make_app(tmp_path, write(tmp_path, isolation))
     async with running(app) as client:
-        leaver = Client(b'"endless"')
-        request = scope("/predict/mine/stream")
-        asked = asyncio.create_task(app(request, leaver.receive, leaver.send))
+        leaver, asked = await begun(app)
         async with asyncio.timeout(LATE):
-            while not any(message.get("body") for message in leaver.sent):
-                await asyncio.sleep(0.01)
             assert not (tmp_path / "closed").exists()
             leaver.left.set()
             await asked
@@ -201,3 +240,55 @@ async def test_each_end_of_a_stream_is_counted_and_logged(tmp_path: Path) -> Non
             while len(rows) < 2:  # they are written a moment later
                 rows = (await client.get("/predictions")).json()["predictions"]
         assert [row.get("error") for row in rows] == ["inference_failed", None]
+
+
+async def test_a_shutdown_is_counted_as_one_and_the_requests_line_names_the_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    app = make_app(tmp_path, write(tmp_path, "thread"))
+    async with running(app) as client:
+        reader, asked = await begun(app)
+        asked.cancel(TIME_IS_OVER)
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert last_line(reader)["error"]["code"] == "not_ready"
+        value = app.state.runtime.metrics.registry.get_sample_value
+        ends = {"shutdown": 1, "client_left": None}
+        for end, count in ends.items():
+            assert value("mlapi_generations_total", {"model": "mine", "end": end}) == count
+        rows: list[Any] = []
+        async with asyncio.timeout(LATE):
+            while not rows:  # they are written a moment later
+                rows = (await client.get("/predictions")).json()["predictions"]
+        assert [(row["status"], row["error"]) for row in rows] == [(503, "not_ready")]
+    (line,) = [
+        vars(r)
+        for r in caplog.records
+        if r.message == "request_done" and vars(r)["route"].endswith("/stream")
+    ]
+    assert (line["model"], line["count"]) == ("mine", 1)
+    assert line["model_ms"] > 0
+
+
+@EACH
+async def test_streams_of_a_class_that_is_replaced_end_when_its_time_is_over(
+    tmp_path: Path, isolation: str
+) -> None:
+    app = make_app(tmp_path, write(tmp_path, isolation))
+    async with running(app) as client:
+        registry = app.state.runtime.registry
+        (entry,) = (e for e in registry.entries if e.spec.name == "mine")
+        old, loans = entry.served, entry.loans
+        reader, asked = await begun(app)
+        async with asyncio.timeout(LATE):
+            await registry.reload("mine", timeout_s=0.0)
+            await asked
+            while loans.count or (not (tmp_path / "closed").exists() and isolation == "thread"):
+                await asyncio.sleep(0.01)
+        assert last_line(reader)["error"]["code"] == "not_ready"
+        assert (await lines(client, "one"))[0] == {"answer": "one"}
+        if isolation == "process":
+            engine = old.model.engine
+            assert engine.processes().ready == 0
+            assert all(p._running.process.returncode is not None for p in engine._runner.processes)

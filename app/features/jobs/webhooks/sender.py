@@ -23,7 +23,7 @@ from app.features.jobs.values import Job
 from app.features.jobs.webhooks.client import TOTAL_S, Answer, Outcome, WebhookClient
 from app.features.jobs.webhooks.repository import Attempt, WebhookRepository, WebhookStatus
 from app.features.jobs.webhooks.secrets import SecretRepository
-from app.features.jobs.webhooks.signature import HEADER, sign
+from app.features.jobs.webhooks.signature import HEADER, sign, standard_headers
 
 log = logging.getLogger(__name__)
 
@@ -170,8 +170,9 @@ class WebhookSender:
         if job.webhook_url is None or self._secret is None:
             raise ValueError("no webhook was claimed")
         body = JobInfo.of(job).model_dump_json().encode()
-        headers = {
-            HEADER: sign(self._secret, body, at_s=int(time.time())),
+        at_s = int(time.time())
+        headers = standard_headers(self._secret, body, message_id=_message_id(job), at_s=at_s) | {
+            HEADER: sign(self._secret, body, at_s=at_s),
             "X-Webhook-Id": f"{job.id}.{job.webhook_attempts}",
             "X-Request-ID": job.request_id,
         }
@@ -213,6 +214,14 @@ async def stored_secret(database: Database) -> str:
         return secret
     new = secrets.token_urlsafe(SECRET_BYTES)
     return await database.run(lambda session: SecretRepository(session).keep(SECRET_NAME, new))
+
+
+def _message_id(job: Job) -> str:
+    """Return the id that all attempts share; a job that is retried sends another message."""
+    if job.finished_at is None:
+        return job.id
+    # To the microsecond, which both databases keep.
+    return f"{job.id}_{job.finished_at:%Y%m%d%H%M%S%f}"
 
 
 def _log(job: Job, attempt: Attempt) -> None:

@@ -10,10 +10,15 @@ const NOT_IN_OLD_TEXT = /[\0-\x08\x0e-\x19\x1c-\x1f\x81\x8d\x8f\x90\x9d]/;
 
 // Take files that are dropped anywhere on `place`, or chosen in `input`.
 export function takeFiles(place, input, take) {
+  takeDropped(place, take);
+  input.addEventListener("change", () => {
+    if (input.files.length) take([...input.files]);
+    input.value = ""; // the same file, changed, can be chosen again
+  });
+}
+
+export function takeDropped(place, take) {
   const isFiles = (event) => event.dataTransfer?.types.includes("Files");
-  const takeAny = (files) => {
-    if (files.length) take([...files]);
-  };
   place.addEventListener("dragover", (event) => {
     if (!isFiles(event)) return;
     event.preventDefault();
@@ -26,11 +31,7 @@ export function takeFiles(place, input, take) {
     if (!isFiles(event)) return;
     event.preventDefault();
     place.classList.remove("over");
-    takeAny(event.dataTransfer.files);
-  });
-  input.addEventListener("change", () => {
-    takeAny(input.files);
-    input.value = ""; // the same file, changed, can be chosen again
+    if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
   });
 }
 

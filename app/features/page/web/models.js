@@ -4,7 +4,8 @@ import { askJson, onKey, onProblem } from "./api.js";
 import { byId, make } from "./dom.js";
 import { Problem } from "./problem.js";
 
-const LISTS = { "text-classification": "classify-model", chat: "chat-model" };
+// The task of each list to choose a model from.
+const lists = new Map([["classify-model", "text-classification"], ["chat-model", "chat"]]);
 const SETTLED = new Set(["ready", "failed", "unloaded"]);
 const AGAIN_MS = 2000; // while one loads, or nobody answers
 // After these, what is known of the models may be wrong.
@@ -20,6 +21,12 @@ const listeners = [];
 // Call back with { models, problem, isBack } each time that they were asked for: with a problem the
 // models are those of before, their states unknown; `isBack` says that this one followed a problem.
 export const onModels = (listener) => listeners.push(listener);
+
+// Fill a list with the models of a task each time that they are known.
+export const listModels = (id, task) => lists.set(id, task);
+
+// Whether a request for this task can be answered: now, or when a model is loaded.
+export const isServed = (task) => known.some((m) => m.task === task && m.state !== "failed");
 
 export function startModels() {
   onKey(load);
@@ -55,7 +62,7 @@ async function load() {
   }
   const isBack = isAway && !problem;
   isAway = problem !== undefined;
-  for (const [task, id] of Object.entries(LISTS)) fill(byId(id), task);
+  for (const [id, task] of lists) fill(byId(id), task);
   for (const listener of listeners) listener({ models: known, problem, isBack });
   if (!problem && known.some((model) => !SETTLED.has(model.state))) loadLater();
 }

@@ -36,6 +36,9 @@ export class Problem extends Error {
   }
 }
 
+// Return a problem of what was typed or chosen, in a sentence.
+export const fault = (detail) => new Problem({ code: "input", detail });
+
 // "max_tokens: Input should be greater than or equal to 1."
 function fieldWords({ loc, msg }) {
   const where = loc.slice(1).join(".");

@@ -1,63 +1,100 @@
-// Which routes the service has: a tab whose route is missing is hidden, and what has no tab of its
-// own, such as a task that was added, can be tried as JSON.
+// Which routes the service has: a tab is shown if there are routes and models for it, and what has
+// no tab of its own, such as a task that was added, can be tried as JSON.
 
 import { show } from "./alert.js";
 import { askJson, isAbort } from "./api.js";
 import { byId, make } from "./dom.js";
 import { readDataUrl, takeFiles } from "./files.js";
 import { duration } from "./format.js";
-import { onModels } from "./models.js";
+import { isServed, onModels } from "./models.js";
 import { Problem } from "./problem.js";
+import { pathOf, TASK as PYTHON } from "./python.js";
 import { offer } from "./snippets.js";
+import { TASKS } from "./tasks.js";
 
 const OPENAPI = { method: "GET", path: "/openapi.json" };
-const OF_TABS = { "tab-chat": ["/chat/stream"], "tab-search": ["/search", "/embed-batch"] };
-// Not `/predict/NAME` of a Python model: its request is as its class says.
+// What a tab needs: models of a task, and routes where a service can be without them.
+const TABS = {
+  classify: { task: "text-classification" },
+  chat: { task: "chat", routes: ["/chat/stream"] },
+  search: { task: "embedding", routes: ["/search", "/embed-batch"] },
+  python: { task: PYTHON },
+  ...Object.fromEntries(TASKS.map(({ id, task, path }) => [id, { task, routes: [path] }])),
+};
+const OWN_PATHS = new Set(TASKS.map(({ path }) => path));
 const HAS_TAB = /^\/(predict(-batch)?$|(chat|search|documents|embed-batch|jobs|keys|v[12])(-|\/|$))/;
 
 const IMAGES = ["image", "images"]; // fields that chosen files are put into
 
 let asked = new AbortController(); // the request whose answer is still wanted
+let openapi = null; // the document as it was read last
+let reading = null;
+let routes = []; // of the tab More
 
-// `hide` is called with the tabs that are of no use here. The document takes the service a moment the
-// first time, so it is asked for behind the models.
-export function startRoutes(hide) {
-  let isAsked = false;
-  onModels(() => {
-    if (!isAsked) read(hide);
-    isAsked = true;
+// `use` is called with which tabs are of use here, `onDocument` with the OpenAPI document. It takes the
+// service a moment the first time, so it is asked for behind the models.
+export function startRoutes(use, onDocument) {
+  const chosen = () => routes.find(({ path }) => path === byId("more-route").value);
+  byId("more-route").addEventListener("change", () => begin(chosen()));
+  byId("more-go").addEventListener("click", () => send(chosen()));
+  takeFiles(byId("more"), byId("more-file"), (files) => putImages(chosen(), files));
+  onModels(async ({ models, problem }) => {
+    if (problem) return;
+    use(uses());
+    const isNew = ({ task, name, state }) =>
+      task === PYTHON && state === "ready" && !(pathOf(name) in (openapi?.paths ?? {}));
+    if ((!openapi || models.some(isNew)) && (await (reading ??= read()))) onDocument(openapi);
+    if (!openapi) return;
+    listRoutes();
+    use(uses());
   });
 }
 
-async function read(hide) {
-  let document;
-  try {
-    document = await askJson(OPENAPI);
-  } catch (failure) {
-    if (!(failure instanceof Problem)) throw failure;
-    return; // whoever asks for a route is told why
-  }
-  const routes = withJson(document);
-  const lacks = (tab) => OF_TABS[tab].some((path) => !(path in document.paths));
-  hide([...Object.keys(OF_TABS).filter(lacks), ...(routes.length ? [] : ["tab-more"])].map(byId));
-  const list = byId("more-route");
-  list.replaceChildren(...routes.map(({ path }) => make("option", { value: path }, path)));
-  const chosen = () => routes.find(({ path }) => path === list.value);
-  list.addEventListener("change", () => begin(chosen()));
-  byId("more-go").addEventListener("click", () => send(chosen()));
-  takeFiles(byId("more"), byId("more-file"), (files) => putImages(chosen(), files));
-  if (routes.length) begin(chosen());
+// Return which tabs are of use. Before the document is read, its routes are taken to be there.
+function uses() {
+  const has = ({ task, routes: needed = [] }) =>
+    isServed(task) && needed.every((path) => !openapi || path in openapi.paths);
+  const tabs = Object.entries(TABS).map(([name, needs]) => [name, has(needs)]);
+  return Object.fromEntries(openapi ? [...tabs, ["more", routes.length > 0]] : tabs);
 }
 
-// Return the routes without a tab that take JSON by POST, each with an example of its request.
+async function read() {
+  try {
+    openapi = await askJson(OPENAPI);
+    return true;
+  } catch (failure) {
+    if (!(failure instanceof Problem)) throw failure;
+    return false; // whoever asks for a route is told why
+  } finally {
+    reading = null;
+  }
+}
+
+function listRoutes() {
+  const list = byId("more-route");
+  const before = list.value;
+  routes = withJson(openapi);
+  list.replaceChildren(...routes.map(({ path }) => make("option", { value: path }, path)));
+  list.value = routes.some(({ path }) => path === before) ? before : routes[0]?.path;
+  if (list.value && list.value !== before) begin(routes.find(({ path }) => path === list.value));
+}
+
+// Return the routes without a tab that take JSON by POST and have a model that can answer, each with
+// an example of its request.
 function withJson({ paths, components }) {
   return Object.entries(paths).flatMap(([path, { post }]) => {
     const schema = post?.requestBody?.content?.["application/json"]?.schema;
-    if (!schema || HAS_TAB.test(path) || path.includes("{")) return [];
+    const tasks = post?.["x-tasks"];
+    const isOwn = OWN_PATHS.has(path) || HAS_TAB.test(path) || isPython(path, tasks);
+    if (!schema || isOwn || path.includes("{")) return [];
+    if (tasks && !tasks.some(isServed)) return [];
     const { examples } = components.schemas[schema.$ref?.split("/").at(-1)] ?? schema;
     return [{ path, summary: post.summary ?? "", example: examples?.[0] ?? {} }];
   });
 }
+
+const isPython = (path, tasks) => tasks?.includes(PYTHON) && path.split("/").length === 3
+  && path.startsWith(pathOf(""));
 
 function begin({ summary, example }) {
   asked.abort();

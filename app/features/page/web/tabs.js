@@ -5,7 +5,7 @@ import { byId } from "./dom.js";
 const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
 
 // `watchers` by a tab's name: called with whether it is shown, each time that this changes.
-// Returns what hides tabs.
+// Returns what shows and hides tabs: called with { name: whether there is use for it }.
 export function startTabs(watchers) {
   const tabs = [...byId("tabs").children];
   const nameOf = (tab) => tab.getAttribute("aria-controls");
@@ -21,7 +21,14 @@ export function startTabs(watchers) {
       if (isShown || each === shown) watchers[nameOf(each)]?.(isShown);
     }
     shown = tab;
+    reveal(tab);
     document.title = `${tab.textContent} · ml-api`;
+  }
+
+  // On a phone not all have room.
+  function reveal(tab) {
+    const list = byId("tabs");
+    list.scrollLeft = tab.offsetLeft - list.offsetLeft - (list.clientWidth - tab.offsetWidth) / 2;
   }
 
   const byHash = () => tabs.find((tab) => `#${nameOf(tab)}` === location.hash) ?? tabs[0];
@@ -44,8 +51,9 @@ export function startTabs(watchers) {
   });
   addEventListener("hashchange", () => select(byHash()));
   select(byHash());
-  return (unused) => {
-    for (const tab of unused) tab.hidden = true;
+  return (uses) => {
+    for (const tab of tabs) tab.hidden = !(uses[nameOf(tab)] ?? !tab.hidden);
     if (shown.hidden) go(tabs.find((tab) => !tab.hidden));
+    else reveal(shown);
   };
 }

@@ -1,0 +1,93 @@
+"""The fake chat model: it echoes, or calls a tool where it has to."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+
+from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
+from app.engines.fake import FakeFailureError, FakeOptions
+from app.engines.tool_calls import Piece, ToolCallJoiner, ToolCallPiece, new_call_id, tool_use
+from app.errors import ContextLengthExceededError
+
+
+class FakeGenerator:
+    """Echoes the last user message word by word, joined by single spaces.
+
+    Where a tool has to be called it calls the first one, with that message as arguments if it is a
+    JSON object, else without any.
+    """
+
+    kind = "fake"
+    device = "none"
+
+    def __init__(self, options: FakeOptions, *, context_tokens: int) -> None:
+        self._options = options
+        self.context_tokens = context_tokens
+
+    def check(self, options: GenerationOptions) -> None:
+        """Accept all: it echoes whatever the format."""
+
+    def generate(
+        self, messages: Sequence[Message], options: GenerationOptions, *, on_token: OnToken
+    ) -> Generation:
+        """Generate until the end or `max_tokens`; stop when `on_token` returns True."""
+        questions = [m.content for m in messages if m.role == "user"]
+        question = questions[-1] if questions else ""
+        prompt_tokens = sum(len(text.split()) for m in messages for text in m.texts)
+        if prompt_tokens > self.context_tokens:
+            raise ContextLengthExceededError(
+                prompt_tokens=prompt_tokens, context_tokens=self.context_tokens
+            )
+        use = tool_use(options)
+        is_call = use is not None and use.is_required
+        pieces = [*_call(use.names[0], question)] if use and is_call else [*_words(question)]
+        max_tokens = options.max_tokens or len(pieces)
+        ending = "tool_calls" if is_call else "stop"
+        finish_reason = ending if len(pieces) <= max_tokens else "length"
+        given: list[Piece] = []
+        for piece in pieces[:max_tokens]:
+            self._take_time(len(given))
+            given.append(piece)
+            if on_token(piece):
+                finish_reason = "cancelled"
+                break
+        calls = ToolCallJoiner()
+        for piece in given:
+            if isinstance(piece, ToolCallPiece):
+                calls.add(piece)
+        return Generation(
+            text="".join(piece for piece in given if isinstance(piece, str)),
+            finish_reason=finish_reason,
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(given)),
+            tool_calls=calls.calls,
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _take_time(self, given: int) -> None:
+        """Spend the delay of a token, and fail if told to."""
+        if self._options.delay_ms:
+            time.sleep(self._options.delay_ms / 1000)
+        if given >= (math.inf if self._options.fail_after is None else self._options.fail_after):
+            raise FakeFailureError
+
+
+def _words(text: str) -> Iterator[str]:
+    for index, word in enumerate(text.split()):
+        yield word if index == 0 else f" {word}"
+
+
+def _call(name: str, question: str) -> Iterator[ToolCallPiece]:
+    """Yield a call: its name, then its arguments word by word."""
+    yield ToolCallPiece(index=0, id=new_call_id(), name=name)
+    for word in _words(question if _is_object(question) else "{}"):
+        yield ToolCallPiece(index=0, arguments=word)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

@@ -1,0 +1,34 @@
+// The tab of Python models and graphs: a form made of the schema of the model that is chosen.
+
+import { drawJson } from "./drawings.js";
+import { SchemaForm } from "./form.js";
+import { onModels } from "./models.js";
+import { Panel } from "./panel.js";
+
+export const TASK = "python";
+export const pathOf = (name) => `/predict/${name}`;
+
+// Return what is to be called with the OpenAPI document, each time that it was read.
+export function startPython() {
+  const panel = new Panel({
+    id: "python", tab: "Your models", title: "Ask a model of your own", task: TASK, action: "Send",
+  });
+  let openapi = { paths: {}, components: {} };
+  let shown; // the schema that the form was made of
+
+  function begin() {
+    const path = pathOf(panel.models.value);
+    const schema = openapi.paths[path]?.post.requestBody.content["application/json"].schema;
+    if (!schema || JSON.stringify(schema) === shown) return;
+    shown = JSON.stringify(schema);
+    const form = new SchemaForm(schema, { id: "python", schemas: openapi.components.schemas });
+    panel.begin({ form, request: (body) => ({ path, body }), draw: drawJson });
+  }
+
+  panel.models.addEventListener("change", begin);
+  onModels(begin); // which one is chosen may have changed
+  return (read) => {
+    openapi = read;
+    begin();
+  };
+}
