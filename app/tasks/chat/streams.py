@@ -65,6 +65,7 @@ async def _lines(stream: Stream, dialect: Dialect, *, heartbeat_s: float) -> Asy
         is_silent = not pieces and not stream.is_over
         lines = dialect.heartbeat() if is_silent else dialect.pieces(pieces)
     if isinstance(stream.end, Generation):
+        await dialect.keep(stream.end)
         lines += dialect.finish(stream.end)
     yield lines
     if isinstance(stream.end, ServiceError):
