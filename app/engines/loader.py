@@ -33,6 +33,8 @@ class EngineKind:
         tasks: that it runs.
         has_files: whether its models are files that their `source` names.
         has_gpu: whether it can compute on a GPU.
+        is_shared: whether front ends can share its models for texts: they have a tokeniser as
+            `app/sharing/encoders.py` knows them, and their rows are numbers.
 
     """
 
@@ -41,6 +43,7 @@ class EngineKind:
     tasks: frozenset[str]
     has_files: bool = True
     has_gpu: bool = True
+    is_shared: bool = False
 
 
 @cache
@@ -61,9 +64,15 @@ def _own_engines() -> tuple[EngineKind, ...]:
     texts = CLASSIFYING | {Task.NER, Task.EMBEDDING}
     chat = frozenset({Task.CHAT})
     return (
-        EngineKind(name="auto", load=load_best, tasks=texts | chat | IMAGE_TASKS),
-        EngineKind(name="torch", load=load_torch, tasks=texts | IMAGE_TASKS),
-        EngineKind(name="openvino", load=load_openvino, tasks=texts | IMAGE_TASKS, has_gpu=False),
+        EngineKind(name="auto", load=load_best, tasks=texts | chat | IMAGE_TASKS, is_shared=True),
+        EngineKind(name="torch", load=load_torch, tasks=texts | IMAGE_TASKS, is_shared=True),
+        EngineKind(
+            name="openvino",
+            load=load_openvino,
+            tasks=texts | IMAGE_TASKS,
+            has_gpu=False,
+            is_shared=True,
+        ),
         EngineKind(
             name="llama_cpp", load=load_llama_cpp, tasks=chat | {Task.EMBEDDING, Task.RANKING}
         ),
@@ -72,7 +81,14 @@ def _own_engines() -> tuple[EngineKind, ...]:
             name="python", load=load_python, tasks=frozenset({Task.PYTHON}), has_files=False
         ),
         EngineKind(name="onnx", load=load_onnx, tasks=frozenset({Task.PYTHON})),
-        EngineKind(name="fake", load=fake.load, tasks=texts | chat, has_files=False, has_gpu=False),
+        EngineKind(
+            name="fake",
+            load=fake.load,
+            tasks=texts | chat,
+            has_files=False,
+            has_gpu=False,
+            is_shared=True,
+        ),
     )
 
 
