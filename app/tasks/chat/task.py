@@ -33,10 +33,11 @@ class Chat(Task):
         return (router,)
 
     def openai_routers(self) -> "Sequence[APIRouter]":
-        """Return `/v1/chat/completions`."""
+        """Return `/v1/chat/completions` and `/v1/completions`."""
+        from app.tasks.chat.completion_routes import router as completions
         from app.tasks.chat.openai_routes import router
 
-        return (router,)
+        return (router, completions)
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app chat`."""
