@@ -99,6 +99,7 @@ def create_app(
     *,
     on_fatal: Callable[[StartupError], None] = stop_server,
     parts: Installed | None = None,
+    engine_at: str | None = None,
 ) -> "FastAPI":
     """Make the app; models are loaded by its lifespan.
 
@@ -106,6 +107,7 @@ def create_app(
         settings: read from the environment when None.
         on_fatal: called on the event loop when a required model can't be loaded.
         parts: tasks and features to choose from; those of this program when None.
+        engine_at: the Unix socket of the process that has the models for texts; None: this one.
 
     Raises:
         SettingsError: a setting has a bad value.
@@ -127,7 +129,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: "FastAPI") -> AsyncIterator[None]:
         async with open_runtime(
-            settings, catalog, chosen, metrics=metrics, on_fatal=on_fatal
+            settings, catalog, chosen, metrics=metrics, on_fatal=on_fatal, engine_at=engine_at
         ) as runtime:
             app.state.runtime = runtime
             yield

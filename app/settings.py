@@ -50,8 +50,13 @@ class Settings(BaseSettings):
         1,
         ge=1,
         le=64,
-        description="Whole service processes on one address, Linux only; each has every model, and "
-        "its share of the processor cores. See docs/deploys.md for when it pays.",
+        description="Service processes on one address, Linux only, and with several of them one "
+        "more, which runs the models for texts. See docs/deploys.md for when it pays.",
+    )
+    share_models: bool = Field(
+        default=True,
+        description="Whether several front ends share one process that runs the models for texts; "
+        "`false`: each has its own copy of them, and its share of the processor cores.",
     )
     data_dir: Path = Field(
         Path("data"), description="Folder under which everything that the service writes lies."

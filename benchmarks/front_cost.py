@@ -1,10 +1,11 @@
 """What a request costs besides its inference: processor time, against a bare FastAPI route.
 
-Usage: python -m benchmarks.front_cost [--other TREE] [--front-ends 2] [--rounds 7]. The fake engine
-answers at once; settings are the default ones, so with log line, row and metrics. The services of
-this tree (also with several front ends), of another one and of the bare route run all the time; one
-is asked at a time, over 64 connections. Prints medians, and the ratios to the bare route round by
-round.
+Usage: python -m benchmarks.front_cost [--other TREE] [--front-ends 2] [--rounds 7] [--packaged].
+The fake engine answers at once; settings are the default ones, so with log line, row and metrics.
+The services of this tree (also with several front ends, which share a process of the models, or
+have copies), of another one and of the bare route run all the time; one is asked at a time, over 64
+connections. Prints medians, ratios round by round, and memory; with --packaged, of the packaged
+models.
 """
 
 import argparse
@@ -14,18 +15,19 @@ import statistics
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.loadtest.connection import make_target
+from app.settings import PACKAGED_MODELS_FILE
 from benchmarks import process
 from benchmarks.contest import until_answers
 from benchmarks.texts import load_texts
 from benchmarks.two_services import TREE, WARM_UP, Service, one_round, told
 from benchmarks.venvs import PeerError
 
-REQUESTS = 6_000
+REQUESTS = {"fake": 6_000, "packaged": 1_600}
 CATALOG = """
 [[models]]
 name = "dummy"
@@ -35,12 +37,20 @@ default = true
 labels = ["NEGATIVE", "POSITIVE"]
 """
 FRONT_ENDS = "--front-ends"
+SHARED, COPIES = "shared", "copies"
+PACKAGED = {"MODELS_FILE": str(PACKAGED_MODELS_FILE)}
 BARE = ["uvicorn", "benchmarks.bare:app", "--no-access-log", "--log-level", "error"]
 
 
 @contextmanager
 def serving(
-    name: str, command: Sequence[str], *, tree: Path, folder: Path, texts: Sequence[str]
+    name: str,
+    command: Sequence[str],
+    *,
+    tree: Path,
+    folder: Path,
+    texts: Sequence[str],
+    settings: Mapping[str, str],
 ) -> Iterator[Service]:
     """Start a service and give it once it answers."""
     (port,) = process.free_ports(1)
@@ -52,6 +62,7 @@ def serving(
         "DATA_DIR": str(folder / "data"),
         "MODELS_FILE": str(folder / "models.toml"),
         "PORT": str(port),
+        **settings,
     }
     words = [word.format(port=port) for word in command]
     running = process.start(
@@ -64,7 +75,8 @@ def serving(
         target = make_target(f"{url}/predict", texts)
         service = Service(name=name, pid=running.process.pid, targets={"classify": target})
         if FRONT_ENDS in words:
-            until_answers(running, lambda: all_ready(url, int(words[-1]), service))
+            count = int(words[words.index(FRONT_ENDS) + 1])
+            until_answers(running, lambda: all_ready(url, count, service))
         yield service
     finally:
         process.stop(running)
@@ -84,36 +96,46 @@ def main() -> None:
     parser.add_argument("--other", type=Path)
     parser.add_argument(FRONT_ENDS, type=int)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--packaged", action="store_true")
     given = parser.parse_args()
     process.adopt_orphans()
     texts = load_texts(512)
     commands = {"bare": (TREE, [*BARE, "--port", "{port}"]), "this": (TREE, ["app", "serve"])}
     if given.other:
         commands["other"] = (given.other.resolve(), ["app", "serve"])
-    if given.front_ends:
-        commands["several"] = (TREE, ["app", "serve", FRONT_ENDS, str(given.front_ends)])
+    several = [SHARED, COPIES] if given.front_ends else []
+    for name in several:
+        commands[name] = (TREE, ["app", "serve", FRONT_ENDS, str(given.front_ends)])
+    requests = REQUESTS["packaged" if given.packaged else "fake"]
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        services = [
-            stack.enter_context(serving(name, command, tree=tree, folder=work / name, texts=texts))
-            for name, (tree, command) in commands.items()
-        ]
+        settings = PACKAGED | {"MODEL_CACHE_DIR": str(work / "models")} if given.packaged else {}
+        services = []
+        for name, (tree, command) in commands.items():
+            own = {**settings, "SHARE_MODELS": str(name != COPIES).lower()}
+            made = serving(name, command, tree=tree, folder=work / name, texts=texts, settings=own)
+            services.append(stack.enter_context(made))
         rows: list[dict[str, tuple[float, float]]] = []
         for number in range(given.rounds + 1):
             order = services if number % 2 == 0 else services[::-1]
             share = WARM_UP if number == 0 else 1.0
-            row = {s.name: one_round(s, "classify", requests=int(REQUESTS * share)) for s in order}
+            row = {s.name: one_round(s, "classify", requests=int(requests * share)) for s in order}
             rows += [row] if number else []
+        memory = {service.name: service.memory_mb() for service in services}
     for name in commands:
         rate = statistics.median(row[name][0] for row in rows)
         cost = statistics.median(row[name][1] for row in rows)
         ratio = told([row[name][1] / row["bare"][1] for row in rows])
         print(
-            f"{name}: {rate:.0f} requests a second, {cost:.3f} ms each, {ratio} of the bare route"
+            f"{name}: {rate:.0f} requests a second, {cost:.3f} ms each, {ratio} of the bare route,"
+            f" {memory[name]:.0f} MB"
         )
-    if given.front_ends:
-        dearer = told([row["several"][1] / row["this"][1] for row in rows])
-        print(f"{given.front_ends} front ends : one process in processor time {dearer}")
+    for name in several:
+        dearer = told([row[name][1] / row["this"][1] for row in rows])
+        print(f"{given.front_ends} front ends, {name} : one process in processor time {dearer}")
+    if several:
+        dearer = told([row[SHARED][1] / row[COPIES][1] for row in rows])
+        print(f"{SHARED} : {COPIES} in processor time {dearer}")
     if given.other:
         faster = told([row["this"][0] / row["other"][0] for row in rows])
         print(f"this : other in requests a second {faster}")

@@ -42,20 +42,35 @@ class Service:
     targets: dict[str, Target]
 
     def processor_s(self) -> float:
-        """Return the seconds that its process, and its front ends, have taken so far."""
+        """Return the seconds that its processes have taken so far."""
         ticks = 0
-        for pid in (self.pid, *self.front_ends()):
+        for pid in (self.pid, *self.front_ends(), *self.engines()):
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
             user, system = stat.rpartition(")")[2].split()[11:13]
             ticks += int(user) + int(system)
         return ticks * TICK_S
 
+    def memory_mb(self) -> float:
+        """Return its memory, of what processes share to each its part."""
+        kilobytes = 0
+        for pid in (self.pid, *self.front_ends(), *self.engines()):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+            kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return kilobytes / 1000
+
     def front_ends(self) -> list[int]:
-        """Return the processes that `app serve --front-ends` has started."""
+        """Return the front ends that `app serve --front-ends` has started."""
+        return self._with_option(b"--front-end\0")
+
+    def engines(self) -> list[int]:
+        """Return the process of the models that front ends share."""
+        return self._with_option(b"--engine-process\0")
+
+    def _with_option(self, option: bytes) -> list[int]:
         return [
             member.pid
             for member in process.tree(self.pid)
-            if b"--front-end\0" in Path(f"/proc/{member.pid}/cmdline").read_bytes()
+            if option in Path(f"/proc/{member.pid}/cmdline").read_bytes()
         ]
 
 

@@ -20,6 +20,8 @@ LLAMA = (
     "test_default_models",
     "test_examples",
     "test_generators",
+    "test_gguf_conformance",
+    "test_gguf_texts",
     "test_held_schemas",
     "test_openai_clients",
     "test_schema_pydantic",

@@ -150,13 +150,20 @@ def make_settings(tmp_path: Path, models: str = FAKE, **settings: Any) -> Any:
     return Given(models_file=models_file, **(values | settings))
 
 
-def make_app(tmp_path: Path, models: str = FAKE, **settings: Any) -> FastAPI:
+def make_app(
+    tmp_path: Path, models: str = FAKE, *, engine_at: str | None = None, **settings: Any
+) -> FastAPI:
     """Make an app; it starts workers only where the test gives `jobs`."""
     settings_read = make_settings(tmp_path, models, **settings)
     if settings_read.database_url is None and not settings_read.data_dir.exists():
         place_tables(Path(settings_read.sql_url.removeprefix("sqlite:///")))
     parts = installed() if "jobs" in settings else without_workers()
-    app = create_app(settings_read, on_fatal=lambda failure: fail(app, failure), parts=parts)
+    app = create_app(
+        settings_read,
+        on_fatal=lambda failure: fail(app, failure),
+        parts=parts,
+        engine_at=engine_at,
+    )
     return app
 
 

@@ -57,5 +57,6 @@ async def test_an_engine_is_not_asked_for_what_it_does_not_do(
     async with serving(tmp_path, catalogue) as client:
         (model,) = (await client.get("/models")).json()["models"]
     assert model["detail"] == (
-        "engine 'letters' doesn't do embedding; these do: auto, torch, openvino, fake"
+        "engine 'letters' doesn't do embedding; these do: auto, torch, openvino,"
+        " llama_cpp, remote, fake"
     )

@@ -221,7 +221,7 @@ def test_what_openvino_answers_otherwise_is_not_baked(source: Path, tmp_path: Pa
     ("entry", "says"),
     [
         ({"source": "file:model", "engine": "torch"}, "engine 'torch' can't be baked"),
-        ({"source": "file:model", "task": "chat"}, "only chat models that are one file"),
+        ({"source": "file:model", "task": "chat"}, "has no .gguf file"),
         ({"source": "file:chat.gguf"}, "model 'one':"),
         ({"source": "file:nowhere"}, "there is no"),
     ],

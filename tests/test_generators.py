@@ -17,6 +17,7 @@ from app.engines.fake import FakeOptions
 from app.engines.fake_chat import FakeGenerator
 from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.llama_cpp.generator import LlamaCppGenerator
+from app.engines.llama_cpp.server import OPENMP, load_openmp
 from app.engines.tool_calls import Piece
 from app.errors import (
     ContextLengthExceededError,
@@ -204,8 +205,8 @@ def test_json_schemas_are_obeyed_and_bad_ones_refused(smollm: Generator) -> None
     [
         ({"folder": Path("model.bin")}, "needs a source that is a .gguf file"),
         ({"folder": None}, "needs a source that is a .gguf file"),
-        ({"task": Task.EMBEDDING}, "has chat models only"),
-        ({"chat": None}, "has chat models only"),
+        ({"task": Task.EMBEDDING}, "loads chat models only"),
+        ({"chat": None}, "loads chat models only"),
     ],
 )
 def test_what_isnt_a_chat_model_is_refused(given: dict[str, Any], message: str) -> None:
@@ -216,7 +217,7 @@ def test_what_isnt_a_chat_model_is_refused(given: dict[str, Any], message: str) 
 def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(64))
-    with pytest.raises(EngineError, match=r"broken\.gguf: llama\.cpp can't load this model"):
+    with pytest.raises(EngineError, match=r"broken\.gguf: its header is cut off or damaged"):
         llama_cpp.load(replace(request(), folder=broken))
 
 
@@ -270,10 +271,10 @@ def test_where_the_system_has_no_openmp_the_copy_of_torch_is_loaded() -> None:
 
     def open_library(name: str, **_: Any) -> None:
         asked.append(name)
-        if name == llama_cpp.OPENMP:
+        if name == OPENMP:
             raise OSError
 
-    llama_cpp.load_openmp(open_library)
-    assert asked[0] == llama_cpp.OPENMP
+    load_openmp(open_library)
+    assert asked[0] == OPENMP
     assert Path(asked[1]).is_file()
     assert "torch" in asked[1]

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from app.engines.base import Classifier, Embedder, Encoded, EngineRequest, FloatArray, Task
 from app.engines.chat import LocalChat
 from app.engines.chat_base import ChatEngine, Generation, GenerationOptions, Message, OnToken
-from app.engines.torch import _choose_device, _choose_dtype
+from app.engines.torch import _choose_dtype
 from app.engines.vector_rules import VectorRules
 from app.errors import (
     EngineError,
@@ -457,12 +457,6 @@ def machine(*, has_cuda: bool, has_bf16: bool = False) -> Any:
     """Return what the engine asks torch about a machine."""
     cuda = SimpleNamespace(is_available=lambda: has_cuda, is_bf16_supported=lambda: has_bf16)
     return SimpleNamespace(cuda=cuda, float32="f32", float16="f16", bfloat16="bf16")
-
-
-def test_auto_takes_the_gpu_where_there_is_one() -> None:
-    with_gpu, without = machine(has_cuda=True), machine(has_cuda=False)
-    assert [_choose_device(with_gpu, w) for w in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
-    assert [_choose_device(without, requested) for requested in ("auto", "cpu")] == ["cpu", "cpu"]
 
 
 def test_a_gpu_computes_in_half_precision_and_a_cpu_does_not() -> None:

@@ -6,6 +6,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import commands
+import gguf_files
 import graphs
 import pytest
 from onnx import TensorProto
@@ -160,11 +161,12 @@ def test_folders_are_for_what_is_in_them(tmp_path: Path) -> None:
         "writer": {"config.json": '{"architectures": ["LlamaForCausalLM"]}'},
         "odd": {"config.json": "[]"},
         "graph": {"model.onnx": "", "config.json": "{}"},
-        "chat": {"model.gguf": ""},
+        "chat": {},
     }.items():
         (tmp_path / name).mkdir()
         for file, content in files.items():
             (tmp_path / name / file).write_text(content, encoding="utf-8")
+    gguf_files.write(tmp_path / "chat" / "model.gguf", {"general.architecture": "llama"}, {})
     tasks, unsure = {}, set()
     for folder in tmp_path.iterdir():
         (spec,) = guessed(folder)

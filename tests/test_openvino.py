@@ -33,7 +33,8 @@ from app.engines.base import (
     Step,
     Task,
 )
-from app.engines.loader import has_cuda_driver, load_best, load_openvino
+from app.engines.devices import has_cuda_driver
+from app.engines.loader import load_best, load_openvino
 from app.engines.openvino.agreement import (
     CALIBRATION,
     answers,

@@ -138,7 +138,7 @@ def test_several_calls_are_a_list() -> None:
 
 def test_tools_that_are_too_much_for_a_grammar_are_refused_by_name() -> None:
     wide = shape(**{f"p{n}": WHOLE for n in range(250)})
-    assert held(*[wide] * 10), "after its name a call has one tool's alternatives"
+    assert held(*[wide] * 5), "after its name a call has one tool's alternatives"
     wider = shape(**{f"p{n}": WHOLE for n in range(257)})
     with pytest.raises(OptionsRefusedError) as refused:
         held(None, wider)

@@ -3,8 +3,27 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from app.errors import (
+    UpstreamBusyError,
+    UpstreamFailedError,
+    UpstreamModelNotFoundError,
+    UpstreamUnauthorizedError,
+    UpstreamUnreachableError,
+)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+# Of another server, which no text is to blame for: each half would fail in the same way, and cost
+# that server more calls while it has trouble.
+OF_ALL = (
+    UpstreamBusyError,
+    UpstreamFailedError,
+    UpstreamModelNotFoundError,
+    UpstreamUnauthorizedError,
+    UpstreamUnreachableError,
+)
 
 
 class WrongCountError(RuntimeError):
@@ -24,7 +43,7 @@ def run_isolated(
     """Run a batch; when it raises, halve it until the items that fail alone are found.
 
     A batch that was too large for the memory is halved in the same way. One bad item among n
-    costs about 2·log2(n) more calls.
+    costs about 2·log2(n) more calls. A failure of a remote server is that of all items.
 
     Args:
         run: the engine's call: one result for each item, in order.
@@ -36,8 +55,8 @@ def run_isolated(
         return _counted(run(items), len(items))
     except Exception as failure:  # noqa: BLE001  # an engine can raise anything
         on_failure(failure, len(items))
-        if len(items) == 1:
-            return [failure]
+        if len(items) == 1 or isinstance(failure, OF_ALL):
+            return [failure for _ in items]
     middle = len(items) // 2
     return [
         *run_isolated(run, items[:middle], on_failure=on_failure),

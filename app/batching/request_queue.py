@@ -15,7 +15,7 @@ from app.batching.admission import NOTHING, Admission, SpeedMeter, Work
 from app.batching.deadline import Deadline
 from app.batching.packed_queue import PackedQueue
 from app.batching.queue import Batch, BatchQueue, Ticket
-from app.batching.requests import Outcome, QueuedItem, QueuedRequest, Row, resolve
+from app.batching.requests import QueuedItem, QueuedRequest, Row, Waiter, resolve
 from app.core.model_metrics import ModelMetrics
 from app.engines.items import Prepared
 from app.engines.packing import Packing
@@ -77,7 +77,13 @@ class RequestQueue:
         self._is_closed = False
 
     def admit(
-        self, items: Sequence[Any], prompt: str, *, tokens: int, deadline: Deadline
+        self,
+        items: Sequence[Any],
+        prompt: str,
+        *,
+        tokens: int,
+        deadline: Deadline,
+        waiter: Waiter | None = None,
     ) -> QueuedRequest:
         """Count a request in, or refuse it at once; called on its event loop.
 
@@ -86,6 +92,7 @@ class RequestQueue:
             prompt: put before each.
             tokens: of all items, estimated.
             deadline: of the request.
+            waiter: gets the outcome; None: a new future.
 
         Raises:
             OverloadedError: it can't be done before the deadline, or the queue is full.
@@ -106,11 +113,11 @@ class RequestQueue:
         if not verdict.is_admitted:
             self._metrics.refused("overloaded")
             raise OverloadedError(retry_after_s=verdict.retry_after_s)
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiter = waiter or asyncio.get_running_loop().create_future()
         is_alone = not ahead.texts
         now_s = monotonic()
         return QueuedRequest(
-            items, prompt, future, estimate, verdict.predicted_s, now_s, is_alone=is_alone
+            items, prompt, waiter, estimate, verdict.predicted_s, now_s, is_alone=is_alone
         )
 
     def forget(self, request: QueuedRequest) -> None:

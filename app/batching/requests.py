@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from app.batching.admission import Work
 from app.batching.queue import Ticket
@@ -21,13 +21,29 @@ class Outcome:
     tokens: int  # of all items, as far as the engine saw them
 
 
+class Waiter(Protocol):
+    """Whoever waits for the outcome of a request, on an event loop; an `asyncio.Future` is one."""
+
+    def done(self) -> bool:
+        """Say whether nobody waits any more."""
+        ...
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """Take the outcome; called on the event loop, once."""
+        ...
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
     """Items that are answered together; guarded by the queue's lock once they are queued."""
 
     items: Sequence[Any]
     prompt: str
-    future: asyncio.Future[Outcome]
+    future: Waiter
     estimate: Work  # before its tokens are counted
     predicted_s: float
     admitted_s: float

@@ -12,19 +12,20 @@ from app.batching.deadline import Deadline
 from app.batching.isolation import is_out_of_memory, run_isolated
 from app.batching.queue import Batch
 from app.batching.request_queue import BatchPolicy, RequestQueue
-from app.batching.requests import Outcome, QueuedItem, QueuedRequest, Row
+from app.batching.requests import Outcome, QueuedItem, QueuedRequest, Row, Waiter
 from app.batching.tokenising import Tokenising, estimator
 from app.batching.workers import Workers
 from app.core.metrics import Metrics
 from app.core.model_metrics import ModelMetrics
 from app.engines.base import TextEngine
-from app.engines.items import BatchEngine, ItemEngine, ProcessEngine
+from app.engines.items import BatchEngine, ItemEngine, Prepared, ProcessEngine
 from app.engines.rows import checked
 from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError
 
 log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=BatchEngine)
+REMOTE = "remote"  # the kind of engines behind which another server computes
 # Short, longer, and a batch of both: enough to tell a call's cost from a token's.
 MEASURE_TEXTS = ("good", "a sentence of the usual length, as people write them in reviews " * 3) * 4
 
@@ -87,21 +88,48 @@ class BatchScheduler(Generic[E]):
 
         """
         tokens = self._estimate(items, prompt)
-        request = self._requests.admit(items, prompt, tokens=tokens, deadline=deadline)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        request = self._requests.admit(
+            items, prompt, tokens=tokens, deadline=deadline, waiter=future
+        )
         self._hand_over(request)
         try:
             async with asyncio.timeout(deadline.remaining_s):
-                outcome = await request.future
+                outcome = await future
         except TimeoutError:
-            self._requests.leave(request, is_client_gone=False)
+            self.leave(request, is_client_gone=False)
             self._metrics.refused("deadline")
             raise DeadlineExceededError from None
         except asyncio.CancelledError:
-            self._requests.leave(request, is_client_gone=True)
+            self.leave(request, is_client_gone=True)
             raise
+        self.note_answered(request)
+        return outcome
+
+    def submit_prepared(
+        self, items: Sequence[Prepared], *, deadline: Deadline, waiter: Waiter
+    ) -> QueuedRequest:
+        """Run items that another process has prepared; called on the event loop of the waiter.
+
+        Who waits for the outcome says so when it has come (`note_answered`), or leaves.
+
+        Raises:
+            OverloadedError, NotReadyError: as `submit`.
+
+        """
+        tokens = sum(item.cost for item in items)
+        request = self._requests.admit(items, "", tokens=tokens, deadline=deadline, waiter=waiter)
+        self._requests.enqueue(request, items)
+        return request
+
+    def leave(self, request: QueuedRequest, *, is_client_gone: bool) -> None:
+        """Drop a request: its items that are still queued never reach the engine."""
+        self._requests.leave(request, is_client_gone=is_client_gone)
+
+    def note_answered(self, request: QueuedRequest) -> None:
+        """Measure how long a request took, whose outcome has come."""
         seconds = monotonic() - request.admitted_s
         self._metrics.answered(predicted_s=request.predicted_s, seconds=seconds)
-        return outcome
 
     def _hand_over(self, request: QueuedRequest) -> None:
         """Have the items prepared, in another thread unless that takes longer.
@@ -170,9 +198,10 @@ class BatchScheduler(Generic[E]):
         """Say what is dead or stuck, for `/health`; empty when all is well.
 
         A call in a process of its own is ended at its time-out, and the process replaced. However
-        long it takes, to end this process too would only harm other models.
+        long it takes, to end this process too would only harm other models. A call of a remote
+        server ends by its own time-out too.
         """
-        if self._runs_apart:
+        if self._runs_apart or self.engine.kind == REMOTE:
             max_call_s = inf
         problems = self._workers.problems(max_call_s=max_call_s)
         if isinstance(self.engine, ItemEngine):

@@ -61,10 +61,12 @@ def serve(
     ] = None,
     # Set by the first process of several for the others.
     front_end: Annotated[str | None, typer.Option(hidden=True)] = None,
+    engine_process: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start the service."""
     from app.core.logs import configure
     from app.main import load_settings
+    from app.server.engine_process import serve_engines
     from app.server.front_end import Place
     from app.server.serve import serve as run_server
     from app.server.serve import serve_as
@@ -85,6 +87,8 @@ def serve(
     )
     if front_end is not None:
         end_process(serve_as(Place.parse(front_end), settings, on_overdue=leave_unfinished))
+    if engine_process is not None:
+        end_process(serve_engines(engine_process, settings))
     end_process(run_server(settings, on_overdue=leave_unfinished))
 
 

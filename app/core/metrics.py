@@ -127,7 +127,8 @@ class Metrics(MetricGroup):
         )
         self.refused = self._counter(
             "refused_total",
-            "Requests that were refused (overloaded) or came too late (deadline).",
+            "Requests that were refused (overloaded; unsent: the engine's process didn't read them)"
+            " or came too late (deadline).",
             ["model", "reason"],
         )
         self.cancelled = self._counter(
@@ -183,6 +184,15 @@ class Metrics(MetricGroup):
         self.front_ends = self._gauge("front_ends", "Front ends that run, with FRONT_ENDS.")
         self.front_end_restarts = self._counter(
             "front_end_restarts_total", "Times that a front end ended and was started again."
+        )
+        self.engine_restarts = self._counter(
+            "engine_restarts_total",
+            "Times that the process of the models that front ends share ended and was started"
+            " again.",
+        )
+        self.engine_link_losses = self._counter(
+            "engine_link_losses_total",
+            "Times that a front end lost its connection to the process of the shared models.",
         )
         self.model_processes = self._gauge(
             "model_processes", "Processes of a Python model that can take calls.", ["model"]

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from app.engines.base import Task
 from app.engines.folder.heads import ENTAILMENT, HEADS, cross_encoder_mark
+from app.engines.llama_cpp.gguf_header import read_header
+from app.engines.llama_cpp.gguf_task import task_of
 from app.engines.python.contract import PREDICT, PREDICT_ONE
 from app.errors import SourceError, UnsafeModelError
 from app.models.catalog import ONNX, PYTHON, Catalog, ModelSpec, read_catalog
@@ -44,6 +46,7 @@ def guess(path: Path) -> Catalog:
     Raises:
         SourceError: nothing there can be served; says what it is, and what to do.
         UnsafeModelError: it is a pickle.
+        EngineError: it is a GGUF file that is damaged.
         CatalogError: its models.toml is wrong.
 
     """
@@ -66,7 +69,7 @@ def _of_file(path: Path) -> Catalog:
     if suffix == ".onnx":
         return _one(path, engine=ONNX)
     if suffix == ".gguf":
-        return _one(path, task=Task.CHAT.value)
+        return _one(path, task=task_of(read_header(path)).value)
     if suffix == ".safetensors":
         raise SourceError(
             f"{path}: are weights alone: name their folder, with config.json and a tokenizer; for"
@@ -100,8 +103,8 @@ def _of_folder(folder: Path) -> Catalog:
         return _one(folder, task=_task(folder))
     if graphs:
         return _one(folder if len(graphs) == 1 else graphs[0], engine=ONNX)
-    if chats := by_suffix.get(".gguf"):
-        return _one(chats[0], task=Task.CHAT.value)
+    if ggufs := by_suffix.get(".gguf"):
+        return _of_file(ggufs[0])
     if classes := [file for file in by_suffix.get(".py", []) if _class_names(file)]:
         return _classes(classes[0])
     others = [file for file in files if file.suffix.lower() in (*PICKLES, *OF_LIBRARIES)]

@@ -30,7 +30,7 @@ from app.engines.images.items import ImageItem
 from app.engines.items import ItemEngine
 from app.engines.rows import checked
 from app.errors import ServiceError, StartupError
-from app.models.catalog import PYTHON, Catalog, ModelSpec
+from app.models.catalog import PYTHON, REMOTE, Catalog, ModelSpec
 from app.models.catalog_writing import catalog_text
 from app.services.entities import Aggregation, spans_of
 from app.settings import Settings, load_settings
@@ -110,9 +110,9 @@ def _call(engine: object, item: str | None) -> dict[str, Any]:
     if isinstance(engine, ItemEngine):
         return _call_item(engine, item)
     text = item or TEXT
+    if getattr(engine, "kind", None) == REMOTE:
+        return {}  # it may charge money
     if isinstance(engine, ChatEngine):
-        if engine.kind == "remote":
-            return {}  # it may charge money
         said = engine.chat_model.invoke(text, max_tokens=MAX_TOKENS)
         return {"item": text, "answer": said.content}
     assert isinstance(engine, TextEngine)  # noqa: S101  # there are no others

@@ -11,6 +11,7 @@ from app.core.finding import Finding, bad, doubtful, good
 from app.doctor.child import ChildDiedError, ChildTimeoutError, ask_child
 from app.engines.base import IMAGE_TASKS, Engine, EngineRequest, Task
 from app.engines.images.conversion import find as find_images
+from app.engines.llama_cpp.server import is_gguf
 from app.engines.loader import load_engine
 from app.engines.openvino.baked import is_baked
 from app.engines.openvino.converted import folder_of, options_of
@@ -109,7 +110,7 @@ def _would_convert(request: EngineRequest) -> bool:
     folder = request.folder
     if request.task == Task.CHAT or request.engine not in ENGINES or is_baked(folder):
         return False
-    if folder is None or not folder.is_dir():
+    if folder is None or not folder.is_dir() or is_gguf(folder):
         return False  # the engine says so
     if _is_prepared(request):
         return False

@@ -263,7 +263,8 @@ class EngineRequest:
     adapter: Path | None = None
     labels: tuple[str, ...] = ()
     max_tokens: int | None = None
-    device: str = "auto"
+    device: str = "auto"  # or "cpu", "cuda", "cuda:1"
+    is_own_device: bool = False  # its entry names it; else it is the setting for all models
     threads: int = 1  # processor threads that one call may use
     options: Mapping[str, Any] = field(default_factory=dict)
     openvino: OpenVinoOptions | None = None  # None: nothing is converted, "auto" is torch
@@ -278,3 +279,8 @@ class EngineRequest:
         """Have one spelling of a task: names of converted models' folders depend on it."""
         if self.task in OWN_TASKS:
             object.__setattr__(self, "task", Task(self.task))
+
+    @property
+    def device_setting(self) -> str:
+        """How the device was asked for, for messages."""
+        return f'device = "{self.device}"' if self.is_own_device else f"DEVICE={self.device}"

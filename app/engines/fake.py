@@ -34,7 +34,6 @@ ACTIVATIONS: Mapping[str, Activation] = {
     Task.RANKING: Activation.SIGMOID,
     Task.ZERO_SHOT: Activation.LOGITS,
 }
-BETWEEN = "\n"  # the two texts of a pair
 DIMENSIONS = 384  # as the default embedder
 MAX_TOKENS = 512
 
@@ -64,18 +63,11 @@ class _FakeText:
     def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
         self._options = options
         self.max_tokens = request.max_tokens or MAX_TOKENS
+        self.encoder: fake_tokens.ByteEncoder = fake_tokens.ByteEncoder(self.max_tokens)
 
     def encode(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """Tokenise into bytes."""
-        return self._encode(texts)
-
-    def _encode(self, texts: Sequence[TextOrPair]) -> list[Encoded]:
-        whole = (text if isinstance(text, str) else BETWEEN.join(text) for text in texts)
-        data = [text.encode("utf-8", "surrogatepass") for text in whole]
-        return [
-            Encoded(token_ids=d[: self.max_tokens], is_truncated=len(d) > self.max_tokens)
-            for d in data
-        ]
+        return self.encoder.encode(texts)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -116,7 +108,7 @@ class FakeClassifier(_FakeText):
 
     def encode(self, texts: Sequence[TextOrPair]) -> list[Encoded]:
         """Tokenise texts and pairs into bytes."""
-        return self._encode(texts)
+        return list(self.encoder.encode(texts))
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return scores, (batch, labels) float32."""
@@ -137,16 +129,11 @@ class FakeTokenClassifier(_FakeText):
     def __init__(self, request: EngineRequest, options: FakeOptions) -> None:
         super().__init__(request, options)
         self.labels = request.labels or fake_tokens.LABELS
-
-    def encode(self, texts: Sequence[str]) -> Sequence[fake_tokens.Words]:
-        """Find words; nothing is cut off."""
-        return [fake_tokens.words_of(text) for text in texts]
+        self.encoder = fake_tokens.WordEncoder(self.max_tokens)
 
     def classify_tokens(self, batch: Sequence[Encoded]) -> list[TokenRow]:
         """Return what is said of the words of each text."""
-        self._run(batch)
-        words = (item for item in batch if isinstance(item, fake_tokens.Words))
-        return [fake_tokens.row_of(item, self.labels) for item in words]
+        return [fake_tokens.row_of(data, self.labels) for data in self._run(batch)]
 
 
 class FakeEmbedder(_FakeText):
@@ -161,12 +148,11 @@ class FakeEmbedder(_FakeText):
 
     def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[Encoded]:
         """Tokenise texts with a prompt before each."""
-        return super().encode([prompt + text for text in texts])
+        return self.encoder.encode(texts, prompt)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Return the place of each token: of each byte, that of its character."""
-        sizes = [len(character.encode("utf-8", "surrogatepass")) for character in text]
-        return [(place, place + 1) for place, size in enumerate(sizes) for _ in range(size)]
+        """Return the place of each token."""
+        return self.encoder.offsets(text)
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return unit vectors, (batch, dimensions) float32."""

@@ -62,11 +62,8 @@ class ProcessCount:
     wanted: int
 
 
-@runtime_checkable
-class ProcessEngine(Protocol):
+class RunsApart(Protocol):
     """Runs in processes of its own, which are started again when they end."""
-
-    preparing: Executor | None  # where `encode` runs; None: with those of other models
 
     def processes(self) -> ProcessCount | None:
         """Return how many processes are up; None where it runs in this one."""
@@ -75,6 +72,13 @@ class ProcessEngine(Protocol):
     def retry_after_s(self) -> int:
         """Return in how many seconds a process that has ended may be back."""
         ...
+
+
+@runtime_checkable
+class ProcessEngine(RunsApart, Protocol):
+    """An engine whose processes this process starts."""
+
+    preparing: Executor | None  # where `encode` runs; None: with those of other models
 
     def watch(self, metrics: "ProcessMetrics") -> None:
         """Have processes and their ends counted."""

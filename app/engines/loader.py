@@ -1,16 +1,17 @@
 """Chooses the engine for a model and loads it."""
 
-import ctypes
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
 from app.engines import fake, torch
 from app.engines.base import CLASSIFYING, IMAGE_TASKS, Engine, EngineRequest, Task
+from app.engines.devices import check_name, count_cuda, has_cuda_driver, here, index_of, is_cuda
 from app.engines.llama_cpp import loading as llama_cpp
+from app.engines.llama_cpp.server import is_gguf
 from app.engines.openvino import baked, loading
 from app.engines.openvino.failures import ConversionError, DisagreementError
 from app.errors import EngineError
@@ -18,10 +19,8 @@ from app.errors import EngineError
 log = logging.getLogger(__name__)
 
 Load = Callable[[EngineRequest], Engine]
-OpenLibrary = Callable[[str], Any]
 
 ENGINE_GROUP = "ml_api.engines"  # of other packages' entry points
-CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +32,9 @@ class EngineKind:
         load: loads one model; blocks.
         tasks: that it runs.
         has_files: whether its models are files that their `source` names.
+        has_gpu: whether it can compute on a GPU.
+        is_shared: whether front ends can share its models for texts: they have a tokeniser as
+            `app/sharing/encoders.py` knows them, and their rows are numbers.
 
     """
 
@@ -40,6 +42,8 @@ class EngineKind:
     load: Load
     tasks: frozenset[str]
     has_files: bool = True
+    has_gpu: bool = True
+    is_shared: bool = False
 
 
 @cache
@@ -60,16 +64,31 @@ def _own_engines() -> tuple[EngineKind, ...]:
     texts = CLASSIFYING | {Task.NER, Task.EMBEDDING}
     chat = frozenset({Task.CHAT})
     return (
-        EngineKind(name="auto", load=load_best, tasks=texts | chat | IMAGE_TASKS),
-        EngineKind(name="torch", load=load_torch, tasks=texts | IMAGE_TASKS),
-        EngineKind(name="openvino", load=load_openvino, tasks=texts | IMAGE_TASKS),
-        EngineKind(name="llama_cpp", load=load_llama_cpp, tasks=chat),
-        EngineKind(name="remote", load=load_remote, tasks=chat, has_files=False),
+        EngineKind(name="auto", load=load_best, tasks=texts | chat | IMAGE_TASKS, is_shared=True),
+        EngineKind(name="torch", load=load_torch, tasks=texts | IMAGE_TASKS, is_shared=True),
+        EngineKind(
+            name="openvino",
+            load=load_openvino,
+            tasks=texts | IMAGE_TASKS,
+            has_gpu=False,
+            is_shared=True,
+        ),
+        EngineKind(
+            name="llama_cpp", load=load_llama_cpp, tasks=chat | {Task.EMBEDDING, Task.RANKING}
+        ),
+        EngineKind(name="remote", load=load_remote, tasks=chat | {Task.EMBEDDING}, has_files=False),
         EngineKind(
             name="python", load=load_python, tasks=frozenset({Task.PYTHON}), has_files=False
         ),
         EngineKind(name="onnx", load=load_onnx, tasks=frozenset({Task.PYTHON})),
-        EngineKind(name="fake", load=fake.load, tasks=texts | chat, has_files=False),
+        EngineKind(
+            name="fake",
+            load=fake.load,
+            tasks=texts | chat,
+            has_files=False,
+            has_gpu=False,
+            is_shared=True,
+        ),
     )
 
 
@@ -98,7 +117,8 @@ class EngineTable:
         """Load one model; blocks for as long as that takes.
 
         Raises:
-            EngineError: the engine isn't known, doesn't do this task, or can't load this model.
+            EngineError: the engine isn't known, doesn't do this task, can't load this model, or
+                hasn't the device that is asked for.
 
         """
         kind = self.kinds.get(request.engine)
@@ -110,6 +130,12 @@ class EngineTable:
             raise EngineError(
                 f"engine {request.engine!r} doesn't do {request.task}; these do:"
                 f" {', '.join(able) or 'none'}"
+            )
+        check_name(request.device)
+        if request.is_own_device and is_cuda(request.device) and not kind.has_gpu:
+            raise EngineError(
+                f"{request.device_setting}: the engine {kind.name!r} computes on the CPU alone;"
+                " remove device, or name another engine"
             )
         return kind.load(request)
 
@@ -129,7 +155,11 @@ def load_torch(request: EngineRequest) -> Engine:
 
 
 def load_llama_cpp(request: EngineRequest) -> Engine:
-    """Load a GGUF file as a chat model."""
+    """Load a GGUF file as a chat model, an embedder or a reranker."""
+    if request.task != Task.CHAT:
+        from app.engines.llama_cpp import text_loading
+
+        return text_loading.load(request)
     generator = llama_cpp.load(request)
     from app.engines.chat import LocalChat
 
@@ -138,18 +168,28 @@ def load_llama_cpp(request: EngineRequest) -> Engine:
 
 
 def load_remote(request: EngineRequest) -> Engine:
-    """Make a chat model of a remote server."""
+    """Make a chat model, or an embedder, of a remote server."""
+    if request.task != Task.CHAT:
+        from app.engines import remote_embedder
+
+        return remote_embedder.load(request)
     from app.engines import remote  # imports LangChain
 
     return remote.load(request)
 
 
 def load_python(request: EngineRequest) -> Engine:
-    """Load a class of the operator's, and tell it the device."""
-    has_gpu = request.device == "cuda" or (request.device == "auto" and has_cuda_driver())
+    """Load a class of the operator's, and tell it the device: "cpu", "cuda" or "cuda:1"."""
+    device = request.device
+    if device == "auto":
+        device = "cuda" if has_cuda_driver() else "cpu"
+    elif is_cuda(device) and request.is_own_device:
+        count = count_cuda()
+        if (index_of(device) or 0) >= count:
+            raise EngineError(f"{request.device_setting}: there are {here(count)}")
     from app.engines.python import loading as python
 
-    return python.load(request, device="cuda" if has_gpu else "cpu")
+    return python.load(request, device=device)
 
 
 def load_onnx(request: EngineRequest) -> Engine:
@@ -169,12 +209,15 @@ def load_converted(request: EngineRequest) -> Engine:
 
 
 def load_best(request: EngineRequest, *, has_gpu: Callable[[], bool] | None = None) -> Engine:
-    """Load on torch where there is a GPU for it, else on OpenVINO; on torch if OpenVINO can't."""
-    if request.task == Task.CHAT:
-        return load_llama_cpp(request)
+    """Load on torch where there is a GPU for it, else on OpenVINO; on torch if OpenVINO can't.
+
+    A GGUF file, and whatever chats, is llama.cpp's.
+    """
+    if request.task == Task.CHAT or is_gguf(request.folder):
+        return EngineTable().load(replace(request, engine="llama_cpp"))  # which knows its tasks
     if request.openvino is None or (request.device != "cpu" and (has_gpu or torch_has_gpu)()):
         return load_torch(request)
-    if request.device == "cuda":
+    if is_cuda(request.device):
         return load_torch(request)  # which says that there is none
     try:
         return load_openvino(request)
@@ -204,19 +247,3 @@ def _facts(request: EngineRequest) -> dict[str, Any]:
 def torch_has_gpu() -> bool:
     """Say whether torch can use a GPU; torch itself is imported only where there is a driver."""
     return has_cuda_driver() and torch.has_cuda()
-
-
-def has_cuda_driver(open_library: OpenLibrary = ctypes.CDLL) -> bool:
-    """Say whether NVIDIA's driver is there and shows a device, without importing torch.
-
-    CUDA_VISIBLE_DEVICES counts: a hidden device doesn't count.
-    """
-    for name in CUDA_DRIVERS:
-        try:
-            driver = open_library(name)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value > 0
-    return False

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 from langchain.chat_models import init_chat_model
@@ -17,27 +16,19 @@ from app.engines.base import EngineRequest, Task
 from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions, Message
 from app.engines.remote_arguments import arguments_of, refuse_dialect
 from app.engines.remote_errors import explain
+from app.engines.remote_settings import (
+    CONNECT_TIMEOUT_S,
+    NO_KEY,
+    OPENAI,
+    OPENAI_URL,
+    SENT_HEADERS,
+    check_key,
+    check_settings,
+    read_source,
+)
 from app.errors import EngineError, OptionsRefusedError
 
-# A server that runs accepts in one round trip; TCP tries again after 1 s, then 3.
-CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
-OPENAI = "openai"
-OPENAI_URL = "https://api.openai.com/v1"
-# Self-hosted servers often need no key; OpenAI's client insists on having one.
-NO_KEY = "none"
-# What a request has to carry. OpenAI's client would add what it finds in the environment
-# (OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_CUSTOM_HEADERS), and a description of this machine.
-SENT_HEADERS = frozenset(
-    {
-        "accept",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "user-agent",
-    }
-)
 
 
 class Connections:
@@ -148,13 +139,10 @@ def load(request: EngineRequest) -> RemoteChat:
 
     """
     if request.task != Task.CHAT or request.chat is None:
-        raise EngineError("the remote engine has chat models only")
+        raise EngineError("this loads chat models only")
     chat = request.chat
-    provider, _, model = chat.source.partition(":")
-    provider = provider.replace("-", "_").lower()  # as LangChain does
-    if not provider or not model:
-        raise EngineError("the source of a remote model is provider:model, as openai:gpt-4o-mini")
-    _check(chat)
+    provider, model = read_source(chat.source)
+    check_settings(chat)
     arguments: dict[str, Any] = {"max_retries": 0, "timeout": chat.timeout_s}
     connections = None
     if provider == OPENAI:
@@ -171,24 +159,8 @@ def load(request: EngineRequest) -> RemoteChat:
     )
 
 
-def _check(chat: ChatOptions) -> None:
-    """Refuse what would only fail, or leak too much, with the first request."""
-    if chat.api_key is not None and not (chat.api_key.isascii() and chat.api_key.isprintable()):
-        raise EngineError("the API key is not one line of ASCII")
-    if chat.base_url is None:
-        return
-    try:
-        url = urlsplit(chat.base_url)
-        is_usable = url.scheme in {"http", "https"} and url.hostname and url.port != 0
-    except ValueError:  # a port that is no number
-        is_usable = False
-    if not is_usable or "@" in url.netloc:
-        raise EngineError("base_url must be http://host:port/path or https://…, without a password")
-
-
 def _connections(chat: ChatOptions) -> Connections:
-    if chat.base_url is None and chat.api_key is None:
-        raise EngineError("OpenAI wants a key: name the variable that holds it in api_key_env")
+    check_key(chat)
     return Connections(key=chat.api_key)
 
 

@@ -151,6 +151,10 @@ class TextEncoder:
         """Write what reads quickly and without transformers, whatever the model came with."""
         self._tokenizer.save(str(file))
 
+    def dump(self) -> str:
+        """Return what `save` writes."""
+        return self._tokenizer.to_str()
+
     def unpadded(self, row: FloatArray, item: Encoded) -> FloatArray:
         """Return what was answered of an item's own tokens, (tokens, …), of a padded row."""
         is_left = self.rules.padding is Padding.LEFT

@@ -23,6 +23,7 @@ from app.engines.base import (
     Task,
     TextOrPair,
 )
+from app.engines.devices import here, index_of, is_cuda
 from app.engines.folder.cross_encoder import ranking_activation
 from app.engines.folder.heads import (
     activation_of,
@@ -83,17 +84,22 @@ def has_cuda() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _choose_device(torch: Any, requested: str) -> str:
-    """Return "cuda" or "cpu".
+def _choose_device(torch: Any, request: EngineRequest) -> str:
+    """Return "cpu", "cuda" or "cuda:1".
 
     Raises:
-        EngineError: CUDA is wanted and there is none.
+        EngineError: a CUDA device is wanted that there isn't.
 
     """
     has_cuda = bool(torch.cuda.is_available())
-    if requested == "cuda" and not has_cuda:
-        raise EngineError("DEVICE=cuda, but torch finds no CUDA device")
-    return "cuda" if has_cuda and requested != "cpu" else "cpu"
+    if not is_cuda(request.device):
+        return "cuda" if has_cuda and request.device != "cpu" else "cpu"
+    if not has_cuda:
+        raise EngineError(f"{request.device_setting}, but torch finds no CUDA device")
+    index = index_of(request.device)
+    if index is not None and index >= (count := int(torch.cuda.device_count())):
+        raise EngineError(f"{request.device_setting}, but for torch there are {here(count)}")
+    return request.device
 
 
 def _choose_dtype(torch: Any, device: str) -> Any:
@@ -262,7 +268,7 @@ def load(request: EngineRequest) -> Engine:
 
     torch.set_num_threads(request.threads)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    device = _choose_device(torch, request.device)
+    device = _choose_device(torch, request)
     dtype = _choose_dtype(torch, device)
     try:
         _refuse_remote_code(request.folder, transformers)
@@ -330,7 +336,7 @@ def load_model(request: EngineRequest, auto_class: Callable[[Any], Any]) -> Load
     torch, transformers = _libraries()
     torch.set_num_threads(request.threads)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    device = _choose_device(torch, request.device)
+    device = _choose_device(torch, request)
     with explained(request.folder):
         _refuse_remote_code(request.folder, transformers)
         dtype = _choose_dtype(torch, device)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from pydantic_core import to_json
 
+from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
-from app.batching.scheduler import BatchScheduler
 from app.core.callers import Caller
 from app.engines.items import BatchEngine, DescribedItem
 from app.errors import ServiceError
@@ -72,7 +72,7 @@ class TaskRunner:
 
     async def each(
         self,
-        task: TaskKey[BatchScheduler[E]],
+        task: TaskKey[Scheduler[E]],
         items: Sequence[Any],
         *,
         model_name: str | None,
@@ -124,7 +124,7 @@ class TaskRunner:
 
     async def together(  # noqa: PLR0913  # each is of another part of the way
         self,
-        task: TaskKey[BatchScheduler[E]],
+        task: TaskKey[Scheduler[E]],
         items: Sequence[Any],
         *,
         model_name: str | None,

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from app.engines.base import IMAGE_TASKS, EngineRequest, OpenVinoOptions, Task
+from app.engines.llama_cpp.server import find_file, is_gguf
 from app.engines.loader import known_engines
 from app.engines.openvino import baked
 from app.errors import StartupError
@@ -16,13 +17,14 @@ from app.models.sources import VERSION_FILE, Sources, digest
 
 CATALOG_FILE = "models.toml"
 READABLE = 0o755  # by everyone, as any other folder; tempfile's own is not
+LLAMA_CPP = "llama_cpp"
 ENGINES = frozenset({"auto", "openvino"})
 
 
 def bake(catalog: Catalog, folder: Path, *, sources: Sources, cores: int) -> None:
     """Convert every model, and write a catalogue of the converted ones beside them.
 
-    The folder appears when it is complete. Chat models are copied; remote and fake ones have only
+    The folder appears when it is complete. GGUF files are copied; remote and fake ones have only
     their entries.
 
     Args:
@@ -74,8 +76,8 @@ def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec
         )
     if spec.engine in known_engines() and not known_engines()[spec.engine].has_files:
         return spec
-    if spec.task == Task.CHAT:
-        source = _copy_chat(spec, target, loader)
+    if _is_gguf(spec, loader):
+        source = _copy_gguf(spec, target, loader)
         return spec.model_copy(update={"source": source, "sha256": None})
     if spec.task in IMAGE_TASKS:
         raise StartupError(
@@ -84,6 +86,8 @@ def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec
         )
     if spec.engine not in ENGINES:
         raise StartupError(f"engine {spec.engine!r} can't be baked")
+    # It is computed on the CPU here, and by OpenVINO there.
+    spec = spec.model_copy(update={"device": None})
     request, version = loader.request(spec)
     baked.bake(request, target)
     _note_version(spec, request, version, target)
@@ -91,15 +95,22 @@ def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec
     return spec.model_copy(update=changed | EMBEDDING_DEFAULTS)  # they are in the model
 
 
-def _copy_chat(spec: ModelSpec, target: Path, loader: ModelLoader) -> str:
+def _is_gguf(spec: ModelSpec, loader: ModelLoader) -> bool:
+    """Say whether llama.cpp serves it, as chat models in any case."""
+    if spec.task not in known_engines()[LLAMA_CPP].tasks or spec.engine not in {"auto", LLAMA_CPP}:
+        return False
+    is_its = spec.task == Task.CHAT or spec.engine == LLAMA_CPP
+    return is_its or is_gguf(loader.request(spec)[0].folder)
+
+
+def _copy_gguf(spec: ModelSpec, target: Path, loader: ModelLoader) -> str:
     """Copy a GGUF file; return its new source."""
     request, version = loader.request(spec)
-    if request.folder is None or not request.folder.is_file():
-        raise StartupError("only chat models that are one file can be baked")
+    file = find_file(request.folder)
     target.mkdir()
-    shutil.copyfile(request.folder, target / request.folder.name)
+    shutil.copyfile(file, target / file.name)
     _note_version(spec, request, version, target)
-    return f"file:{spec.name}/{request.folder.name}"
+    return f"file:{spec.name}/{file.name}"
 
 
 def _note_version(spec: ModelSpec, request: EngineRequest, version: str, target: Path) -> None:

@@ -83,6 +83,7 @@ class ModelSpec(BaseModel):
     required: bool | None = None  # None: as `Catalog.is_required` says
     labels: tuple[str, ...] = ()
     limits: Limits = Limits()
+    device: str | None = None  # where it computes; None: as the setting DEVICE says
     # Embedders: these four say what their folder doesn't.
     pooling: Annotated[tuple[PoolingMode, ...], BeforeValidator(_several)] = ()
     normalize: bool | None = None
@@ -150,6 +151,8 @@ class ModelSpec(BaseModel):
             n := [n for n in PYTHON_FIELDS if n in self.model_fields_set]
         ):
             raise ValueError(f'{n[0]} is for models of the engine "python"')
+        if self.engine == REMOTE and self.device is not None:
+            raise ValueError('device has no meaning for the engine "remote": a server computes')
         if self.engine not in OWN_TYPES:
             return self
         types, sources = OWN_TYPES[self.engine]

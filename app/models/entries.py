@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from app.engines.items import ProcessCount, ProcessEngine
+from app.engines.items import ProcessCount, RunsApart
 from app.models.catalog import ModelSpec
 
 
@@ -47,7 +47,7 @@ class Served:
 
     model: Servable
     version: str
-    engine: ProcessEngine | None = None  # where it runs in processes of its own
+    engine: RunsApart | None = None  # where it runs in processes of its own
 
 
 @dataclass(slots=True, kw_only=True)

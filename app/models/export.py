@@ -47,7 +47,7 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
     spec = _find(catalog, name)
     refuse_used(folder)
     loader = ModelLoader(sources, folder=catalog.folder, device="cpu", threads=threads)
-    loaded = loader(spec.model_copy(update={"engine": "torch"}))
+    loaded = loader(spec.model_copy(update={"engine": "torch", "device": "cpu"}))
     try:
         source = sources.resolve(spec.source or "", base=catalog.folder, pins=spec.pins).path
         tokenizer = _tokenizer(source)

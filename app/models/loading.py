@@ -21,7 +21,7 @@ from app.engines.loader import EngineTable
 from app.engines.room import check_embedder
 from app.engines.rows import checked
 from app.errors import EngineError, ServiceError, SourceError
-from app.models.catalog import ModelSpec
+from app.models.catalog import REMOTE, ModelSpec
 from app.models.sources import Resolved, Sources
 from app.models.verify import verify
 
@@ -45,7 +45,7 @@ class ModelLoader:
     Args:
         sources: resolves the entry's source.
         folder: the catalogue's folder; relative paths start there.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu" or "cuda", of models whose entry names none.
         threads: processor threads that one call of torch may use.
         openvino: where and how models are converted; None leaves them to torch.
         read_secret: returns the secret that an environment variable holds.
@@ -93,9 +93,13 @@ class ModelLoader:
         """
         request, version = self.request(spec, on_step=on_step)
         engine = self._engines.load(request)
-        if isinstance(engine, Embedder):
-            check_embedder(engine, request)
-        warm(engine)
+        try:
+            if isinstance(engine, Embedder):
+                check_embedder(engine, request)
+            warm(engine)
+        except EngineError:
+            engine.close()
+            raise
         return Loaded(engine=engine, version=getattr(engine, "version", version))
 
     def request(
@@ -117,11 +121,12 @@ class ModelLoader:
             adapter=self._adapter(spec),
             labels=spec.labels,
             max_tokens=spec.limits.max_tokens,
-            device=self._device,
+            device=spec.device or self._device,
+            is_own_device=spec.device is not None,
             threads=self._threads,
             options=spec.fake,
             openvino=self._openvino,
-            chat=self._chat(spec) if task == Task.CHAT else None,
+            chat=self._chat(spec) if task == Task.CHAT or spec.engine == REMOTE else None,
             python=self._python(spec) if task == Task.PYTHON else None,
             embedding=spec.embedding,
             images=self._images,
@@ -187,12 +192,13 @@ def warm(engine: Engine) -> None:
         EngineError: the engine loads, but can't run, or returns unusable rows.
 
     """
+    if engine.kind == REMOTE:
+        return  # it may charge money
     try:
         if isinstance(engine, TextEngine):
             checked(engine)(engine.encode(WARM_TEXTS))
-        elif isinstance(engine, ChatEngine) and engine.kind != "remote":
-            # The template's own tokens are enough, and fit into any context. A remote server isn't
-            # called: it may charge money.
+        elif isinstance(engine, ChatEngine):
+            # The template's own tokens are enough, and fit into any context.
             engine.chat_model.invoke("", max_tokens=1)
     except (ServiceError, RuntimeError, ValueError, LookupError, MemoryError) as failure:
         raise EngineError(

@@ -20,6 +20,7 @@ from app.runtime.runtime import Runtime, ServingPolicy
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
 from app.services.results import ResultChecker
 from app.settings import Settings
+from app.sharing.opening import make_shared_load, open_link, shared_part
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ async def open_runtime(
     *,
     metrics: Metrics,
     on_fatal: OnFatal,
+    engine_at: str | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open everything, load the models in the background, and close it all at the end.
 
@@ -46,11 +48,14 @@ async def open_runtime(
         chosen: the tasks and features.
         metrics: where everything counts.
         on_fatal: called on the loop when a required model can't be loaded.
+        engine_at: the Unix socket of the process that has the models for texts; None: this one.
 
     """
     catalog = _leave_out(catalog, chosen)
     async with AsyncExitStack() as stack:
-        runtime = _open_core(stack, settings, catalog, chosen, metrics=metrics)
+        runtime = await _open_core(
+            stack, settings, catalog, chosen, metrics=metrics, engine_at=engine_at
+        )
         for feature in chosen.features:
             await stack.enter_async_context(feature.open(runtime, settings))
         load = partial(load_models, runtime, on_fatal)
@@ -87,24 +92,33 @@ def _leave_out(catalog: Catalog, chosen: Composition) -> Catalog:
     return catalog.of_tasks(chosen.kinds)
 
 
-def _open_core(
+async def _open_core(
     stack: AsyncExitStack,
     settings: Settings,
     catalog: Catalog,
     chosen: Composition,
     *,
     metrics: Metrics,
+    engine_at: str | None,
 ) -> Runtime:
     """Open what every service has: its models, and SQL where anything is stored."""
-    load_threads = _open_threads(stack, "model-load", LOAD_THREADS)
     tokenisers = _open_threads(stack, "tokenise", settings.thread_count)
     steps = LoadSteps()
+    load = make_load(
+        settings, catalog, tokenisers=tokenisers, metrics=metrics, steps=steps, chosen=chosen
+    )
+    threads = LOAD_THREADS
+    if engine_at is not None:
+        shared = shared_part(catalog, chosen.engines())
+        link = await stack.enter_async_context(
+            open_link(engine_at, shared, steps=steps, metrics=metrics)
+        )
+        load = make_shared_load(link, tokenisers=tokenisers, metrics=metrics, other=load)
+        threads += len(shared.specs)  # which only wait
     registry = ModelRegistry(
         catalog,
-        load=make_load(
-            settings, catalog, tokenisers=tokenisers, metrics=metrics, steps=steps, chosen=chosen
-        ),
-        executor=load_threads,
+        load=load,
+        executor=_open_threads(stack, "model-load", threads),
         metrics=metrics,
     )
     stack.push_async_callback(registry.close, timeout_s=UNLOAD_S)

@@ -16,9 +16,10 @@ from app.core.model_metrics import ProcessMetrics
 from app.db.session import Database
 from app.engines.base import ImageOptions, OpenVinoOptions, TextEngine
 from app.engines.chat_base import ChatEngine
+from app.engines.devices import is_cuda
 from app.engines.items import ItemEngine, OwnThreads, ProcessEngine
 from app.engines.packing import PackedEngine
-from app.models.catalog import Catalog, ModelSpec
+from app.models.catalog import REMOTE, Catalog, ModelSpec
 from app.models.entries import Served
 from app.models.loading import Loaded, ModelLoader
 from app.models.registry import LoadModel
@@ -30,6 +31,7 @@ from app.settings import Settings, read_secret
 # Texts in a call: a CPU gains nothing beyond 8, a GPU does; see docs/decisions/0005-batching.md.
 CPU_BATCH = 8
 GPU_BATCH = 64
+REMOTE_BATCH = 64  # OpenAI takes 2,048 in a request; others fewer
 PACKED_BATCH = 32  # of the rows' tokens, not of texts, is what a call has room for
 
 
@@ -130,7 +132,8 @@ def _serve(
     scheduler = BatchScheduler(
         spec.name, engine=engine, policy=policy, tokenisers=tokenisers, metrics=metrics
     )
-    scheduler.measure()
+    if engine.kind != REMOTE:  # which may charge money
+        scheduler.measure()
     return Served(model=scheduler, version=loaded.version, engine=apart)
 
 
@@ -143,8 +146,15 @@ def _policy(settings: Settings, spec: ModelSpec, engine: TextEngine | ItemEngine
             max_batch_tokens=spec.limits.max_batch_tokens,
             max_queued_tokens=settings.queue_tokens,
         )
+    if engine.kind == REMOTE:
+        return BatchPolicy(
+            workers=spec.slots,
+            max_batch=spec.limits.max_batch or REMOTE_BATCH,
+            max_batch_tokens=spec.limits.max_batch_tokens,
+            max_queued_tokens=settings.queue_tokens,
+        )
     packing = engine.packing if isinstance(engine, PackedEngine) else None
-    batch = GPU_BATCH if engine.device == "cuda" else CPU_BATCH if packing is None else PACKED_BATCH
+    batch = GPU_BATCH if is_cuda(engine.device) else CPU_BATCH if packing is None else PACKED_BATCH
     return BatchPolicy(
         workers=settings.thread_count,
         max_batch=spec.limits.max_batch or batch,

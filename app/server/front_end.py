@@ -1,23 +1,16 @@
 """One of several service processes on one address: what it tells the first process, and asks it."""
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
-from app.core.metrics_sum import report
-from app.errors import StartupError, UnhealthyError
+from app.errors import UnhealthyError
 from app.runtime.runtime import Runtime
-from app.server.channel import Channel, encode
+from app.server.member import Member
 
-# Between two messages of how this process is: a load balancer would ask as often.
-TELL_S = 0.5
 # Twice as long as the first process waits for the others.
 SUM_S = 2.0
-STDIN = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +22,8 @@ class Place:
         sockets: descriptors of those for all requests.
         probe_sockets: descriptors of those for probes.
         is_successor: whether it takes the place of one that has ended.
+        engine: a descriptor that names the Unix socket of the engine's process; None: there is
+            none, the front end has all models itself.
 
     """
 
@@ -36,10 +31,12 @@ class Place:
     sockets: tuple[int, ...]
     probe_sockets: tuple[int, ...] = ()
     is_successor: bool = False
+    engine: int | None = None
 
     def __str__(self) -> str:
         """Write it as `parse` reads it."""
-        lists = (self.sockets, self.probe_sockets)
+        engines = () if self.engine is None else (self.engine,)
+        lists = (self.sockets, self.probe_sockets, engines)
         numbers = [str(self.number), *(",".join(map(str, one)) for one in lists)]
         return ":".join([*numbers, str(int(self.is_successor))])
 
@@ -47,13 +44,19 @@ class Place:
     def parse(cls, written: str) -> Self:
         """Read what the first process has written."""
         number, *lists, is_successor = written.split(":")
-        sockets, probes = (tuple(map(int, one.split(","))) if one else () for one in lists)
+        sockets, probes, engines = (tuple(map(int, one.split(","))) if one else () for one in lists)
         return cls(
             number=int(number),
             sockets=sockets,
             probe_sockets=probes,
             is_successor=is_successor == "1",
+            engine=engines[0] if engines else None,
         )
+
+    @property
+    def engine_at(self) -> str | None:
+        """The address of the engine's socket, which has no name in the file system."""
+        return None if self.engine is None else f"/proc/self/fd/{self.engine}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,32 +68,11 @@ class Others:
     problems: list[str] = field(default_factory=list)
 
 
-class FrontEnd:
-    """Tells the first process how this one is, and answers for all of them.
-
-    Args:
-        sock: the connection to the first process.
-
-    """
+class FrontEnd(Member):
+    """Tells the first process how this one is, and answers for all of them."""
 
     is_successor = False  # of one that has ended
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        # To say why the start failed, when the event loop has closed the other.
-        self._last = sock.dup()
-        self._channel: Channel | None = None  # once it is open
-        self._tasks: list[asyncio.Task[None]] = []
-        self._sum: asyncio.Future[str] | None = None
-
-    @classmethod
-    def inherit(cls) -> Self:
-        """Take the connection, this process's standard input, which children would inherit."""
-        own = socket.socket(fileno=os.dup(STDIN))
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, STDIN)
-        os.close(nothing)
-        return cls(own)
+    _sum: asyncio.Future[str] | None = None
 
     async def open(self, runtime: Runtime, take_signals: Callable[[int], None]) -> None:
         """Begin, once this process listens.
@@ -100,61 +82,31 @@ class FrontEnd:
             take_signals: called with the number of signals that the first process has got.
 
         """
-        self._runtime = runtime
         self._take_signals = take_signals
         self._clock = asyncio.get_running_loop().time
         self._others = Others(heard_s=self._clock())
-        self._channel = channel = await Channel.open(self._socket)
         runtime.all_metrics = self._add_up
         runtime.health_checks.append(self._problems)
         runtime.degraded.append(self._away)
-        self._tasks = [
-            asyncio.create_task(self._keep_telling()),
-            asyncio.create_task(self._listen(channel)),
-        ]
+        await self.join(runtime)
 
-    def fail(self, failure: StartupError) -> None:
-        """Let the first process say why this one couldn't start."""
-        with suppress(OSError):
-            self._last.sendall(b"\n" + encode("failed", reason=str(failure)))
-
-    def tell(self) -> None:
-        """Tell the first process how this one is, if it has begun to serve."""
-        if self._channel is None:
-            return
-        self._channel.send(
-            "state",
-            is_open=self._runtime.loaded.is_set() and self._runtime.stored.is_set(),
-            is_ready=self._runtime.is_ready(),
-            problems=self._runtime.own_problems(),
-        )
-
-    async def _keep_telling(self) -> None:
-        """Tell from time to time: that it does shows that it isn't stuck."""
-        while True:
-            self.tell()
-            await asyncio.sleep(TELL_S)
-
-    async def _listen(self, channel: Channel) -> None:
-        async for message in channel.messages():
-            match message["kind"]:
-                case "signals":
-                    self._take_signals(message["count"])
-                case "others":
-                    self._others = Others(
-                        heard_s=self._clock(), away=message["away"], problems=message["problems"]
-                    )
-                case "report":
-                    channel.send("report", report=report(self._runtime.metrics.registry))
-                case "sum" if self._sum is not None and not self._sum.done():
-                    self._sum.set_result(message["text"])
+    def take(self, message: dict[str, Any]) -> None:
+        """Take what the first process says to front ends."""
+        match message["kind"]:
+            case "signals":
+                self._take_signals(message["count"])
+            case "others":
+                self._others = Others(
+                    heard_s=self._clock(), away=message["away"], problems=message["problems"]
+                )
+            case "sum" if self._sum is not None and not self._sum.done():
+                self._sum.set_result(message["text"])
 
     async def _add_up(self) -> bytes:
         """Return the metrics of all front ends; those who ask at once get the same answer."""
         if self._sum is None or self._sum.done():
             self._sum = asyncio.get_running_loop().create_future()
-            if self._channel is not None:
-                self._channel.send("sum")
+            self.send("sum")
         try:
             async with asyncio.timeout(SUM_S):
                 return (await asyncio.shield(self._sum)).encode()

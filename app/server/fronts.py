@@ -10,23 +10,23 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from dataclasses import replace
-from typing import Any
+from functools import partial
 
-from app.core.child import Child
 from app.core.metrics import Metrics
 from app.errors import StartupError
 from app.main import compose
 from app.runtime.composition import ACCESS, Composition
-from app.server.channel import Channel
 from app.server.collecting import Collector
 from app.server.drain import OVERDUE_S, Drain
-from app.server.front import Front
-from app.server.front_end import Place
+from app.server.front import Front, Watched
+from app.server.keeping import Keeper
 from app.server.listening import listening_apart
+from app.server.nameless import nameless
+from app.server.processes import Listening, make_engine, make_front
 from app.server.server import SIGNALS, print_address
 from app.server.spreading import spread
-from app.settings import Settings, as_environment
+from app.settings import Settings
+from app.sharing.opening import shared_part
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,9 @@ log = logging.getLogger(__name__)
 TELL_S = 1.0
 # A front end that is silent for so long gets no new connections; it tells twice a second.
 SILENT_S = 3.0
-# For what a process said last to be read.
-LAST_WORDS_S = 1.0
-STOP_S = 2.0
+# For the engine's process to close its models, when no front end needs them any more.
+ENGINE_END_S = 5.0
 EXIT_OK, EXIT_UNFINISHED = 0, 70  # EX_SOFTWARE of sysexits.h
-MOST_THREADS = 8  # as in one process, see `Settings.thread_count`
 
 
 def serve_fronts(settings: Settings) -> int:
@@ -50,8 +48,9 @@ def serve_fronts(settings: Settings) -> int:
     """
     if sys.platform != "linux":
         raise StartupError("FRONT_ENDS: more than one needs Linux")
-    chosen, _ = compose(settings)
+    chosen, catalog = compose(settings)
     count = settings.front_ends
+    is_sharing = settings.share_models and bool(shared_part(catalog, chosen.engines()).specs)
     with ExitStack() as stack:
         sockets = stack.enter_context(
             listening_apart(settings.host, settings.port, processes=count)
@@ -61,86 +60,50 @@ def serve_fronts(settings: Settings) -> int:
             probe_sockets = stack.enter_context(
                 listening_apart(settings.host, settings.probe_port, "PROBE_PORT", processes=count)
             )
-        return asyncio.run(FrontEnds(settings, chosen, sockets, probe_sockets).run())
-
-
-def shares(settings: Settings) -> dict[str, str]:
-    """Return the settings of one front end: its share of the cores and threads."""
-    count = settings.front_ends
-    cores = max(1, settings.core_count // count)
-    threads = min(cores, MOST_THREADS)
-    if settings.inference_threads is not None:
-        threads = max(1, settings.inference_threads // count)
-    return {
-        "FRONT_ENDS": "1",
-        "ENGINE_THREADS": str(cores),
-        "INFERENCE_THREADS": str(threads),
-    }
-
-
-def _command(place: Place) -> list[str]:
-    return [sys.executable, "-m", "app", "serve", "--front-end", str(place)]
+        engine_socket = stack.enter_context(nameless()) if is_sharing else None
+        listening = Listening(sockets, probe_sockets, engine_socket)
+        return asyncio.run(FrontEnds(settings, chosen, listening).run())
 
 
 class FrontEnds:
-    """Keeps front ends running, and ends with them.
+    """Keeps front ends and the engine's process running, and ends with them.
 
     Args:
         settings: as read by the entry point.
         chosen: the service's tasks and features.
-        sockets: of each front end, already listening.
-        probe_sockets: of each front end; none without PROBE_PORT.
+        listening: the sockets.
 
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        chosen: Composition,
-        sockets: Sequence[Sequence[socket.socket]],
-        probe_sockets: Sequence[Sequence[socket.socket]],
-    ) -> None:
+    def __init__(self, settings: Settings, chosen: Composition, listening: Listening) -> None:
         self._settings = settings
         self._chosen = chosen
         self._drain = Drain(delay_s=settings.drain_delay_s, budget_s=settings.shutdown_budget_s)
-        self._sockets = [[*own, *probe] for own, probe in zip(sockets, probe_sockets, strict=True)]
+        by_front = zip(listening.fronts, listening.probes, strict=True)
+        self._sockets = [[*own, *probe] for own, probe in by_front]
         self._metrics = Metrics()
         self._signals = 0
         self._is_ending = asyncio.Event()
         self._is_open = asyncio.Event()  # once the first front end has loaded its models
         self._goes_on = asyncio.Event()  # from then on, or when the end has begun
+        self._are_fronts_over = asyncio.Event()
         self._places: list[int] = []  # of those that get new connections
         self._overdue: asyncio.TimerHandle | None = None
         self._failure: StartupError | None = None
         self._status = EXIT_OK
         self._is_known = False  # whether the address was printed
         self._fronts = [
-            self._make(number, own, probe)
-            for number, (own, probe) in enumerate(zip(sockets, probe_sockets, strict=True), 1)
+            make_front(settings, number, listening) for number in range(1, len(self._sockets) + 1)
         ]
-        self._collector = Collector(self._fronts, own=self._metrics)
-
-    def _make(
-        self, number: int, own: Sequence[socket.socket], probe: Sequence[socket.socket]
-    ) -> Front:
-        place = Place(
-            number=number,
-            sockets=tuple(sock.fileno() for sock in own),
-            probe_sockets=tuple(sock.fileno() for sock in probe),
-        )
-        child = Child(
-            name=f"front_end_{number}",
-            command=_command(place),
-            environment=as_environment(self._settings) | shares(self._settings),
-            stop_s=STOP_S,
-        )
-        return Front(place=place, child=child)
+        self._engine = make_engine(settings, listening.engine) if listening.engine else None
+        self._watched: list[Watched] = [*self._fronts, *([self._engine] if self._engine else [])]
+        self._collector = Collector(self._watched, own=self._metrics)
 
     async def run(self) -> int:
-        """Run until a signal comes, or a front end can't start; return the exit status.
+        """Run until a signal comes, or a process can't start; return the exit status.
 
         Raises:
-            StartupError: a front end couldn't start.
+            StartupError: a process couldn't start.
 
         """
         async with AsyncExitStack() as stack:
@@ -159,8 +122,10 @@ class FrontEnds:
             telling = asyncio.create_task(self._keep_telling())
             try:
                 async with asyncio.TaskGroup() as group:
-                    for front in self._fronts:
-                        group.create_task(self._keep_running(front))
+                    if self._engine is not None:
+                        group.create_task(self._keep_engine(self._engine))
+                    fronts = [group.create_task(self._keep_front(f)) for f in self._fronts]
+                    group.create_task(self._end_engine(fronts))
             finally:
                 telling.cancel()
                 if self._overdue is not None:
@@ -183,92 +148,70 @@ class FrontEnds:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    async def _keep_running(self, front: Front) -> None:
-        """Start a front end, and again whenever it ends."""
+    async def _keep_front(self, front: Front) -> None:
         if front is not self._fronts[0]:
             # The first has by then converted models, filled caches, and migrated SQLite.
             await self._goes_on.wait()
-        while not self._is_ending.is_set():
-            try:
-                status = await self._run(front)
-            finally:
-                await front.child.stop()  # which has ended, unless this failed
-            if self._is_ending.is_set():
-                break
-            if not front.has_opened:
-                reason = front.failure or f"front end {front.place.number} ended ({status})"
-                self._failure = self._failure or StartupError(reason)
-                self._end(1)
-                break
-            front.child.command = _command(replace(front.place, is_successor=True))
-            pause_s = front.child.pause_s()
-            self._metrics.front_end_restarts.inc()
-            log.error(
-                "front_end_ended",
-                extra={
-                    "front_end": front.place.number,
-                    "status": status,
-                    "reason": front.failure,
-                    "pause_s": pause_s,
-                },
-            )
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._is_ending.wait()
+        keeper = Keeper(
+            front,
+            collector=self._collector,
+            restarts=self._metrics.front_end_restarts,
+            on_start=partial(self._greet, front),
+            on_state=partial(self._note_state, front),
+            on_end=partial(self._note_end, front),
+        )
+        self._note_failure(await keeper.keep(self._is_ending))
 
-    async def _run(self, front: Front) -> int | str:
-        """Run one process of a front end; return its status, or why it couldn't start."""
-        front.failure = None
-        ours, theirs = socket.socketpair()
-        sockets = (*front.place.sockets, *front.place.probe_sockets)
-        with theirs:
-            try:
-                process = await front.child.start(stdin=theirs.fileno(), pass_fds=sockets)
-            except OSError as failure:
-                ours.close()
-                return type(failure).__name__
-        front.channel = await Channel.open(ours)
-        listening = asyncio.create_task(self._listen(front, front.channel))
-        if self._is_ending.is_set():
-            self._pass_on(front)
-        status = await process.wait()
-        await asyncio.wait({listening}, timeout=LAST_WORDS_S)
-        listening.cancel()
+    async def _keep_engine(self, engine: Watched) -> None:
+        keeper = Keeper(
+            engine,
+            collector=self._collector,
+            restarts=self._metrics.engine_restarts,
+            on_start=lambda: None,
+            on_state=lambda has_changed: self._look() if has_changed else None,
+            on_end=lambda _: None,
+        )
+        # Until the last front end has ended: they need it for what is in flight.
+        self._note_failure(await keeper.keep(self._are_fronts_over))
+
+    async def _end_engine(self, fronts: Sequence[asyncio.Task[None]]) -> None:
+        """End the engine's process when all front ends have ended."""
+        await asyncio.wait(fronts)
+        self._are_fronts_over.set()
+        engine = self._engine
+        if engine is None or engine.child.process is None:
+            return
+        if engine.channel is not None:
+            engine.channel.send("end")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENGINE_END_S):
+                await engine.child.process.wait()
+        await engine.child.stop()
+
+    def _note_failure(self, reason: str | None) -> None:
+        """End the service, where a process can't start."""
+        if reason is not None and not self._is_ending.is_set():
+            self._failure = self._failure or StartupError(reason)
+            self._end(1)
+
+    def _note_end(self, front: Front, status: int) -> None:
         if self._is_ending.is_set() and front.is_listening and status != EXIT_OK:
             self._status = EXIT_UNFINISHED
-        self._collector.remember(front)
-        front.channel.close()
-        front.leave()
+        front.is_listening = front.is_ready = False
         self._look()
-        return status
 
-    async def _listen(self, front: Front, channel: Channel) -> None:
-        async for message in channel.messages():
-            match message["kind"]:
-                case "state":
-                    self._take_state(front, message)
-                case "failed":
-                    front.failure = message["reason"]
-                case "report":
-                    front.measured = message["report"]
-                    front.reported.set()
-                case "sum":
-                    self._collector.answer_soon(channel)
+    def _greet(self, front: Front) -> None:
+        if self._is_ending.is_set():
+            self._pass_on(front)
 
-    def _take_state(self, front: Front, message: dict[str, Any]) -> None:
-        before = front.is_listening, front.is_ready, front.problems
-        front.heard_s = asyncio.get_running_loop().time()
-        front.is_listening = True
-        front.is_ready = message["is_ready"]
-        front.problems = message["problems"]
+    def _note_state(self, front: Front, has_changed: bool) -> None:  # noqa: FBT001  # all that is told
         if not self._is_known and not self._is_ending.is_set():
             self._is_known = True
             print_address(self._sockets[0][0])
-        if message["is_open"]:
-            front.has_opened = True
+        if front.has_opened:
             self._is_open.set()
             self._goes_on.set()
-        if before != (front.is_listening, front.is_ready, front.problems):
+        if has_changed:
             self._look()
 
     async def _keep_telling(self) -> None:
@@ -286,18 +229,19 @@ class FrontEnds:
         coming = [front for front in self._fronts if front.has_opened] or self._fronts[:1]
         self._spread([self._fronts.index(front) for front in ready or listening or coming])
         away = [front.place.number for front in self._fronts if front not in ready]
-        problems = {front.place.number: self._problems(front, now_s) for front in listening}
+        telling = [one for one in self._watched if one.is_listening]
+        problems = {one.name: self._problems(one, now_s) for one in telling}
         for front in listening:
             number = front.place.number
-            others = [p for n, found in problems.items() if n != number for p in found]
+            others = [p for name, found in problems.items() if name != front.name for p in found]
             if front.channel is not None:
                 front.channel.send("others", away=[n for n in away if n != number], problems=others)
 
-    def _problems(self, front: Front, now_s: float) -> list[str]:
-        silent_s = now_s - front.heard_s
+    def _problems(self, one: Watched, now_s: float) -> list[str]:
+        silent_s = now_s - one.heard_s
         is_stuck = silent_s * 1000 > self._settings.health_max_lag_ms
-        problems = [f"silent for {silent_s:.0f} s"] if is_stuck else front.problems
-        return [f"front_end {front.place.number}: {problem}" for problem in problems]
+        problems = [f"silent for {silent_s:.0f} s"] if is_stuck else one.problems
+        return [f"{one.name}: {problem}" for problem in problems]
 
     def _spread(self, places: list[int]) -> None:
         if places == self._places or self._is_ending.is_set():
@@ -344,6 +288,6 @@ class FrontEnds:
         self._status = EXIT_UNFINISHED
         for front in self._fronts:
             if front.child.is_running and front.child.process is not None:
-                log.error("front_end_killed", extra={"front_end": front.place.number})
+                log.error("front_end_killed", extra=front.fields)
                 with suppress(ProcessLookupError):
                     front.child.process.kill()

@@ -28,12 +28,18 @@ KEEP_ALIVE_S = 75
 EXIT_OK, EXIT_STARTUP_FAILED = 0, 1
 
 
-def make_server(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -> Server:
+def make_server(
+    settings: Settings,
+    *,
+    on_overdue: Callable[[], None] | None = None,
+    engine_at: str | None = None,
+) -> Server:
     """Return a server around a new app, not started yet.
 
     Args:
         settings: as read by the entry point.
         on_overdue: called in a thread when the process should have ended long ago.
+        engine_at: as `create_app` takes it.
 
     Raises:
         CatalogError: the catalogue can't be read.
@@ -43,7 +49,7 @@ def make_server(settings: Settings, *, on_overdue: Callable[[], None] | None = N
     def on_fatal(failure: StartupError) -> None:
         server.fail(failure)
 
-    app = create_app(settings, on_fatal=on_fatal)
+    app = create_app(settings, on_fatal=on_fatal, engine_at=engine_at)
     drain = Drain(delay_s=settings.drain_delay_s, budget_s=settings.shutdown_budget_s)
     server = Server(
         uvicorn.Config(
@@ -103,7 +109,7 @@ def serve_as(
     """
     front_end = FrontEnd.inherit()
     try:
-        server = make_server(settings, on_overdue=on_overdue)
+        server = make_server(settings, on_overdue=on_overdue, engine_at=place.engine_at)
         front_end.is_successor = place.is_successor
         server.front_end = front_end
         server.probe_sockets = [socket.socket(fileno=number) for number in place.probe_sockets]

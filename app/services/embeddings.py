@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.batching.base import Scheduler
 from app.batching.requests import Row
-from app.batching.scheduler import BatchScheduler
 from app.engines.base import Embedder, FloatArray, Task
 from app.engines.room import refuse_without_room
 from app.engines.rows import RowsRefusedError
@@ -55,7 +55,7 @@ def shaped(rules: VectorRules, row: Row, dimensions: int | None = None) -> Row:
         return failure
 
 
-EMBEDDERS = TaskKey[BatchScheduler[Embedder]](Task.EMBEDDING)
+EMBEDDERS = TaskKey[Scheduler[Embedder]](Task.EMBEDDING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,13 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.engines.base import FloatArray, Task, TokenClassifier
 from app.engines.scores import softmax
 from app.engines.token_windows import TokenRow
 from app.models.registry import TaskKey
 
-TOKEN_CLASSIFIERS = TaskKey[BatchScheduler[TokenClassifier]](Task.NER)
+TOKEN_CLASSIFIERS = TaskKey[Scheduler[TokenClassifier]](Task.NER)
 OUTSIDE = "O"  # the label of tokens that belong to no entity
 BEGIN, INSIDE = "B-", "I-"
 Indices = npt.NDArray[np.intp]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
 from app.batching.requests import Outcome, Row
-from app.batching.scheduler import BatchScheduler
 from app.engines.items import BatchEngine
 from app.errors import ServiceError
 from app.models.catalog import ModelSpec
@@ -95,7 +95,7 @@ class InferenceService:
 
     async def run(
         self,
-        task: TaskKey[BatchScheduler[E]],
+        task: TaskKey[Scheduler[E]],
         items: Sequence[Any],
         *,
         model_name: str | None,

@@ -6,8 +6,8 @@ from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
-from app.batching.scheduler import BatchScheduler
 from app.engines.items import BatchEngine
 from app.engines.stream_slots import StreamSlots
 from app.errors import DeadlineExceededError, NotFoundError
@@ -66,7 +66,7 @@ class PieceService:
     @asynccontextmanager
     async def open(
         self,
-        task: TaskKey[BatchScheduler[E]],
+        task: TaskKey[Scheduler[E]],
         item: Any,  # noqa: ANN401  # parsed JSON
         *,
         model_name: str,

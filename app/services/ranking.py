@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.engines.base import Classifier, Pair, Task
 from app.models.registry import TaskKey
 from app.services.inference import Inference
 from app.services.places import place_in, whole
 
-RANKERS = TaskKey[BatchScheduler[Classifier]](Task.RANKING)
+RANKERS = TaskKey[Scheduler[Classifier]](Task.RANKING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,11 +41,17 @@ def degraded(made: Service) -> list[str]:
     return list(httpx2.get(f"{made.url}/ready", timeout=10).json()["degraded"])
 
 
-def children(made: Service) -> list[int]:
-    """The front ends' processes."""
+def processes(made: Service) -> dict[int, str]:
+    """The processes that the first one has started, with their command lines."""
     pid = made.process.pid
     file = Path(f"/proc/{pid}/task/{pid}/children")
-    return [child for child in map(int, file.read_text().split()) if is_alive(child)]
+    found = [child for child in map(int, file.read_text().split()) if is_alive(child)]
+    return {child: Path(f"/proc/{child}/cmdline").read_text() for child in found}
+
+
+def children(made: Service) -> list[int]:
+    """The front ends' processes."""
+    return [pid for pid, command in processes(made).items() if "--front-end\0" in command]
 
 
 def predict(made: Service) -> int:
@@ -166,7 +172,7 @@ def test_signals_to_all_processes_at_once_hurry_nobody(tmp_path: Path) -> None:
         thread = threading.Thread(target=lambda: statuses.append(predict(made)))
         thread.start()
         until(lambda: metric(made, "http_requests_inprogress", handler="/predict") == 1, made.log)
-        for pid in [*children(made), made.process.pid]:
+        for pid in [*processes(made), made.process.pid]:
             os.kill(pid, signal.SIGTERM)
         assert made.process.wait(STOP_TIMEOUT_S) == 0
         thread.join()
@@ -186,7 +192,8 @@ def test_a_second_signal_hurries_all(tmp_path: Path) -> None:
 
 def test_none_outlives_the_first_process(tmp_path: Path) -> None:
     with front_ends(tmp_path, 2) as made:
-        pids = children(made)
+        pids = list(processes(made))
+        assert len(pids) == 3  # with that of the models
         made.process.kill()
         made.process.wait(STOP_TIMEOUT_S)
         until(lambda: not any(map(is_alive, pids)), made.log)
@@ -280,11 +287,9 @@ def test_all_share_one_valkey_and_one_worker_and_count_limits_together(tmp_path:
     with front_ends(
         tmp_path, 2, jobs="on", default_limit="10/minute", limiter_budget_ms=2_000
     ) as made:
-        commands = [
-            Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in children(made)
-        ]
+        commands = processes(made).values()
         assert sum("valkey-server" in command for command in commands) == 1
-        assert sum("app serve" in command for command in commands) == 2
+        assert len(children(made)) == 2
         until(lambda: worker_count(made) == 1, made.log)
         statuses = Counter(predict(made) for _ in range(30))
         assert statuses == {200: 10, 429: 20}
@@ -292,5 +297,4 @@ def test_all_share_one_valkey_and_one_worker_and_count_limits_together(tmp_path:
 
 
 def worker_count(made: Service) -> int:
-    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children(made)]
-    return sum("worker" in command for command in commands)
+    return sum("worker" in command for command in processes(made).values())

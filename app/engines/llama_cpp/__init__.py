@@ -1,1 +1,1 @@
-"""How GGUF chat models run in this process, and which JSON Schemas their grammars enforce."""
+"""How GGUF models run in this process: chat, embedders, rerankers, and JSON Schemas of chat."""

@@ -28,15 +28,23 @@ class LlamaCppGenerator:
     Args:
         server: xllamacpp's `Server`.
         context_tokens: of one generation, prompt and answer.
+        device: where it computes.
         knows_tools: whether the model's template has tools; else they are put into words.
 
     """
 
     kind = "llama_cpp"
-    device = "cpu"
 
-    def __init__(self, server: Any, *, context_tokens: int, knows_tools: bool = False) -> None:
+    def __init__(
+        self,
+        server: Any,
+        *,
+        context_tokens: int,
+        device: str = "cpu",
+        knows_tools: bool = False,
+    ) -> None:
         self._server = server
+        self.device = device
         self.context_tokens = context_tokens
         self._tools = ToolAnswers(
             self._generate, context_tokens=context_tokens, knows_tools=knows_tools

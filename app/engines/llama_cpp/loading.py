@@ -1,102 +1,54 @@
-"""Loads a GGUF file into llama.cpp, and checks that it works."""
+"""Loads a GGUF file into llama.cpp as a chat model, and checks that it works."""
 
-import ctypes
-import importlib.util
-import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from app.engines.base import EngineRequest, Task
 from app.engines.llama_cpp.generator import LlamaCppGenerator
+from app.engines.llama_cpp.gguf_header import read_header
+from app.engines.llama_cpp.gguf_task import task_of
 from app.engines.llama_cpp.native_tools import knows_tools
+from app.engines.llama_cpp.server import find_file, open_server
 from app.errors import EngineError
 
-OPENMP = "libgomp.so.1"
-# How often a waiting thread polls before it sleeps. OpenMP's own 300,000 leave no processor time
-# to other threads; see docs/decisions/0006-chat.md.
-SPIN_COUNT = "1000"
-OpenLibrary = Callable[..., Any]
 # A prompt is read in pieces of so many tokens: between two of them it can be cancelled, and others
 # get a token. A CPU reads no faster in larger ones (64 to 512: within the noise).
 PROMPT_PIECE_TOKENS = 64
-QUIET = -1  # below every level that llama.cpp logs at
-
-
-def load_openmp(open_library: OpenLibrary = ctypes.CDLL) -> None:
-    """Load the OpenMP library that xllamacpp needs and doesn't bring, and keep it from spinning.
-
-    Slim images lack it; torch's wheel has a copy under the same name. Without either, importing
-    xllamacpp says what is missing.
-    """
-    # Read once, when the library is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    torch = importlib.util.find_spec("torch")
-    folders = torch.submodule_search_locations if torch else None
-    copies = [Path(folder) / "lib" / OPENMP for folder in folders or ()]
-    for name in (OPENMP, *map(str, copies)):
-        with suppress(OSError):
-            open_library(name, mode=ctypes.RTLD_GLOBAL)
-            return
-
-
-def _import() -> Any:
-    """Import xllamacpp.
-
-    Raises:
-        EngineError: the system lacks a library that it needs.
-
-    """
-    load_openmp()
-    try:
-        import xllamacpp
-    except ImportError as failure:
-        raise EngineError(f"xllamacpp can't be imported: {failure}") from failure
-    return xllamacpp
 
 
 def load(request: EngineRequest) -> LlamaCppGenerator:
     """Load a GGUF file; blocks for a second or two.
 
     Raises:
-        EngineError: the source is no GGUF file, or llama.cpp can't load it.
+        EngineError: the source is no GGUF file, is for another task, or llama.cpp can't load it.
 
     """
     if request.task != Task.CHAT or request.chat is None:
-        raise EngineError("the llama_cpp engine has chat models only")
-    if request.folder is None or request.folder.suffix != ".gguf":
-        raise EngineError("the llama_cpp engine needs a source that is a .gguf file")
-    xllamacpp = _import()
-
+        raise EngineError("this loads chat models only")
+    file = find_file(request.folder)
+    task = task_of(read_header(file))
+    if task != Task.CHAT:
+        raise EngineError(f'{file}: is no chat model; its entry\'s task is "{task}"')
     chat = request.chat
-    params = xllamacpp.CommonParams()
-    params.model.path = str(request.folder)
-    params.n_parallel = chat.slots
-    params.n_ctx = chat.context_tokens * chat.slots
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = chat.cores
-    params.verbosity = QUIET
-    params.n_batch = max(PROMPT_PIECE_TOKENS, chat.slots)
-    # The cache of each slot stays; this one keeps prompts of others, up to 8 GiB of them.
-    params.cache_ram_mib = 0
-    # The wheel always opens an HTTP port on loopback: a random key keeps others out.
-    params.api_keys = [secrets.token_hex(32)]
-    params.ui = False
-    params.endpoint_slots = False
-    params.n_threads_http = 1
-    try:
-        server = xllamacpp.Server(params)
-    except (RuntimeError, ValueError, MemoryError) as failure:
-        raise EngineError(
-            f"{request.folder}: llama.cpp can't load this model: it is cut off, damaged, or of a"
-            " kind that it doesn't know; compare the file with the one it was copied from"
-        ) from failure
-    _check_logprobs(server, request.folder)
+    opened = open_server(
+        file,
+        request,
+        cores=chat.cores,
+        http_threads=1,
+        n_parallel=chat.slots,
+        n_ctx=chat.context_tokens * chat.slots,
+        n_batch=max(PROMPT_PIECE_TOKENS, chat.slots),
+        # The cache of each slot stays; this one keeps prompts of others, up to 8 GiB of them.
+        cache_ram_mib=0,
+    )
+    _check_logprobs(opened.server, file)
     return LlamaCppGenerator(
-        server,
+        opened.server,
         context_tokens=chat.context_tokens,
-        knows_tools=knows_tools(server, context_tokens=chat.context_tokens),
+        device=opened.device,
+        knows_tools=knows_tools(opened.server, context_tokens=chat.context_tokens),
     )
 
 

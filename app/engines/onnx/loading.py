@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.engines.base import EngineRequest
+from app.engines.devices import index_of, is_cuda
 from app.engines.onnx.engine import OnnxEngine
 from app.engines.onnx.graph import read_graph
 from app.engines.onnx.tensors import Array
@@ -45,7 +46,7 @@ def load(request: EngineRequest) -> OnnxEngine:
     return OnnxEngine(
         choose_stacking(whole, call, name=request.name),
         call,
-        device="cuda" if CUDA in session.get_providers() else "cpu",
+        device=_device(request, session.get_providers()),
         workers=request.openvino.calls if request.openvino else 1,
         labels=request.labels,
     )
@@ -102,12 +103,20 @@ def _open(path: Path, request: EngineRequest) -> Any:  # noqa: ANN401  # untyped
     except Exception as failure:
         message = LIBRARY.sub("", str(failure))
         raise EngineError(f"ONNX Runtime can't open {path.name}: {message}") from failure
-    if request.device == "cuda" and CUDA not in session.get_providers():
+    if is_cuda(request.device) and CUDA not in session.get_providers():
         raise EngineError("ONNX Runtime can't use the GPU; its CUDA libraries are missing")
     return session
 
 
-def _providers(request: EngineRequest, available: Sequence[str]) -> list[str]:
+def _device(request: EngineRequest, providers: Sequence[str]) -> str:
+    if CUDA not in providers:
+        return "cpu"
+    return request.device if is_cuda(request.device) else "cuda"
+
+
+def _providers(
+    request: EngineRequest, available: Sequence[str]
+) -> list[str | tuple[str, dict[str, int]]]:
     """Return what is to compute, by preference.
 
     Raises:
@@ -116,6 +125,9 @@ def _providers(request: EngineRequest, available: Sequence[str]) -> list[str]:
     """
     if request.device == "cpu":
         return [CPU]
-    if request.device == "cuda" and CUDA not in available:
+    if is_cuda(request.device) and CUDA not in available:
         raise EngineError("this ONNX Runtime can't use a GPU: install onnxruntime-gpu instead")
+    index = index_of(request.device)
+    if index is not None:
+        return [(CUDA, {"device_id": index}), CPU]
     return [provider for provider in (CUDA, CPU) if provider in available]

@@ -72,7 +72,7 @@ class _OpenVinoText:
     tokenises_natively = True  # see batching/tokenising.py
 
     def __init__(self, encoder: TextEncoder, graphs: GraphPair, converted: Converted) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._packed = converted.packing
         self.packing = PACKING if converted.packing is not None else None
         self.max_tokens = encoder.max_tokens
@@ -80,7 +80,7 @@ class _OpenVinoText:
 
     def encode(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """Tokenise; a text longer than the model's window is cut and says so."""
-        return self._encoder.encode(texts)
+        return self.encoder.encode(texts)
 
     def close(self) -> None:
         """Drop the compiled models."""
@@ -98,7 +98,7 @@ class _OpenVinoText:
         if self._graphs is None:
             raise RuntimeError("the engine is closed")
         with self._graphs.choose() as graph:
-            for texts, arrays in _calls(batch, self._encoder, self._packed):
+            for texts, arrays in _calls(batch, self.encoder, self._packed):
                 yield texts, graph.infer(arrays)[: len(texts)]
 
 
@@ -115,7 +115,7 @@ class OpenVinoClassifier(_OpenVinoText):
 
     def encode(self, texts: Sequence[TextOrPair]) -> list[Encoded]:
         """Tokenise texts and pairs; what is longer than the model's window is cut and says so."""
-        return list(self._encoder.encode(texts))
+        return list(self.encoder.encode(texts))
 
     def classify(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return scores, (batch, labels) float32."""
@@ -133,11 +133,11 @@ class OpenVinoEmbedder(_OpenVinoText):
 
     def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[Encoded]:
         """Tokenise texts with a prompt before each; too long a text is cut and says so."""
-        return self._encoder.encode(texts, prompt)
+        return self.encoder.encode(texts, prompt)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the place of each token in a text of any length."""
-        return self._encoder.offsets(text)
+        return self.encoder.offsets(text)
 
     def embed(self, batch: Sequence[Encoded]) -> FloatArray:
         """Return vectors, (batch, dimensions) float32; of length 1 if the model's own are."""
@@ -166,7 +166,7 @@ class OpenVinoTokenClassifier(_OpenVinoText):
     def _own(self, row: FloatArray, window: Encoded) -> FloatArray:
         """Return the logits of a window's own tokens: rows of a packed graph begin with them."""
         is_packed = self._packed is not None
-        return row[: window.cost] if is_packed else self._encoder.unpadded(row, window)
+        return row[: window.cost] if is_packed else self.encoder.unpadded(row, window)
 
 
 OpenVinoText = OpenVinoClassifier | OpenVinoEmbedder | OpenVinoTokenClassifier

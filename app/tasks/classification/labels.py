@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.engines.base import Classifier, FloatArray, Task
 from app.models.registry import TaskKey
 
-CLASSIFIERS = TaskKey[BatchScheduler[Classifier]](Task.CLASSIFICATION)
+CLASSIFIERS = TaskKey[Scheduler[Classifier]](Task.CLASSIFICATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.core.callers import Scope
 from app.engines.base import FloatArray, is_regression
 from app.engines.images.engine import ImageEngine
@@ -34,7 +34,7 @@ from app.tasks.image_classification.schemas import (
 )
 from app.tasks.image_classification.task import MANY, ONE, TASK
 
-CLASSIFIERS = TaskKey[BatchScheduler[ImageEngine]](TASK.kind)
+CLASSIFIERS = TaskKey[Scheduler[ImageEngine]](TASK.kind)
 RESPONSES = problems(*FORM_ERRORS, ImageUnreadableError, ImageTooLargeError, *WITH_KEY, *WITH_MODEL)
 OTHERS: dict[str, Any] = {
     "model_name": {"type": "string", "maxLength": MAX_NAME_CHARS},

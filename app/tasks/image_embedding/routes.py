@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Depends
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.core.callers import Scope
 from app.engines.base import FloatArray
 from app.engines.images.engine import ImageEngine
@@ -22,7 +22,7 @@ from app.services.inference import Inference
 from app.tasks.image_embedding.schemas import EmbedImagesRequest, EmbedImagesResponse
 from app.tasks.image_embedding.task import PATH, TASK
 
-EMBEDDERS = TaskKey[BatchScheduler[ImageEngine]](TASK.kind)
+EMBEDDERS = TaskKey[Scheduler[ImageEngine]](TASK.kind)
 DECIMALS = 7  # as of texts
 router = APIRouter(
     tags=["images"], route_class=ImagesRoute, dependencies=[Depends(Guard(Scope.EMBED))]

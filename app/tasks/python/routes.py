@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
 from pydantic_core import to_json
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.core.callers import Scope
 from app.core.logs import request_id
 from app.engines.onnx.engine import OnnxEngine
@@ -33,7 +33,7 @@ from app.tasks.python.schemas import PredictItemsRequest
 from app.tasks.python.streams import HEARTBEAT_S, PieceEvents, PieceLines, PieceResponse
 from app.tasks.python.task import TASK
 
-CLASSES = TaskKey[BatchScheduler[PythonEngine | OnnxEngine]](TASK.kind)
+CLASSES = TaskKey[Scheduler[PythonEngine | OnnxEngine]](TASK.kind)
 BYTES_PER_VALUE = 1_000  # of an answer that is JSON already, and is only copied
 
 

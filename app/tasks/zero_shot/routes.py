@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 from fastapi import APIRouter, Depends
 
-from app.batching.scheduler import BatchScheduler
+from app.batching.base import Scheduler
 from app.core.callers import Scope
 from app.engines.base import FloatArray, PairClassifier
 from app.errors import ServiceError, TextTooLongError
@@ -29,7 +29,7 @@ from app.tasks.zero_shot.schemas import (
 )
 from app.tasks.zero_shot.task import TASK
 
-NLI_MODELS = TaskKey[BatchScheduler[PairClassifier]](TASK.kind)
+NLI_MODELS = TaskKey[Scheduler[PairClassifier]](TASK.kind)
 router = APIRouter(
     tags=["zero-shot"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
 )

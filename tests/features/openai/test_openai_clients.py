@@ -164,6 +164,28 @@ def test_a_json_schema_s_answer_parses(client: openai.OpenAI) -> None:
     assert isinstance(parsed.choices[0].message.parsed, City)
 
 
+def test_a_tool_is_called_parsed_and_streamed(client: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {
+        "model": "smollm2",
+        "messages": ASKED,
+        "temperature": 0,
+        "tools": [openai.pydantic_function_tool(City)],
+        "tool_choice": {"type": "function", "function": {"name": "City"}},
+    }
+    parsed = client.chat.completions.parse(**fields).choices[0]
+    assert parsed.finish_reason == "tool_calls"
+    (call,) = parsed.message.tool_calls or []
+    assert isinstance(call.function.parsed_arguments, City)
+    with client.chat.completions.stream(**fields) as stream:
+        kinds = [event.type for event in stream]
+        (streamed,) = stream.get_final_completion().choices[0].message.tool_calls or []
+    assert kinds.count("tool_calls.function.arguments.delta") > 3, "piece by piece"
+    assert streamed.function.parsed_arguments == call.function.parsed_arguments
+    result = {"role": "tool", "tool_call_id": call.id, "content": "It is."}
+    history = [*ASKED, parsed.message, result]
+    assert ask(client, messages=history, tools=fields["tools"], tool_choice="none")
+
+
 def test_a_json_object_is_one(client: openai.OpenAI) -> None:
     asked = [{"role": "user", "content": 'Answer with the JSON {"city": "Paris"}.'}]
     wanted = {"type": "json_object"}
@@ -185,6 +207,16 @@ def test_langchain_invokes_streams_and_structures(url: str) -> None:
     assert usage["total_tokens"] == whole.usage_metadata["total_tokens"]
     structured = model.with_structured_output(City, method="json_schema")
     assert isinstance(structured.invoke("Paris is the capital of France.", max_tokens=80), City)
+
+
+def test_langchain_binds_tools(url: str) -> None:
+    model = ChatOpenAI(
+        base_url=url, api_key=lambda: "none", model="smollm2", temperature=0, max_retries=0
+    )
+    (call,) = model.bind_tools([City], tool_choice="any").invoke("Paris").tool_calls
+    assert City.model_validate(call["args"])
+    structured = model.with_structured_output(City, method="function_calling")
+    assert isinstance(structured.invoke("Paris is the capital of France."), City)
 
 
 def test_embeddings_are_near_for_texts_of_like_meaning(client: openai.OpenAI) -> None:
@@ -231,8 +263,8 @@ def test_errors_become_the_client_s_own(client: openai.OpenAI) -> None:
         ask(client, model="gpt-4o")
     assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError) as refused:
-        ask(client, tools=[{"type": "function", "function": {"name": "f"}}])
-    assert (refused.value.code, refused.value.param) == ("unsupported_field", "tools")
+        ask(client, functions=[{"name": "f"}])
+    assert (refused.value.code, refused.value.param) == ("unsupported_field", "functions")
     with pytest.raises(openai.BadRequestError) as long:
         ask(client, messages=[{"role": "user", "content": "word " * 2000}], stream=True)
     assert (long.value.code, long.value.param) == ("context_length_exceeded", "messages")

@@ -1,0 +1,1 @@
+"""Models that front ends share: the process that runs them, and how front ends ask it."""
