@@ -82,7 +82,7 @@ def reasons_table() -> str:
 
 
 def fields_tables() -> tuple[str, ...]:
-    """Return the fields of chat completions: done, without effect, refused; of completions: done."""
+    """Return fields of chat completions: done, without effect, refused; of completions: done."""
     parts = {
         "": ChatCompletionRequest,
         "stream_options.": StreamOptions,
