@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
+from pydantic import BaseModel
 
 from app.errors import SchemaTooNewError, ServiceError, StartupError, all_service_errors
 from app.http.openai_fields import Refused, WithoutEffect, done, marked
@@ -83,7 +84,7 @@ def reasons_table() -> str:
 
 def fields_tables() -> tuple[str, ...]:
     """Return fields of chat completions: done, without effect, refused; of completions: done."""
-    parts = {
+    parts: dict[str, type[BaseModel]] = {
         "": ChatCompletionRequest,
         "stream_options.": StreamOptions,
         "messages[].": ChatCompletionMessage,

@@ -8,6 +8,7 @@ import pytest
 from smollm import loaded
 
 from app.engines.chat_base import Generation, GenerationOptions, Generator, Message
+from app.engines.tool_calls import Piece
 from app.errors import ContextLengthExceededError, OptionsRefusedError
 
 ASKED = [Message(role="user", content="Name a colour.")]
@@ -23,10 +24,16 @@ def engine() -> Iterator[Generator]:
 def answer(
     engine: Generator, *, prompt: str | None = None, pieces: list[Any] | None = None, **more: Any
 ) -> Generation:
+    """Generate four tokens; they are put on `pieces` too."""
     options = GenerationOptions(**{"temperature": 0.0, "max_tokens": 4, **more})
     messages = ASKED if prompt is None else [Message(role="user", content=prompt)]
-    taken = [] if pieces is None else pieces
-    return engine.generate(messages, options, on_token=lambda piece: bool(taken.append(piece)))
+
+    def take(piece: Piece) -> bool:
+        if pieces is not None:
+            pieces.append(piece)
+        return False
+
+    return engine.generate(messages, options, on_token=take)
 
 
 def test_options_change_the_answer(engine: Generator) -> None:
@@ -34,12 +41,13 @@ def test_options_change_the_answer(engine: Generator) -> None:
     assert plain.startswith("The")
     assert not answer(engine, logit_bias={THE: -100.0}).text.startswith("The")
     assert answer(engine, logit_bias={THE: 100.0}).text == "TheTheTheThe"
-    for strong in (
+    strengths: list[dict[str, Any]] = [
         {"presence_penalty": 2.0, "frequency_penalty": 2.0},
         {"repetition_penalty": 5.0},
-    ):
+    ]
+    for strong in strengths:
         assert answer(engine, **strong).text != plain
-    hot = {"temperature": 2.0, "seed": 1}
+    hot: dict[str, Any] = {"temperature": 2.0, "seed": 1}
     assert answer(engine, **hot).text != plain
     assert answer(engine, **hot, top_k=1).text == plain
     assert answer(engine, **hot, min_p=1.0).text == plain

@@ -1,7 +1,7 @@
 """How likely the tokens of an answer were: they travel with its text."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any
 
 TOKEN = ("token", "logprob", "bytes")
 # llama.cpp says null for what has no chance; OpenAI has this number for it.
@@ -18,7 +18,7 @@ class ScoredText(str):
     @classmethod
     def of(cls, text: str, scores: Iterable[Mapping[str, Any]]) -> str:
         """Return the text with scores, where there are any."""
-        scored: Self = cls(text)
+        scored = cls(text)
         scored.scores = tuple(scores)
         return scored if scored.scores else text
 

@@ -4,6 +4,7 @@ A field of a schema is done unless it is marked; what no schema has is refused. 
 refuses it but the engine: a remote server may have what engines of this process don't.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -20,16 +21,15 @@ MAX_NAME_CHARS = 64  # a field's name comes from the client, and is in the answe
 class _Mark:
     """What documents say of a field."""
 
-    kind = ""
-
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, kind: str) -> None:
         self.reason = reason
+        self._kind = kind
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         described = handler(schema)
-        return {**described, "description": f"{self.kind}: {self.reason}."}
+        return {**described, "description": f"{self._kind}: {self.reason}."}
 
 
 class WithoutEffect(_Mark):
@@ -38,7 +38,8 @@ class WithoutEffect(_Mark):
     Remote servers get it.
     """
 
-    kind = "Without effect"
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "Without effect")
 
 
 class Refused(_Mark):
@@ -51,8 +52,6 @@ class Refused(_Mark):
 
     """
 
-    kind = "For remote models alone"
-
     def __init__(
         self,
         reason: str,
@@ -60,7 +59,9 @@ class Refused(_Mark):
         allowed: Sequence[object] = (),
         reasons: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(reason)
+        values = " and ".join(json.dumps(value) for value in allowed)
+        but = f", but for {values}" if allowed else ""
+        super().__init__(reason, f"For remote models alone{but}")
         self.allowed = allowed
         self._reasons = reasons or {}
 

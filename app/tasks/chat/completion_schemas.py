@@ -11,15 +11,13 @@ from app.tasks.chat.openai_answers import CompletionUsage
 from app.tasks.chat.openai_schemas import (
     ALL_TOKENS,
     BY_KEY,
-    MAX_BIASES,
     MAX_N,
     MAX_TOP_LOGPROBS,
-    Bias,
+    LogitBias,
     Penalty,
     Seed,
     StopTexts,
     StreamOptions,
-    TokenId,
 )
 from app.tasks.chat.schemas import MAX_TOKENS, MaxTokens, Temperature
 
@@ -68,7 +66,7 @@ class CompletionRequest(AsSent):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    logit_bias: Annotated[dict[TokenId, Bias], Field(max_length=MAX_BIASES)] | None = None
+    logit_bias: LogitBias | None = None
     top_k: Annotated[int, Field(ge=ALL_TOKENS, le=MAX_TOKENS)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     ignore_eos: bool | None = None

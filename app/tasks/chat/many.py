@@ -93,14 +93,14 @@ class ManyStreams(StreamedResponse):
         self._cause: tuple[object, ...] = ()
         first = dialects[0]
         super().__init__(
-            self._source(),
+            self._opened(),
             fail=first.fail,
             media_type=first.media_type,
             send_timeout_s=SEND_TIMEOUT_S,
         )
 
     @asynccontextmanager
-    async def _source(self) -> AsyncIterator[AsyncGenerator[bytes]]:
+    async def _opened(self) -> AsyncIterator[AsyncGenerator[bytes]]:
         async with aclosing(self._joined()) as lines:
             try:
                 yield lines

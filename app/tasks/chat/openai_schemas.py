@@ -1,5 +1,6 @@
 """The wire contract of `/v1/chat/completions`: OpenAI's, as far as this service can keep it."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -95,13 +96,23 @@ class StreamOptions(OpenPart):
 NEW_TOOLS = "it is the old form of `tools`, which this service takes"
 NEW_CHOICE = "it is the old form of `tool_choice`, which this service takes"
 MAX_BIASES = 1_024
+MAX_DIGITS = 10
 MAX_N = 128  # as OpenAI has it; the setting says how many there are
 MAX_TOP_LOGPROBS = 20  # as OpenAI has it
 ALL_TOKENS = -1  # of top_k, for some clients
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+def _by_token(biases: Mapping[str, float]) -> Mapping[str, float]:
+    """Refuse names that are no tokens' numbers; the schema leaves that to generators of clients."""
+    if not all(name.isascii() and name.isdigit() and len(name) < MAX_DIGITS for name in biases):
+        raise PydanticCustomError("no_token", "The names have to be numbers of tokens")
+    return biases
+
+
+LogitBias = Annotated[dict[str, Bias], Field(max_length=MAX_BIASES), AfterValidator(_by_token)]
 Stops = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 StopTexts = Annotated[Stops, BeforeValidator(listed, json_schema_input_type=StopText | Stops)]
 Seed = Annotated[int, BeforeValidator(whole_number)]
@@ -159,10 +170,7 @@ class ChatCompletionRequest(AsSent):
     repetition_penalty: Annotated[
         float | None, Field(gt=0, le=10, description="As vLLM has it; 1 changes nothing.")
     ] = None
-    logit_bias: Annotated[
-        dict[TokenId, Bias] | None,
-        Field(max_length=MAX_BIASES, description="By the number of a token."),
-    ] = None
+    logit_bias: Annotated[LogitBias | None, Field(description="By the number of a token.")] = None
     top_k: Annotated[
         int | None, Field(ge=ALL_TOKENS, le=MAX_TOKENS, description="0 and -1: all tokens.")
     ] = None

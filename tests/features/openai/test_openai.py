@@ -277,6 +277,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"temperature": 2.1}, "temperature"),
     ({"frequency_penalty": 2.1}, "frequency_penalty"),
     ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+    ({"logit_bias": {"a": 1}}, "logit_bias"),
     ({"n": True}, "n"),
     ({"n": 0}, "n"),
     ({"logprobs": 0}, "logprobs"),
