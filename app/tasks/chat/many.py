@@ -90,7 +90,7 @@ class ManyStreams(StreamedResponse):
         # A few pieces; a client that is slow makes the streams wait.
         self._lines: asyncio.Queue[bytes] = asyncio.Queue(len(self._asked))
         self._failure: ServiceError | None = None
-        self._cause: tuple[object, ...] = ()
+        self._cause: tuple[object, ...] = ()  # of a cancel: the process ends, or the client left
         first = dialects[0]
         super().__init__(
             self._opened(),
@@ -108,7 +108,7 @@ class ManyStreams(StreamedResponse):
                 self._failure = error
                 raise
             except asyncio.CancelledError as cancelled:
-                self._cause = cancelled.args  # the end of the process, or the client's leaving
+                self._cause = cancelled.args
                 raise
 
     async def _joined(self) -> AsyncGenerator[bytes]:
@@ -116,19 +116,26 @@ class ManyStreams(StreamedResponse):
         running = asyncio.ensure_future(
             _together([self._run(conversation, dialect) for conversation, dialect in self._asked])
         )
+        taking: asyncio.Future[bytes] | None = None
         try:
             while not running.done() or not self._lines.empty():
                 taking = asyncio.ensure_future(self._lines.get())
                 await asyncio.wait({taking, running}, return_when=asyncio.FIRST_COMPLETED)
-                if not taking.done():
+                if taking.done():
+                    yield taking.result()
+                else:
                     taking.cancel()
-                    continue
-                yield taking.result()
-            generations = running.result()
-            yield self._asked[0][1].total(generations)
+            yield self._asked[0][1].total(running.result())
+        except asyncio.CancelledError as cancelled:
+            self._cause = cancelled.args
+            raise
         finally:
+            if taking is not None:
+                taking.cancel()
             running.cancel(*self._cause)
             await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()  # else asyncio would log that nothing has read it
 
     async def _run(self, conversation: Conversation, dialect: NumberedDialect) -> Generation:
         """Generate one answer, and queue its lines."""
