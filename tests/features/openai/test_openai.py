@@ -14,6 +14,8 @@ from httpx2 import Response
 from serving import make_app, running, serving
 
 from app.engines.chat_base import GenerationOptions, Message
+from app.errors import RateLimitExceededError
+from app.http.error_bodies import openai_error
 from app.http.openai_fields import Refused, WithoutEffect, done, marked
 from app.services.token_stream import OnEnd
 from app.tasks.chat.openai_schemas import ChatCompletionRequest
@@ -252,6 +254,10 @@ async def test_a_text_model_says_that_it_sees_no_images(tmp_path: Path) -> None:
     answer = await chat(tmp_path, messages=[{"role": "user", "content": [IMAGE]}])
     said = check_error(answer, 400, "unsupported_field", "messages[0].content[0].type")
     assert "sees no images" in said
+
+
+def test_a_limit_has_a_type_of_its_own() -> None:
+    assert openai_error(RateLimitExceededError())["error"]["type"] == "rate_limit_error"
 
 
 def test_each_field_is_in_one_list_and_has_its_reason() -> None:
