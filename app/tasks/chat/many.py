@@ -1,9 +1,9 @@
 """Several answers to one request: generated at once, each in a slot of its own."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from app.batching.deadline import Deadline
 from app.engines.chat_base import Generation
@@ -54,15 +54,29 @@ async def answer_all(
     return await _together([chat.answer(each, deadline=deadline) for each in conversations])
 
 
-async def _together(calls: Sequence[Awaitable[T]]) -> list[T]:
+async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Wait for all; when one fails, stop the others and raise its error."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
+    tasks = [asyncio.create_task(call) for call in calls]
     try:
-        return list(await asyncio.gather(*tasks))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    except asyncio.CancelledError as cancelled:
+        _stop(tasks, *cancelled.args)
+        raise
     finally:
-        for task in tasks:
-            task.cancel()
+        _stop(tasks)
         await asyncio.wait(tasks)
+        failures = [task.exception() for task in tasks if not task.cancelled()]
+    for failure in failures:
+        if failure is not None:
+            raise failure
+    return [task.result() for task in tasks]
+
+
+def _stop(tasks: Sequence[asyncio.Task[T]], *cause: object) -> None:
+    """Cancel what runs, once: a second time would interrupt its wait for its thread."""
+    for task in tasks:
+        if not task.done() and not task.cancelling():
+            task.cancel(*cause)
 
 
 class ManyStreams(StreamedResponse):
