@@ -16,6 +16,7 @@ TYPE_PREFIX = "urn:ml-api:problem:"
 MAX_PATH_CHARS = 256
 OPENAI_PATHS = "/v1"
 SERVER_ERROR = 500
+TOO_MANY = 429
 # Where OpenAI says 400 and this service says 422 elsewhere.
 OPENAI_STATUS = {422: 400}
 
@@ -47,8 +48,15 @@ def openai_error(error: ServiceError) -> dict[str, Any]:
         first = error.extensions["errors"][0]
         param = field_path(first["loc"])
         message = f"{param}: {first['msg']}" if param else first["msg"]
-    kind = "server_error" if error.status >= SERVER_ERROR else "invalid_request_error"
+    kind = _type(error.status)
     return {"error": {"message": message, "type": kind, "param": param, "code": error.code}}
+
+
+def _type(status: int) -> str:
+    """Return OpenAI's word for errors of a status."""
+    if status == TOO_MANY:
+        return "rate_limit_error"
+    return "server_error" if status >= SERVER_ERROR else "invalid_request_error"
 
 
 def field_path(loc: Sequence[str | int]) -> str | None:

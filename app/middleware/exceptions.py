@@ -33,6 +33,17 @@ BY_STATUS: Mapping[int, type[ServiceError]] = {
     405: MethodNotAllowedError,
     429: RateLimitExceededError,
 }
+# Where OpenAI's clients ask whose `base_url` lacks the end.
+WITHOUT_V1 = frozenset(
+    {
+        "/chat/completions",
+        "/completions",
+        "/embeddings",
+        "/responses",
+        "/v1/v1/chat/completions",
+    }
+)
+NO_V1 = "Nothing is served at this path. OpenAI's API is under /v1: base_url has to end with it."
 # nginx's number for "the client closed the connection".
 CLIENT_LEFT = 499
 
@@ -84,6 +95,8 @@ class ErrorAnswers:
     def response(self, failure: Exception, scope: Scope) -> Response:
         """Count an exception, log it if it is a fault of ours, and return its answer."""
         error = to_service_error(failure)
+        if type(error) is NotFoundError and scope["path"] in WITHOUT_V1:
+            error = NotFoundError(NO_V1)
         is_fault = isinstance(error, InternalError)
         self._metrics.exceptions.labels(type(failure if is_fault else error).__name__).inc()
         if is_fault:

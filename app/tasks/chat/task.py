@@ -33,11 +33,12 @@ class Chat(Task):
         return (router,)
 
     def openai_routers(self) -> "Sequence[APIRouter]":
-        """Return `/v1/chat/completions` and `/v1/responses`."""
+        """Return `/v1/chat/completions`, `/v1/completions` and `/v1/responses`."""
+        from app.tasks.chat.completion_routes import router as completions
         from app.tasks.chat.openai_routes import router
         from app.tasks.chat.responses.routes import router as responses
 
-        return (router, responses)
+        return (router, completions, responses)
 
     def kind_of(self, path: str) -> RequestKind:
         """Tell generations from reading kept responses."""

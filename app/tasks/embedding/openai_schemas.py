@@ -28,7 +28,9 @@ class EmbeddingsRequest(OpenAiRequest, EmbeddingFields):
         json_schema_extra=example({"model": "minilm", "input": ["A cat sat on the mat."]})
     )
 
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[
+        str | None, Field(min_length=1, description="Default: the default embedder.")
+    ] = None
     input: Annotated[
         InputTexts, BeforeValidator(_texts, json_schema_input_type=InputText | InputTexts)
     ]
