@@ -11,11 +11,11 @@ from app.engines.chat_base import Generation, GenerationOptions
 from app.errors import (
     UnsupportedFieldError,
 )
-from app.http.deps import ChatDeadlineDep
+from app.http.deps import ChatDeadlineDep, RegistryDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, openai_problems
-from app.services.streaming import Conversation
+from app.services.streaming import CHAT_MODELS, Conversation
 from app.tasks.chat.accounting import Account, AccountDep
 from app.tasks.chat.dialects import OpenAiDialect, openai_usage
 from app.tasks.chat.openai_schemas import (
@@ -32,6 +32,8 @@ from app.tasks.chat.streams import StreamResponse
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 # OpenAI takes any number; llama.cpp takes 32 bits, and the highest value means a random seed.
 SEEDS = 2**32 - 1
+# What Hugging Face's clients send where no model is named.
+NO_NAME = frozenset({"dummy", "tgi"})
 CHUNK = (
     'data: {"id":"chatcmpl-0b9a","object":"chat.completion.chunk","created":1795348800,'
     '"model":"smollm2","choices":[{"index":0,"delta":{"content":"The"},"finish_reason":null}]}\n\n'
@@ -93,9 +95,15 @@ def _message(generation: Generation) -> AssistantMessage:
     response_model=ChatCompletion,
 )
 async def complete_chat(
-    body: ChatCompletionRequest, chat: ChatDep, deadline: ChatDeadlineDep, account: AccountDep
+    body: ChatCompletionRequest,
+    chat: ChatDep,
+    deadline: ChatDeadlineDep,
+    account: AccountDep,
+    registry: RegistryDep,
 ) -> ChatCompletion | Response:
     """Answer whole, or with `stream` token by token; leaving stops the generation."""
+    if body.model in NO_NAME and registry.spec(body.model, CHAT_MODELS) is None:
+        body = body.model_copy(update={"model": None})
     conversation = await _conversation(body, account)
     chat_id, created_s = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
     if body.stream:
