@@ -55,7 +55,8 @@ def plan_of(field: str, *, has_pairs: bool) -> Callable[[Classifier], Plan]:
     return plan
 
 
-def _columns(result: Classification) -> dict[str, Any]:
+def columns_of(result: Classification) -> dict[str, Any]:
+    """Return what the log's entry says of a text."""
     return {"label": result.label, "score": result.score}
 
 
@@ -80,7 +81,7 @@ async def _predict(
     items: list[TextOrPair] = [body.text if pair is None else (body.text, pair)]
     plan = plan_of("text_pair", has_pairs=pair is not None)
     inference = await run.each(
-        CLASSIFIERS, items, model_name=model_name, plan=plan, columns=_columns
+        CLASSIFIERS, items, model_name=model_name, plan=plan, columns=columns_of
     )
     (result,) = inference.rows
     if isinstance(result, ServiceError):
@@ -141,7 +142,7 @@ async def predict_batch(body: PredictBatchRequest, run: RunnerDep) -> PredictBat
         model_name=body.model_name,
         plan=plan_of("text_pairs", has_pairs=body.text_pairs is not None),
         refuse=refuse,
-        columns=_columns,
+        columns=columns_of,
     )
     pairs = zip(inference.rows, inference.is_truncated, strict=True)
     return PredictBatchResponse(

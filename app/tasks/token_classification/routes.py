@@ -41,11 +41,11 @@ RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
 
 
 def plan_of(engine: TokenClassifier, aggregation: Aggregation) -> Plan:
-    """Return what makes entities of an engine's rows."""
+    """Return how texts are run: what makes entities of a row."""
     return Plan(shape=lambda row: spans_of(row, engine.labels, aggregation))
 
 
-def _columns(spans: Spans) -> dict[str, Any]:
+def columns_of(spans: Spans) -> dict[str, Any]:
     """Return the labels that were found, for the log."""
     return {"label": ",".join(spans.found)[:MAX_LOGGED_CHARS] or None}
 
@@ -67,7 +67,7 @@ async def _find(body: NerRequest, run: TaskRunner, *, model_name: str | None) ->
         model_name=model_name,
         plan=partial(plan_of, aggregation=Aggregation(body.aggregation)),
         refuse=refuse,
-        columns=_columns,
+        columns=columns_of,
     )
     rows = inference.rows
     values = sum(len(row) for row in rows if isinstance(row, Spans))

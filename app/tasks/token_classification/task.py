@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.http.hub import HubTask
     from app.services.model_calls import AnswerCall
 
 
@@ -32,6 +33,12 @@ class TokenClassification(Task):
         from app.tasks.token_classification.calls import answer
 
         return answer
+
+    def hub(self) -> "HubTask":
+        """Return what it answers in Hugging Face's dialects."""
+        from app.tasks.token_classification.hub import HUB
+
+        return HUB
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app ner`."""
