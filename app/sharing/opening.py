@@ -14,7 +14,9 @@ from app.models.registry import LoadModel
 from app.models.steps import LoadSteps
 from app.sharing.link import EngineLink
 from app.sharing.scheduler import SharedScheduler
+from app.sharing.shared_model import NotSharedError
 
+GGUF: Final = ".gguf"
 # What their engines are asked is tokens, and what they answer numbers.
 SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
 
@@ -22,7 +24,8 @@ SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
 def is_shared(spec: ModelSpec, engines: EngineTable) -> bool:
     """Say whether a model can run in the engine's process: one for texts, on an engine of ours."""
     kind = engines.kinds.get(spec.engine)
-    is_ours = kind is not None and kind.is_shared
+    # Of other sources only who loads them finds out that they are llama.cpp's, and leaves them.
+    is_ours = kind is not None and kind.is_shared and not (spec.source or "").endswith(GGUF)
     return is_ours and engines.capability(spec.task) in SHARED_TASKS
 
 
@@ -70,7 +73,10 @@ def make_shared_load(
         model = link.models.get(spec.name)
         if model is None:
             return other(spec)
-        facts = model.wait()
+        try:
+            facts = model.wait()
+        except NotSharedError:
+            return other(spec)
         scheduler = SharedScheduler(
             model, engine=facts.make_engine(), link=link, tokenisers=tokenisers, metrics=metrics
         )
