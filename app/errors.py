@@ -187,11 +187,13 @@ class ContextLengthExceededError(ServiceError):
     def __init__(
         self, *, prompt_tokens: int | None = None, context_tokens: int | None = None
     ) -> None:
-        detail = None
+        # litellm, LangChain and others know the error by these words.
+        detail = "This model's maximum context length is exceeded by the prompt."
         extensions = {}
         if prompt_tokens is not None and context_tokens is not None:
             detail = (
-                f"The prompt has {prompt_tokens} tokens; the model's context has {context_tokens}."
+                f"This model's maximum context length is {context_tokens} tokens; the prompt has"
+                f" {prompt_tokens}."
             )
             extensions = {"prompt_tokens": prompt_tokens, "context_tokens": context_tokens}
         super().__init__(detail, extensions=extensions)
