@@ -31,6 +31,9 @@ class Dialect(Protocol):
         """Return a sign that the stream still runs."""
         ...
 
+    async def keep(self, generation: Generation) -> None:
+        """Keep what a client can go on from; awaited before the last lines are written."""
+
     def finish(self, generation: Generation) -> bytes:
         """Return the last lines of a stream that ended well."""
         ...
@@ -71,7 +74,7 @@ def logprobs_of(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"content": [*scores], "refusal": None} if scores else None
 
 
-class NdjsonDialect:
+class NdjsonDialect(Dialect):
     """One object a line, each with a `token`; the last has `done`."""
 
     media_type = "application/x-ndjson"
@@ -119,7 +122,7 @@ class SseDialect(NdjsonDialect):
         return b": alive\n\n"
 
 
-class OpenAiDialect:
+class OpenAiDialect(Dialect):
     """OpenAI's chunks; `[DONE]` at the end, also after an error.
 
     Args:

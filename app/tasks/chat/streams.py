@@ -74,6 +74,7 @@ async def stream_lines(
         is_silent = not pieces and not stream.is_over
         lines = dialect.heartbeat() if is_silent else dialect.pieces(pieces)
     if isinstance(stream.end, Generation):
+        await dialect.keep(stream.end)
         lines += (finish or dialect.finish)(stream.end)
     yield lines
     if isinstance(stream.end, ServiceError):

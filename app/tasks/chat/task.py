@@ -33,11 +33,16 @@ class Chat(Task):
         return (router,)
 
     def openai_routers(self) -> "Sequence[APIRouter]":
-        """Return `/v1/chat/completions` and `/v1/completions`."""
+        """Return `/v1/chat/completions`, `/v1/completions` and `/v1/responses`."""
         from app.tasks.chat.completion_routes import router as completions
         from app.tasks.chat.openai_routes import router
+        from app.tasks.chat.responses.routes import router as responses
 
-        return (router, completions)
+        return (router, completions, responses)
+
+    def kind_of(self, path: str) -> RequestKind:
+        """Tell generations from reading kept responses."""
+        return RequestKind.OTHER if "{response_id}" in path else self.request_kind
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app chat`."""
