@@ -141,7 +141,7 @@ async def _open_core(
         steps=steps,
         results=ResultChecker(metrics, log_inputs=settings.log_inputs),
         database=database,
-        request_kinds=request_kinds(chosen.tasks),
+        request_kinds=request_kinds(chosen.tasks, chosen.features),
     )
 
 

@@ -33,6 +33,7 @@ class Dialect(Protocol):
 
     async def keep(self, generation: Generation) -> None:
         """Keep what a client can go on from; awaited before the last lines are written."""
+        del generation  # most keep nothing
 
     def finish(self, generation: Generation) -> bytes:
         """Return the last lines of a stream that ended well."""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.http.hub import HubTask
+
 
 class Chat(Task):
     """Answers to conversations, whole or token by token."""
@@ -43,6 +45,12 @@ class Chat(Task):
     def kind_of(self, path: str) -> RequestKind:
         """Tell generations from reading kept responses."""
         return RequestKind.OTHER if "{response_id}" in path else self.request_kind
+
+    def hub(self) -> "HubTask":
+        """Return `/hf/{model_name}/v1/chat/completions`."""
+        from app.tasks.chat.hub import HUB
+
+        return HUB
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app chat`."""
