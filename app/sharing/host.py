@@ -15,7 +15,7 @@ from app.models.entries import ModelEntry, ModelState
 from app.models.registry import ModelRegistry
 from app.models.steps import LoadSteps
 from app.sharing.facts import Facts
-from app.sharing.frames import Kind, frame, pack_json
+from app.sharing.frames import Kind, TooLargeError, frame, pack_json
 from app.sharing.served_front import ServedFront
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # While models load, threads note how far they are; nothing tells the event loop.
 LOADING_S: Final = 0.05
 LOADED_S: Final = 1.0
+TOO_LARGE: Final = "its tokeniser is too large for front ends to share: SHARE_MODELS=false"
 
 
 class EngineHost:
@@ -105,11 +106,12 @@ class EngineHost:
                 version=entry.served.version,
                 load_s=time.monotonic() - self._began_s,
             )
-        except EngineError as failure:
-            self._refused[name] = failure.line
-            log.error("model_not_shared", extra={"model": name, "reason": failure.line})  # noqa: TRY400  # the line says it
+            self._models[name] = frame(Kind.MODEL, facts.pack())
+        except (EngineError, TooLargeError) as failure:
+            line = failure.line if isinstance(failure, EngineError) else TOO_LARGE
+            self._refused[name] = line
+            log.error("model_not_shared", extra={"model": name, "reason": line})  # noqa: TRY400  # the line says it
             return
-        self._models[name] = frame(Kind.MODEL, facts.pack())
         self._tell_all(self._models[name])
 
     def _tell_all(self, data: bytes) -> None:

@@ -3,15 +3,17 @@
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from app.core.metrics import Metrics
 from app.engines.base import CLASSIFYING, Task
-from app.engines.llama_cpp.server import SUFFIX
+from app.engines.llama_cpp.server import SUFFIX, is_gguf
 from app.engines.loader import EngineTable
 from app.models.catalog import Catalog, ModelSpec
 from app.models.entries import Served
 from app.models.registry import LoadModel
+from app.models.sources import local_path
 from app.models.steps import LoadSteps
 from app.sharing.link import EngineLink
 from app.sharing.scheduler import SharedScheduler
@@ -20,18 +22,27 @@ from app.sharing.scheduler import SharedScheduler
 SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
 
 
-def is_shared(spec: ModelSpec, engines: EngineTable) -> bool:
-    """Say whether a model can run in the engine's process: one for texts, on an engine of ours."""
+def is_shared(spec: ModelSpec, engines: EngineTable, *, base: Path) -> bool:
+    """Say whether a model can run in the engine's process: one for texts, on an engine of ours.
+
+    Args:
+        spec: of the model.
+        engines: that there are.
+        base: where a relative source begins.
+
+    """
     kind = engines.kinds.get(spec.engine)
     # What `auto` gives to llama.cpp, whose tokeniser is in its own process.
-    is_gguf = (spec.source or "").endswith(SUFFIX)
-    is_ours = kind is not None and kind.is_shared and not is_gguf
+    goes_to_llama_cpp = (spec.source or "").endswith(SUFFIX) or is_gguf(
+        local_path(spec.source, base=base)
+    )
+    is_ours = kind is not None and kind.is_shared and not goes_to_llama_cpp
     return is_ours and engines.capability(spec.task) in SHARED_TASKS
 
 
 def shared_part(catalog: Catalog, engines: EngineTable) -> Catalog:
     """Return the models that front ends share, each as required as it is among all."""
-    specs = [spec for spec in catalog.specs if is_shared(spec, engines)]
+    specs = [spec for spec in catalog.specs if is_shared(spec, engines, base=catalog.folder)]
     return Catalog(
         [
             spec.model_copy(
