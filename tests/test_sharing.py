@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_files import write
 from serving import batched, serving
 from sharing import LATE_S, Pair, counted, sharing, until
 
@@ -19,16 +18,13 @@ from app.batching.deadline import Deadline
 from app.core.metrics import Metrics
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.fake import FakeClassifier, FakeOptions
-from app.engines.loader import EngineTable
-from app.errors import EngineError, ModelNotReadyError, OverloadedError
-from app.models.catalog import Catalog, ModelSpec
+from app.errors import ModelNotReadyError, OverloadedError
 from app.models.entries import ModelState, Served
 from app.models.steps import LoadSteps
 from app.server.nameless import nameless
 from app.sharing.facts import Facts
 from app.sharing.frames import CANCEL, MAX_PAYLOAD_BYTES, PREFIX, Kind, frame, pack_json
 from app.sharing.link import EngineLink
-from app.sharing.opening import shared_part
 from app.sharing.scheduler import SharedScheduler
 
 pytestmark = pytest.mark.core
@@ -281,25 +277,6 @@ async def test_a_model_that_cant_be_loaded_says_why_in_each_front_end(tmp_path: 
     with pytest.raises(Exception, match="told not to load"):
         async with sharing(tmp_path, models + "true"):
             pass
-
-
-def test_gguf_models_stay_in_each_front_end(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    write(tmp_path / "folder" / "x.gguf", {"general.architecture": "some"}, {})
-    sources = {"one": "file:folder/x.gguf", "two": "file:folder", "three": "hf:some/x"}
-    specs = [
-        ModelSpec(name=name, task=Task.EMBEDDING, source=source) for name, source in sources.items()
-    ]
-    shared = shared_part(Catalog(specs, folder=tmp_path), EngineTable())
-    assert [spec.name for spec in shared.specs] == ["three"]
-
-
-def test_an_engine_without_a_tokeniser_of_ours_says_what_to_do() -> None:
-    class Strange:
-        kind = "llama_cpp"
-
-    with pytest.raises(EngineError, match=r'let the entry name it \(engine = "llama_cpp"\)'):
-        Facts.of(Strange(), name="x", index=0, version="1", load_s=1.0)  # type: ignore[arg-type]
 
 
 class Peer:

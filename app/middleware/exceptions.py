@@ -23,7 +23,14 @@ from app.errors import (
     ServiceError,
     UnsupportedFieldError,
 )
-from app.http.error_bodies import field_path, is_openai, openai_error, openai_status, problem
+from app.http.error_bodies import (
+    HUB_PATHS,
+    dialect_of,
+    field_path,
+    is_openai,
+    openai_status,
+    problem,
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +56,10 @@ CLIENT_LEFT = 499
 
 
 def error_response(error: ServiceError, *, path: str) -> Response:
-    """Return the answer for an error: a problem, or OpenAI's shape under `/v1`."""
-    if is_openai(path):
-        body, status, kind = openai_error(error), openai_status(error), "application/json"
+    """Return the answer for an error: a problem, or what the dialect of the path has."""
+    if dialect := dialect_of(path):
+        status = openai_status(error) if is_openai(path) else error.status
+        body, kind = dialect(error), "application/json"
     else:
         body = problem(error, path=path, request_id=request_id.get())
         status, kind = error.status, "application/problem+json"
@@ -104,7 +112,12 @@ class ErrorAnswers:
             log.error("unhandled_error", exc_info=failure, extra=fields)
         if isinstance(error, MethodNotAllowedError):
             error.headers["Allow"] = _allowed(scope) or error.headers.get("Allow", "")
-        return error_response(error, path=scope["path"])
+        return error_response(error, path=HUB_PATHS if _is_hub_root(scope) else scope["path"])
+
+
+def _is_hub_root(scope: Scope) -> bool:
+    """Say whether a request is for Hugging Face's route at `/`, where the page is too."""
+    return scope["path"] == "/" and "POST" in (getattr(scope.get("route"), "methods", None) or ())
 
 
 def _allowed(scope: Scope) -> str:

@@ -55,7 +55,7 @@ class Sources:
         if scheme == "package":
             resolved = _from_package(name)
         elif scheme == "file":
-            resolved = _from_file(source, base)
+            resolved = _from_file(name, base)
         elif scheme == "hf":
             folder = hub.fetch(name, cache=self._cache / "hub", endpoint=self._hub_endpoint)
             resolved = Resolved(path=folder, version=folder.name[:12])
@@ -84,19 +84,9 @@ def _from_package(name: str) -> Resolved:
     return Resolved(path=path, version=version)
 
 
-def local_path(source: str | None, *, base: Path) -> Path | None:
-    """Return where a `file:` source is, there or not, `~` expanded; None for any other source."""
-    scheme, _, name = (source or "").partition(":")
-    if scheme != "file":
-        return None
-    return base / Path(name.removeprefix("//") if name.startswith("///") else name).expanduser()
-
-
-def _from_file(source: str, base: Path) -> Resolved:
-    """Return files that the operator put there."""
-    path = local_path(source, base=base)
-    assert path is not None  # noqa: S101  # the caller has seen to it
-    name = source.removeprefix("file:")
+def _from_file(name: str, base: Path) -> Resolved:
+    """Return files that the operator put there; `~` is expanded."""
+    path = base / Path(name.removeprefix("//") if name.startswith("///") else name).expanduser()
     try:
         if not path.exists():
             raise SourceError(f"file:{name}: there is no {path}")

@@ -60,10 +60,7 @@ class Facts:
         """
         written = write_encoder(engine.encoder) if isinstance(engine, HasEncoder) else None
         if written is None:
-            raise EngineError(
-                f"front ends can't share what the engine {engine.kind!r} runs: let the entry name"
-                f' it (engine = "{engine.kind}"), so that each loads its own; or SHARE_MODELS=false'
-            )
+            raise EngineError("front ends can't share its engine")
         encoder, blob = written
         return cls(
             name=name,

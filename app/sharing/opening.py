@@ -3,46 +3,37 @@
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 from app.core.metrics import Metrics
 from app.engines.base import CLASSIFYING, Task
-from app.engines.llama_cpp.server import SUFFIX, is_gguf
+from app.engines.llama_cpp.server import SUFFIX
 from app.engines.loader import EngineTable
 from app.models.catalog import Catalog, ModelSpec
 from app.models.entries import Served
 from app.models.registry import LoadModel
-from app.models.sources import local_path
 from app.models.steps import LoadSteps
 from app.sharing.link import EngineLink
 from app.sharing.scheduler import SharedScheduler
+from app.sharing.shared_model import NotSharedError
 
 # What their engines are asked is tokens, and what they answer numbers.
 SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
 
 
-def is_shared(spec: ModelSpec, engines: EngineTable, *, base: Path) -> bool:
-    """Say whether a model can run in the engine's process: one for texts, on an engine of ours.
-
-    Args:
-        spec: of the model.
-        engines: that there are.
-        base: where a relative source begins.
-
-    """
+def is_shared(spec: ModelSpec, engines: EngineTable) -> bool:
+    """Say whether a model can run in the engine's process: one for texts, on an engine of ours."""
     kind = engines.kinds.get(spec.engine)
-    # What `auto` gives to llama.cpp, whose tokeniser is in its own process.
-    goes_to_llama_cpp = (spec.source or "").endswith(SUFFIX) or is_gguf(
-        local_path(spec.source, base=base)
-    )
-    is_ours = kind is not None and kind.is_shared and not goes_to_llama_cpp
+    # What `auto` gives to llama.cpp, whose tokeniser is in its own process. Of a folder with such a
+    # file the process finds it out when it has loaded it, and leaves it to the front ends.
+    is_gguf = (spec.source or "").endswith(SUFFIX)
+    is_ours = kind is not None and kind.is_shared and not is_gguf
     return is_ours and engines.capability(spec.task) in SHARED_TASKS
 
 
 def shared_part(catalog: Catalog, engines: EngineTable) -> Catalog:
     """Return the models that front ends share, each as required as it is among all."""
-    specs = [spec for spec in catalog.specs if is_shared(spec, engines, base=catalog.folder)]
+    specs = [spec for spec in catalog.specs if is_shared(spec, engines)]
     return Catalog(
         [
             spec.model_copy(
@@ -84,7 +75,10 @@ def make_shared_load(
         model = link.models.get(spec.name)
         if model is None:
             return other(spec)
-        facts = model.wait()
+        try:
+            facts = model.wait()
+        except NotSharedError:
+            return other(spec)
         scheduler = SharedScheduler(
             model, engine=facts.make_engine(), link=link, tokenisers=tokenisers, metrics=metrics
         )

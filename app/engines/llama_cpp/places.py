@@ -23,7 +23,8 @@ def places(text: str, pieces: Sequence[bytes]) -> list[tuple[int, int]]:
             as one for unknown words, the place is empty.
 
     """
-    plain, indices, taken = "", [], 0
+    plain, taken = "", 0
+    indices: list[int] = []
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     found: list[tuple[int, int]] = []
     here, end = 0, 0  # in the plain text; in the text

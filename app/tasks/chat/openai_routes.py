@@ -16,7 +16,7 @@ from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.openai_fields import done, foreign_fields
 from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, openai_problems
-from app.services.streaming import Conversation
+from app.services.streaming import CHAT_MODELS, Conversation
 from app.tasks.chat.accounting import Account, AccountDep
 from app.tasks.chat.dialects import OpenAiDialect, logprobs_of, openai_usage
 from app.tasks.chat.many import ManyStreams, answer_all, check_answers
@@ -44,6 +44,8 @@ SAME = (
     "chat_template_kwargs",
 )
 DONE = frozenset(done(ChatCompletionRequest))
+# What Hugging Face's clients send where no model is named.
+NO_NAME = frozenset({"dummy", "tgi"})
 CHUNK = (
     'data: {"id":"chatcmpl-0b9a","object":"chat.completion.chunk","created":1795348800,'
     '"model":"smollm2","choices":[{"index":0,"delta":{"content":"The"},"finish_reason":null}]}\n\n'
@@ -132,6 +134,8 @@ async def complete_chat(
     runtime: RuntimeDep,
 ) -> ChatCompletion | Response:
     """Answer whole, or with `stream` token by token; leaving stops the generation."""
+    if body.model in NO_NAME and runtime.registry.spec(body.model, CHAT_MODELS) is None:
+        body = body.model_copy(update={"model": None})
     count = body.n or 1
     check_answers(count, runtime.policy.chat_max_answers)
     asked = [await _conversation(body, account, number) for number in range(count)]

@@ -393,7 +393,9 @@ async def test_base64_is_the_same_vector_in_little_endian_float32(tmp_path: Path
 async def test_wrong_embeddings_requests_are_400_and_named(
     tmp_path: Path, fields: dict[str, Any], code: str, param: str
 ) -> None:
-    check_error(await embed(tmp_path, **fields), 400, code, param)
+    message = check_error(await embed(tmp_path, **fields), 400, code, param)
+    if code == "unsupported_field" and param == "input":
+        assert "check_embedding_ctx_length=False" in message, "it says what to do"
 
 
 async def test_embeddings_fail_and_miss_in_openai_s_shape(tmp_path: Path) -> None:
@@ -401,21 +403,24 @@ async def test_embeddings_fail_and_miss_in_openai_s_shape(tmp_path: Path) -> Non
     check_error(await embed(tmp_path, input="x", model="echo"), 404, "model_not_found", "model")
 
 
-async def test_models_lists_what_openai_s_clients_can_use_now(tmp_path: Path) -> None:
+async def test_models_lists_what_is_served_now_and_chat_first(tmp_path: Path) -> None:
     async with serving(tmp_path, MODELS) as client:
         listed = (await client.get("/v1/models")).json()
         one = (await client.get("/v1/models/echo")).json()
         broken = await client.get("/v1/models/broken")
-        unknown = [await client.get(f"/v1/models/{name}") for name in ("nobody", "classifier")]
+        unknown = await client.get("/v1/models/nobody")
     assert listed["object"] == "list"
-    assert [model["id"] for model in listed["data"]] == ["echo", "breaks", "vectors"]
+    assert [model["id"] for model in listed["data"]] == ["echo", "breaks", "vectors", "classifier"]
+    assert [model["tasks"] for model in listed["data"]][2:] == [
+        ["embedding"],
+        ["text-classification"],
+    ]
     assert one in listed["data"]
     assert one["object"] == "model"
     assert one["owned_by"] == "ml-api"
     assert time.time() - 60 < one["created"] <= time.time()
     check_error(broken, 503, "model_unavailable")
-    for answer in unknown:
-        check_error(answer, 404, "model_not_found", "model")
+    check_error(unknown, 404, "model_not_found", "model")
 
 
 async def chunks(size: int) -> AsyncIterator[bytes]:
