@@ -38,6 +38,8 @@ FEATURES = (
     "documents",
     "jobs",
     "openai",
+    "huggingface",
+    "open_inference",
     "page",
 )
 DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."

@@ -105,6 +105,18 @@ class AsSent(OpenAiRequest):
         return self._sent
 
 
+class OpenPart(OpenAiRequest):
+    """A part of a body that has other fields too: engines refuse them, or servers get them."""
+
+    __pydantic_extra__: dict[str, Any]
+
+
+class OpenAsSent(AsSent):
+    """The same, of which remote servers get what the client wrote."""
+
+    __pydantic_extra__: dict[str, Any]
+
+
 Ignored = Annotated[Any, Field(description="Ignored.")]
 
 

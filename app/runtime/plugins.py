@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from app.core.finding import Finding
     from app.core.metrics import MetricGroup, Metrics
     from app.engines.loader import EngineKind
+    from app.http.hub import HubTask
+    from app.http.tensors import TensorTask
     from app.models.entries import ModelEntry
     from app.runtime.runtime import Runtime
+    from app.services.model_calls import AnswerCall
     from app.settings import Settings
 
 S = TypeVar("S", bound="Settings")
@@ -84,9 +87,21 @@ class Task:
         """Return what a loaded model adds to the OpenAPI document, where it has its own schemas."""
         return ModelPaths()
 
+    def answer_call(self) -> "AnswerCall | None":
+        """Return what answers Python classes that call these models; None: they can't."""
+        return None
+
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return the task's routes in OpenAI's dialect, which the feature `openai` serves."""
         return ()
+
+    def hub(self) -> "HubTask | None":
+        """Return what it answers in Hugging Face's dialects, which `huggingface` serves."""
+        return None
+
+    def tensors(self) -> "TensorTask | None":
+        """Return what it answers in the Open Inference Protocol, which `open_inference` serves."""
+        return None
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add the task's commands to `app`."""
@@ -133,6 +148,13 @@ class Feature(Generic[S]):
     def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":  # noqa: ARG002
         """Return the feature's routes in a service with these tasks."""
         return ()
+
+    def request_kinds(self, tasks: Sequence[Task]) -> Mapping[str, RequestKind]:  # noqa: ARG002
+        """Return the kinds of the requests to its routes, by path, where they run models.
+
+        A path may have a method before it: `POST /`.
+        """
+        return {}
 
     def mount(self, app: "FastAPI") -> None:
         """Add to the app what isn't a router."""

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.http.hub import HubTask
+    from app.services.model_calls import AnswerCall
+
 
 class TokenClassification(Task):
     """Entities in texts: names, places, parts of speech."""
@@ -24,6 +27,18 @@ class TokenClassification(Task):
         from app.tasks.token_classification.routes import named_router, router
 
         return (router, named_router)
+
+    def hub(self) -> "HubTask":
+        """Return what it answers in Hugging Face's dialects."""
+        from app.tasks.token_classification.hub import HUB
+
+        return HUB
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.token_classification.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app ner`."""
