@@ -259,6 +259,11 @@ class ModelRegistry:
         if served is not None:
             await _close(Replaced(name=entry.spec.name, served=served, loans=loans), until_s)
 
+    async def forget(self, name: str, *, timeout_s: float) -> None:
+        """Unload a model that other processes serve instead; its metrics are theirs then."""
+        await self._unload(self._entries[name], time.monotonic() + timeout_s)
+        self._metrics.model_ready.remove(name)
+
     async def reload(self, name: str, *, timeout_s: float = REPLACED_S) -> None:
         """Load a model anew beside what serves, put it in its place, and close the old one.
 

@@ -33,12 +33,6 @@ class Classification(Task):
 
         return (router,)
 
-    def answer_call(self) -> "AnswerCall":
-        """Return what answers Python classes that call these models."""
-        from app.tasks.classification.calls import answer
-
-        return answer
-
     def hub(self) -> "HubTask":
         """Return what it answers in Hugging Face's dialects."""
         from app.tasks.classification.hub import HUB
@@ -50,6 +44,12 @@ class Classification(Task):
         from app.tasks.classification.tensors import TENSORS
 
         return TENSORS
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.classification.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app predict`."""

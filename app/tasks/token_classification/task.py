@@ -28,17 +28,17 @@ class TokenClassification(Task):
 
         return (router, named_router)
 
-    def answer_call(self) -> "AnswerCall":
-        """Return what answers Python classes that call these models."""
-        from app.tasks.token_classification.calls import answer
-
-        return answer
-
     def hub(self) -> "HubTask":
         """Return what it answers in Hugging Face's dialects."""
         from app.tasks.token_classification.hub import HUB
 
         return HUB
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.token_classification.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app ner`."""

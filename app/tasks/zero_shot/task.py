@@ -32,17 +32,17 @@ class ZeroShot(Task):
 
         return (router,)
 
-    def answer_call(self) -> "AnswerCall":
-        """Return what answers Python classes that call these models."""
-        from app.tasks.zero_shot.calls import answer
-
-        return answer
-
     def hub(self) -> "HubTask":
         """Return what it answers in Hugging Face's dialects."""
         from app.tasks.zero_shot.hub import HUB
 
         return HUB
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.zero_shot.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app zero-shot`."""
