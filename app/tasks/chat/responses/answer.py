@@ -23,6 +23,12 @@ MESSAGE = {
         }
     ],
 }
+ASKED = {
+    "id": "msg_0b9a0d5e6a5f4f6c8c0e1d2f3a4b5c6di00",
+    "type": "message",
+    "role": "user",
+    "content": "What is the capital of France?",
+}
 EXAMPLE = {
     "id": "resp_0b9a0d5e6a5f4f6c8c0e1d2f3a4b5c6d",
     "object": "response",
@@ -143,6 +149,18 @@ class ResponseObject(Response):
 class ItemList(Response):
     """Items of a kept response's input."""
 
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "object": "list",
+                "data": [ASKED],
+                "first_id": ASKED["id"],
+                "last_id": ASKED["id"],
+                "has_more": False,
+            }
+        )
+    )
+
     object: Literal["list"] = "list"
     data: list[dict[str, Any]]
     first_id: str | None
@@ -152,6 +170,10 @@ class ItemList(Response):
 
 class DeletedResponse(Response):
     """A response that is no longer kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example({"id": EXAMPLE["id"], "object": "response", "deleted": True})
+    )
 
     id: str
     object: Literal["response"] = "response"

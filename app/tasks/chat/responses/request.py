@@ -167,8 +167,8 @@ class ResponseRequest(SentPart):
     user: Ignored = None
 
     background: Annotated[Any, Only(None, False, hint=IN_WORDS)] = None  # noqa: FBT003  # a value
-    conversation: Annotated[Any, Only(None, hint=BY_RESPONSE)] = None
-    prompt: Annotated[Any, Only(None, hint=NO_PROMPTS)] = None
+    conversation: Annotated[Any, Only(None, {}, hint=BY_RESPONSE)] = None
+    prompt: Annotated[Any, Only(None, {}, hint=NO_PROMPTS)] = None
     reasoning: ReasoningOptions | None = None
     top_logprobs: Annotated[Any, Only(None, 0)] = None
     truncation: Annotated[Any, Only(None, "disabled", hint=NOT_CUT)] = None
