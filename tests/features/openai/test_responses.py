@@ -192,7 +192,7 @@ async def test_what_has_no_effect_is_taken(client: AsyncClient) -> None:
         "prompt_cache_key": "k",
     }
     thought = {"type": "reasoning", "id": "rs_1", "summary": []}
-    said = {"role": "user", "content": "hello", "type": None}
+    said = {"role": "user", "content": "hello"}
     body = {"model": "echo", "input": [thought, said], **harmless}
     answer = await client.post(URL, json=body)
     assert answer.status_code == 200, answer.text

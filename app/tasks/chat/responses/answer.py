@@ -23,6 +23,12 @@ MESSAGE = {
         }
     ],
 }
+ASKED = {
+    "id": "msg_0b9a0d5e6a5f4f6c8c0e1d2f3a4b5c6di00",
+    "type": "message",
+    "role": "user",
+    "content": "What is the capital of France?",
+}
 EXAMPLE = {
     "id": "resp_0b9a0d5e6a5f4f6c8c0e1d2f3a4b5c6d",
     "object": "response",
@@ -145,7 +151,13 @@ class ItemList(Response):
 
     model_config = ConfigDict(
         json_schema_extra=example(
-            {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+            {
+                "object": "list",
+                "data": [ASKED],
+                "first_id": ASKED["id"],
+                "last_id": ASKED["id"],
+                "has_more": False,
+            }
         )
     )
 

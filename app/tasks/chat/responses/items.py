@@ -122,13 +122,6 @@ def _item_tag(value: object) -> str | None:
     return f"<{kind}>"
 
 
-def _typed(value: object) -> object:
-    """Leave out a type that is null, as if it weren't there."""
-    if isinstance(value, dict) and value.get("type", "") is None:
-        return {name: each for name, each in value.items() if name != "type"}
-    return value
-
-
 Item = Annotated[
     Annotated[MessageItem, Tag("<message>")]
     | Annotated[FunctionCallItem, Tag("<function_call>")]
@@ -141,7 +134,6 @@ Item = Annotated[
         custom_error_message="This item is not supported",
         custom_error_context={"hint": ONLY_THESE},
     ),
-    BeforeValidator(_typed),
 ]
 ITEMS = TypeAdapter(list[Item])
 

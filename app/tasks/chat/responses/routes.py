@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from app.core.callers import Scope
 from app.errors import (
+    InvalidRequestError,
     ItemNotFoundError,
     PreviousResponseNotFoundError,
     ResponseNotFoundError,
@@ -102,7 +103,13 @@ async def show_response(response_id: ResponseId, turns: TurnsDep) -> ResponseObj
     return ResponseObject(**kept.response)
 
 
-@router.get("/{response_id}/input_items", summary="List a kept response's input", responses=KEPT)
+@router.get(
+    "/{response_id}/input_items",
+    summary="List a kept response's input",
+    responses=openai_problems(
+        *WITH_KEY, InvalidRequestError, ResponseNotFoundError, ResponsesUnavailableError
+    ),
+)
 async def list_input_items(
     response_id: ResponseId,
     turns: TurnsDep,
