@@ -38,6 +38,7 @@ FEATURES = (
     "documents",
     "jobs",
     "openai",
+    "decisions",
     "page",
 )
 DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."
