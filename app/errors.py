@@ -123,6 +123,36 @@ class JobNotFoundError(ServiceError):
     title = "Job not found"
 
 
+class ResponseNotFoundError(ServiceError):
+    """There is no such response: it was never kept, was deleted, or is too old."""
+
+    status = 404
+    code = "response_not_found"
+    title = "Response not found"
+
+
+class PreviousResponseNotFoundError(ServiceError):
+    """The response to go on from was never kept, was deleted, or is too old."""
+
+    status = 400
+    code = "previous_response_not_found"
+    title = "Previous response not found"
+
+    def __init__(self) -> None:
+        super().__init__(extensions={"field": "previous_response_id"})
+
+
+class ItemNotFoundError(ServiceError):
+    """The item that is referred to was never kept, was deleted, or is too old."""
+
+    status = 400
+    code = "item_not_found"
+    title = "Item not found"
+
+    def __init__(self, field: str | None = None) -> None:
+        super().__init__(extensions={"field": field} if field else None)
+
+
 class MethodNotAllowedError(ServiceError):
     """The path is not served with this method; the Allow header names those that are."""
 
@@ -157,11 +187,13 @@ class ContextLengthExceededError(ServiceError):
     def __init__(
         self, *, prompt_tokens: int | None = None, context_tokens: int | None = None
     ) -> None:
-        detail = None
+        # litellm, LangChain and others know the error by these words.
+        detail = "This model's maximum context length is exceeded by the prompt."
         extensions = {}
         if prompt_tokens is not None and context_tokens is not None:
             detail = (
-                f"The prompt has {prompt_tokens} tokens; the model's context has {context_tokens}."
+                f"This model's maximum context length is {context_tokens} tokens; the prompt has"
+                f" {prompt_tokens}."
             )
             extensions = {"prompt_tokens": prompt_tokens, "context_tokens": context_tokens}
         super().__init__(detail, extensions=extensions)
@@ -413,6 +445,17 @@ class JobsUnavailableError(ServiceError):
     status = 503
     code = "jobs_unavailable"
     title = "Jobs unavailable"
+
+
+class ResponsesUnavailableError(ServiceError):
+    """Responses that were kept can't be read now; try again after the time in Retry-After."""
+
+    status = 503
+    code = "responses_unavailable"
+    title = "Responses unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=2)
 
 
 class NotReadyError(ServiceError):

@@ -39,6 +39,8 @@ FEATURES = (
     "jobs",
     "openai",
     "decisions",
+    "huggingface",
+    "open_inference",
     "page",
 )
 DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."

@@ -143,6 +143,11 @@ class Settings(BaseSettings):
         description="Deadline of a chat answer in milliseconds, its last token included; a client "
         "can ask for less with `X-Request-Timeout-Ms`.",
     )
+    chat_max_answers: Positive = Field(
+        8,
+        description="Answers that one request under `/v1` may ask for (`n`, times the prompts of "
+        "`/v1/completions`); each takes a slot of the model.",
+    )
     stream_buffer_tokens: Positive = Field(
         1_024,
         description="Tokens that may wait for a client that reads its stream slowly; with more "

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
+from pydantic import BaseModel
 
 from app.errors import SchemaTooNewError, ServiceError, StartupError, all_service_errors
+from app.http.openai_fields import Refused, WithoutEffect, done, marked
 from app.main import installed, settings_type
 from app.runtime.plugins import Feature
+from app.tasks.chat.completion_schemas import CompletionRequest
+from app.tasks.chat.openai_messages import ChatCompletionMessage, ContentPart
+from app.tasks.chat.openai_schemas import ChatCompletionRequest, StreamOptions
 
 ROOT = Path(__file__).parent.parent
 BEGIN = "<!-- made by `make docs` from the code; edit the code instead -->"
@@ -75,6 +80,27 @@ def reasons_table() -> str:
     every: list[type[StartupError]] = [*StartupError.__subclasses__(), SchemaTooNewError]
     rows = [(f"`{error.reason}`", (error.__doc__ or "").strip()) for error in every]
     return table(("reason", "meaning"), rows)
+
+
+def fields_tables() -> tuple[str, ...]:
+    """Return fields of chat completions: done, without effect, refused; of completions: done."""
+    parts: dict[str, type[BaseModel]] = {
+        "": ChatCompletionRequest,
+        "stream_options.": StreamOptions,
+        "messages[].": ChatCompletionMessage,
+        "messages[].content[].": ContentPart,
+    }
+    known = code([start + name for start, schema in parts.items() for name in done(schema)])
+    marks = (
+        [
+            (f"`{start}{name}`", reason)
+            for start, schema in parts.items()
+            for name, reason in sorted(marked(schema, kind).items())
+        ]
+        for kind in (WithoutEffect, Refused)
+    )
+    bare = code(done(CompletionRequest))
+    return known, *(table(("field", "reason"), rows) for rows in marks), bare
 
 
 def metrics_table() -> str:
@@ -178,6 +204,7 @@ def documents() -> dict[Path, str]:
         ROOT / ".env.example": env_example(),
         docs / "settings.md": between(docs / "settings.md", settings_table()),
         docs / "errors.md": between(docs / "errors.md", errors_table(), reasons_table()),
+        docs / "chat.md": between(docs / "chat.md", *fields_tables()),
         docs / "metrics.md": between(docs / "metrics.md", metrics_table()),
         docs / "architecture.md": between(
             docs / "architecture.md", layers_table(), folders_table()

@@ -136,6 +136,19 @@ def test_places_of_tokens_are_in_order_where_the_left_is_cut(tmp_path: Path) -> 
     assert len(places) == 7
 
 
+def test_tokens_of_a_long_text_are_shown_whole_with_the_special_ones_around(tmp_path: Path) -> None:
+    encoder = on_torch(vocab_only(tmp_path, model_max_length=6)).encoder
+    text = "The cat was good . the cat"
+    shown = encoder.tokens(text, with_special=True)
+    words = text.split()
+    assert [token.text for token in shown] == ["[CLS]", *words, "[SEP]"]
+    assert [token.place for token in shown[1:-1]] == encoder.offsets(text)
+    assert [token.id for token in (shown[0], shown[-1])] == encoder.encode([""])[0].token_ids
+    assert shown[0].place is None
+    assert encoder.tokens(text, with_special=False) == shown[1:-1]
+    assert [token.text for token in encoder.tokens("", with_special=True)] == ["[CLS]", "[SEP]"]
+
+
 def test_a_token_beyond_the_table_is_refused_on_both_engines(tmp_path: Path) -> None:
     tokenizer = word_tokenizer()
     tokenizer.add_tokens(["<far>"])

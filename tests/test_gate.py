@@ -279,10 +279,16 @@ def test_when_clients_go_on_leaving_the_limit_goes_on_falling() -> None:
 
 
 def test_the_kind_of_a_path_is_that_of_its_route() -> None:
-    kinds = PathKinds({"/predict": INFERENCE, "/predict/{model_name}": INFERENCE, "/chat": STREAM})
+    paths = {"/predict": INFERENCE, "/predict/{model_name}": INFERENCE, "/chat": STREAM}
+    deep = ("POST /", "/a/{b}/infer", "/a/{b}/versions/{c}/infer", "/d/{e}/f/g/h")
+    kinds = PathKinds(paths | dict.fromkeys(deep, INFERENCE))
     assert kinds.of(b"/predict", b"POST") is INFERENCE
     assert kinds.of(b"/predict/some-model", b"POST") is INFERENCE
     assert kinds.of(b"/%70redict", b"POST") is INFERENCE
     assert kinds.of(b"/predict", b"OPTIONS") is OTHER
     assert kinds.of(b"/chat", b"POST") is STREAM
     assert kinds.of(b"/jobs/1/events", b"GET") is OTHER
+    assert (kinds.of(b"/", b"POST"), kinds.of(b"/", b"GET")) == (INFERENCE, OTHER)
+    for path in (b"/a/1/infer", b"/a/1/versions/2/infer", b"/d/1/f/g/h"):
+        assert kinds.of(path, b"POST") is INFERENCE
+    assert kinds.of(b"/d/1/f/g", b"POST") is OTHER

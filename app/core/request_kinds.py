@@ -24,7 +24,7 @@ class PathKinds:
 
     Args:
         of_paths: the kinds of paths as routes write them: `/predict`, `/predict/{model_name}`.
-            One parameter is the last part, or the last but one. Others are `OTHER`.
+            Where only one method runs a model, it stands before: `POST /`. Others are `OTHER`.
         root_path: what may stand before them.
 
     """
@@ -38,6 +38,12 @@ class PathKinds:
             for p, kind in of_paths.items()
             if "{" in p
         }
+        # Those with several parameters, or one further in front: few, and looked at last.
+        self._wide = tuple(
+            (p.partition("{")[0].encode(), p.rpartition("}")[2].encode(), kind)
+            for p, kind in of_paths.items()
+            if p.count("{") > 1 or p.rpartition("}")[2].count("/") > 1
+        )
 
     def without_prefix(self, path: bytes) -> bytes:
         """Return a path as routes have it."""
@@ -60,7 +66,16 @@ class PathKinds:
         if kind is None:
             last = path.rfind(b"/")
             before = path.rfind(b"/", 0, max(last, 0))
-            kind = self._below.get((path[: last + 1], b"")) or self._below.get(
-                (path[: before + 1], path[last:])
+            kind = (
+                self._exact.get(method + b" " + path)
+                or self._below.get((path[: last + 1], b""))
+                or self._below.get((path[: before + 1], path[last:]))
+                or self._wide_kind(path)
             )
         return RequestKind.OTHER if kind is None or method in WITHOUT_WORK else kind
+
+    def _wide_kind(self, path: bytes) -> RequestKind | None:
+        for before, after, kind in self._wide:
+            if path.startswith(before) and path.endswith(after):
+                return kind
+        return None

@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable
 
 from app.engines.chat_base import ChatEngine, Generation, GenerationOptions, Message, Usage
 from app.engines.chat_messages import calls_of, pieces_of, to_langchain
+from app.engines.token_scores import ScoredText, scores_of
 from app.engines.tool_calls import Piece, ToolCall, ToolCallJoiner, ToolCallPiece
 from app.errors import ReaderTooSlowError, UpstreamFailedError, UpstreamUnreachableError
 
@@ -56,8 +57,14 @@ class TokenQueue(AsyncCallbackHandler):
         self.is_over = False  # and all was read
         # Of characters whose other half is still to come: of the text, and of each call.
         self._halves: dict[int | None, str] = {}
+        self._scores: list[Mapping[str, Any]] = []
         self._calls = ToolCallJoiner()
         self._last_call: ToolCallPiece | None = None
+
+    @property
+    def scores(self) -> tuple[Mapping[str, Any], ...]:
+        """The scores of the tokens that came, where they were asked for."""
+        return tuple(self._scores)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -79,9 +86,11 @@ class TokenQueue(AsyncCallbackHandler):
             ReaderTooSlowError: the queue is full.
 
         """
+        scores = scores_of(token) or _scores_of(kwargs.get("chunk"))
+        self._scores += scores
         text = self._whole(None, token if isinstance(token, str) else _text_of(token))
         if text:
-            await self._put(text)
+            await self._put(ScoredText.of(text, scores))
         own = kwargs.get("tool_call")
         for piece in pieces_of(kwargs.get("chunk"), self._last_call) if own is None else (own,):
             self._last_call = piece
@@ -162,14 +171,15 @@ class ChatChain:
             Exception: whatever the chat model raises; `ChatEngine.explain` knows what it means.
 
         """
-        has_system = any(message.role == "system" for message in messages)
+        has_system = options.is_raw or any(message.role == "system" for message in messages)
         system = [] if has_system else self._system
         variables = {
             "system": [to_langchain(message) for message in system],
             "messages": [to_langchain(message) for message in messages],
         }
         runnable = self.runnable([tokens], options, [*system, *messages])
-        return _generation(await runnable.ainvoke(variables), tokens.calls)
+        generation = _generation(await runnable.ainvoke(variables), tokens.calls)
+        return replace(generation, scores=tokens.scores)
 
 
 def _generation(message: AIMessage, streamed: Sequence[ToolCall]) -> Generation:
@@ -205,6 +215,12 @@ def _clean(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _scores_of(chunk: Any) -> Sequence[Mapping[str, Any]]:  # noqa: ANN401  # LangChain's
+    """Return the scores of tokens in a chunk that a chat model streams."""
+    logprobs = (getattr(chunk, "generation_info", None) or {}).get("logprobs") or {}
+    return logprobs.get("content") or ()
 
 
 def _text_of(content: Sequence[Any]) -> str:

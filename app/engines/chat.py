@@ -44,6 +44,7 @@ class LocalChat:
 
     def check(self, options: GenerationOptions) -> None:
         """Check that the generator supports these options."""
+        options.refuse_foreign()
         self.generator.check(options)
 
     def arguments(

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from app.engines.tool_calls import Piece, ToolCall
-from app.errors import ServiceError
+from app.errors import ServiceError, UnsupportedFieldError
 
 if TYPE_CHECKING:  # it takes most of a second to import
     from langchain_core.language_models.chat_models import BaseChatModel
+
+# What `GenerationOptions` has for other servers.
+RELAYED = ("sent", "foreign")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,19 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignField:
+    """A field in OpenAI's dialect that engines of this process don't have; a server may."""
+
+    path: str  # as OpenAI writes it: `messages[0].content[1].type`
+    reason: str | None = None
+
+    def refusal(self) -> UnsupportedFieldError:
+        """Return the error for a model that hasn't it."""
+        why = f": {self.reason}" if self.reason else " with this value."
+        return UnsupportedFieldError(self.path, detail=f"{self.path!r} is not supported{why}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationOptions:
     """How a caller wants its answer; None leaves it to the engine."""
 
@@ -41,11 +57,38 @@ class GenerationOptions:
     tools: tuple[Mapping[str, Any], ...] = ()  # OpenAI's `tools`, functions only
     tool_choice: str | Mapping[str, Any] | None = None  # OpenAI's; None: auto
     parallel_tool_calls: bool | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Mapping[str, float] | None = None  # by the tokens' numbers
+    reasoning_effort: str | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None  # of other tokens for each
+    # Not OpenAI's, but of vLLM's and llama.cpp's servers.
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    ignore_eos: bool | None = None
+    chat_template_kwargs: Mapping[str, Any] | None = None
+    # The message is a text to go on with, as it is: no template, no system prompt.
+    is_raw: bool | None = None
+    # What isn't any of these: as it was sent, and what of it only another server may know.
+    sent: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    foreign: tuple[ForeignField, ...] = ()
 
     def as_openai(self) -> dict[str, Any]:
         """Return the options that are set, by OpenAI's names."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in RELAYED}
         return {name: value for name, value in fields.items() if value not in (None, ())}
+
+    def refuse_foreign(self) -> None:
+        """Refuse what engines of this process don't have.
+
+        Raises:
+            UnsupportedFieldError: there is something.
+
+        """
+        for foreign in self.foreign:
+            raise foreign.refusal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +113,7 @@ class Generation:
     finish_reason: str  # "stop", "length", "tool_calls"; "cancelled" when `on_token` returned True
     usage: Usage | None  # None: a remote engine that doesn't say
     tool_calls: tuple[ToolCall, ...] = ()
+    scores: tuple[Mapping[str, Any], ...] = ()  # of its tokens, as OpenAI's `logprobs.content`
 
 
 # Takes the next piece of the answer; returns whether to stop.
@@ -169,3 +213,4 @@ class ChatOptions:
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     timeout_s: float = 60.0  # of a remote server's silence
+    pass_fields: bool = True  # to a remote server: those that this service doesn't know

@@ -9,6 +9,7 @@ from zlib import crc32
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.fake import FakeFailureError, FakeOptions
 from app.engines.first_token import FirstToken
+from app.engines.token_scores import ScoredText
 from app.engines.tool_calls import Piece, ToolCallJoiner, ToolCallPiece, new_call_id, tool_use
 from app.errors import ContextLengthExceededError
 
@@ -52,7 +53,7 @@ class FakeGenerator:
         for piece in pieces[:max_tokens]:
             self._take_time(len(given))
             given.append(piece)
-            if on_token(piece):
+            if on_token(_scored(piece) if options.logprobs else piece):
                 finish_reason = "cancelled"
                 break
         calls = ToolCallJoiner()
@@ -97,6 +98,14 @@ class FakeGenerator:
             time.sleep(self._options.delay_ms / 1000)
         if given >= (math.inf if self._options.fail_after is None else self._options.fail_after):
             raise FakeFailureError
+
+
+def _scored(piece: Piece) -> Piece:
+    """Return a piece that had no alternative."""
+    if not isinstance(piece, str):
+        return piece
+    token = {"token": piece, "logprob": 0.0, "bytes": [*piece.encode()]}
+    return ScoredText.of(piece, [{**token, "top_logprobs": []}])
 
 
 def _words(text: str) -> Iterator[str]:

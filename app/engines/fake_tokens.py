@@ -7,6 +7,7 @@ import numpy as np
 
 from app.engines.base import Encoded, TextOrPair
 from app.engines.token_windows import TokenRow, TokenText
+from app.engines.tokens import Token
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -33,6 +34,11 @@ class ByteEncoder:
         """Return the place of each token: of each byte, that of its character."""
         sizes = [len(to_bytes(character)) for character in text]
         return [(place, place + 1) for place, size in enumerate(sizes) for _ in range(size)]
+
+    def tokens(self, text: str, *, with_special: bool) -> list[Token]:  # noqa: ARG002  # there are none
+        """Show the bytes of a text, each with the character that it belongs to."""
+        pairs = zip(to_bytes(text), self.offsets(text), strict=True)
+        return [Token(id=byte, text=text[slice(*place)], place=place) for byte, place in pairs]
 
 
 class WordEncoder(ByteEncoder):

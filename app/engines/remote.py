@@ -5,6 +5,7 @@ Imports LangChain, so it is imported when a chat model is loaded, and not before
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -13,7 +14,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 
 from app.engines.base import EngineRequest, Task
 from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions, Message
-from app.engines.remote_arguments import arguments_of
+from app.engines.remote_arguments import arguments_of, refuse_dialect
 from app.engines.remote_errors import explain
 from app.engines.remote_settings import (
     CONNECT_TIMEOUT_S,
@@ -25,7 +26,7 @@ from app.engines.remote_settings import (
     check_settings,
     read_source,
 )
-from app.errors import EngineError
+from app.errors import EngineError, OptionsRefusedError
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -74,6 +75,7 @@ class RemoteChat:
         chat_model: as LangChain made it; retries nothing itself.
         provider: LangChain's name of it, such as "openai".
         connections: closed with the engine; None where the provider's integration has its own.
+        pass_fields: whether a server of OpenAI's dialect gets fields that aren't known here.
 
     """
 
@@ -81,19 +83,41 @@ class RemoteChat:
     device = "remote"
 
     def __init__(
-        self, chat_model: BaseChatModel, *, provider: str, connections: Connections | None
+        self,
+        chat_model: BaseChatModel,
+        *,
+        provider: str,
+        connections: Connections | None,
+        pass_fields: bool = True,
     ) -> None:
         self.chat_model = chat_model
-        self._provider = provider
+        self._is_openai = provider == OPENAI
         self._connections = connections
+        self._passes_fields = self._is_openai and pass_fields
 
     def check(self, options: GenerationOptions) -> None:
-        """Accept all: the remote server refuses what it can't do."""
+        """Accept all that the remote server gets: it refuses what it can't do.
+
+        Raises:
+            OptionsRefusedError, UnsupportedFieldError: it doesn't get it.
+
+        """
+        if not self._passes_fields:
+            options.refuse_foreign()
+        if options.is_raw:
+            raise OptionsRefusedError(
+                "Remote models answer conversations only: ask /v1/chat/completions.",
+                extensions={"field": "prompt"},
+            )
+        if not self._is_openai:
+            refuse_dialect(options)
 
     def arguments(self, options: GenerationOptions, messages: Sequence[Message]) -> dict[str, Any]:
         """Return options, and messages as they were sent, as the integration takes them."""
+        if not self._passes_fields:
+            options = replace(options, sent={})
         return arguments_of(
-            options, messages, chat_model=self.chat_model, is_openai=self._provider == OPENAI
+            options, messages, chat_model=self.chat_model, is_openai=self._is_openai
         )
 
     def explain(self, failure: Exception) -> ChatFailure:
@@ -130,7 +154,9 @@ def load(request: EngineRequest) -> RemoteChat:
     chat_model = _init(model, provider, arguments)
     if "streaming" in type(chat_model).model_fields:
         chat_model.streaming = True  # type: ignore[attr-defined]  # token by token, with ainvoke too
-    return RemoteChat(chat_model, provider=provider, connections=connections)
+    return RemoteChat(
+        chat_model, provider=provider, connections=connections, pass_fields=chat.pass_fields
+    )
 
 
 def _connections(chat: ChatOptions) -> Connections:

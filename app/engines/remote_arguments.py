@@ -10,9 +10,37 @@ from langchain_core.language_models.chat_models import BaseChatModel
 
 from app.engines.chat_base import GenerationOptions, Message
 from app.engines.tool_calls import TOOL_OPTIONS, tool_use
-from app.errors import OptionsRefusedError
+from app.errors import OptionsRefusedError, UnsupportedFieldError
 
-AS_SENT = ("response_format", *TOOL_OPTIONS)
+# Options that are OpenAI's or its servers'; LangChain's integrations share the others.
+DIALECT = (
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "reasoning_effort",
+    "logprobs",
+    "top_logprobs",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "ignore_eos",
+    "chat_template_kwargs",
+)
+AS_SENT = ("response_format", *TOOL_OPTIONS, *DIALECT)
+
+
+def refuse_dialect(options: GenerationOptions) -> None:
+    """Refuse what only servers of OpenAI's dialect have.
+
+    Raises:
+        UnsupportedFieldError: one of these options is set.
+
+    """
+    for name in options.as_openai():
+        if name in DIALECT:
+            raise UnsupportedFieldError(
+                name, detail=f"{name!r} is not supported by this model's provider."
+            )
 
 
 def arguments_of(
@@ -41,7 +69,8 @@ def arguments_of(
         return _with_tools(arguments, options, chat_model)
     # As arguments of their own they would be changed on their way: with `response_format` OpenAI's
     # client parses the answer, and raises when `max_tokens` has cut it.
-    body = {name: arguments.pop(name) for name in AS_SENT if name in arguments}
+    own = {name: arguments.pop(name) for name in AS_SENT if name in arguments}
+    body = {**options.sent, **own}
     if any(message.sent is not None for message in messages):
         body["messages"] = [_as_sent(message) for message in messages]
     return {**arguments, "extra_body": body} if body else arguments

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from app.engines.base import Encoded, FloatArray, TextOrPair
+from app.engines.tokens import Token
 from app.errors import EngineError, TextTooLongError
 
 IntArray = npt.NDArray[np.int64]
@@ -142,6 +144,21 @@ class TextEncoder:
         # What is beyond the window: truncation can't be switched off for one call. Where the left
         # is cut off, the last part comes first.
         return sorted(place for part in (first, *first.overflowing) for place in part.offsets)
+
+    def tokens(self, text: str, *, with_special: bool) -> list[Token]:
+        """Return the tokens of a text of any length, as `ShowsTokens` says."""
+        first = self._tokenizer.encode(text, add_special_tokens=False)
+        pairs = [p for e in (first, *first.overflowing) for p in zip(e.offsets, e.ids, strict=True)]
+        parts = sorted(pairs, key=itemgetter(0))  # as in `offsets`
+        found = [Token(id=i, text=text[place[0] : place[1]], place=place) for place, i in parts]
+        if not with_special:
+            return found
+        whole = self._tokenizer.encode("")  # what is put around nothing
+        names = zip(whole.ids, whole.tokens, strict=True)
+        around = [Token(id=i, text=name, place=None) for i, name in names]
+        own = self._tokenizer.encode(text)
+        front = own.special_tokens_mask.index(0) if 0 in own.special_tokens_mask else len(around)
+        return [*around[:front], *found, *around[front:]]
 
     def vocabulary(self) -> Mapping[str, int]:
         """Return token → id, added tokens too."""

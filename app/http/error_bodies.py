@@ -1,6 +1,6 @@
-"""The bodies of errors: RFC 9457's problems, and OpenAI's errors under `/v1`."""
+"""The bodies of errors: RFC 9457's problems, and those of other dialects, by their paths."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -9,13 +9,23 @@ from app.errors import (
     ContextLengthExceededError,
     InvalidRequestError,
     ModelNotFoundError,
+    OverloadedError,
+    RateLimitExceededError,
     ServiceError,
+    TextEmptyError,
 )
+
+ErrorBody = Callable[[ServiceError], dict[str, Any]]
 
 TYPE_PREFIX = "urn:ml-api:problem:"
 MAX_PATH_CHARS = 256
 OPENAI_PATHS = "/v1"
-SERVER_ERROR = 500
+TOO_MANY = 429
+HUB_PATHS, TEI_PATHS = "/hf", "/tei"
+# Not all under /v2: /v2/rerank is another dialect's.
+INFERENCE_PATHS = ("/v2/models", "/v2/health")
+INFERENCE_ROOT = "/v2"
+SERVER_ERROR, UNAVAILABLE = 500, 503
 # Where OpenAI says 400 and this service says 422 elsewhere.
 OPENAI_STATUS = {422: 400}
 
@@ -38,17 +48,51 @@ def problem(error: ServiceError, *, path: str, request_id: str) -> dict[str, Any
 
 def openai_error(error: ServiceError) -> dict[str, Any]:
     """Return an error as OpenAI's clients expect it."""
-    message, param = error.detail, error.extensions.get("field")
+    message, param = _message(error), error.extensions.get("field")
     if isinstance(error, ContextLengthExceededError):
         param = "messages"
     if isinstance(error, ModelNotFoundError):
         param = "model"
     if isinstance(error, InvalidRequestError):
-        first = error.extensions["errors"][0]
-        param = field_path(first["loc"])
-        message = f"{param}: {first['msg']}" if param else first["msg"]
-    kind = "server_error" if error.status >= SERVER_ERROR else "invalid_request_error"
+        param = field_path(error.extensions["errors"][0]["loc"])
+    kind = _type(error.status)
     return {"error": {"message": message, "type": kind, "param": param, "code": error.code}}
+
+
+def _type(status: int) -> str:
+    """Return OpenAI's word for errors of a status."""
+    if status == TOO_MANY:
+        return "rate_limit_error"
+    return "server_error" if status >= SERVER_ERROR else "invalid_request_error"
+
+
+def _message(error: ServiceError) -> str:
+    """Return what is wrong in one sentence; of invalid fields the first."""
+    if not isinstance(error, InvalidRequestError):
+        return error.detail
+    first = error.extensions["errors"][0]
+    path = field_path(first["loc"])
+    return f"{path}: {first['msg']}" if path else str(first["msg"])
+
+
+def plain_error(error: ServiceError) -> dict[str, Any]:
+    """Return an error as Hugging Face's clients and the Open Inference Protocol have it."""
+    return {"error": _message(error)}
+
+
+def tei_error(error: ServiceError) -> dict[str, Any]:
+    """Return an error as clients of text-embeddings-inference expect it."""
+    return {"error": _message(error), "error_type": _tei_type(error)}
+
+
+def _tei_type(error: ServiceError) -> str:
+    if isinstance(error, OverloadedError | RateLimitExceededError):
+        return "Overloaded"
+    if isinstance(error, TextEmptyError):
+        return "Empty"
+    if error.status == UNAVAILABLE:
+        return "Unhealthy"
+    return "Backend" if error.status >= SERVER_ERROR else "Validation"
 
 
 def field_path(loc: Sequence[str | int]) -> str | None:
@@ -64,7 +108,21 @@ def field_path(loc: Sequence[str | int]) -> str | None:
 
 def is_openai(path: str) -> bool:
     """Say whether a path speaks OpenAI's dialect."""
-    return path == OPENAI_PATHS or path.startswith(f"{OPENAI_PATHS}/")
+    return _is_below(path, OPENAI_PATHS)
+
+
+def _is_below(path: str, *starts: str) -> bool:
+    return any(path == start or path.startswith(f"{start}/") for start in starts)
+
+
+def dialect_of(path: str) -> ErrorBody | None:
+    """Return what makes the errors of a path; None: they are problems."""
+    if is_openai(path):
+        return openai_error
+    if _is_below(path, TEI_PATHS):
+        return tei_error
+    is_plain = path == INFERENCE_ROOT or _is_below(path, HUB_PATHS, *INFERENCE_PATHS)
+    return plain_error if is_plain else None
 
 
 def openai_status(error: ServiceError | type[ServiceError]) -> int:

@@ -88,3 +88,11 @@ class Guard:
             spends_tokens=self._scope in QUOTA_SCOPES,
         )
         request.state.is_allowed = True
+
+
+class Known(Guard):
+    """Identifies the caller alone: which scope is needed the model says, or the body."""
+
+    async def check(self, request: Request) -> None:
+        """Check that the key is valid where one is needed; raises as `get_caller`."""
+        await get_caller(request, await bearer(request), await header(request))

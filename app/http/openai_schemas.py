@@ -85,7 +85,13 @@ class OpenAiRequest(Request):
     __pydantic_extra__: dict[str, Annotated[Any, Only(None)]]
 
 
-class AsSent(OpenAiRequest):
+class OpenPart(OpenAiRequest):
+    """What bodies share that a remote server may get: it may know other fields."""
+
+    __pydantic_extra__: dict[str, Any]
+
+
+class AsSent(OpenPart):
     """A part of a body that remote servers get as the client wrote it."""
 
     _sent: dict[str, Any] = PrivateAttr(default_factory=dict)

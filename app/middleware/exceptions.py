@@ -23,7 +23,14 @@ from app.errors import (
     ServiceError,
     UnsupportedFieldError,
 )
-from app.http.error_bodies import field_path, is_openai, openai_error, openai_status, problem
+from app.http.error_bodies import (
+    HUB_PATHS,
+    dialect_of,
+    field_path,
+    is_openai,
+    openai_status,
+    problem,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +40,26 @@ BY_STATUS: Mapping[int, type[ServiceError]] = {
     405: MethodNotAllowedError,
     429: RateLimitExceededError,
 }
+# Where OpenAI's clients ask whose `base_url` lacks the end.
+WITHOUT_V1 = frozenset(
+    {
+        "/chat/completions",
+        "/completions",
+        "/embeddings",
+        "/responses",
+        "/v1/v1/chat/completions",
+    }
+)
+NO_V1 = "Nothing is served at this path. OpenAI's API is under /v1: base_url has to end with it."
 # nginx's number for "the client closed the connection".
 CLIENT_LEFT = 499
 
 
 def error_response(error: ServiceError, *, path: str) -> Response:
-    """Return the answer for an error: a problem, or OpenAI's shape under `/v1`."""
-    if is_openai(path):
-        body, status, kind = openai_error(error), openai_status(error), "application/json"
+    """Return the answer for an error: a problem, or what the dialect of the path has."""
+    if dialect := dialect_of(path):
+        status = openai_status(error) if is_openai(path) else error.status
+        body, kind = dialect(error), "application/json"
     else:
         body = problem(error, path=path, request_id=request_id.get())
         status, kind = error.status, "application/problem+json"
@@ -84,6 +103,8 @@ class ErrorAnswers:
     def response(self, failure: Exception, scope: Scope) -> Response:
         """Count an exception, log it if it is a fault of ours, and return its answer."""
         error = to_service_error(failure)
+        if type(error) is NotFoundError and scope["path"] in WITHOUT_V1:
+            error = NotFoundError(NO_V1)
         is_fault = isinstance(error, InternalError)
         self._metrics.exceptions.labels(type(failure if is_fault else error).__name__).inc()
         if is_fault:
@@ -91,7 +112,12 @@ class ErrorAnswers:
             log.error("unhandled_error", exc_info=failure, extra=fields)
         if isinstance(error, MethodNotAllowedError):
             error.headers["Allow"] = _allowed(scope) or error.headers.get("Allow", "")
-        return error_response(error, path=scope["path"])
+        return error_response(error, path=HUB_PATHS if _is_hub_root(scope) else scope["path"])
+
+
+def _is_hub_root(scope: Scope) -> bool:
+    """Say whether a request is for Hugging Face's route at `/`, where the page is too."""
+    return scope["path"] == "/" and "POST" in (getattr(scope.get("route"), "methods", None) or ())
 
 
 def _allowed(scope: Scope) -> str:

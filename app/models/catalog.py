@@ -101,6 +101,8 @@ class ModelSpec(BaseModel):
     api_key_env: str | None = None  # engine "remote": the variable that holds its key
     # engine "remote": silence after which it is given up; "python": a call, in a process.
     timeout_s: float = Field(60, gt=0)
+    # engine "remote": whether its server gets fields that this service doesn't know
+    pass_fields: bool = True
     isolation: str | None = None  # engine "python": where the class runs; None: by the device
     workers: int = Field(1, gt=0, le=64)  # engine "python": calls of the class at once
 

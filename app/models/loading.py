@@ -150,6 +150,7 @@ class ModelLoader:
             source=spec.source or "",
             base_url=spec.base_url,
             timeout_s=spec.timeout_s,
+            pass_fields=spec.pass_fields,
             api_key=self._key(spec.api_key_env) if spec.api_key_env else None,
         )
 

@@ -190,6 +190,17 @@ class ModelRegistry:
         spec = self._catalog.get(name or self._catalog.default(task) or "")
         return spec if spec is not None and spec.task == task else None
 
+    def task_of(self, name: str) -> str:
+        """Return the task of a model of the catalogue, whether it serves or not.
+
+        Raises:
+            ModelNotFoundError: there is none of that name.
+
+        """
+        if name not in self._entries:
+            raise ModelNotFoundError
+        return self._entries[name].spec.task
+
     def _find(self, name: str | None, task: str) -> ModelEntry:
         spec = self.spec(name, task)
         if spec is None:

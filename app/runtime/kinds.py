@@ -1,22 +1,27 @@
 """Which kind of request each route is for, and whose models answer it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from app.core.request_kinds import RequestKind
-from app.runtime.plugins import Task
+from app.runtime.plugins import Feature, Task
 
 PROBES = ("/health", "/ready", "/metrics")
 
 
-def request_kinds(tasks: Iterable[Task]) -> Mapping[str, RequestKind]:
+def request_kinds(
+    tasks: Sequence[Task], features: Iterable[Feature[Any]] = ()
+) -> Mapping[str, RequestKind]:
     """Return the kinds by the paths of routes; what isn't there is `OTHER`.
 
     Args:
         tasks: each says of which kind the requests to its routes are.
+        features: likewise, where its routes run models.
 
     """
     of_tasks = {path: task.kind_of(path) for task in tasks for path in _paths(task)}
-    return of_tasks | dict.fromkeys(PROBES, RequestKind.PROBE)
+    of_features = {p: kind for f in features for p, kind in f.request_kinds(tasks).items()}
+    return of_tasks | of_features | dict.fromkeys(PROBES, RequestKind.PROBE)
 
 
 def answering_tasks(tasks: Iterable[Task]) -> Mapping[str, Sequence[str]]:

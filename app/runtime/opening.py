@@ -129,6 +129,7 @@ async def _open_core(
         policy=ServingPolicy(
             request_timeout_ms=settings.request_timeout_ms,
             chat_timeout_ms=settings.chat_timeout_ms,
+            chat_max_answers=settings.chat_max_answers,
             stream_buffer_tokens=settings.stream_buffer_tokens,
             log_inputs=settings.log_inputs,
             health_max_call_s=settings.health_max_call_s,
@@ -140,7 +141,7 @@ async def _open_core(
         steps=steps,
         results=ResultChecker(metrics, log_inputs=settings.log_inputs),
         database=database,
-        request_kinds=request_kinds(chosen.tasks),
+        request_kinds=request_kinds(chosen.tasks, chosen.features),
     )
 
 

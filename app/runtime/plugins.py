@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from app.core.finding import Finding
     from app.core.metrics import MetricGroup, Metrics
     from app.engines.loader import EngineKind
+    from app.http.hub import HubTask
+    from app.http.tensors import TensorTask
     from app.models.entries import ModelEntry
     from app.runtime.runtime import Runtime
     from app.settings import Settings
@@ -88,6 +90,14 @@ class Task:
         """Return the task's routes in OpenAI's dialect, which the feature `openai` serves."""
         return ()
 
+    def hub(self) -> "HubTask | None":
+        """Return what it answers in Hugging Face's dialects, which `huggingface` serves."""
+        return None
+
+    def tensors(self) -> "TensorTask | None":
+        """Return what it answers in the Open Inference Protocol, which `open_inference` serves."""
+        return None
+
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add the task's commands to `app`."""
 
@@ -133,6 +143,13 @@ class Feature(Generic[S]):
     def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":  # noqa: ARG002
         """Return the feature's routes in a service with these tasks."""
         return ()
+
+    def request_kinds(self, tasks: Sequence[Task]) -> Mapping[str, RequestKind]:  # noqa: ARG002
+        """Return the kinds of the requests to its routes, by path, where they run models.
+
+        A path may have a method before it: `POST /`.
+        """
+        return {}
 
     def mount(self, app: "FastAPI") -> None:
         """Add to the app what isn't a router."""

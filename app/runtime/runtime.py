@@ -33,6 +33,7 @@ class ServingPolicy:
     Args:
         request_timeout_ms: of a request.
         chat_timeout_ms: of a chat answer, its last token included.
+        chat_max_answers: that one request may ask for.
         stream_buffer_tokens: that may wait for a client that reads slowly.
         log_inputs: whether texts are logged.
         health_max_call_s: that one engine call may take before `/health` answers 503.
@@ -43,6 +44,7 @@ class ServingPolicy:
 
     request_timeout_ms: int
     chat_timeout_ms: int
+    chat_max_answers: int
     stream_buffer_tokens: int
     log_inputs: bool
     health_max_call_s: float

@@ -12,6 +12,7 @@ RESERVE = 16
 AT_START = 64
 # SQLite has its file, a log and an index of it.
 PER_SQL_CONNECTION = 3
+REDIS_POOLS = 2  # of limits, and of kept responses
 # Callers at once that a service should have room for; its batches, queues and streams have more.
 CALLERS = 200
 
@@ -23,7 +24,7 @@ def limit() -> int:
 
 def needed_descriptors(settings: Settings) -> int:
     """Return how many it should be able to have open."""
-    redis = REDIS_CONNECTIONS if settings.redis_url is not None else 0
+    redis = REDIS_POOLS * REDIS_CONNECTIONS if settings.redis_url is not None else 0
     sql = PER_SQL_CONNECTION * settings.database_pool_size
     return AT_START + RESERVE + redis + sql + CALLERS
 

@@ -5,11 +5,22 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from app.errors import OverloadedError
-from app.http.error_bodies import MAX_PATH_CHARS, is_openai, openai_error, problem
+from app.http.error_bodies import (
+    MAX_PATH_CHARS,
+    ErrorBody,
+    dialect_of,
+    openai_error,
+    plain_error,
+    problem,
+    tei_error,
+)
 
 STATUS = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: "
 ERROR = OverloadedError()
-OPENAI = json.dumps(openai_error(ERROR)).encode()
+DIALECTS: dict[ErrorBody, bytes] = {
+    dialect: json.dumps(dialect(ERROR)).encode()
+    for dialect in (openai_error, plain_error, tei_error)
+}
 # A problem's members are the same in each, but for the last three.
 CHANGING = frozenset({"instance", "request_id", "timestamp"})
 PROBLEM = json.dumps(
@@ -20,10 +31,10 @@ MAX_CACHED = 64
 
 
 class PreparedAnswers:
-    """Makes answers with the code `overloaded`: problems, and OpenAI's errors under `/v1`."""
+    """Makes answers with the code `overloaded`: problems, or as the dialect of the path has it."""
 
     def __init__(self) -> None:
-        self._shapes: dict[bytes, tuple[bool, bytes]] = {}
+        self._shapes: dict[bytes, tuple[bytes | None, bytes]] = {}
 
     def make(
         self,
@@ -44,9 +55,9 @@ class PreparedAnswers:
             has_body: False for the answer to HEAD, which says how long its body would be.
 
         """
-        is_openai_path, instance = self._shape(path)
-        if is_openai_path:
-            kind, body = b"application/json", OPENAI
+        prepared, instance = self._shape(path)
+        if prepared is not None:
+            kind, body = b"application/json", prepared
         else:
             kind = b"application/problem+json"
             now = datetime.now(UTC).isoformat(timespec="milliseconds")[:-6].encode()
@@ -59,12 +70,13 @@ class PreparedAnswers:
             body if has_body else b"",
         )
 
-    def _shape(self, path: bytes) -> tuple[bool, bytes]:
-        """Return whether a path is OpenAI's, and how a problem's `instance` writes it."""
+    def _shape(self, path: bytes) -> tuple[bytes | None, bytes]:
+        """Return the body that a path's dialect has, and how a problem's `instance` writes it."""
         shape = self._shapes.get(path)
         if shape is None:
             text = path.decode("latin-1")
-            shape = is_openai(text), quote(text[:MAX_PATH_CHARS]).encode()
+            dialect = dialect_of(text)
+            shape = DIALECTS[dialect] if dialect else None, quote(text[:MAX_PATH_CHARS]).encode()
             if len(self._shapes) < MAX_CACHED:
                 self._shapes[path] = shape
         return shape

@@ -54,7 +54,7 @@ class Answer:
 
 
 class ChatService:
-    """Answers `/chat`, `/chat/stream` and `/v1/chat/completions`.
+    """Answers `/chat`, `/chat/stream`, `/v1/chat/completions` and `/v1/completions`.
 
     Args:
         registry: lends the models.

@@ -7,6 +7,7 @@ from typing import Final
 
 from app.core.metrics import Metrics
 from app.engines.base import CLASSIFYING, Task
+from app.engines.llama_cpp.server import SUFFIX
 from app.engines.loader import EngineTable
 from app.models.catalog import Catalog, ModelSpec
 from app.models.entries import Served
@@ -22,7 +23,9 @@ SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
 def is_shared(spec: ModelSpec, engines: EngineTable) -> bool:
     """Say whether a model can run in the engine's process: one for texts, on an engine of ours."""
     kind = engines.kinds.get(spec.engine)
-    is_ours = kind is not None and kind.is_shared
+    # What `auto` gives to llama.cpp, whose tokeniser is in its own process.
+    is_gguf = (spec.source or "").endswith(SUFFIX)
+    is_ours = kind is not None and kind.is_shared and not is_gguf
     return is_ours and engines.capability(spec.task) in SHARED_TASKS
 
 

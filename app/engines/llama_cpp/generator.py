@@ -13,8 +13,11 @@ from app.engines.llama_cpp.held_schemas import check_held, check_stop
 from app.engines.llama_cpp.json_schema import check_cost
 from app.engines.llama_cpp.native_tools import CONTEXT_EXCEEDED, as_openai, fields_of
 from app.engines.llama_cpp.plain_schemas import plain
+from app.engines.llama_cpp.sampling import as_completion, check_sampling
 from app.engines.llama_cpp.token_probabilities import read_first_token
 from app.engines.llama_cpp.tool_answers import ToolAnswers
+from app.engines.token_scores import ScoredText
+from app.engines.token_scores import as_openai as as_openai_score
 from app.engines.tool_calls import Piece, ToolCallJoiner, ToolCallPiece
 from app.errors import ContextLengthExceededError, InferenceFailedError, OptionsRefusedError
 
@@ -62,6 +65,7 @@ class LlamaCppGenerator:
         check_stop(options.stop, options.response_format)
         check_cost(options.response_format)
         check_held(options.response_format)
+        check_sampling(options)
         self._tools.check(options)
 
     def generate(
@@ -75,9 +79,8 @@ class LlamaCppGenerator:
         self, messages: Sequence[Message], options: GenerationOptions, on_token: OnToken
     ) -> Generation:
         """Generate once, with tools only where the template knows them."""
-        answer = _Answer(on_token)
+        answer = _Answer(on_token, top=options.top_logprobs)
         body = {
-            "messages": [as_openai(message) for message in messages],
             "stream": True,
             "stream_options": {"include_usage": True},
             "return_progress": True,  # to notice a client that leaves meanwhile
@@ -85,8 +88,14 @@ class LlamaCppGenerator:
         }
         if options.response_format is not None:
             body["response_format"] = plain(options.response_format)
+        if options.is_raw:
+            body = as_completion(body, messages[-1].content)
+            handle = self._server.handle_completions
+        else:
+            body["messages"] = [as_openai(message) for message in messages]
+            handle = self._server.handle_chat_completions
         try:
-            self._server.handle_chat_completions(body, answer.take)
+            handle(body, answer.take)
         except (TypeError, ValueError) as refused:  # the first for numbers beyond 64 bits
             raise OptionsRefusedError from refused
         return answer.finish()
@@ -105,8 +114,10 @@ class LlamaCppGenerator:
 class _Answer:
     """The chunks of one generation, joined."""
 
-    def __init__(self, on_token: OnToken) -> None:
+    def __init__(self, on_token: OnToken, *, top: int | None = None) -> None:
         self._on_token = on_token
+        self._top = top  # other tokens with each
+        self._scores: list[Mapping[str, Any]] = []
         self._pieces: list[str] = []
         self._calls = ToolCallJoiner()
         self._finish_reason: str | None = None
@@ -122,8 +133,9 @@ class _Answer:
         self._usage = chunk.get("usage") or self._usage
         piece, calls = "", []
         for choice in chunk.get("choices", ()):
-            piece = choice["delta"].get("content") or ""
-            calls = [_call_piece(part) for part in choice["delta"].get("tool_calls") or ()]
+            piece = self._scored(choice)
+            parts = choice.get("delta", {}).get("tool_calls") or ()
+            calls = [_call_piece(part) for part in parts]
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if piece:
             self._pieces.append(piece)
@@ -134,6 +146,14 @@ class _Answer:
         for each in pieces:
             self._is_stopped = self._is_stopped or self._on_token(each)
         return self._is_stopped
+
+    def _scored(self, choice: Mapping[str, Any]) -> str:
+        """Return the text of a chunk, with the scores of its tokens where it has some."""
+        tokens = (choice.get("logprobs") or {}).get("content") or ()
+        scores = [as_openai_score(token, top=self._top) for token in tokens]
+        self._scores += scores
+        text = choice["text"] if "text" in choice else choice["delta"].get("content")
+        return ScoredText.of(text or "", scores)
 
     def finish(self) -> Generation:
         """Return the answer, or raise what went wrong."""
@@ -146,6 +166,7 @@ class _Answer:
             text="".join(self._pieces),
             finish_reason=self._finish_reason or "cancelled",
             tool_calls=self._calls.calls,
+            scores=tuple(self._scores),
             usage=Usage(
                 prompt_tokens=self._usage.get("prompt_tokens", 0),
                 # A stopped generation has no usage; a piece is a token, nearly always.

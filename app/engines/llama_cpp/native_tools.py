@@ -5,6 +5,7 @@ from typing import Any
 
 from app.engines.chat_base import GenerationOptions, Message
 from app.engines.llama_cpp.held_tools import ANY_OBJECT
+from app.engines.llama_cpp.sampling import as_llama_cpp
 from app.engines.llama_cpp.tool_schemas import shown
 from app.engines.tool_calls import AUTO, TOOL_OPTIONS, tool_use
 
@@ -27,6 +28,7 @@ def fields_of(options: GenerationOptions) -> dict[str, Any]:
     The choice is always `auto`: llama.cpp knows no named one, and holds nobody to `required`.
     """
     fields = {k: v for k, v in options.as_openai().items() if k not in TOOL_OPTIONS}
+    fields = as_llama_cpp(fields, options)
     use = tool_use(options)
     if use is None:
         return fields

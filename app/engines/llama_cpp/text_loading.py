@@ -42,7 +42,7 @@ TEMPLATE = "tokenizer.chat_template.rerank"
 TYPES = "token_types.weight"
 VOCABULARY, WORD_PIECE = "tokenizer.ggml.model", "bert"
 PROBE = "a"
-SAME = 1e-3  # of numbers of a vector of length 1
+SAME = 0.01  # of numbers of a vector of length 1
 
 
 def load(request: EngineRequest) -> Embedder | PairClassifier:
@@ -87,16 +87,16 @@ def _width(server: Any, ids: list[int], file: Path) -> int:  # noqa: ANN401  # u
     """Return the dimensions of the vectors.
 
     Raises:
-        EngineError: there are none, or a text has another one when it comes again: what llama.cpp
-            remembers of the first time must not be left out of a pooling.
+        EngineError: there are none, or a text has another one beside a longer text.
 
     """
-    answers = [server.handle_embeddings({"input": [ids]}) for _ in range(2)]
-    if any("error" in answer for answer in answers):
+    longer = [*ids[:1], *ids, *ids, *ids]
+    alone, both = (server.handle_embeddings({"input": texts}) for texts in ([ids], [ids, longer]))
+    if "error" in alone or "error" in both:
         raise EngineError(f"{file}: llama.cpp makes no vectors with this model")
-    first, again = (np.array(a["data"][0]["embedding"], dtype=np.float64) for a in answers)
+    first, again = (np.array(answer["data"][0]["embedding"]) for answer in (alone, both))
     if not np.allclose(first, again, rtol=0, atol=SAME, equal_nan=True):
-        raise EngineError(f"{file}: llama.cpp gives a text another vector when it comes again")
+        raise EngineError(f"{file}: llama.cpp gives a text another vector beside a longer one")
     return len(first)
 
 
@@ -141,11 +141,6 @@ def _choose_pooling(file: Path, header: GgufHeader, request: EngineRequest) -> P
         raise EngineError(
             f"{file}: says no pooling, as chat models do; if it is an embedder, let its entry say"
             ' pooling = "mean", "cls" or "lasttoken", as its maker does'
-        )
-    if pooling is not Pooling.LAST and not reads_both_ways(header):
-        raise EngineError(
-            f"{file}: reads forwards, and of such a model llama.cpp leaves out what it remembers of"
-            f' a text; only "lasttoken" is right whatever that is, not "{NAMES[pooling]}"'
         )
     return pooling
 
@@ -237,7 +232,9 @@ def _open(
         n_batch=batch,
         n_ubatch=batch,
         cache_ram_mib=0,
-        cache_prompt=False,
+        # With a memory for each, texts of several lengths are computed in several pieces, and
+        # pooled by the last of them.
+        kv_unified=True,
     )
     return opened, LlamaTokenizer(opened.server.listening_address, opened.key)
 

@@ -1,13 +1,16 @@
 """Decisions, as a feature."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from app.core.request_kinds import RequestKind
 from app.runtime.plugins import Feature, Task
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+
+PATHS = ("/v1/decisions", "/v1/systemone")
 
 
 class Decisions(Feature[Any]):
@@ -25,6 +28,10 @@ class Decisions(Feature[Any]):
         from app.features.decisions.routes import router
 
         return (router,)
+
+    def request_kinds(self, tasks: Sequence[Task]) -> Mapping[str, RequestKind]:  # noqa: ARG002
+        """Return `INFERENCE`: a model runs for each request."""
+        return dict.fromkeys(PATHS, RequestKind.INFERENCE)
 
 
 FEATURE = Decisions()

@@ -4,13 +4,9 @@ from fastapi import APIRouter, Depends
 
 from app.core.callers import Scope
 from app.errors import UnsupportedFieldError
+from app.features.decisions.answers import DecisionResponse, DecisionUsageAnswer, answer_of
 from app.features.decisions.deciding import DeciderDep
-from app.features.decisions.schemas import (
-    DecisionRequest,
-    DecisionResponse,
-    DecisionUsageAnswer,
-    answer_of,
-)
+from app.features.decisions.schemas import DecisionRequest
 from app.features.decisions.state import as_text, state_of
 from app.features.decisions.systemone import (
     SystemOneRequest,

@@ -1,4 +1,4 @@
-"""`/v1/models`: the models that OpenAI's clients can use."""
+"""`/v1/models`: the models that are served, those that OpenAI's clients can use first."""
 
 from typing import Annotated
 
@@ -12,20 +12,20 @@ from app.http.guard import get_caller
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_KEY, openai_problems
 from app.models.entries import ModelEntry, ModelState, Servable
-from app.models.registry import ModelRegistry, TaskKey
+from app.models.registry import TaskKey
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
-# Tasks that OpenAI's API has; classification isn't one.
-TASKS = frozenset({Task.CHAT, Task.EMBEDDING})
+# Of tasks that OpenAI's API has; clients that are given no name take the first model.
+FIRST = (Task.CHAT, Task.EMBEDDING)
 
 
 def _model(entry: ModelEntry) -> OpenAiModel:
-    return OpenAiModel(id=entry.spec.name, created=int(entry.ready_at_s))
+    name, task = entry.spec.name, entry.spec.task
+    return OpenAiModel(id=name, created=int(entry.ready_at_s), tasks=[task])
 
 
-def _usable(registry: ModelRegistry) -> list[ModelEntry]:
-    """Return the models that OpenAI's clients can use, once they are loaded."""
-    return [entry for entry in registry.entries if entry.spec.task in TASKS]
+def _place(entry: ModelEntry) -> int:
+    return FIRST.index(entry.spec.task) if entry.spec.task in FIRST else len(FIRST)
 
 
 @router.get(
@@ -35,9 +35,9 @@ def _usable(registry: ModelRegistry) -> list[ModelEntry]:
     dependencies=[Depends(get_caller)],
 )
 async def list_openai_models(registry: RegistryDep) -> OpenAiModels:
-    """List the chat models and embedders that are ready."""
-    ready = [entry for entry in _usable(registry) if entry.state_now is ModelState.READY]
-    return OpenAiModels(data=[_model(entry) for entry in ready])
+    """List the models that are ready: chat models, embedders, then those of other tasks."""
+    ready = [entry for entry in registry.entries if entry.state_now is ModelState.READY]
+    return OpenAiModels(data=[_model(entry) for entry in sorted(ready, key=_place)])
 
 
 @router.get(
@@ -51,8 +51,8 @@ async def list_openai_models(registry: RegistryDep) -> OpenAiModels:
 async def show_openai_model(
     model: Annotated[str, Path(examples=["smollm2"])], registry: RegistryDep
 ) -> OpenAiModel:
-    """Show one chat model or embedder; one that doesn't serve is 503."""
-    entry = next((entry for entry in _usable(registry) if entry.spec.name == model), None)
+    """Show one model; one that doesn't serve is 503."""
+    entry = next((entry for entry in registry.entries if entry.spec.name == model), None)
     if entry is None:
         raise ModelNotFoundError
     # Leased only for its errors, which say why a model can't be used.

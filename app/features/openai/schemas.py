@@ -6,7 +6,13 @@ from pydantic import ConfigDict, Field
 
 from app.models.schemas import Response, example
 
-SMOLLM2 = {"id": "smollm2", "object": "model", "created": 1795348800, "owned_by": "ml-api"}
+SMOLLM2 = {
+    "id": "smollm2",
+    "object": "model",
+    "created": 1795348800,
+    "owned_by": "ml-api",
+    "tasks": ["chat"],
+}
 
 
 class OpenAiModel(Response):
@@ -18,6 +24,7 @@ class OpenAiModel(Response):
     object: Literal["model"] = "model"
     created: Annotated[int, Field(description="When it was loaded, in seconds since 1970.")]
     owned_by: str = "ml-api"
+    tasks: Annotated[list[str], Field(description="What it does, as GET /models says it.")]
 
 
 class OpenAiModels(Response):

@@ -1,15 +1,16 @@
 """The formats of a stream of tokens: NDJSON, server-sent events, OpenAI's chunks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic_core import to_json
 
 from app.engines.chat_base import Generation
+from app.engines.token_scores import scores_of
 from app.engines.tool_calls import Piece, ToolCallPiece
 from app.errors import ServiceError
 from app.http.error_bodies import openai_error, problem
-from app.tasks.chat.openai_schemas import CompletionUsage, PromptTokensDetails
+from app.tasks.chat.openai_answers import CompletionUsage, PromptTokensDetails
 from app.tasks.chat.schemas import ChatUsage
 
 
@@ -29,6 +30,10 @@ class Dialect(Protocol):
     def heartbeat(self) -> bytes:
         """Return a sign that the stream still runs."""
         ...
+
+    async def keep(self, generation: Generation) -> None:
+        """Keep what a client can go on from; awaited before the last lines are written."""
+        del generation  # most keep nothing
 
     def finish(self, generation: Generation) -> bytes:
         """Return the last lines of a stream that ended well."""
@@ -51,20 +56,26 @@ def usage_of(generation: Generation) -> dict[str, Any] | None:
     ).model_dump()
 
 
-def openai_usage(generation: Generation) -> CompletionUsage | None:
-    """Return a generation's usage, with the tokens that came from the prefix cache."""
-    usage = generation.usage
-    if usage is None:
+def openai_usage(*generations: Generation) -> CompletionUsage | None:
+    """Return the usage of generations, with the tokens that came from the prefix cache."""
+    usages = [generation.usage for generation in generations if generation.usage is not None]
+    if len(usages) < len(generations):
         return None
+    cached = sum(usage.cached_tokens for usage in usages)
     return CompletionUsage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        total_tokens=sum(usage.total_tokens for usage in usages),
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
     )
 
 
-class NdjsonDialect:
+def logprobs_of(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return scores of tokens as OpenAI has them; None where there are none."""
+    return {"content": [*scores], "refusal": None} if scores else None
+
+
+class NdjsonDialect(Dialect):
     """One object a line, each with a `token`; the last has `done`."""
 
     media_type = "application/x-ndjson"
@@ -112,22 +123,25 @@ class SseDialect(NdjsonDialect):
         return b": alive\n\n"
 
 
-class OpenAiDialect:
+class OpenAiDialect(Dialect):
     """OpenAI's chunks; `[DONE]` at the end, also after an error.
 
     Args:
         chat_id: of the completion.
         created_s: in seconds since 1970.
         has_usage: whether a last chunk has the number of tokens (`stream_options.include_usage`).
+        index: of the answer among those to the same request.
 
     """
 
     media_type = "text/event-stream"
+    kind = "chat.completion.chunk"
 
-    def __init__(self, *, chat_id: str, created_s: int, has_usage: bool) -> None:
+    def __init__(self, *, chat_id: str, created_s: int, has_usage: bool, index: int = 0) -> None:
+        self._index = index
         self._head: dict[str, Any] = {
             "id": chat_id,
-            "object": "chat.completion.chunk",
+            "object": self.kind,
             "created": created_s,
             "system_fingerprint": None,
         }
@@ -141,7 +155,9 @@ class OpenAiDialect:
 
     def pieces(self, pieces: Iterable[Piece]) -> bytes:
         """Return a chunk for each token, and for each piece of a call."""
-        return b"".join(self._chunk(_delta(piece)) for piece in pieces)
+        return b"".join(
+            self._chunk(_delta(piece), logprobs=logprobs_of(scores_of(piece))) for piece in pieces
+        )
 
     def heartbeat(self) -> bytes:
         """Return a comment, which clients ignore."""
@@ -149,26 +165,46 @@ class OpenAiDialect:
 
     def finish(self, generation: Generation) -> bytes:
         """Return the chunk with the reason, and one with the usage if it was requested."""
-        lines = self._chunk({}, finish_reason=generation.finish_reason)
+        return self.end(generation) + self.total([generation])
+
+    def end(self, generation: Generation) -> bytes:
+        """Return the chunk with the reason."""
+        return self._chunk({}, finish_reason=generation.finish_reason)
+
+    def total(self, generations: Sequence[Generation]) -> bytes:
+        """Return the usage of all answers if it was requested, and the end's mark."""
+        lines = b""
         if self._has_usage:
-            lines += _event({**self._head, "choices": [], "usage": openai_usage(generation)})
+            lines = event({**self._head, "choices": [], "usage": openai_usage(*generations)})
         return lines + b"data: [DONE]\n\n"
 
     def fail(self, error: ServiceError) -> bytes:
         """Return the error in OpenAI's shape; its clients raise it."""
-        return _event(openai_error(error)) + b"data: [DONE]\n\n"
+        return event(openai_error(error)) + b"data: [DONE]\n\n"
 
-    def _chunk(self, delta: dict[str, Any], *, finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(
+        self,
+        delta: dict[str, Any],
+        *,
+        finish_reason: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> bytes:
+        choice = {
+            "index": self._index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
         usage = {"usage": None} if self._has_usage else {}
-        return _event({**self._head, "choices": [choice], **usage})
+        return event({**self._head, "choices": [choice], **usage})
 
 
 def _delta(piece: Piece) -> dict[str, Any]:
     return {"content": piece} if isinstance(piece, str) else {"tool_calls": [piece.as_openai()]}
 
 
-def _event(content: dict[str, Any]) -> bytes:
+def event(content: dict[str, Any]) -> bytes:
+    """Return a server-sent event."""
     return b"data: " + _json(content) + b"\n\n"
 
 

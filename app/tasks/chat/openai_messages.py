@@ -7,18 +7,39 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from app.engines.chat_base import Message
-from app.http.openai_schemas import AsSent, Ignored, Only, OpenAiRequest
+from app.http.openai_fields import Refused, WithoutEffect
+from app.http.openai_schemas import AsSent, Only, OpenPart
 from app.tasks.chat.openai_tools import MAX_TOOLS, SentToolCall
 
+SENT_BACK = "clients send it back with an answer of the assistant's"
+THOUGHTS = "a model reads its answers, not how it came to them"
 # OpenAI's words, with its spelling mended.
 NO_CALL = "messages with role 'tool' must be a response to a preceding message with 'tool_calls'"
 
 
-class TextPart(OpenAiRequest):
-    """A part of a message's content; there are no images, no audio and no files."""
+TEXTS_ONLY = "this model reads texts only"
+NO_IMAGES = f"{TEXTS_ONLY}, and sees no images"
+OTHER_PARTS = {
+    "image_url": NO_IMAGES,
+    "input_image": NO_IMAGES,
+    "input_audio": f"{TEXTS_ONLY}, and hears nothing",
+    "file": f"{TEXTS_ONLY}, and opens no files; put their text into the message",
+}
 
-    type: Annotated[str, Only("text")]
-    text: str
+
+class ContentPart(OpenPart):
+    """A part of a message's content: a text; images and others are for remote models."""
+
+    type: Annotated[str, Refused(TEXTS_ONLY, allowed=["text"], reasons=OTHER_PARTS)]
+    text: str | None = None
+    cache_control: Annotated[Any, WithoutEffect("prompts are always cached")] = None
+
+    @model_validator(mode="after")
+    def has_its_text(self) -> Self:
+        """Check that a text is there."""
+        if self.type == "text" and self.text is None:
+            raise fault(("text",), "missing", "Field required")
+        return self
 
 
 def _to_parts(value: object) -> object:
@@ -26,7 +47,7 @@ def _to_parts(value: object) -> object:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-Parts = Annotated[list[TextPart], Field(min_length=1)]
+Parts = Annotated[list[ContentPart], Field(min_length=1)]
 
 
 class ChatCompletionMessage(AsSent):
@@ -38,7 +59,7 @@ class ChatCompletionMessage(AsSent):
         BeforeValidator(_to_parts, json_schema_input_type=str | Parts | None),
         Field(description="Null only for an assistant that called tools."),
     ] = None
-    name: Annotated[str | None, Field(description="Ignored.")] = None
+    name: Annotated[str | None, WithoutEffect("templates of models have roles only")] = None
     tool_calls: Annotated[
         list[SentToolCall] | None,
         Field(max_length=MAX_TOOLS, description="What the assistant called."),
@@ -47,8 +68,11 @@ class ChatCompletionMessage(AsSent):
         str | None, Field(description="Of a tool's message: the call whose result it is.")
     ] = None
     # As clients send them back with an answer of the assistant's.
-    annotations: Annotated[Any, Only(None, [])] = None
-    parsed: Ignored = None
+    annotations: Annotated[Any, WithoutEffect(SENT_BACK)] = None
+    parsed: Annotated[Any, WithoutEffect(SENT_BACK)] = None
+    refusal: Annotated[Any, WithoutEffect(SENT_BACK)] = None
+    reasoning: Annotated[Any, WithoutEffect(THOUGHTS)] = None
+    reasoning_content: Annotated[Any, WithoutEffect(THOUGHTS)] = None
 
     @model_validator(mode="after")
     def has_what_its_role_needs(self) -> Self:
@@ -72,7 +96,7 @@ class ChatCompletionMessage(AsSent):
     @property
     def text(self) -> str:
         """All of the content, one part a line."""
-        return "\n".join(part.text for part in self.content or ())
+        return "\n".join(part.text or "" for part in self.content or () if part.type == "text")
 
     def message(self) -> Message:
         """Return it as engines know it."""

@@ -1,18 +1,29 @@
 """The wire contract of `/v1/chat/completions`: OpenAI's, as far as this service can keep it."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+)
+from pydantic_core import PydanticCustomError
 
 from app.errors import UnsupportedFieldError
-from app.http.openai_schemas import AsSent, Ignored, Only, OpenAiRequest, listed
-from app.models.schemas import Response, example, whole_number
+from app.http.openai_fields import Refused, WithoutEffect
+from app.http.openai_schemas import AsSent, OpenPart, listed
+from app.models.schemas import example, whole_number
 from app.tasks.chat.openai_messages import ChatCompletionMessage, answer_calls
-from app.tasks.chat.openai_tools import AnsweredToolCall, ToolChoice, Tools
+from app.tasks.chat.openai_tools import ToolChoice, Tools
 from app.tasks.chat.schemas import (
     MAX_MESSAGES,
     MAX_STOPS,
-    ChatUsage,
+    MAX_TOKENS,
     MaxTokens,
     StopText,
     Temperature,
@@ -36,7 +47,7 @@ class JsonObjectFormat(AsSent):
     type: Literal["json_object"]
 
 
-class NamedSchema(OpenAiRequest):
+class NamedSchema(OpenPart):
     """A JSON Schema, which the answer always follows, `strict` or not."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -69,27 +80,67 @@ ResponseFormat = Annotated[
 ]
 
 
-class StreamOptions(OpenAiRequest):
+class StreamOptions(OpenPart):
     """What a stream holds beside the tokens."""
 
     include_usage: bool | None = None
-    include_obfuscation: Annotated[Any, Only(None, False)] = None  # noqa: FBT003  # a value
+    include_obfuscation: Annotated[
+        Any, Refused("chunks aren't filled up to hide their length", allowed=[False])
+    ] = None
+    continuous_usage_stats: Annotated[
+        Any, WithoutEffect("the usage is in the last chunk alone, with `include_usage`")
+    ] = None
 
 
 # For fields that OpenAI has given up, and that newer clients don't send.
-NEW_TOOLS = "it is the old form of `tools`, which this service takes."
-NEW_CHOICE = "it is the old form of `tool_choice`, which this service takes."
+NEW_TOOLS = "it is the old form of `tools`, which this service takes"
+NEW_CHOICE = "it is the old form of `tool_choice`, which this service takes"
+MAX_BIASES = 1_024
+MAX_DIGITS = 10
+MAX_N = 128  # as OpenAI has it; the setting says how many there are
+MAX_TOP_LOGPROBS = 20  # as OpenAI has it
+ALL_TOKENS = -1  # of top_k, for some clients
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+def _by_token(biases: Mapping[str, float]) -> Mapping[str, float]:
+    """Refuse names that are no tokens' numbers; the schema leaves that to generators of clients."""
+    if not all(name.isascii() and name.isdigit() and len(name) < MAX_DIGITS for name in biases):
+        raise PydanticCustomError("no_token", "The names have to be numbers of tokens")
+    return biases
+
+
+LogitBias = Annotated[dict[str, Bias], Field(max_length=MAX_BIASES), AfterValidator(_by_token)]
 Stops = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
+StopTexts = Annotated[Stops, BeforeValidator(listed, json_schema_input_type=StopText | Stops)]
+Seed = Annotated[int, BeforeValidator(whole_number)]
 
 
-class ChatCompletionRequest(OpenAiRequest):
-    """A conversation to go on with; what isn't supported is taken where it has no effect."""
+def _wants_logprobs(top: int | None, info: ValidationInfo) -> int | None:
+    """Refuse other tokens without `logprobs`, as OpenAI does."""
+    if top and not info.data.get("logprobs"):
+        raise PydanticCustomError("no_logprobs", "'logprobs' has to be true for 'top_logprobs'")
+    return top
+
+
+# Whatever a template makes of it.
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+CACHED = "prompts are always cached"
+BY_KEY = "callers are told apart by their keys"
+
+
+class ChatCompletionRequest(AsSent):
+    """A conversation to go on with; fields that aren't known here go to remote models."""
 
     model_config = ConfigDict(
         json_schema_extra=example({"model": "smollm2", "messages": MESSAGES, "max_tokens": 64})
     )
 
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[
+        str | None, Field(min_length=1, description="Default: the default chat model.")
+    ] = None
     messages: Annotated[
         list[ChatCompletionMessage],
         Field(min_length=1, max_length=MAX_MESSAGES),
@@ -101,108 +152,55 @@ class ChatCompletionRequest(OpenAiRequest):
     max_completion_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, BeforeValidator(whole_number)] | None = None
-    stop: (
-        Annotated[Stops, BeforeValidator(listed, json_schema_input_type=StopText | Stops)] | None
-    ) = None
+    seed: Seed | None = None
+    stop: StopTexts | None = None
+    n: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_N, description="Answers; at most CHAT_MAX_ANSWERS."),
+        BeforeValidator(whole_number),
+    ] = None
     response_format: ResponseFormat | None = None
     tools: Tools | None = None
     tool_choice: ToolChoice = None
     parallel_tool_calls: Annotated[
         bool | None, Field(description="Whether one answer may call several tools.")
     ] = None
-    n: Annotated[Any, Only(None, 1)] = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    repetition_penalty: Annotated[
+        float | None, Field(gt=0, le=10, description="As vLLM has it; 1 changes nothing.")
+    ] = None
+    logit_bias: Annotated[LogitBias | None, Field(description="By the number of a token.")] = None
+    top_k: Annotated[
+        int | None, Field(ge=ALL_TOKENS, le=MAX_TOKENS, description="0 and -1: all tokens.")
+    ] = None
+    min_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    ignore_eos: bool | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None, Field(description="What the model's template knows by itself.")
+    ] = None
 
-    metadata: Ignored = None
-    prompt_cache_key: Ignored = None
-    prompt_cache_retention: Ignored = None
-    safety_identifier: Ignored = None
-    service_tier: Ignored = None
-    user: Ignored = None
+    logprobs: Annotated[bool | None, Field(description="How likely each token was.")] = None
+    top_logprobs: Annotated[
+        int | None,
+        Field(ge=0, le=MAX_TOP_LOGPROBS, description="So many other tokens with each."),
+        AfterValidator(_wants_logprobs),
+    ] = None
 
-    frequency_penalty: Annotated[Any, Only(None, 0)] = None
-    function_call: Annotated[Any, Only(None, "none", "auto", hint=NEW_CHOICE)] = None
-    functions: Annotated[Any, Only(None, [], hint=NEW_TOOLS)] = None
-    logit_bias: Annotated[Any, Only(None, {})] = None
-    logprobs: Annotated[Any, Only(None, False)] = None  # noqa: FBT003  # a value
-    modalities: Annotated[Any, Only(None, ["text"])] = None
-    presence_penalty: Annotated[Any, Only(None, 0)] = None
-    reasoning_effort: Annotated[Any, Only(None, "none")] = None
-    store: Annotated[Any, Only(None, False)] = None  # noqa: FBT003  # a value
-    top_logprobs: Annotated[Any, Only(None, 0)] = None
-    verbosity: Annotated[Any, Only(None, "medium")] = None
+    metadata: Annotated[Any, WithoutEffect("completions aren't kept")] = None
+    prediction: Annotated[Any, WithoutEffect("it is to make an answer quicker, not other")] = None
+    prompt_cache_key: Annotated[Any, WithoutEffect(CACHED)] = None
+    prompt_cache_options: Annotated[Any, WithoutEffect(CACHED)] = None
+    prompt_cache_retention: Annotated[Any, WithoutEffect(CACHED)] = None
+    safety_identifier: Annotated[Any, WithoutEffect(BY_KEY)] = None
+    service_tier: Annotated[Any, WithoutEffect("all requests are served alike")] = None
+    user: Annotated[Any, WithoutEffect(BY_KEY)] = None
 
-
-class PromptTokensDetails(Response):
-    """What there is to say of a prompt's tokens."""
-
-    cached_tokens: int
-
-
-class CompletionUsage(ChatUsage):
-    """Tokens of one answer, as OpenAI counts them."""
-
-    prompt_tokens_details: PromptTokensDetails
-
-
-class AssistantMessage(Response):
-    """The answer."""
-
-    role: Literal["assistant"] = "assistant"
-    content: Annotated[str | None, Field(description="Null where it only calls tools.")]
-    refusal: str | None = None  # always null; generators can't read a field of null alone
-    tool_calls: Annotated[
-        list[AnsweredToolCall] | None,
-        Field(description="The tools to call; left out where there are none."),
-    ] = Field(None, exclude_if=lambda calls: calls is None)
-
-
-class Choice(Response):
-    """The one answer of a completion."""
-
-    index: Literal[0] = 0
-    message: AssistantMessage
-    logprobs: dict[str, Any] | None = None  # as above
-    finish_reason: str
-
-
-class ChatCompletion(Response):
-    """A whole answer."""
-
-    model_config = ConfigDict(
-        json_schema_extra=example(
-            {
-                "id": "chatcmpl-0b9a0d5e6a5f4f6c8c0e1d2f3a4b5c6d",
-                "object": "chat.completion",
-                "created": 1795348800,
-                "model": "smollm2",
-                "choices": [
-                    {
-                        "index": 0,
-                        "message": {
-                            "role": "assistant",
-                            "content": "The capital of France is Paris.",
-                            "refusal": None,
-                        },
-                        "logprobs": None,
-                        "finish_reason": "stop",
-                    }
-                ],
-                "usage": {
-                    "prompt_tokens": 27,
-                    "completion_tokens": 8,
-                    "total_tokens": 35,
-                    "prompt_tokens_details": {"cached_tokens": 0},
-                },
-                "system_fingerprint": None,
-            }
-        )
-    )
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: CompletionUsage | None
-    system_fingerprint: str | None = None  # as above
+    audio: Annotated[Any, Refused("there are texts only")] = None
+    function_call: Annotated[Any, Refused(NEW_CHOICE, allowed=["none", "auto"])] = None
+    functions: Annotated[Any, Refused(NEW_TOOLS, allowed=[[]])] = None
+    modalities: Annotated[Any, Refused("there are texts only", allowed=[["text"]])] = None
+    store: Annotated[Any, Refused("completions aren't kept", allowed=[False])] = None
+    verbosity: Annotated[Any, Refused("say it in a message", allowed=["medium"])] = None
+    web_search_options: Annotated[Any, Refused("nothing is looked up in the web")] = None

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from app.engines.tool_calls import REQUIRED, ToolCall, chosen_names
 from app.errors import UnsupportedFieldError
-from app.http.openai_schemas import AsSent, Only, OpenAiRequest
+from app.http.openai_schemas import AsSent, Only, OpenPart
 from app.models.schemas import Response
 
 MAX_TOOLS = 128  # as OpenAI has it
@@ -28,7 +28,7 @@ ToolName = Annotated[
 FunctionType = Annotated[str, Only("function")]
 
 
-class FunctionDefinition(OpenAiRequest):
+class FunctionDefinition(OpenPart):
     """A function that the model may call; `strict` changes nothing, see docs/chat.md."""
 
     name: ToolName
@@ -63,7 +63,7 @@ Tools = Annotated[
 ]
 
 
-class FunctionName(OpenAiRequest):
+class FunctionName(OpenPart):
     """The name of a function in `tools`."""
 
     name: ToolName
@@ -76,7 +76,7 @@ class NamedTool(AsSent):
     function: FunctionName
 
 
-class AllowedTools(OpenAiRequest):
+class AllowedTools(OpenPart):
     """Some of the tools, and whether one of them has to be called."""
 
     mode: Literal["auto", "required"]
@@ -135,7 +135,7 @@ ToolChoice = Annotated[
 ]
 
 
-class SentFunction(OpenAiRequest):
+class SentFunction(OpenPart):
     """What a call of the assistant's calls; what clients add to it is ignored."""
 
     model_config = ConfigDict(extra="ignore")
@@ -144,7 +144,7 @@ class SentFunction(OpenAiRequest):
     arguments: Annotated[str, Field(description="JSON, as the model wrote it.")]
 
 
-class SentToolCall(OpenAiRequest):
+class SentToolCall(OpenPart):
     """A call of the assistant's, as a client sends it back; what clients add is ignored."""
 
     model_config = ConfigDict(extra="ignore")

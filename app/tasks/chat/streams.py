@@ -1,6 +1,6 @@
 """Sends a stream of tokens as a response, whose end is always an explicit line."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 from app.batching.deadline import Deadline
@@ -12,6 +12,7 @@ from app.services.token_stream import Stream
 from app.tasks.chat.dialects import Dialect
 
 HEARTBEAT_S = 10.0
+Finish = Callable[[Generation], bytes]
 
 
 class StreamResponse(StreamedResponse):
@@ -31,7 +32,7 @@ class StreamResponse(StreamedResponse):
         async def source() -> AsyncIterator[AsyncGenerator[bytes]]:
             async with (
                 chat.open(conversation, deadline=deadline) as stream,
-                aclosing(_lines(stream, dialect, heartbeat_s=heartbeat_s)) as lines,
+                aclosing(stream_lines(stream, dialect, heartbeat_s=heartbeat_s)) as lines,
             ):
                 try:
                     yield lines
@@ -47,8 +48,16 @@ class StreamResponse(StreamedResponse):
         )
 
 
-async def _lines(stream: Stream, dialect: Dialect, *, heartbeat_s: float) -> AsyncGenerator[bytes]:
+async def stream_lines(
+    stream: Stream, dialect: Dialect, *, heartbeat_s: float, finish: Finish | None = None
+) -> AsyncGenerator[bytes]:
     """Yield tokens as they come, all that are waiting at once, and the end.
+
+    Args:
+        stream: of tokens.
+        dialect: writes them.
+        heartbeat_s: after which a silence is broken.
+        finish: writes the end; None: the dialect's own.
 
     Raises:
         ServiceError: the stream ends with it.
@@ -65,7 +74,8 @@ async def _lines(stream: Stream, dialect: Dialect, *, heartbeat_s: float) -> Asy
         is_silent = not pieces and not stream.is_over
         lines = dialect.heartbeat() if is_silent else dialect.pieces(pieces)
     if isinstance(stream.end, Generation):
-        lines += dialect.finish(stream.end)
+        await dialect.keep(stream.end)
+        lines += (finish or dialect.finish)(stream.end)
     yield lines
     if isinstance(stream.end, ServiceError):
         raise stream.end

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.http.hub import HubTask
+
 
 class Chat(Task):
     """Answers to conversations, whole or token by token."""
@@ -33,10 +35,22 @@ class Chat(Task):
         return (router,)
 
     def openai_routers(self) -> "Sequence[APIRouter]":
-        """Return `/v1/chat/completions`."""
+        """Return `/v1/chat/completions`, `/v1/completions` and `/v1/responses`."""
+        from app.tasks.chat.completion_routes import router as completions
         from app.tasks.chat.openai_routes import router
+        from app.tasks.chat.responses.routes import router as responses
 
-        return (router,)
+        return (router, completions, responses)
+
+    def kind_of(self, path: str) -> RequestKind:
+        """Tell generations from reading kept responses."""
+        return RequestKind.OTHER if "{response_id}" in path else self.request_kind
+
+    def hub(self) -> "HubTask":
+        """Return `/hf/{model_name}/v1/chat/completions`."""
+        from app.tasks.chat.hub import HUB
+
+        return HUB
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app chat`."""

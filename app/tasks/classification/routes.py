@@ -41,7 +41,7 @@ NO_PAIRS = "This model takes single texts."
 NEEDS_PAIRS = "This model needs pairs of texts."
 
 
-def _plan(field: str, *, has_pairs: bool) -> Callable[[Classifier], Plan]:
+def plan_of(field: str, *, has_pairs: bool) -> Callable[[Classifier], Plan]:
     """Return what plans texts or pairs; the field is where a body has the second texts."""
 
     def plan(engine: Classifier) -> Plan:
@@ -55,7 +55,8 @@ def _plan(field: str, *, has_pairs: bool) -> Callable[[Classifier], Plan]:
     return plan
 
 
-def _columns(result: Classification) -> dict[str, Any]:
+def columns_of(result: Classification) -> dict[str, Any]:
+    """Return what the log's entry says of a text."""
     return {"label": result.label, "score": result.score}
 
 
@@ -78,9 +79,9 @@ async def _predict(
     check_length(spec, text=body.text, text_pair=body.text_pair)
     pair = body.text_pair
     items: list[TextOrPair] = [body.text if pair is None else (body.text, pair)]
-    plan = _plan("text_pair", has_pairs=pair is not None)
+    plan = plan_of("text_pair", has_pairs=pair is not None)
     inference = await run.each(
-        CLASSIFIERS, items, model_name=model_name, plan=plan, columns=_columns
+        CLASSIFIERS, items, model_name=model_name, plan=plan, columns=columns_of
     )
     (result,) = inference.rows
     if isinstance(result, ServiceError):
@@ -139,9 +140,9 @@ async def predict_batch(body: PredictBatchRequest, run: RunnerDep) -> PredictBat
         CLASSIFIERS,
         items,
         model_name=body.model_name,
-        plan=_plan("text_pairs", has_pairs=body.text_pairs is not None),
+        plan=plan_of("text_pairs", has_pairs=body.text_pairs is not None),
         refuse=refuse,
-        columns=_columns,
+        columns=columns_of,
     )
     pairs = zip(inference.rows, inference.is_truncated, strict=True)
     return PredictBatchResponse(

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.http.hub import HubTask
+    from app.http.tensors import TensorTask
+
 
 class Classification(Task):
     """Labels of texts."""
@@ -28,6 +31,18 @@ class Classification(Task):
         from app.tasks.classification.routes import router
 
         return (router,)
+
+    def hub(self) -> "HubTask":
+        """Return what it answers in Hugging Face's dialects."""
+        from app.tasks.classification.hub import HUB
+
+        return HUB
+
+    def tensors(self) -> "TensorTask":
+        """Return what it answers in the Open Inference Protocol."""
+        from app.tasks.classification.tensors import TENSORS
+
+        return TENSORS
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app predict`."""

@@ -8,11 +8,17 @@ from app.http.openai_schemas import Ignored, OpenAiRequest, listed, unsupported
 from app.models.schemas import Response, example
 from app.tasks.embedding.schemas import EmbeddingFields
 
+# Clients make them with OpenAI's tokenizers; read with the model's, they would be other words.
+NO_TOKENS = (
+    "nothing says which tokenizer made the numbers, so send texts"
+    " (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))."
+)
+
 
 def _texts(value: object) -> object:
     """Turn one text into a list of one; tokens, which OpenAI takes too, are unsupported."""
     if isinstance(value, list) and any(isinstance(item, int | list) for item in value):
-        raise unsupported()
+        raise unsupported(NO_TOKENS)
     return listed(value)
 
 
@@ -28,7 +34,9 @@ class EmbeddingsRequest(OpenAiRequest, EmbeddingFields):
         json_schema_extra=example({"model": "minilm", "input": ["A cat sat on the mat."]})
     )
 
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[
+        str | None, Field(min_length=1, description="Default: the default embedder.")
+    ] = None
     input: Annotated[
         InputTexts, BeforeValidator(_texts, json_schema_input_type=InputText | InputTexts)
     ]

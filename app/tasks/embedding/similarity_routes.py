@@ -4,6 +4,7 @@ import numpy as np
 from fastapi import APIRouter, Depends
 
 from app.core.callers import Scope
+from app.engines.base import FloatArray
 from app.errors import UnsupportedFieldError
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
@@ -22,6 +23,15 @@ def _place_of(index: int) -> str:
     return f"texts[{index - 1}]" if index else "source"
 
 
+def cosines(vectors: FloatArray) -> list[float]:
+    """Return the cosine of the first vector and each other, of (texts, dimensions)."""
+    # In float64: a text compared with itself is 1, and not a little more.
+    exact = vectors.astype(np.float64)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    found: list[float] = np.clip(exact[1:] @ exact[0], -1, 1).tolist()
+    return found
+
+
 @router.post(
     "/similarity",
     summary="Compare texts with one",
@@ -31,13 +41,9 @@ async def compare_texts(body: SimilarityRequest, run: RunnerDep) -> SimilarityRe
     """Return the cosine of the source's vector and that of each of up to 256 texts."""
     texts = [body.source, *body.texts]
     found = await embed_texts(run, texts, model_name=body.model_name, fields=body, place=_place_of)
-    # In float64: a text compared with itself is 1, and not a little more.
-    vectors = found.vectors.astype(np.float64)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    scores = np.clip(vectors[1:] @ vectors[0], -1, 1)
     return SimilarityResponse(
         model=found.model,
-        scores=scores.tolist(),
+        scores=cosines(found.vectors),
         source_truncated=0 in found.truncated,
         truncated=[place - 1 for place in found.truncated if place],
     )

@@ -9,6 +9,9 @@ from app.runtime.plugins import Task
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
+    from app.http.hub import HubTask
+    from app.http.tensors import TensorTask
+
 
 class Embedding(Task):
     """Vectors of texts."""
@@ -34,6 +37,18 @@ class Embedding(Task):
         from app.tasks.embedding.openai_routes import router
 
         return (router,)
+
+    def hub(self) -> "HubTask":
+        """Return what it answers in Hugging Face's dialects."""
+        from app.tasks.embedding.hub import HUB
+
+        return HUB
+
+    def tensors(self) -> "TensorTask":
+        """Return what it answers in the Open Inference Protocol."""
+        from app.tasks.embedding.tensors import TENSORS
+
+        return TENSORS
 
 
 TASK = Embedding()

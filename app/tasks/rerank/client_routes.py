@@ -1,4 +1,6 @@
-"""`/v1/rerank` and `/v2/rerank`: reranking in the dialects of Jina's and Cohere's clients."""
+"""`/v1/rerank`, `/v2/rerank`, `/v1/score`: reranking as clients of Jina, Cohere and vLLM ask."""
+
+import time
 
 from fastapi import APIRouter, Depends
 
@@ -15,8 +17,9 @@ from app.tasks.rerank.client_schemas import (
     JinaRerankResponse,
     RerankUsage,
 )
-from app.tasks.rerank.routes import rank_texts, ranked
+from app.tasks.rerank.routes import rank_pairs, rank_texts, ranked
 from app.tasks.rerank.schemas import texts_of
+from app.tasks.rerank.score_schemas import ScoreRequest, ScoreResponse, TextScore
 
 router = APIRouter(
     tags=["rerank"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.PREDICT))]
@@ -55,4 +58,24 @@ async def rerank_for_cohere(body: CohereRerankRequest, run: RunnerDep) -> Cohere
     return CohereRerankResponse(
         id=request_id.get(),
         results=ranked(ranking, texts, top_n=body.top_n, shows_texts=body.return_documents),
+    )
+
+
+@router.post(
+    "/v1/score",
+    summary="Score pairs of texts, as vLLM's clients ask for it",
+    responses=openai_problems(*ERRORS),
+)
+async def score_pairs(body: ScoreRequest, run: RunnerDep) -> ScoreResponse:
+    """Score up to 1000 pairs of texts."""
+    logged = "\n".join((*body.text_1, *body.text_2))
+    ranking = await rank_pairs(
+        run, body.pairs(), model_name=body.model, field="text_2", logged=logged
+    )
+    return ScoreResponse(
+        id=f"score-{request_id.get()}",
+        created=int(time.time()),
+        model=ranking.model,
+        data=[TextScore(index=index, score=score) for index, score in sorted(ranking.best)],
+        usage=RerankUsage(prompt_tokens=ranking.tokens, total_tokens=ranking.tokens),
     )

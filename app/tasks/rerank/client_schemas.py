@@ -27,7 +27,7 @@ class JinaRerankRequest(Request, RerankFields):
 
     model_config = ConfigDict(json_schema_extra=example(BODY))
 
-    model: Name
+    model: Name | None = None
     documents: Documents
     return_documents: bool = True
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Depends
 
 from app.core.callers import Scope
+from app.engines.base import Pair
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
@@ -32,13 +33,23 @@ async def rank_texts(
         ServiceError: as `TaskRunner.together`.
 
     """
+    logged = "\n".join((query, *texts))
+    return await rank_pairs(
+        run, pairs_with(query, texts), model_name=model_name, field=field, logged=logged
+    )
+
+
+async def rank_pairs(
+    run: TaskRunner, pairs: Sequence[Pair], *, model_name: str | None, field: str, logged: str
+) -> Ranking:
+    """Rank pairs of texts; each costs a token of the quota. Raises as `rank_texts`."""
     return await run.together(
         RANKERS,
-        pairs_with(query, texts),
+        pairs,
         model_name=model_name,
         answer=ranking_of(field),
-        charged_tokens=len(texts),
-        logged="\n".join((query, *texts)),
+        charged_tokens=len(pairs),
+        logged=logged,
         columns=lambda ranking: {"score": ranking.best[0][1]},
     )
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.http.hub import HubTask
+    from app.http.tensors import TensorTask
+
 
 class Rerank(Task):
     """Texts in the order in which they answer a query."""
@@ -30,10 +33,22 @@ class Rerank(Task):
         return (router,)
 
     def openai_routers(self) -> "Sequence[APIRouter]":
-        """Return `/v1/rerank` and `/v2/rerank`: OpenAI has none, these are Jina's and Cohere's."""
+        """Return `/v1/rerank`, `/v2/rerank`, `/v1/score`: as Jina, Cohere and vLLM have them."""
         from app.tasks.rerank.client_routes import router
 
         return (router,)
+
+    def hub(self) -> "HubTask":
+        """Return what it answers in Hugging Face's dialects."""
+        from app.tasks.rerank.hub import HUB
+
+        return HUB
+
+    def tensors(self) -> "TensorTask":
+        """Return what it answers in the Open Inference Protocol."""
+        from app.tasks.rerank.tensors import TENSORS
+
+        return TENSORS
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app rerank`."""

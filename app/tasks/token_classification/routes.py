@@ -40,11 +40,12 @@ named_router = APIRouter(route_class=TokenRoute, include_in_schema=False, **OF_E
 RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL)
 
 
-def _plan(engine: TokenClassifier, aggregation: Aggregation) -> Plan:
+def plan_of(engine: TokenClassifier, aggregation: Aggregation) -> Plan:
+    """Return how texts are run: what makes entities of a row."""
     return Plan(shape=lambda row: spans_of(row, engine.labels, aggregation))
 
 
-def _columns(spans: Spans) -> dict[str, Any]:
+def columns_of(spans: Spans) -> dict[str, Any]:
     """Return the labels that were found, for the log."""
     return {"label": ",".join(spans.found)[:MAX_LOGGED_CHARS] or None}
 
@@ -64,9 +65,9 @@ async def _find(body: NerRequest, run: TaskRunner, *, model_name: str | None) ->
         TOKEN_CLASSIFIERS,
         texts,
         model_name=model_name,
-        plan=partial(_plan, aggregation=Aggregation(body.aggregation)),
+        plan=partial(plan_of, aggregation=Aggregation(body.aggregation)),
         refuse=refuse,
-        columns=_columns,
+        columns=columns_of,
     )
     rows = inference.rows
     values = sum(len(row) for row in rows if isinstance(row, Spans))

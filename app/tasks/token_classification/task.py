@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.http.hub import HubTask
+
 
 class TokenClassification(Task):
     """Entities in texts: names, places, parts of speech."""
@@ -24,6 +26,12 @@ class TokenClassification(Task):
         from app.tasks.token_classification.routes import named_router, router
 
         return (router, named_router)
+
+    def hub(self) -> "HubTask":
+        """Return what it answers in Hugging Face's dialects."""
+        from app.tasks.token_classification.hub import HUB
+
+        return HUB
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app ner`."""

@@ -38,7 +38,7 @@ RESPONSES = problems(*WITH_BODY, *WITH_KEY, *WITH_MODEL, TextTooLongError)
 Results = list[Labelled | ServiceError]
 
 
-async def _classify(
+async def classify_texts(
     run: TaskRunner, texts: Sequence[str], fields: ZeroShotFields, *, model_name: str | None
 ) -> tuple[str, Results]:
     """Return the model's name, and the labels of each text, or the error in their place.
@@ -95,7 +95,7 @@ def _columns(answer: tuple[str, Results]) -> dict[str, Any]:
 async def zero_shot(body: ZeroShotRequest, run: RunnerDep) -> ZeroShotResponse:
     """Classify one text; a longer one than the model's window is cut, a label never is."""
     check_length(run.inference.spec(body.model_name, NLI_MODELS), text=body.text)
-    model, (result,) = await _classify(run, [body.text], body, model_name=body.model_name)
+    model, (result,) = await classify_texts(run, [body.text], body, model_name=body.model_name)
     if isinstance(result, ServiceError):
         raise result
     return ZeroShotResponse(**_fields(result), model=model)
@@ -109,7 +109,7 @@ async def zero_shot_batch(body: ZeroShotBatchRequest, run: RunnerDep) -> ZeroSho
     spec = run.inference.spec(body.model_name, NLI_MODELS)
     refused = [refuse(spec, text) if spec else None for text in body.texts]
     texts = [text for text, error in zip(body.texts, refused, strict=True) if error is None]
-    model, results = await _classify(run, texts, body, model_name=body.model_name)
+    model, results = await classify_texts(run, texts, body, model_name=body.model_name)
     remaining = iter(results)
     return ZeroShotBatchResponse(
         model=model, results=[_result(error or next(remaining)) for error in refused]

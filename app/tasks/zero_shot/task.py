@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import APIRouter
 
+    from app.http.hub import HubTask
+
 
 class ZeroShot(Task):
     """Labels of texts, of those that a request brings."""
@@ -28,6 +30,12 @@ class ZeroShot(Task):
         from app.tasks.zero_shot.routes import router
 
         return (router,)
+
+    def hub(self) -> "HubTask":
+        """Return what it answers in Hugging Face's dialects."""
+        from app.tasks.zero_shot.hub import HUB
+
+        return HUB
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app zero-shot`."""

@@ -14,6 +14,9 @@ from httpx2 import Response
 from serving import make_app, running, serving
 
 from app.engines.chat_base import GenerationOptions, Message
+from app.errors import RateLimitExceededError
+from app.http.error_bodies import openai_error
+from app.http.openai_fields import Refused, WithoutEffect, done, marked
 from app.services.token_stream import OnEnd
 from app.tasks.chat.openai_schemas import ChatCompletionRequest
 
@@ -145,13 +148,44 @@ async def test_content_may_be_parts_and_developer_is_system(tmp_path: Path) -> N
     assert choice["message"]["content"] == "a b"
 
 
+async def test_several_answers_are_numbered_and_counted_together(tmp_path: Path) -> None:
+    body = (await chat(tmp_path, n=3)).json()
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+    assert {c["message"]["content"] for c in body["choices"]} == {"one two three"}
+    assert body["usage"]["total_tokens"] == 18
+    *chunks, last = events(
+        await chat(tmp_path, n=2, stream=True, stream_options={"include_usage": True})
+    )
+    for index in range(2):
+        own = [c["choices"][0] for c in chunks if c["choices"][0]["index"] == index]
+        assert [c["delta"].get("content") for c in own] == ["", "one", " two", " three", None]
+        assert own[-1]["finish_reason"] == "stop"
+    assert last["usage"]["total_tokens"] == 12
+
+
+async def test_one_of_several_that_fails_fails_all(tmp_path: Path) -> None:
+    check_error(await chat(tmp_path, n=2, model="breaks"), 500, "inference_failed")
+    assert events(await chat(tmp_path, n=2, model="breaks", stream=True))[-1]["error"]
+    for stream in (True, False):
+        answer = await chat(tmp_path, n=2, model="nobody", stream=stream)
+        check_error(answer, 404, "model_not_found", "model")
+
+
+async def test_logprobs_are_with_each_token(tmp_path: Path) -> None:
+    (choice,) = (await chat(tmp_path, logprobs=True)).json()["choices"]
+    assert [t["token"] for t in choice["logprobs"]["content"]] == ["one", " two", " three"]
+    chunks = events(await chat(tmp_path, logprobs=True, stream=True))
+    scored = [c["choices"][0] for c in chunks if c["choices"][0]["delta"].get("content")]
+    assert [c["logprobs"]["content"][0]["token"] for c in scored] == ["one", " two", " three"]
+
+
 async def test_an_error_before_the_first_token_of_a_stream_has_its_status(tmp_path: Path) -> None:
     long = [{"role": "user", "content": "x " * 21}]
     for stream in (True, False):
         answer = await chat(tmp_path, messages=long, stream=stream)
         said = check_error(answer, 400, "context_length_exceeded", "messages")
+        assert said.startswith("This model's maximum context length is 20 tokens")
         assert "21" in said
-        assert "20" in said
 
 
 async def test_an_error_in_mid_stream_is_an_event_and_whole_it_is_500(tmp_path: Path) -> None:
@@ -173,6 +207,11 @@ NEUTRAL: list[dict[str, Any]] = [
     {"tools": [], "functions": [], "tool_choice": "none", "parallel_tool_calls": True},
     {"n": 1, "logprobs": False, "top_logprobs": 0, "logit_bias": {}, "modalities": ["text"]},
     {"frequency_penalty": 0, "presence_penalty": 0.0, "store": False, "audio": None},
+    {"frequency_penalty": 0.5, "presence_penalty": -1, "logit_bias": {"50256": -100}},
+    {"top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1, "ignore_eos": True},
+    {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}},
+    {"prompt_cache_options": {}, "prediction": {"type": "content"}, "model": None},
+    {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
     {"user": "ann", "metadata": {"a": "b"}, "service_tier": "auto", "safety_identifier": "x"},
     {"unheard_of": None, "stop": None, "seed": None, "temperature": None, "stream": None},
     {"stream_options": {"include_usage": False, "include_obfuscation": False}, "stop": []},
@@ -191,14 +230,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
     ({"functions": [{"name": "f"}]}, "functions"),
     ({"function_call": {"name": "f"}}, "function_call"),
-    ({"n": 2}, "n"),
-    ({"n": True}, "n"),
-    ({"logprobs": True}, "logprobs"),
-    ({"logprobs": 0}, "logprobs"),
-    ({"top_logprobs": 3}, "top_logprobs"),
-    ({"frequency_penalty": 0.5}, "frequency_penalty"),
-    ({"presence_penalty": -1}, "presence_penalty"),
-    ({"logit_bias": {"50256": -100}}, "logit_bias"),
+    ({"n": 9}, "n"),
     ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"store": True}, "store"),
@@ -218,6 +250,27 @@ async def test_what_is_not_supported_is_400_and_named(
     assert param in said
 
 
+async def test_a_text_model_says_that_it_sees_no_images(tmp_path: Path) -> None:
+    answer = await chat(tmp_path, messages=[{"role": "user", "content": [IMAGE]}])
+    said = check_error(answer, 400, "unsupported_field", "messages[0].content[0].type")
+    assert "sees no images" in said
+
+
+def test_a_limit_has_a_type_of_its_own() -> None:
+    assert openai_error(RateLimitExceededError())["error"]["type"] == "rate_limit_error"
+
+
+def test_each_field_is_in_one_list_and_has_its_reason() -> None:
+    lists = [done(ChatCompletionRequest)]
+    lists += [[*marked(ChatCompletionRequest, kind)] for kind in (WithoutEffect, Refused)]
+    assert sorted(name for names in lists for name in names) == sorted(
+        ChatCompletionRequest.model_fields
+    )
+    assert {"messages", "top_k"} <= {*lists[0]}
+    assert {"user", "metadata"} <= {*lists[1]}
+    assert {"store", "functions"} <= {*lists[2]}
+
+
 INVALID: list[tuple[dict[str, Any], str]] = [
     ({"messages": None}, "messages"),
     ({"messages": []}, "messages"),
@@ -228,6 +281,19 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"model": ""}, "model"),
     ({"model": 1}, "model"),
     ({"temperature": 2.1}, "temperature"),
+    ({"frequency_penalty": 2.1}, "frequency_penalty"),
+    ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+    ({"logit_bias": {"a": 1}}, "logit_bias"),
+    ({"n": True}, "n"),
+    ({"n": 0}, "n"),
+    ({"logprobs": 0}, "logprobs"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"reasoning_effort": "huge"}, "reasoning_effort"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        "messages[0].content[0].text",
+    ),
     ({"temperature": "0"}, "temperature"),
     ({"top_p": -0.1}, "top_p"),
     ({"max_tokens": 0}, "max_tokens"),
@@ -277,6 +343,14 @@ async def test_a_schema_reaches_the_engine_as_the_client_wrote_it() -> None:
     assert options.stop == (".",)
 
 
+async def test_without_a_model_the_default_one_answers(tmp_path: Path) -> None:
+    async with serving(tmp_path, MODELS) as client:
+        told = await client.post(CHAT, json={"messages": ASKED})
+        embedded = await client.post("/v1/embeddings", json={"input": "x"})
+    assert told.json()["model"] == "echo"
+    assert embedded.json()["model"] == "vectors"
+
+
 async def embed(tmp_path: Path, **body: Any) -> Response:
     async with serving(tmp_path, MODELS) as client:
         return await client.post("/v1/embeddings", json={"model": "vectors", **body})
@@ -319,7 +393,9 @@ async def test_base64_is_the_same_vector_in_little_endian_float32(tmp_path: Path
 async def test_wrong_embeddings_requests_are_400_and_named(
     tmp_path: Path, fields: dict[str, Any], code: str, param: str
 ) -> None:
-    check_error(await embed(tmp_path, **fields), 400, code, param)
+    message = check_error(await embed(tmp_path, **fields), 400, code, param)
+    if code == "unsupported_field" and param == "input":
+        assert "check_embedding_ctx_length=False" in message, "it says what to do"
 
 
 async def test_embeddings_fail_and_miss_in_openai_s_shape(tmp_path: Path) -> None:
@@ -327,21 +403,24 @@ async def test_embeddings_fail_and_miss_in_openai_s_shape(tmp_path: Path) -> Non
     check_error(await embed(tmp_path, input="x", model="echo"), 404, "model_not_found", "model")
 
 
-async def test_models_lists_what_openai_s_clients_can_use_now(tmp_path: Path) -> None:
+async def test_models_lists_what_is_served_now_and_chat_first(tmp_path: Path) -> None:
     async with serving(tmp_path, MODELS) as client:
         listed = (await client.get("/v1/models")).json()
         one = (await client.get("/v1/models/echo")).json()
         broken = await client.get("/v1/models/broken")
-        unknown = [await client.get(f"/v1/models/{name}") for name in ("nobody", "classifier")]
+        unknown = await client.get("/v1/models/nobody")
     assert listed["object"] == "list"
-    assert [model["id"] for model in listed["data"]] == ["echo", "breaks", "vectors"]
+    assert [model["id"] for model in listed["data"]] == ["echo", "breaks", "vectors", "classifier"]
+    assert [model["tasks"] for model in listed["data"]][2:] == [
+        ["embedding"],
+        ["text-classification"],
+    ]
     assert one in listed["data"]
     assert one["object"] == "model"
     assert one["owned_by"] == "ml-api"
     assert time.time() - 60 < one["created"] <= time.time()
     check_error(broken, 503, "model_unavailable")
-    for answer in unknown:
-        check_error(answer, 404, "model_not_found", "model")
+    check_error(unknown, 404, "model_not_found", "model")
 
 
 async def chunks(size: int) -> AsyncIterator[bytes]:
@@ -358,7 +437,7 @@ async def test_errors_of_the_framework_have_openai_s_shape_too(tmp_path: Path) -
     limits = {"max_body_bytes": 1000, "request_timeout_ms": 500}
     async with serving(tmp_path, MODELS, **limits) as client:
         check_error(await client.get("/v1"), 404, "not_found")
-        check_error(await client.post("/v1/completions", json={}), 404, "not_found")
+        check_error(await client.post("/v1/nothing", json={}), 404, "not_found")
         wrong = await client.get(CHAT)
         check_error(wrong, 405, "method_not_allowed")
         assert wrong.headers["Allow"] == "POST"
@@ -373,6 +452,9 @@ async def test_errors_of_the_framework_have_openai_s_shape_too(tmp_path: Path) -
         text = {"Content-Type": "text/plain"}
         check_error(await post(b"{}", text), 415, "unsupported_media_type")
         check_error(await post(stalls(), as_json), 408, "body_timeout")
+        lost = await client.post("/chat/completions", json={})
+        assert lost.status_code == 404
+        assert "/v1" in lost.json()["detail"]
         outside = await client.get("/v1x")
         assert outside.headers["content-type"] == "application/problem+json"
 

@@ -44,6 +44,25 @@ async def test_a_client_that_leaves_stops_its_generation(tmp_path: Path, path: s
     assert [answer.status_code for answer in answers] == [200, 200]
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_client_that_leaves_stops_all_answers(tmp_path: Path, *, is_streamed: bool) -> None:
+    app = make_app(tmp_path, CHAT)
+    asked = [{"role": "user", "content": "w " * 1000}]
+    body = {"messages": asked, "model": "slow", "n": 2, "stream": is_streamed}
+    leaver = Client(json.dumps(body).encode())
+    async with running(app):
+        before = asyncio.all_tasks()
+        path = "/v1/chat/completions"
+        task = asyncio.create_task(app(scope(path), leaver.receive, leaver.send))
+        while metric(app, "time_to_first_token_seconds_count", model="slow") < 2:
+            await asyncio.sleep(0.01)  # what it waits for shows only in the metrics
+        leaver.left.set()
+        await task
+        assert metric(app, "generations_active", model="slow") == 0
+        assert metric(app, "generations_total", model="slow", end="client_left") == 2
+        assert not asyncio.all_tasks() - before
+
+
 async def test_a_reader_slower_than_the_bound_is_told_and_slows_nobody(tmp_path: Path) -> None:
     app, reader = make_app(tmp_path, CHAT), Reader()
     async with running(app) as client:

@@ -96,6 +96,27 @@ async def test_jina_s_clients_get_jina_s_form(client: AsyncClient) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
+async def test_vllm_s_clients_get_a_score_for_each_pair(client: AsyncClient) -> None:
+    async def score(**body: Any) -> Any:
+        return (await client.post("/v1/score", json=body)).json()
+
+    own = (await ask(client, documents=TEXTS[:3])).json()["results"]
+    answer = await score(model="ranker", text_1=QUERY, text_2=TEXTS[:3])
+    expected = {one["index"]: one["relevance_score"] for one in own}
+    assert {one["index"]: one["score"] for one in answer["data"]} == expected
+    assert [one["index"] for one in answer["data"]] == [0, 1, 2]
+    same = await score(text_1=[QUERY] * 3, text_2=TEXTS[:3])
+    assert (same["data"], same["usage"], same["model"]) == (
+        *(answer["data"], answer["usage"]),
+        "ranker",
+    )
+    assert (await score(text_1=[QUERY, QUERY], text_2=TEXTS[:3]))["error"]["code"] == (
+        "invalid_request"
+    )
+    failed = await score(text_1="a", text_2=["b", "poison"])
+    assert "text_2[1]" in failed["error"]["message"]
+
+
 async def test_cohere_s_clients_get_cohere_s_form(client: AsyncClient) -> None:
     own = (await ask(client, documents=TEXTS)).json()["results"]
     body = {"model": "ranker", "documents": TEXTS, "max_tokens_per_doc": 4096}

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, version 2, over HTTP: `/v2/models/{name}/infer` and its kin."""

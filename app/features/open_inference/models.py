@@ -1,0 +1,39 @@
+"""Finds what a request's path names: a model, its task's tensors, its version."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from app.batching.base import Scheduler
+from app.errors import ModelNotFoundError, UnsupportedFieldError
+from app.http.tensors import TensorTask
+from app.models.registry import Lease, ModelRegistry, TaskKey
+
+TensorTasks = Mapping[str, TensorTask]  # by what models.toml calls the tasks
+NO_VERSION = "The model has no such version; its metadata lists those that it has."
+
+
+def tensors_of(tasks: TensorTasks, registry: ModelRegistry, model_name: str) -> TensorTask:
+    """Return the tensors of a model.
+
+    Raises:
+        ModelNotFoundError: there is no model of that name.
+        UnsupportedFieldError: its task has no tensors.
+
+    """
+    kind = registry.task_of(model_name)
+    if kind not in tasks:
+        raise UnsupportedFieldError(detail=f"Models of the task {kind} have no tensors.")
+    return tasks[kind]
+
+
+@contextmanager
+def leased(
+    registry: ModelRegistry, model_name: str, version: str | None
+) -> Iterator[Lease[Scheduler[Any]]]:
+    """Lease a model; raises as `ModelRegistry.lease`, for another version than it has too."""
+    key = TaskKey[Scheduler[Any]](registry.task_of(model_name))
+    with registry.lease(model_name, key) as lease:
+        if version not in {None, lease.version}:
+            raise ModelNotFoundError(NO_VERSION)
+        yield lease
