@@ -26,6 +26,7 @@ FULL_PATH = re.compile(
 SHORT_PATH = re.compile(r"`([a-z_]+(?:/[\w*-]+)*/[\w*-]+\.[a-z]{2,4})`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 CODE_BLOCK = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+CODE_SPAN = re.compile(r"`[^`\n]*`")
 BROKEN = "Look in `app/api/noting.py`, `http/gone.py`, and [there](decisions/0099-none.md)."
 # What guides let their reader make.
 MADE = ("app/features/moderation/", "app/tasks/language_detection/", "letters/")
@@ -41,7 +42,7 @@ def missing(text: str, document: Path) -> list[str]:
 
 def broken(text: str, document: Path) -> list[str]:
     """Return the links of a document that lead nowhere."""
-    links = LINK.findall(CODE_BLOCK.sub("", text))
+    links = LINK.findall(CODE_SPAN.sub("", CODE_BLOCK.sub("", text)))
     return [link for link in links if not (document.parent / link).exists()]
 
 

@@ -8,7 +8,8 @@ import commands
 import numpy as np
 import pytest
 from httpx2 import AsyncClient
-from serving import serving
+from serving import FAKE, serving
+from sharing import counted, sharing
 from smollm import gguf
 from tiny_gguf import write_embedder, write_ranker
 
@@ -130,3 +131,19 @@ def test_baked_files_are_copied(folder: Path, tmp_path: Path) -> None:
     assert all(
         (tmp_path / "baked" / str(s.source).removeprefix("file:")).is_file() for s in baked.specs
     )
+
+
+async def test_front_ends_load_what_cant_be_shared_themselves(folder: Path, tmp_path: Path) -> None:
+    """Of a folder only who loads it finds out what runs it: the process that they share, first."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "model.gguf").symlink_to(folder / "embedder.gguf")
+    own = f'name = "own"\ntask = "embedding"\nsource = "file:{tmp_path}/own"'
+    async with sharing(tmp_path, f"{FAKE}\n[[models]]\n{own}\nrequired = true") as pair:
+        assert [e.state for e in pair.host.registry.entries] == ["ready", "unloaded"]
+        assert [e.state_now for e in pair.front.registry.entries] == ["ready", "ready"]
+        answer = await pair.client.post("/embed", json={"texts": ["the cat"]})
+        assert answer.status_code == 200
+        assert counted(pair.front, "wait_seconds_count", model="own") == 1
+        # The least of all processes is what /metrics says.
+        ready = pair.host.metrics.registry.get_sample_value("mlapi_model_ready", {"model": "own"})
+        assert ready is None

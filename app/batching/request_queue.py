@@ -117,7 +117,14 @@ class RequestQueue:
         is_alone = not ahead.texts
         now_s = monotonic()
         return QueuedRequest(
-            items, prompt, waiter, estimate, verdict.predicted_s, now_s, is_alone=is_alone
+            items,
+            prompt,
+            waiter,
+            estimate,
+            verdict.predicted_s,
+            now_s,
+            is_alone=is_alone,
+            until_s=deadline.at_s,
         )
 
     def forget(self, request: QueuedRequest) -> None:

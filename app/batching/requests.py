@@ -1,12 +1,14 @@
 """What is kept of a request until all its items have their rows, and how it gets its answer."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from app.batching.admission import Work
 from app.batching.queue import Ticket
+from app.core.call_scope import CallScope
 from app.engines.items import Prepared
 
 Row = Any  # what the engine gives for an item, or the exception in its place
@@ -48,6 +50,7 @@ class QueuedRequest:
     predicted_s: float
     admitted_s: float
     is_alone: bool  # nothing was before it
+    until_s: float = math.inf  # its deadline, as `time.monotonic` counts
     tickets: list[Ticket["QueuedItem"]] = field(default_factory=list)
     rows: list[Row | None] = field(default_factory=list)
     is_truncated: list[bool] = field(default_factory=list)
@@ -64,6 +67,20 @@ class QueuedItem:
     index: int
     prepared: Prepared
     queued_s: float
+
+
+def scope_of(requests: Sequence[QueuedRequest]) -> CallScope:
+    """Return for whom a batch runs: as long as one of these requests waits.
+
+    What calls models runs where its requests wait, so that each waiter is a future; if one isn't,
+    nobody is known to have left.
+    """
+    waiters = [request.future for request in requests]
+    futures = [waiter for waiter in waiters if isinstance(waiter, asyncio.Future)]
+    return CallScope(
+        until_s=max(request.until_s for request in requests),
+        waiting=futures if len(futures) == len(waiters) else (),
+    )
 
 
 def resolve(requests: Sequence[QueuedRequest]) -> None:

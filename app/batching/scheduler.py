@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -12,13 +13,21 @@ from app.batching.deadline import Deadline
 from app.batching.isolation import is_out_of_memory, run_isolated
 from app.batching.queue import Batch
 from app.batching.request_queue import BatchPolicy, RequestQueue
-from app.batching.requests import Outcome, QueuedItem, QueuedRequest, Row, Waiter
+from app.batching.requests import (
+    Outcome,
+    QueuedItem,
+    QueuedRequest,
+    Row,
+    Waiter,
+    scope_of,
+)
 from app.batching.tokenising import Tokenising, estimator
 from app.batching.workers import Workers
+from app.core.call_scope import in_scope
 from app.core.metrics import Metrics
 from app.core.model_metrics import ModelMetrics
 from app.engines.base import TextEngine
-from app.engines.items import BatchEngine, ItemEngine, Prepared, ProcessEngine
+from app.engines.items import BatchEngine, ItemEngine, Prepared, ProcessEngine, calls_models
 from app.engines.rows import checked
 from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError
 
@@ -58,6 +67,7 @@ class BatchScheduler(Generic[E]):
         self._run = checked(engine)
         self._estimate = estimator(engine)
         self._max_batch = policy.max_batch
+        self._calls_models = calls_models(engine)
         self._metrics = ModelMetrics(metrics, name)
         self._name = name
         self._requests = RequestQueue(name, policy=policy, metrics=self._metrics)
@@ -152,12 +162,20 @@ class BatchScheduler(Generic[E]):
     def _run_batch(self, batch: Batch[QueuedItem]) -> None:
         """Run the engine in a worker's thread, isolate what fails, hand out the rows."""
         try:
-            rows = self._call_engine(batch)
+            with self._scope_of(batch):
+                rows = self._call_engine(batch)
         except BaseException:
             # A fault of ours kills the worker; its requests are answered first.
             self._requests.finish(batch, [InferenceFailedError() for _ in batch.tickets])
             raise
         self._requests.finish(batch, rows)
+
+    def _scope_of(self, batch: Batch[QueuedItem]) -> AbstractContextManager[None]:
+        """Return what tells an engine that calls other models for whom it does."""
+        if not self._calls_models:
+            return nullcontext()
+        requests = dict.fromkeys(ticket.item.request for ticket in batch.tickets)
+        return in_scope(scope_of(list(requests)))
 
     def _call_engine(self, batch: Batch[QueuedItem]) -> Sequence[Row]:
         started_s = monotonic()

@@ -19,6 +19,7 @@ from app.engines.openvino.preparation import find
 from app.engines.openvino.processor import Processor
 from app.engines.openvino.refused import raise_remembered
 from app.engines.python.failures import UserCodeError
+from app.engines.python.models import NOT_SERVED
 from app.errors import StartupError
 from app.models.bake import ENGINES
 from app.models.catalog import Catalog, ModelSpec, read_catalog
@@ -28,6 +29,7 @@ from app.settings import Settings, load_settings
 
 MEND = "Mend its entry, or what it names; docs/models.md has the fields."
 TORCH, OPENVINO = "torch", "openvino"
+CALLS_MODELS = "its load calls other models, which only a service has: it was not loaded here"
 UNCONVERTED = "; the first start will convert it"
 
 
@@ -41,6 +43,8 @@ def try_model(spec: ModelSpec, *, timeout_s: float) -> Finding:
         return doubtful(place, failure.line, advice)
     except ChildDiedError as failure:
         return bad(place, failure.line, MEND)
+    if report.get("failure", "").endswith(NOT_SERVED):
+        return doubtful(place, CALLS_MODELS, "Start the service to see.")
     if "failure" in report:
         return bad(place, report["failure"], MEND)
     return good(place, report["loaded"])

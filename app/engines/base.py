@@ -13,6 +13,7 @@ from app.engines.chat_base import ChatEngine, ChatOptions
 from app.engines.items import ItemEngine
 
 if TYPE_CHECKING:
+    from app.engines.python.models import CallModel
     from app.engines.token_windows import TokenRow
     from app.engines.vector_rules import VectorRules
 
@@ -216,6 +217,7 @@ class PythonOptions:
     timeout_s: float = 30.0  # of a call in a process, which is ended and replaced then
     streams: int = 8  # at once
     hidden: frozenset[str] = frozenset()  # variables that a process doesn't get
+    uses: tuple[str, ...] = ()  # models that it may call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +272,7 @@ class EngineRequest:
     openvino: OpenVinoOptions | None = None  # None: nothing is converted, "auto" is torch
     chat: ChatOptions | None = None
     python: PythonOptions | None = None
+    call_model: "CallModel | None" = None  # carries the calls of a class to other models
     embedding: EmbeddingOptions = field(default_factory=EmbeddingOptions)
     images: ImageOptions = field(default_factory=ImageOptions)
     is_packed: bool = True  # texts may be run in rows, one behind the other

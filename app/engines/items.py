@@ -115,6 +115,11 @@ class ItemEngine(Protocol):
         ...
 
 
+def calls_models(engine: object) -> bool:
+    """Say whether an engine calls other models while it runs."""
+    return bool(getattr(engine, "calls_models", False))
+
+
 @runtime_checkable
 class OwnThreads(Protocol):
     """An engine whose items take long to prepare: in its own threads they keep no text waiting."""

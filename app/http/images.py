@@ -11,8 +11,10 @@ from app.errors import MalformedFormError
 from app.http.form_route import FormRequest, FormRoute
 from app.http.forms import FORM
 from app.http.problems import WITH_BODY
+from app.services.model_calls import ModelCall, texts_of
 
 MAX_IMAGES = 32
+STANDARD = str.maketrans("-_", "+/")  # base64's alphabet, of the one for addresses
 # A PNG of one grey pixel.
 EXAMPLE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
@@ -70,6 +72,19 @@ class ImagesRoute(FormRoute):
 def items_of(contents: Sequence[bytes | str]) -> list[ImageItem]:
     """Return the images of a body as an engine takes them."""
     return [ImageItem(content) for content in contents]
+
+
+def called_images(call: ModelCall) -> list[ImageItem]:
+    """Return the images that a Python class sends: base64, of either alphabet.
+
+    Raises:
+        InvalidRequestError: an item is no text.
+
+    """
+    return [
+        ImageItem(text if text.startswith("data:") else text.translate(STANDARD))
+        for text in texts_of(call)
+    ]
 
 
 def form_of(field: str, *, may_be_empty: bool = False, **others: dict[str, Any]) -> dict[str, Any]:

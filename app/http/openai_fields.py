@@ -13,8 +13,9 @@ from pydantic import BaseModel, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from app.engines.chat_base import ForeignField
-from app.http.openai_schemas import OpenPart
+from app.http.openai_schemas import OpenAsSent, OpenPart
 
+OPEN = (OpenPart, OpenAsSent)
 MAX_NAME_CHARS = 64  # a field's name comes from the client, and is in the answer
 
 
@@ -81,14 +82,14 @@ def foreign_fields(part: object, path: str = "") -> Iterator[ForeignField]:
     if isinstance(part, list):
         for number, item in enumerate(part):
             yield from foreign_fields(item, f"{path}[{number}]")
-    if not isinstance(part, OpenPart):
+    if not isinstance(part, OPEN):
         return
     start = f"{path}." if path else ""
     for name, place, mark in _fields(type(part)):
         value = getattr(part, name)
         if mark is not None and not mark.allows(value):
             yield ForeignField(path=start + place, reason=mark.reason_of(value))
-        elif isinstance(value, list | OpenPart):
+        elif isinstance(value, list | OpenPart | OpenAsSent):
             yield from foreign_fields(value, start + place)
     for name, value in (part.model_extra or {}).items():
         if value is not None:
@@ -116,7 +117,7 @@ def done(schema: type[BaseModel]) -> list[str]:
 
 
 @cache
-def _fields(schema: type[OpenPart]) -> list[tuple[str, str, Refused | None]]:
+def _fields(schema: type[OpenPart | OpenAsSent]) -> list[tuple[str, str, Refused | None]]:
     """Return a schema's fields: Python's name, JSON's, and the mark of one that is refused."""
     return [
         (

@@ -85,13 +85,7 @@ class OpenAiRequest(Request):
     __pydantic_extra__: dict[str, Annotated[Any, Only(None)]]
 
 
-class OpenPart(OpenAiRequest):
-    """What bodies share that a remote server may get: it may know other fields."""
-
-    __pydantic_extra__: dict[str, Any]
-
-
-class AsSent(OpenPart):
+class AsSent(OpenAiRequest):
     """A part of a body that remote servers get as the client wrote it."""
 
     _sent: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -109,6 +103,18 @@ class AsSent(OpenPart):
     def sent(self) -> dict[str, Any]:
         """What the client wrote."""
         return self._sent
+
+
+class OpenPart(OpenAiRequest):
+    """A part of a body that has other fields too: engines refuse them, or servers get them."""
+
+    __pydantic_extra__: dict[str, Any]
+
+
+class OpenAsSent(AsSent):
+    """The same, of which remote servers get what the client wrote."""
+
+    __pydantic_extra__: dict[str, Any]
 
 
 Ignored = Annotated[Any, Field(description="Ignored.")]

@@ -18,6 +18,7 @@ from pydantic import (
 
 from app.engines.base import HUB_NAMES, EmbeddingOptions, Task
 from app.errors import CatalogError
+from app.models.uses import check_uses
 
 DEFAULT_MAX_CHARS = 2_000
 WINDOWED_MAX_CHARS = 20_000  # where a long text runs in windows instead of being cut
@@ -35,7 +36,7 @@ OWN_TYPES = {
 # Of a Python class: how it can be kept apart from the service.
 ISOLATIONS = ("process", "thread")
 # The fields that only its entry may have.
-PYTHON_FIELDS = ("isolation", "workers")
+PYTHON_FIELDS = ("isolation", "workers", "uses")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -105,6 +106,9 @@ class ModelSpec(BaseModel):
     pass_fields: bool = True
     isolation: str | None = None  # engine "python": where the class runs; None: by the device
     workers: int = Field(1, gt=0, le=64)  # engine "python": calls of the class at once
+    uses: Annotated[
+        tuple[str, ...], BeforeValidator(_several)
+    ] = ()  # engine "python": models that it calls
 
     @model_validator(mode="before")
     @classmethod
@@ -276,6 +280,7 @@ def read_catalog(path: Path) -> Catalog:
         raise CatalogError(f"{path}: holds tables [[models]] and nothing else")
     try:
         specs = [_read_spec(number, entry) for number, entry in enumerate(entries, start=1)]
+        check_uses({spec.name: spec.uses for spec in specs})
         return Catalog(specs, folder=path.parent)
     except CatalogError as failure:
         raise CatalogError(f"{path}: {failure}") from None

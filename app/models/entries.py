@@ -72,6 +72,7 @@ class ModelEntry:
     detail: str | None = None  # the same in words, as in the log
     began_s: float | None = None  # when loading began, as `time.monotonic` counts
     loans: Loans = field(default_factory=Loans)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)  # loaded once, or failed
 
     @property
     def leases(self) -> int:

@@ -18,6 +18,7 @@ from app.engines.base import (
 )
 from app.engines.chat_base import ChatEngine, ChatOptions
 from app.engines.loader import EngineTable
+from app.engines.python.models import CallModel
 from app.engines.room import check_embedder
 from app.engines.rows import checked
 from app.errors import EngineError, ServiceError, SourceError
@@ -54,6 +55,7 @@ class ModelLoader:
         call_timeout_s: that a call of a class in a process may take, unless its entry says so.
         hidden: variables of the environment that processes of classes don't get.
         images: how large they may be, and how many are worked on at once.
+        call_model: returns what carries a class's calls of other models; None: it has none.
 
     """
 
@@ -71,6 +73,7 @@ class ModelLoader:
         call_timeout_s: float = 30.0,
         hidden: frozenset[str] = frozenset(),
         images: ImageOptions | None = None,
+        call_model: Callable[[ModelSpec], CallModel] | None = None,
     ) -> None:
         self._sources = sources
         self._folder = folder
@@ -83,6 +86,7 @@ class ModelLoader:
         self._call_timeout_s = call_timeout_s
         self._hidden = hidden
         self._images = images or ImageOptions()
+        self._call_model = call_model
 
     def __call__(self, spec: ModelSpec, *, on_step: OnStep = ignore_step) -> Loaded:
         """Load and warm an engine, and report each step of the preparation.
@@ -128,6 +132,7 @@ class ModelLoader:
             openvino=self._openvino,
             chat=self._chat(spec) if task == Task.CHAT or spec.engine == REMOTE else None,
             python=self._python(spec) if task == Task.PYTHON else None,
+            call_model=self._call_model(spec) if spec.uses and self._call_model else None,
             embedding=spec.embedding,
             images=self._images,
             is_packed=spec.packed,
@@ -167,6 +172,7 @@ class ModelLoader:
             else self._call_timeout_s,
             streams=spec.slots,
             hidden=self._hidden,
+            uses=spec.uses,
         )
 
     def _key(self, variable: str) -> str:

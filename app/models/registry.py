@@ -131,9 +131,11 @@ class ModelRegistry:
     async def _load_entry(self, entry: ModelEntry) -> None:
         """Bring one model from waiting to ready, or to failed."""
         name = entry.spec.name
-        entry.state = ModelState.LOADING
-        entry.began_s = started = time.monotonic()
+        started = time.monotonic()
         try:
+            await self._await_used(entry.spec)
+            entry.state = ModelState.LOADING
+            entry.began_s = started = time.monotonic()
             entry.served = await self._call_load(entry.spec)
         except StartupError as failure:
             entry.state, entry.reason = ModelState.FAILED, failure.reason
@@ -142,7 +144,24 @@ class ModelRegistry:
                 raise type(failure)(f"model {name!r} (required): {failure.line}") from failure
             log.warning("model_failed", extra={"model": name, "reason": failure.line})
             return
+        finally:
+            entry.settled.set()
         self._note_ready(entry, time.monotonic() - started)
+
+    async def _await_used(self, spec: ModelSpec) -> None:
+        """Wait until the models that a class calls are loaded: it may call them while it loads.
+
+        Raises:
+            EngineError: one isn't served.
+
+        """
+        for name in spec.uses:
+            used = self._entries.get(name)
+            if used is not None:
+                await used.settled.wait()
+            if used is None or used.served is None:
+                why = "its task is not installed" if used is None else "it could not be loaded"
+                raise EngineError(f"it uses {name!r}, which is not served: {why}")
 
     def _note_ready(self, entry: ModelEntry, seconds: float) -> None:
         """Note that a model serves, and how long it took to load."""
@@ -239,6 +258,11 @@ class ModelRegistry:
         self._metrics.model_ready.labels(entry.spec.name).set(0)
         if served is not None:
             await _close(Replaced(name=entry.spec.name, served=served, loans=loans), until_s)
+
+    async def forget(self, name: str, *, timeout_s: float) -> None:
+        """Unload a model that other processes serve instead; its metrics are theirs then."""
+        await self._unload(self._entries[name], time.monotonic() + timeout_s)
+        self._metrics.model_ready.remove(name)
 
     async def reload(self, name: str, *, timeout_s: float = REPLACED_S) -> None:
         """Load a model anew beside what serves, put it in its place, and close the old one.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.core.metrics import MetricGroup
     from app.engines.loader import EngineTable
     from app.models.catalog import Catalog
+    from app.services.model_calls import AnswerCall
     from app.settings import Settings
 
 ALL, NONE = "all", "none"
@@ -94,6 +95,11 @@ class Composition:
         of_tasks = {kind.name: kind for task in self.tasks for kind in task.engines()}
         capabilities = {task.kind: task.capability for task in self.tasks if task.capability}
         return EngineTable({**known_engines(), **of_tasks}, capabilities)
+
+    def call_answers(self) -> "dict[str, AnswerCall]":
+        """Return what answers Python classes that call other models, by the models' task."""
+        answers = {task.kind: task.answer_call() for task in self.tasks}
+        return {kind: answer for kind, answer in answers.items() if answer is not None}
 
     @property
     def is_stored(self) -> bool:

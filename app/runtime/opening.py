@@ -18,6 +18,8 @@ from app.runtime.parts import make_load, open_database
 from app.runtime.reloading import reload_models
 from app.runtime.runtime import Runtime, ServingPolicy
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
+from app.services.inference import InferenceService
+from app.services.model_calls import CalledServices, ModelCalls
 from app.services.results import ResultChecker
 from app.settings import Settings
 from app.sharing.opening import make_shared_load, open_link, shared_part
@@ -103,9 +105,15 @@ async def _open_core(
 ) -> Runtime:
     """Open what every service has: its models, and SQL where anything is stored."""
     tokenisers = _open_threads(stack, "tokenise", settings.thread_count)
-    steps = LoadSteps()
+    steps, calls = LoadSteps(), ModelCalls(chosen.call_answers())
     load = make_load(
-        settings, catalog, tokenisers=tokenisers, metrics=metrics, steps=steps, chosen=chosen
+        settings,
+        catalog,
+        tokenisers=tokenisers,
+        metrics=metrics,
+        steps=steps,
+        chosen=chosen,
+        calls=calls,
     )
     threads = LOAD_THREADS
     if engine_at is not None:
@@ -122,6 +130,14 @@ async def _open_core(
         metrics=metrics,
     )
     stack.push_async_callback(registry.close, timeout_s=UNLOAD_S)
+    results = ResultChecker(metrics, log_inputs=settings.log_inputs)
+    calls.open(
+        CalledServices(
+            registry=registry,
+            inference=InferenceService(registry, results),
+            buffer_tokens=settings.stream_buffer_tokens,
+        )
+    )
     database = open_database(settings, metrics) if chosen.is_stored else None
     if database is not None:
         stack.push_async_callback(database.close)
@@ -139,7 +155,7 @@ async def _open_core(
         metrics=metrics,
         registry=registry,
         steps=steps,
-        results=ResultChecker(metrics, log_inputs=settings.log_inputs),
+        results=results,
         database=database,
         request_kinds=request_kinds(chosen.tasks, chosen.features),
     )

@@ -26,6 +26,7 @@ from app.models.registry import LoadModel
 from app.models.sources import Sources
 from app.models.steps import LoadSteps
 from app.runtime.composition import Composition
+from app.services.model_calls import ModelCalls
 from app.settings import Settings, read_secret
 
 # Texts in a call: a CPU gains nothing beyond 8, a GPU does; see docs/decisions/0005-batching.md.
@@ -45,7 +46,7 @@ def open_database(settings: Settings, metrics: Metrics) -> Database:
     )
 
 
-def make_load(
+def make_load(  # noqa: PLR0913  # each is of another part of the service
     settings: Settings,
     catalog: Catalog,
     *,
@@ -53,6 +54,7 @@ def make_load(
     metrics: Metrics,
     steps: LoadSteps | None = None,
     chosen: Composition | None = None,
+    calls: ModelCalls | None = None,
 ) -> LoadModel:
     """Return what loads an entry of the catalogue in a thread, for the registry or a worker.
 
@@ -63,9 +65,10 @@ def make_load(
         metrics: where everything counts.
         steps: where each load notes how far it has come.
         chosen: the service's tasks; None: those of this package alone.
+        calls: carries calls of Python classes to other models; None: they can't call any.
 
     """
-    load, steps = make_loader(settings, catalog, chosen), steps or LoadSteps()
+    load, steps = make_loader(settings, catalog, chosen, calls), steps or LoadSteps()
 
     def load_with_steps(spec: ModelSpec) -> Loaded:
         return load(spec, on_step=steps.recorder(spec.name))
@@ -74,7 +77,10 @@ def make_load(
 
 
 def make_loader(
-    settings: Settings, catalog: Catalog, chosen: Composition | None = None
+    settings: Settings,
+    catalog: Catalog,
+    chosen: Composition | None = None,
+    calls: ModelCalls | None = None,
 ) -> ModelLoader:
     """Return what makes a warm engine of an entry, with the settings of this process."""
     sources = Sources(settings.models_dir, hub_endpoint=settings.hf_endpoint)
@@ -95,6 +101,7 @@ def make_loader(
         call_timeout_s=settings.request_timeout_ms / 1000,
         hidden=_secrets(settings, catalog),
         images=ImageOptions(max_pixels=settings.max_image_pixels, workers=settings.thread_count),
+        call_model=calls.of if calls else None,
     )
 
 

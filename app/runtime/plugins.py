@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.http.tensors import TensorTask
     from app.models.entries import ModelEntry
     from app.runtime.runtime import Runtime
+    from app.services.model_calls import AnswerCall
     from app.settings import Settings
 
 S = TypeVar("S", bound="Settings")
@@ -85,6 +86,10 @@ class Task:
     def model_paths(self, entry: "ModelEntry") -> ModelPaths:  # noqa: ARG002
         """Return what a loaded model adds to the OpenAPI document, where it has its own schemas."""
         return ModelPaths()
+
+    def answer_call(self) -> "AnswerCall | None":
+        """Return what answers Python classes that call these models; None: they can't."""
+        return None
 
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return the task's routes in OpenAI's dialect, which the feature `openai` serves."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
+from app.core.call_scope import CallScope, in_scope
 from app.engines.items import BatchEngine
 from app.engines.stream_slots import StreamSlots
 from app.errors import DeadlineExceededError, NotFoundError
@@ -87,13 +88,16 @@ class PieceService:
             if slots is None:
                 raise NotFoundError("This model has no stream.")
             held.enter_context(slots.taken())
-            steps = _Steps(lease.model.engine.stream(item), slots)
+            left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            scope = CallScope(until_s=deadline.at_s, waiting=(left,))
+            steps = _Steps(lease.model.engine.stream(item), slots, scope)
             kept = held.pop_all()
         try:
             pieces = self._pieces(steps, lease, deadline, heartbeat_s)
             async with aclosing(pieces):
                 yield PieceStream(model=lease.spec.name, version=lease.version, pieces=pieces)
         finally:
+            left.cancel()
             # The model and the slot are taken until the generator has ended, also a slow one.
             closing = slots.keep(_close(steps, kept))
             await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
@@ -128,15 +132,20 @@ class PieceService:
 class _Steps:
     """Runs a generator's steps, one after the other, in threads."""
 
-    def __init__(self, generator: Generator[bytes], slots: StreamSlots) -> None:
+    def __init__(self, generator: Generator[bytes], slots: StreamSlots, scope: CallScope) -> None:
+        self._scope = scope
         self._generator = generator
         self._slots = slots
         self._step: asyncio.Future[bytes | None] | None = None
 
     def begin(self) -> asyncio.Future[bytes | None]:
         """Begin the next step; None is its result at the end."""
-        self._step = self._slots.run(lambda: next(self._generator, None))
+        self._step = self._slots.run(self._next)
         return self._step
+
+    def _next(self) -> bytes | None:
+        with in_scope(self._scope):
+            return next(self._generator, None)
 
     async def close(self) -> None:
         """Close the generator once its step has ended."""

@@ -60,7 +60,7 @@ class Facts:
         """
         written = write_encoder(engine.encoder) if isinstance(engine, HasEncoder) else None
         if written is None:
-            raise EngineError("front ends can't share this engine: SHARE_MODELS=false")
+            raise EngineError("front ends can't share its engine")
         encoder, blob = written
         return cls(
             name=name,

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # While models load, threads note how far they are; nothing tells the event loop.
 LOADING_S: Final = 0.05
 LOADED_S: Final = 1.0
+FORGET_S: Final = 5.0
 
 
 class EngineHost:
@@ -41,7 +42,7 @@ class EngineHost:
         self._began_s = began_s
         self._fronts: set[ServedFront] = set()
         self._models: dict[str, bytes] = {}  # frames of those that serve
-        self._refused: dict[str, str] = {}  # why front ends can't have them
+        self._refused: set[str] = set()  # those that front ends have to load themselves
         self._state = b""
 
     @asynccontextmanager
@@ -80,7 +81,7 @@ class EngineHost:
         """Tell front ends how models are, until all are loaded and told."""
         while True:
             for index, entry in enumerate(self._registry.entries):
-                is_new = entry.spec.name not in self._models | self._refused
+                is_new = entry.spec.name not in (*self._models, *self._refused)
                 if is_new and entry.state is ModelState.READY:
                     await self._introduce(index, entry)
             state = frame(Kind.STATE, pack_json(self._states()))
@@ -105,9 +106,10 @@ class EngineHost:
                 version=entry.served.version,
                 load_s=time.monotonic() - self._began_s,
             )
-        except EngineError as failure:
-            self._refused[name] = failure.line
-            log.error("model_not_shared", extra={"model": name, "reason": failure.line})  # noqa: TRY400  # the line says it
+        except EngineError:
+            log.info("model_not_shared", extra={"model": name, "engine": model.engine.kind})
+            self._refused.add(name)
+            await self._registry.forget(name, timeout_s=FORGET_S)
             return
         self._models[name] = frame(Kind.MODEL, facts.pack())
         self._tell_all(self._models[name])
@@ -122,10 +124,10 @@ class EngineHost:
     def _state_of(self, entry: ModelEntry) -> dict[str, Any]:
         name = entry.spec.name
         step = self._steps.last(name)
-        refused = self._refused.get(name)
         return {
-            "state": ModelState.FAILED if refused else entry.state,
-            "reason": EngineError.reason if refused else entry.reason,
-            "detail": refused or entry.detail or "",
+            "state": entry.state,
+            "is_shared": name not in self._refused,
+            "reason": entry.reason,
+            "detail": entry.detail or "",
             "step": [step.number, step.of, step.name] if step and entry.is_loading else None,
         }

@@ -31,7 +31,7 @@ from app.sharing.frames import (
 )
 from app.sharing.requests import SharedRequest
 from app.sharing.rows import unpack_rows
-from app.sharing.shared_model import ENDED, SharedModel
+from app.sharing.shared_model import ENDED, NotSharedError, SharedModel
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,9 @@ class EngineLink:
             return
         if step := state["step"]:
             self._steps.recorder(name)(Step(number=step[0], of=step[1], name=step[2]))
-        if state["state"] == ModelState.FAILED:
+        if not state["is_shared"]:
+            model.take_refusal(NotSharedError())
+        elif state["state"] == ModelState.FAILED:
             model.take_refusal(read_refusal(state["reason"], state["detail"]))
 
 

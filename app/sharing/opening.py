@@ -15,6 +15,7 @@ from app.models.registry import LoadModel
 from app.models.steps import LoadSteps
 from app.sharing.link import EngineLink
 from app.sharing.scheduler import SharedScheduler
+from app.sharing.shared_model import NotSharedError
 
 # What their engines are asked is tokens, and what they answer numbers.
 SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
@@ -23,7 +24,8 @@ SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
 def is_shared(spec: ModelSpec, engines: EngineTable) -> bool:
     """Say whether a model can run in the engine's process: one for texts, on an engine of ours."""
     kind = engines.kinds.get(spec.engine)
-    # What `auto` gives to llama.cpp, whose tokeniser is in its own process.
+    # What `auto` gives to llama.cpp, whose tokeniser is in its own process. Of a folder with such a
+    # file the process finds it out when it has loaded it, and leaves it to the front ends.
     is_gguf = (spec.source or "").endswith(SUFFIX)
     is_ours = kind is not None and kind.is_shared and not is_gguf
     return is_ours and engines.capability(spec.task) in SHARED_TASKS
@@ -73,7 +75,10 @@ def make_shared_load(
         model = link.models.get(spec.name)
         if model is None:
             return other(spec)
-        facts = model.wait()
+        try:
+            facts = model.wait()
+        except NotSharedError:
+            return other(spec)
         scheduler = SharedScheduler(
             model, engine=facts.make_engine(), link=link, tokenisers=tokenisers, metrics=metrics
         )

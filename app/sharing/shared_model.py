@@ -18,6 +18,10 @@ RESTARTING: Final = "The model's process has ended and is being started again."
 ENDED: Final = "The model's process ended before it answered, and is being started again."
 
 
+class NotSharedError(Exception):
+    """The process that was to run a model leaves it to each front end."""
+
+
 class SharedModel:
     """Whether a model can be asked, and what it is; told so on the event loop.
 
@@ -32,7 +36,7 @@ class SharedModel:
         self.is_up = False
         self._facts: Facts | None = None
         self._edition = ""
-        self._refusal: StartupError | None = None
+        self._refusal: StartupError | NotSharedError | None = None
         self._settled = threading.Event()
 
     def wait(self) -> Facts:
@@ -40,6 +44,7 @@ class SharedModel:
 
         Raises:
             StartupError: it can't be loaded.
+            NotSharedError: each front end has to load it.
 
         """
         is_settled = self._settled.wait(MAX_LOAD_S)
@@ -59,8 +64,8 @@ class SharedModel:
         self.is_up = True
         self._settled.set()
 
-    def take_refusal(self, refusal: StartupError) -> None:
-        """Note that it can't be loaded."""
+    def take_refusal(self, refusal: StartupError | NotSharedError) -> None:
+        """Note that it can't be loaded, or not there."""
         if not self._settled.is_set():
             self._refusal = refusal
             self._settled.set()

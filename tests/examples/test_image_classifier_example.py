@@ -1,26 +1,19 @@
 """`examples/image-classifier`: trained, served and asked as its README says."""
 
-import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from example_scripts import EXAMPLES, script_in
 from serving import serving
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "image-classifier"
+EXAMPLE = EXAMPLES / "image-classifier"
 
 
 @pytest.fixture
 def train(tmp_path: Path) -> Any:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed; the example needs it")
-    shutil.copy(EXAMPLE / "train.py", tmp_path)
-    spec = importlib.util.spec_from_file_location("train_digits", tmp_path / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_in(tmp_path, "image-classifier")
 
 
 async def test_it_reads_a_digit(tmp_path: Path, train: Any) -> None:

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,9 @@ from app.engines.python.messages import (
     refusal_of,
     row_head,
 )
+from app.engines.python.model_messages import ERROR, AskService, error_head
 from app.engines.python.runner import Item, ThreadRunner, is_out_of_memory
-from app.errors import StartupError
+from app.errors import ServiceError, StartupError
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +90,10 @@ def _serve(calls: Channel, others: Channel, *streams: Channel) -> None:
     start = Start.of(calls.receive().head)
     if start.logs is not None:
         configure(**start.logs)
+    ask = AskService()
     try:
-        runner = load_class(start)
+        with ask.over(calls):
+            runner = load_class(start, ask)
     except StartupError as failure:
         calls.send(refusal_of(failure))
         return
@@ -105,28 +108,35 @@ def _serve(calls: Channel, others: Channel, *streams: Channel) -> None:
     )
     if runner.facts.has_stream:
         for channel in streams:
-            _answer_in_thread(channel, _Stream(runner).calls())
-    _answer(calls, {RUN: lambda message: _run(runner, message)})
+            _answer_in_thread(channel, _Stream(runner).calls(), ask)
+    _answer(calls, {RUN: lambda message: _run(runner, message)}, ask)
 
 
-def _answer_in_thread(channel: Channel, calls: Calls) -> None:
+def _answer_in_thread(channel: Channel, calls: Calls, ask: AskService | None = None) -> None:
     def answer() -> None:
         is_private.set(True)
         with suppress(ChannelClosedError):
-            _answer(channel, calls)
+            _answer(channel, calls, ask)
 
     threading.Thread(target=answer, daemon=True).start()
 
 
-def _answer(channel: Channel, calls: Calls) -> None:
+def _answer(channel: Channel, calls: Calls, ask: AskService | None) -> None:
     """Answer calls one after the other; ends with a ChannelClosedError.
 
     What there is no memory for fails that call alone.
+
+    Args:
+        channel: where they come.
+        calls: what answers each.
+        ask: carries what these call of other models; None: they can't.
+
     """
     while True:
         try:
             message = channel.receive()
-            head, blobs = calls[message.head[CALL]](message)
+            with ask.over(channel) if ask else nullcontext():
+                head, blobs = calls[message.head[CALL]](message)
             channel.send(head, blobs)
         except (NoRoomError, MemoryError) as failure:
             channel.send({OUT_OF_MEMORY: str(failure) or "no memory"})
@@ -137,6 +147,8 @@ def _run(runner: ThreadRunner, message: Message) -> Reply:
         rows = runner.run_json(message.blobs)
     except UserCallError as failure:
         return {FAILED: str(failure)}, ()
+    except ServiceError as error:
+        return {ERROR: error_head(error)}, ()
     except BaseException as failure:  # noqa: BLE001  # of user code, sys.exit() too
         name = type(failure).__name__
         if is_out_of_memory(failure):  # a smaller batch may do; see `ThreadRunner`

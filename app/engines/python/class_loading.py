@@ -12,12 +12,17 @@ from app.engines.python.failures import UserCodeError, during_load
 from app.engines.python.finding import FoundClass, find_class
 from app.engines.python.json_forms import JsonForm
 from app.engines.python.messages import Start
+from app.engines.python.models import ATTRIBUTE, CallModel, Models
 from app.engines.python.output import Output
 from app.engines.python.runner import Facts, ThreadRunner
 
 
-def load_class(start: Start) -> ThreadRunner:
+def load_class(start: Start, call_model: CallModel) -> ThreadRunner:
     """Import the class and make an object of it.
+
+    Args:
+        start: which class.
+        call_model: carries its calls of other models.
 
     Raises:
         SourceError: there is no such class.
@@ -29,7 +34,7 @@ def load_class(start: Start) -> ThreadRunner:
     with Output(start.name, shows_output=options.shows_output).caught():
         found = find_class(options.source, base=options.base, pins=options.pins, name=start.name)
         contract = read_contract(found.kind)
-        instance = _instance(found, start.device)
+        instance = _instance(found, start.device, Models(options.uses, call_model))
         facts = _facts(instance, contract, found, labels=start.labels)
     return ThreadRunner(
         instance,
@@ -41,9 +46,18 @@ def load_class(start: Start) -> ThreadRunner:
     )
 
 
-def _instance(found: FoundClass, device: str) -> Any:  # noqa: ANN401  # of any class
-    """Make an object, and call its `load`, with the device if it takes one."""
+def _instance(found: FoundClass, device: str, models: Models) -> Any:  # noqa: ANN401  # of any class
+    """Make an object, give it its models, and call its `load`, with the device if it takes one."""
     instance = during_load(f"{found.kind.__name__}()", found.kind, file=found.file)
+    # Without any it says so to a class that calls one; a class may have an attribute of that name.
+    if models or not hasattr(instance, ATTRIBUTE):
+        try:
+            setattr(instance, ATTRIBUTE, models)
+        except Exception as refused:
+            if models:
+                raise UserCodeError(
+                    f"{found.kind.__name__} takes no attribute {ATTRIBUTE}, which `uses` needs"
+                ) from refused
     method = getattr(instance, "load", None)
     if method is not None:
         arguments = (device,) if inspect.signature(method).parameters else ()

@@ -27,20 +27,31 @@ class PythonEngine:
         device: that the class was given.
         workers: calls at once.
         streams: answers in pieces at once.
+        uses: names of models that the class may call.
 
     """
 
     kind = "python"
 
     def __init__(
-        self, runner: Runner, *, name: str, device: str, workers: int, streams: int = 8
+        self,
+        runner: Runner,
+        *,
+        name: str,
+        device: str,
+        workers: int,
+        streams: int = 8,
+        uses: Sequence[str] = (),
     ) -> None:
         self.device = device
         self.workers = workers
         self.facts: Facts = runner.facts
         self.labels = runner.facts.labels or None
         self.version = runner.facts.version
+        self.calls_models = bool(uses)
         self.max_batch = BATCH if runner.facts.takes_batches else ONE_BY_ONE
+        if self.calls_models and not runner.facts.takes_batches:
+            self.max_batch = 1  # what is called for an item ends when its client leaves
         self._runner = runner
         self._processes = runner if isinstance(runner, ProcessRunner) else None
         self.preparing = self._processes.preparing if self._processes else None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from app.engines.rows import RowsRefusedError
-from app.errors import EngineError
+from app.errors import EngineError, ServiceError
 
 R = TypeVar("R")
 
@@ -49,6 +49,8 @@ def during_load(what: str, call: Callable[[], R], *, file: str) -> R:
             line = f"{what} raises {type(failure).__name__} at line {failure.lineno}: {failure.msg}"
         elif isinstance(failure, ImportError):
             line += f": {failure.msg}"
+        elif isinstance(failure, UserCallError | ServiceError):  # of a model that it calls
+            line += f": {failure}"
         raise UserCodeError(f"{line}; the log has its traceback") from failure
 
 

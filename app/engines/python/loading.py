@@ -2,14 +2,18 @@
 
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
+from app.core.call_scope import CallScope, in_scope
 from app.core.logs import configuration
 from app.engines.base import EngineRequest
 from app.engines.python.class_loading import load_class
 from app.engines.python.engine import PythonEngine
 from app.engines.python.failures import UserCodeError
 from app.engines.python.messages import Start
+from app.engines.python.model_process import MAX_LOAD_S
+from app.engines.python.models import CallModel, call_nothing
 from app.engines.python.process_runner import open_processes
 from app.engines.python.runner import Runner
 
@@ -17,6 +21,7 @@ log = logging.getLogger(__name__)
 
 PROCESS: Final = "process"
 THREAD: Final = "thread"
+OpenRunner = Callable[[Start, CallModel], Runner]
 
 
 def load(request: EngineRequest, *, device: str) -> PythonEngine:
@@ -38,9 +43,10 @@ def load(request: EngineRequest, *, device: str) -> PythonEngine:
         options=options,
         logs=configuration(),
     )
-    open_runner: Callable[[Start], Runner] = open_processes if isolation == PROCESS else load_class
+    open_runner: OpenRunner = open_processes if isolation == PROCESS else load_class
     try:
-        runner = open_runner(start)
+        with in_scope(CallScope(until_s=monotonic() + MAX_LOAD_S)):
+            runner = open_runner(start, request.call_model or call_nothing)
     except UserCodeError as failure:
         if failure.__cause__ is not None:
             fields = {"model": request.name}
@@ -52,4 +58,5 @@ def load(request: EngineRequest, *, device: str) -> PythonEngine:
         device=device,
         workers=options.workers,
         streams=options.streams,
+        uses=options.uses,
     )

@@ -9,8 +9,15 @@ from typing import Any, Final
 from app.engines.base import PythonOptions
 from app.engines.python.failures import UserCallError, UserCodeError
 from app.engines.python.frames import Message
+from app.engines.python.model_messages import ERROR, error_head, read_error
 from app.engines.python.runner import Answer, Facts
-from app.errors import InvalidRequestError, SourceError, StartupError, UnsafeModelError
+from app.errors import (
+    InvalidRequestError,
+    ServiceError,
+    SourceError,
+    StartupError,
+    UnsafeModelError,
+)
 
 # Calls, by the name of what is called.
 CALL: Final = "call"
@@ -54,6 +61,7 @@ class Start:
         options = dict(head["options"])
         options["base"] = Path(options["base"])
         options["hidden"] = frozenset(options["hidden"])
+        options["uses"] = tuple(options["uses"])
         labels = tuple(head["labels"])
         return cls(**{**head, "labels": labels, "options": PythonOptions(**options)})
 
@@ -99,6 +107,8 @@ def row_head(row: Answer | Exception) -> dict[str, Any]:
         return {ANSWER: [row.label, row.score]}
     if isinstance(row, InvalidRequestError):
         return {INVALID: row.extensions["errors"]}
+    if isinstance(row, ServiceError):  # of a model that the class calls
+        return {ERROR: error_head(row)}
     # The message of another may have what a user sent.
     what = str(row) if isinstance(row, UserCallError) else f"it raised {type(row).__name__}"
     return {FAILED: what}
@@ -124,6 +134,8 @@ def read_failure(row: Mapping[str, Any]) -> Exception:
     """Return the error of an item."""
     if INVALID in row:
         return InvalidRequestError(row[INVALID])
+    if ERROR in row:
+        return read_error(row[ERROR])
     if OUT_OF_MEMORY in row:
         return UserCallError(row[OUT_OF_MEMORY])
     return UserCallError(row[FAILED])

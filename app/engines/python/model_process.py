@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, Final
 
 from app.core.backoff import Backoff
+from app.core.call_scope import CallScope, in_scope
 from app.core.logs import is_private
 from app.engines.python.failures import UserCodeError
 from app.engines.python.frames import Channel, ChannelClosedError, Message, NoRoomError
@@ -26,6 +27,8 @@ from app.engines.python.messages import (
     read_failure,
     read_refusal,
 )
+from app.engines.python.model_messages import answer_question, is_question, no_room
+from app.engines.python.models import CallModel
 from app.engines.python.runner import Facts
 from app.engines.python.spawning import End, Spawned, first_place, how_it_ended, read_notes, spawn
 from app.errors import StartupError
@@ -60,6 +63,7 @@ class ModelProcess:
         number: among the model's processes.
         on_change: called when it can take calls, and when it can't any more.
         on_end: called with why it ended.
+        call_model: carries the class's calls of other models.
 
     """
 
@@ -70,6 +74,7 @@ class ModelProcess:
         number: int,
         on_change: Callable[[], None],
         on_end: Callable[[End], None],
+        call_model: CallModel,
     ) -> None:
         self.is_busy = False  # guarded by the runner
         self.streams = 0  # that run now, about
@@ -83,6 +88,7 @@ class ModelProcess:
         self._fields: dict[str, Any] = {"model": start.name, "number": number}
         self._on_change = on_change
         self._on_end = on_end
+        self._call_model = call_model
         self._running: Spawned | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=self._name, daemon=True)
@@ -158,7 +164,7 @@ class ModelProcess:
             raise ProcessEndedError(running.end)
         try:
             channel.send({CALL: what}, blobs, until_s=until_s)
-            return channel.receive(until_s=until_s)
+            return self._receive(channel, until_s)
         except TimeoutError:
             running.end = End.HUNG
             self._note_place(running)
@@ -167,6 +173,27 @@ class ModelProcess:
         self._set_up(running, is_up=False)
         running.kill()
         raise ProcessEndedError(running.end)
+
+    def _receive(self, channel: Channel, until_s: float) -> Message:
+        """Receive an answer; what the process asks meanwhile is answered first.
+
+        The time that other models take is theirs: their calls have the deadline of the requests.
+
+        Raises:
+            TimeoutError, ChannelClosedError: as the channel.
+
+        """
+        message = channel.receive(until_s=until_s)
+        while is_question(message):
+            asked_s = monotonic()
+            answer = answer_question(message, self._call_model)
+            until_s += monotonic() - asked_s
+            try:
+                channel.send(*answer, until_s=until_s)
+            except NoRoomError:  # it waits for an answer
+                channel.send(*no_room(), until_s=until_s)
+            message = channel.receive(until_s=until_s)
+        return message
 
     def _note_place(self, running: Spawned) -> None:
         """Let a process that hangs note where, unless it is stopped."""
@@ -248,7 +275,8 @@ class ModelProcess:
         until_s = monotonic() + MAX_LOAD_S
         try:
             running.calls.send(self._start.head(), until_s=until_s)
-            head = running.calls.receive(until_s=until_s).head
+            with in_scope(CallScope(until_s=until_s)):
+                head = self._receive(running.calls, until_s).head
         except TimeoutError:
             running.end = End.HUNG
             raise UserCodeError(f"not loaded within {MAX_LOAD_S:.0f} s") from None

@@ -22,7 +22,9 @@ from app.engines.python.messages import (
     read_failure,
     read_rows,
 )
+from app.engines.python.model_messages import ERROR, read_error
 from app.engines.python.model_process import MAX_LOAD_S, ModelProcess, ProcessEndedError
+from app.engines.python.models import CallModel
 from app.engines.python.runner import Answer, Item
 from app.engines.python.spawning import End
 from app.engines.stream_slots import UNLOADED
@@ -33,14 +35,14 @@ RESTARTING: Final = "The model's process has ended and is being started again."
 Hear = Callable[[End], None]
 
 
-def open_processes(start: Start) -> "ProcessRunner":
+def open_processes(start: Start, call_model: CallModel) -> "ProcessRunner":
     """Start the processes of a class, and wait until each has loaded it.
 
     Raises:
         StartupError: as the class's load.
 
     """
-    runner = ProcessRunner(start)
+    runner = ProcessRunner(start, call_model)
     try:
         runner.wait_until_loaded()
     except StartupError:
@@ -54,17 +56,24 @@ class ProcessRunner:
 
     Args:
         start: what each loads.
+        call_model: carries the class's calls of other models.
 
     """
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, call_model: CallModel) -> None:
         self._timeout_s = start.options.timeout_s
         self._changed = threading.Condition()
         self._is_closed = False
         self._unheard: deque[End] = deque(maxlen=64)
         self._hear: Hear = self._unheard.append
         self.processes = [
-            ModelProcess(start, number=number, on_change=self._wake, on_end=self._tell)
+            ModelProcess(
+                start,
+                number=number,
+                on_change=self._wake,
+                on_end=self._tell,
+                call_model=call_model,
+            )
             for number in range(start.options.workers)
         ]
         self.preparing: Executor | None = None
@@ -153,6 +162,7 @@ class ProcessRunner:
 
         Raises:
             UserCallError: the class failed on all of them together.
+            ServiceError: a model that it calls did.
             MemoryError: a smaller batch may do.
 
         """
@@ -169,6 +179,8 @@ class ProcessRunner:
             self._give_back(process)
         if OUT_OF_MEMORY in answer.head:
             raise MemoryError(answer.head[OUT_OF_MEMORY])
+        if ERROR in answer.head:  # of a model that the class calls
+            raise read_error(answer.head[ERROR])
         if FAILED in answer.head:
             raise UserCallError(answer.head[FAILED])
         return read_rows(answer)

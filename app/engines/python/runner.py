@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # Lists of anything else have an order and a length: tuples, arrays, columns of tables.
 NO_LISTS: Final = (str, bytes, Mapping, set, frozenset)
+# Another model is full, away or too late: to call it again for each half would only add to it.
+FOR_ALL: Final = frozenset({503, 504})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,19 +168,31 @@ class ThreadRunner:
         values = [item.value for item in items]
         with self._output.caught():
             if self._contract.takes_batches:
-                return [self._answer(answer) for answer in self._predict(values)]
+                return self._predict_many(values)
             return [self._predict_one(value) for value in values]
+
+    def _predict_many(self, values: list[Any]) -> list[Answer | Exception]:
+        """Return the answer to each; where another model has no time for them, its error."""
+        try:
+            return [self._answer(answer) for answer in self._predict(values)]
+        except ServiceError as error:  # of a model that the class calls
+            if error.status not in FOR_ALL:
+                raise  # in halves, the item that it is about is found
+            return [error for _ in values]
 
     def _predict(self, values: list[Any]) -> Sequence[Any]:
         """Return an answer for each value.
 
         Raises:
             UserCallError: the class raised, or gave something else.
+            ServiceError: of a model that it calls.
             MemoryError: a smaller batch may do.
 
         """
         try:
             answers = self._method(values)
+        except (ServiceError, UserCallError):
+            raise
         except BaseException as failure:
             if is_out_of_memory(failure):
                 raise
@@ -203,6 +217,8 @@ class ThreadRunner:
     def _predict_one(self, value: Any) -> Answer | Exception:  # noqa: ANN401  # as annotated
         try:
             answer = self._method(value)
+        except (ServiceError, UserCallError) as failure:
+            return failure
         except BaseException as failure:  # noqa: BLE001  # of user code, sys.exit() too
             return of_call(PREDICT_ONE, failure, file=self._file)
         return self._answer(answer)
@@ -264,7 +280,7 @@ class ThreadRunner:
             return form.write(piece)[1]
         except StopIteration:
             return None
-        except UserCallError:
+        except (ServiceError, UserCallError):
             raise
         except BaseException as failure:
             raise of_call(what, failure, file=self._file) from failure

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from app.http.openai_fields import Refused, WithoutEffect
-from app.http.openai_schemas import AsSent, listed, unsupported
+from app.http.openai_schemas import OpenAsSent, listed, unsupported
 from app.models.schemas import Response, example, whole_number
 from app.tasks.chat.openai_answers import CompletionUsage
 from app.tasks.chat.openai_schemas import (
@@ -33,7 +33,7 @@ def _texts(value: object) -> object:
     return listed(value)
 
 
-class CompletionRequest(AsSent):
+class CompletionRequest(OpenAsSent):
     """Texts to go on with, as they are: without a template and a system prompt."""
 
     model_config = ConfigDict(

@@ -8,7 +8,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from app.engines.chat_base import Message
 from app.http.openai_fields import Refused, WithoutEffect
-from app.http.openai_schemas import AsSent, Only, OpenPart
+from app.http.openai_schemas import Only, OpenAsSent, OpenPart
 from app.tasks.chat.openai_tools import MAX_TOOLS, SentToolCall
 
 SENT_BACK = "clients send it back with an answer of the assistant's"
@@ -50,7 +50,7 @@ def _to_parts(value: object) -> object:
 Parts = Annotated[list[ContentPart], Field(min_length=1)]
 
 
-class ChatCompletionMessage(AsSent):
+class ChatCompletionMessage(OpenAsSent):
     """One turn of a conversation; the developer's is the system's."""
 
     role: Annotated[str, Only("system", "developer", "user", "assistant", "tool")]

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from app.errors import UnsupportedFieldError
 from app.http.openai_fields import Refused, WithoutEffect
-from app.http.openai_schemas import AsSent, OpenPart, listed
+from app.http.openai_schemas import OpenAsSent, OpenPart, listed
 from app.models.schemas import example, whole_number
 from app.tasks.chat.openai_messages import ChatCompletionMessage, answer_calls
 from app.tasks.chat.openai_tools import ToolChoice, Tools
@@ -35,13 +35,13 @@ MESSAGES = [
 ]
 
 
-class TextFormat(AsSent):
+class TextFormat(OpenAsSent):
     """Text, as without a format."""
 
     type: Literal["text"]
 
 
-class JsonObjectFormat(AsSent):
+class JsonObjectFormat(OpenAsSent):
     """Any JSON."""
 
     type: Literal["json_object"]
@@ -56,7 +56,7 @@ class NamedSchema(OpenPart):
     strict: bool | None = None
 
 
-class JsonSchemaFormat(AsSent):
+class JsonSchemaFormat(OpenAsSent):
     """JSON that a schema describes."""
 
     type: Literal["json_schema"]
@@ -131,7 +131,7 @@ CACHED = "prompts are always cached"
 BY_KEY = "callers are told apart by their keys"
 
 
-class ChatCompletionRequest(AsSent):
+class ChatCompletionRequest(OpenAsSent):
     """A conversation to go on with; fields that aren't known here go to remote models."""
 
     model_config = ConfigDict(

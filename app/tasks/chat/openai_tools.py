@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from app.engines.tool_calls import REQUIRED, ToolCall, chosen_names
 from app.errors import UnsupportedFieldError
-from app.http.openai_schemas import AsSent, Only, OpenPart
+from app.http.openai_schemas import Only, OpenAsSent, OpenPart
 from app.models.schemas import Response
 
 MAX_TOOLS = 128  # as OpenAI has it
@@ -39,7 +39,7 @@ class FunctionDefinition(OpenPart):
     strict: bool | None = None
 
 
-class ToolDefinition(AsSent):
+class ToolDefinition(OpenAsSent):
     """A tool; there are only functions."""
 
     type: FunctionType
@@ -69,7 +69,7 @@ class FunctionName(OpenPart):
     name: ToolName
 
 
-class NamedTool(AsSent):
+class NamedTool(OpenAsSent):
     """The one tool to call."""
 
     type: FunctionType
@@ -83,7 +83,7 @@ class AllowedTools(OpenPart):
     tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MAX_TOOLS)]
 
 
-class AllowedToolsChoice(AsSent):
+class AllowedToolsChoice(OpenAsSent):
     """A choice of some of the tools."""
 
     type: Literal["allowed_tools"]

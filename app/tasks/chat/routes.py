@@ -6,13 +6,13 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 
 from app.core.callers import Scope
 from app.core.logs import request_id
-from app.engines.chat_base import GenerationOptions, Message
 from app.http.deps import ChatDeadlineDep, RegistryDep, RuntimeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, problems
 from app.services.streaming import ChatService, Conversation
 from app.tasks.chat.accounting import Account, AccountDep
+from app.tasks.chat.conversations import conversation_of, messages_of
 from app.tasks.chat.dialects import NdjsonDialect, SseDialect, usage_of
 from app.tasks.chat.schemas import ChatRequest, ChatResponse
 from app.tasks.chat.streams import StreamResponse
@@ -46,23 +46,7 @@ ChatDep = Annotated[ChatService, Depends(get_chat)]
 
 
 async def _conversation(body: ChatRequest, account: Account) -> Conversation:
-    if body.messages is None:
-        messages = [Message(role="user", content=body.query or "")]
-    else:
-        messages = [Message(role=m.role, content=m.content) for m in body.messages]
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    return Conversation(
-        messages=messages,
-        model_name=body.model_name,
-        options=GenerationOptions(
-            max_tokens=body.max_tokens,
-            temperature=body.temperature,
-            top_p=body.top_p,
-            seed=body.seed,
-            stop=stop,
-        ),
-        on_end=await account(messages),
-    )
+    return conversation_of(body, on_end=await account(messages_of(body)))
 
 
 @router.post("/chat", summary="Answer a conversation", responses=RESPONSES)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from app.http.hub import HubTask
+    from app.services.model_calls import AnswerCall
 
 
 class Chat(Task):
@@ -33,6 +34,12 @@ class Chat(Task):
         from app.tasks.chat.routes import router
 
         return (router,)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.chat.calls import answer
+
+        return answer
 
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return `/v1/chat/completions`, `/v1/completions` and `/v1/responses`."""

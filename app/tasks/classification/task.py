@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from app.http.hub import HubTask
     from app.http.tensors import TensorTask
+    from app.services.model_calls import AnswerCall
 
 
 class Classification(Task):
@@ -43,6 +44,12 @@ class Classification(Task):
         from app.tasks.classification.tensors import TENSORS
 
         return TENSORS
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.classification.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app predict`."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from app.http.hub import HubTask
     from app.http.tensors import TensorTask
+    from app.services.model_calls import AnswerCall
 
 
 class Embedding(Task):
@@ -31,6 +32,12 @@ class Embedding(Task):
         from app.tasks.embedding import routes, similarity_routes
 
         return (routes.router, similarity_routes.router)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.embedding.calls import answer
+
+        return answer
 
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return `/v1/embeddings`."""

@@ -64,7 +64,8 @@ class Ranked:
         return [LabelScore(label=label, score=score) for label, score in self.scores[:count]]
 
 
-def _plan(engine: ImageEngine) -> Plan:
+def plan_of(engine: ImageEngine) -> Plan:
+    """Return what makes labels of an engine's rows."""
     return Plan(shape=lambda row: Ranked.of(row, engine.head.labels))
 
 
@@ -82,7 +83,7 @@ async def _classify(
 ) -> Inference[ImageEngine]:
     """Classify images; raises as `TaskRunner.each`."""
     items = items_of(images)
-    return await run.each(CLASSIFIERS, items, model_name=model_name, plan=_plan, columns=_columns)
+    return await run.each(CLASSIFIERS, items, model_name=model_name, plan=plan_of, columns=_columns)
 
 
 @router.post(

@@ -9,6 +9,7 @@ from app.runtime.plugins import Task
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
+    from app.services.model_calls import AnswerCall
     from app.settings import Settings
 
 ONE, MANY = "/classify-image", "/classify-image-batch"
@@ -31,6 +32,12 @@ class ImageClassification(Task):
         from app.tasks.image_classification.routes import router
 
         return (router,)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.image_classification.calls import answer
+
+        return answer
 
     def body_limits(self, settings: "Settings") -> Mapping[str, int]:
         """Allow larger bodies than texts need."""

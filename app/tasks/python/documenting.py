@@ -11,7 +11,15 @@ from fastapi.routing import APIRoute
 
 from app.engines.onnx.engine import OnnxEngine
 from app.engines.python.engine import PythonEngine
-from app.http.problems import REF
+from app.errors import (
+    ImageTooLargeError,
+    ImageUnreadableError,
+    TextEmptyError,
+    TextTooLongError,
+    TextWithoutTokensError,
+    UnsupportedFieldError,
+)
+from app.http.problems import REF, WITH_BODY, WITH_CHAT, WITH_KEY, WITH_PROCESS, problems
 from app.http.schemas import FieldError
 from app.models.entries import ModelEntry
 from app.models.schemas import MAX_BATCH_TEXTS
@@ -20,6 +28,18 @@ from app.tasks.python.routes import batch_router, router
 
 LOCAL: Final = "#/$defs/"
 PARAMETER: Final = "model_name"
+# Errors of models that a class calls are its answers.
+OF_CALLED: Final = problems(
+    *WITH_BODY,
+    *WITH_KEY,
+    *dict.fromkeys((*WITH_PROCESS, *WITH_CHAT)),
+    TextEmptyError,
+    TextTooLongError,
+    TextWithoutTokensError,
+    UnsupportedFieldError,
+    ImageUnreadableError,
+    ImageTooLargeError,
+)
 ERROR: Final = {
     "type": "object",
     "properties": {
@@ -49,7 +69,10 @@ def paths_of(entry: ModelEntry) -> ModelPaths:
         bodies["/predict/{model_name}/stream"] = (streamed, None)
     operations = {
         template: _operation(
-            _templates()[template], name, template.format(model_name=name), bodies[template]
+            _templates(calls_models=bool(entry.spec.uses))[template],
+            name,
+            template.format(model_name=name),
+            bodies[template],
         )
         for template in bodies
     }
@@ -65,7 +88,7 @@ def paths_of(entry: ModelEntry) -> ModelPaths:
 
 
 @cache
-def _templates() -> Mapping[str, Any]:
+def _templates(*, calls_models: bool) -> Mapping[str, Any]:
     """Return what FastAPI says of the routes, which aren't in the document themselves."""
     routes = [
         copy.copy(route)
@@ -74,6 +97,8 @@ def _templates() -> Mapping[str, Any]:
     ]
     for route in routes:
         route.include_in_schema = True
+        if calls_models:
+            route.responses = route.responses | OF_CALLED
     paths: Mapping[str, Any] = get_openapi(title="", version="", routes=routes)["paths"]
     return {path: methods["post"] for path, methods in paths.items()}
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from app.models.entries import ModelEntry
     from app.runtime.plugins import ModelPaths
+    from app.services.model_calls import AnswerCall
 
 
 class Python(Task):
@@ -29,6 +30,12 @@ class Python(Task):
         from app.tasks.python.routes import batch_router, router
 
         return (router, batch_router)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.python.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app call`."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from app.http.hub import HubTask
     from app.http.tensors import TensorTask
+    from app.services.model_calls import AnswerCall
 
 
 class Rerank(Task):
@@ -31,6 +32,12 @@ class Rerank(Task):
         from app.tasks.rerank.routes import router
 
         return (router,)
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.rerank.calls import answer
+
+        return answer
 
     def openai_routers(self) -> "Sequence[APIRouter]":
         """Return `/v1/rerank`, `/v2/rerank`, `/v1/score`: as Jina, Cohere and vLLM have them."""

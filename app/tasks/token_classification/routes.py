@@ -76,7 +76,7 @@ async def _find(body: NerRequest, run: TaskRunner, *, model_name: str | None) ->
         if isinstance(row, ServiceError):
             raise row
         return await large_answer(
-            lambda: fields_of({"entities": _entities(texts[0], row), "model": inference.model}),
+            lambda: fields_of({"entities": entities_of(texts[0], row), "model": inference.model}),
             values=values,
         )
     pairs = zip(texts, rows, strict=True)
@@ -109,7 +109,7 @@ async def find_entities_with(
     return await _find(body, run, model_name=model_name)
 
 
-def _entities(text: str, spans: Spans) -> Iterator[bytes]:
+def entities_of(text: str, spans: Spans) -> Iterator[bytes]:
     """Yield the entities of a text as JSON."""
     entities = (
         {
@@ -127,4 +127,4 @@ def _entities(text: str, spans: Spans) -> Iterator[bytes]:
 def _result(text: str, row: Spans | ServiceError) -> Iterator[bytes]:
     if isinstance(row, ServiceError):
         return iter([FailedText.of(row).model_dump_json().encode()])
-    return fields_of({"entities": _entities(text, row)})
+    return fields_of({"entities": entities_of(text, row)})

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from app.http.hub import HubTask
+    from app.services.model_calls import AnswerCall
 
 
 class TokenClassification(Task):
@@ -32,6 +33,12 @@ class TokenClassification(Task):
         from app.tasks.token_classification.hub import HUB
 
         return HUB
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.token_classification.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app ner`."""

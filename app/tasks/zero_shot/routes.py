@@ -51,14 +51,14 @@ async def classify_texts(
         NLI_MODELS,
         pairs,
         model_name=model_name,
-        answer=_answer(fields),
+        answer=answer_of(fields),
         charged_tokens=len(pairs),
         logged="\n".join(texts),
         columns=_columns,
     )
 
 
-def _answer(
+def answer_of(
     fields: ZeroShotFields,
 ) -> Callable[[Inference[PairClassifier]], tuple[str, Results]]:
     """Return what makes the labels of each text from the rows of its pairs."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from app.http.hub import HubTask
+    from app.services.model_calls import AnswerCall
 
 
 class ZeroShot(Task):
@@ -36,6 +37,12 @@ class ZeroShot(Task):
         from app.tasks.zero_shot.hub import HUB
 
         return HUB
+
+    def answer_call(self) -> "AnswerCall":
+        """Return what answers Python classes that call these models."""
+        from app.tasks.zero_shot.calls import answer
+
+        return answer
 
     def add_commands(self, cli: "typer.Typer") -> None:
         """Add `app zero-shot`."""

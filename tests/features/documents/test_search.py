@@ -22,6 +22,7 @@ from app.features.documents.repository import DocumentRepository, NewDocument
 from app.features.documents.vectors.base import Hit, Query
 from app.models.registry import TaskKey
 from app.runtime.runtime import Runtime
+from app.services.embeddings import space_of
 
 EMBEDDER = """
 [[models]]
@@ -56,7 +57,7 @@ async def embed(client: AsyncClient, text: str, headers: Mapping[str, str] | Non
     return np.array(answer.json()["embeddings"][0], np.float32)
 
 
-async def store(
+async def store(  # noqa: PLR0913  # each is of another test
     app: FastAPI,
     client: AsyncClient,
     documents: Mapping[str, str],
@@ -64,11 +65,12 @@ async def store(
     collection: int = 0,
     metadata: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
+    embedder: str = "vectors",
 ) -> None:
     """Store documents as a job does, the second sentence of each as a passage of its own."""
     runtime: Runtime = app.state.runtime
-    with runtime.registry.lease("vectors", TaskKey[Any](Task.EMBEDDING)) as lease:
-        space = f"{lease.spec.name}@{lease.version}"
+    with runtime.registry.lease(embedder, TaskKey[Any](Task.EMBEDDING)) as lease:
+        space = space_of(embedder, lease.version, lease.model.engine.vector_rules)
     vectors = {
         sentence: await embed(client, sentence, headers)
         for text in documents.values()
