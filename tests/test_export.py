@@ -178,7 +178,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert ended.stderr == (
         "ml-api: error: there is no model 'nobody' in the catalogue;"
-        " it has sentiment, minilm, smollm2\n"
+        " it has sentiment, minilm, smollm2, ner\n"
     )
 
 

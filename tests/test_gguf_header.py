@@ -1,20 +1,22 @@
 """What is read of a GGUF file before llama.cpp opens it, and how tokens are found in a text."""
 
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from gguf_files import write
 from smollm import gguf
 
-from app.engines.base import Task
-from app.engines.llama_cpp.gguf_header import read_header
+from app.engines.base import Activation, Task
+from app.engines.llama_cpp.gguf_header import LIST, read_header
 from app.engines.llama_cpp.gguf_task import task_of
 from app.engines.llama_cpp.pairs import cut_pair
 from app.engines.llama_cpp.places import places
 from app.engines.llama_cpp.server import find_file, is_gguf
-from app.engines.llama_cpp.tokens import Token
+from app.engines.llama_cpp.texts import EncodedPair, LlamaCppRanker
+from app.engines.llama_cpp.tokens import LlamaTokenizer, Token
 from app.errors import EngineError
 
 
@@ -79,6 +81,14 @@ def test_a_header_that_is_cut_anywhere_or_damaged_is_one_line(tmp_path: Path) ->
         read_header(tmp_path / "nowhere.gguf")
 
 
+def test_lists_in_lists_are_refused_however_deep(tmp_path: Path) -> None:
+    file = tmp_path / "deep.gguf"
+    key, lists = struct.pack("<Q1s", 1, b"k"), struct.pack("<IQ", LIST, 1) * 5_000
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + struct.pack("<I", LIST) + lists)
+    with pytest.raises(EngineError, match="a list of lists"):
+        read_header(file)
+
+
 def test_a_folder_stands_for_its_only_file(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"has no \.gguf file; let source name one"):
         find_file(tmp_path)
@@ -115,6 +125,13 @@ def test_tokens_are_found_in_the_text(text: str, pieces: list[str], expected: li
     assert starts == sorted(starts)
 
 
+def test_a_long_text_is_looked_at_part_by_part() -> None:
+    text = " ".join(["ein", "ﬁlm", "\u0301", "Å"] * 3_000)  # compatible forms
+    found = places(text, [piece.encode() for piece in ("ein", "film", "a") * 3_000])
+    assert {text[start:end] for start, end in found} == {"ein", "ﬁlm", "Å"}  # as above
+    assert found[-1][1] == len(text)
+
+
 def test_parts_of_a_character_stand_where_it_does() -> None:
     smile = "😀".encode()
     found = places("a😀b", [b"a", smile[:2], smile[2:3], smile[3:], b"b"])
@@ -126,7 +143,7 @@ class Letters:
     """A tokeniser with a token for each letter, and two for an x."""
 
     def tokens(self, text: str, *, special: bool = True) -> list[Token]:
-        assert not special, "of pairs a special token is text"
+        assert not special, "of pairs a special token is counted as text"
         return [
             Token(id=0, piece=piece) for c in text for piece in ([c.encode()] + [b""] * (c == "x"))
         ]
@@ -153,3 +170,20 @@ def test_the_longer_text_of_a_pair_loses_its_end(
     assert cut.pair == kept
     assert cut.is_truncated == (pair != kept)
     assert cut.tokens <= room
+
+
+def test_a_query_that_spells_a_place_of_the_template_is_a_query_and_fits() -> None:
+    ranker = LlamaCppRanker(
+        None,
+        cast("LlamaTokenizer", Letters()),
+        device="cpu",
+        max_tokens=30,
+        frame_tokens=4,
+        activation=Activation.NONE,
+        label="fits",
+    )
+    (item,) = ranker.encode([("{document}" * 5, "abc")])
+    assert isinstance(item, EncodedPair)
+    query, text = item.pair
+    assert query.startswith("{ document}{ doc")
+    assert len(query) + len(text) + 4 == item.cost == 30

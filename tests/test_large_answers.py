@@ -28,6 +28,7 @@ from app.services.inference import QUICK_NUMBERS, _shaped
 BOUNDED = {
     "/zero-shot-batch": "MAX_PAIRS scores at most",
     "/v1/chat/completions": "a generation's tokens, with at most 20 others each",
+    "/v1/completions": "the same",
     "/hf/{model_name}/v1/chat/completions": "the same",
 }
 

@@ -145,6 +145,12 @@ async def test_a_server_that_is_away_fails_the_load_only_if_it_must_be_asked(
     assert health.status_code == 200
 
 
+async def test_vectors_without_numbers_are_no_dimensions(tmp_path: Path) -> None:
+    empty = embeds(lambda _: [])
+    with pytest.raises(FatalError, match="dimensions: upstream_failed; with dimensions"):
+        await ask(tmp_path, empty, more="")
+
+
 async def test_fewer_dimensions_are_the_first_ones_scaled_again(tmp_path: Path) -> None:
     cut, _ = await ask(tmp_path, embeds(), more="dimensions = 4\n")
     asked, _ = await ask(tmp_path, embeds(), body=ASK | {"dimensions": 4})

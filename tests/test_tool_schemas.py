@@ -161,3 +161,27 @@ def test_what_llama_cpp_is_shown_says_what_it_wont_hold() -> None:
     assert json.loads(found["properties"]["a"]["$comment"]) == {"pattern": "^a$"}
     assert "maxLength" not in found["properties"]["a"], "its models know when to stop"
     assert empty == {"type": "object", "properties": {}}
+
+
+MANY = 3_000
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": ["object"] * MANY, "properties": {}, **{f"k{n}": 0 for n in range(MANY)}},
+        {"type": "object", "properties": {"a": TEXT}, "required": ["a"] * MANY},
+    ],
+)
+def test_keywords_and_names_that_come_often_are_checked_once(schema: Any) -> None:
+    """A check of each beside all others would stop the event loop for seconds."""
+    (tool,) = shown(use(schema))
+    assert len(tool["function"]["parameters"].get("type", ())) <= len("object")
+    assert len(arguments(schema).get("required", ())) <= 1
+
+
+def test_tools_that_are_too_long_to_be_read_are_refused_before() -> None:
+    long = {"type": "object", "not": {"const": "a" * 100_000}}
+    for hold in (held, lambda *schemas: shown(use(*schemas))):
+        with pytest.raises(OptionsRefusedError, match=r"^The schemas of the tools .*98304"):
+            hold(long)

@@ -132,7 +132,10 @@ def _vectors(answer: Any, count: int) -> FloatArray:  # noqa: ANN401  # JSON of 
     rows = sorted(answer["data"], key=lambda row: int(row["index"]))
     if [row["index"] for row in rows] != list(range(count)):
         raise ValueError("the answer has other texts")
-    return np.stack([_vector(row["embedding"]) for row in rows])
+    vectors = np.stack([_vector(row["embedding"]) for row in rows])
+    if not vectors.size:
+        raise ValueError("a vector has no numbers")
+    return vectors
 
 
 def _vector(value: Any) -> FloatArray:  # noqa: ANN401  # JSON of another server

@@ -65,7 +65,8 @@ class ResponsesInRedis:
     async def delete(self, owner: str, response_id: str) -> bool:
         """Forget a record."""
         async with self._client.pipeline() as pipe:
-            pipe.delete(_key(owner, response_id)).zrem(_index(owner), response_id)
+            pipe.delete(_key(owner, response_id))
+            pipe.zrem(_index(owner), response_id)
             deleted, _ = await self._ask(pipe.execute)
         return bool(deleted)
 

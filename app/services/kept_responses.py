@@ -102,7 +102,7 @@ class ResponsesInMemory:
         """Return a record."""
         self._forget_old()
         found = self._records.get((owner, response_id))
-        return found and found.content
+        return None if found is None else found.content
 
     async def delete(self, owner: str, response_id: str) -> bool:
         """Forget a record."""

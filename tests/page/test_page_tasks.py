@@ -26,6 +26,7 @@ class Flat:
     tags: list[str] = field(default_factory=list)
     place: dict[str, float] | None = None
     note: str | None = None
+    photo: bytes | None = None
 
 
 class Prices:
@@ -48,6 +49,13 @@ isolation = "thread"
 name = "shout"
 engine = "python"
 source = "file:model.py:Shout"
+isolation = "thread"
+
+[[models]]
+name = "broken"
+engine = "python"
+source = "file:model.py:Nothing"
+required = false
 isolation = "thread"
 """
 
@@ -144,7 +152,7 @@ def test_a_python_model_has_a_form_made_of_its_schema(visiting: Any, tmp_path: P
         answer = page.locator("#python .json")
         expect(answer).to_contain_text(
             "Flat(rooms=3, kind='flat', has_garden=True, tags=['old', 'quiet'],"
-            " place={'lat': 1.5}, note=None)"
+            " place={'lat': 1.5}, note=None, photo=None)"
         )
         page.get_by_label("Place, as JSON").fill("{")
         page.get_by_role("button", name="Send").first.click()
@@ -158,6 +166,10 @@ def test_a_python_model_has_a_form_made_of_its_schema(visiting: Any, tmp_path: P
         page.get_by_role("tabpanel").get_by_label("Request").fill("quiet")
         page.get_by_role("button", name="Send").first.click()
         expect(answer).to_have_text('"QUIET"')
+        visit.choose("broken")
+        page.get_by_role("button", name="Send").first.click()
+        expect(page.get_by_role("alert")).to_be_visible()
+        assert visit.sent("/predict/broken")
         visit.open("More")
         expect(page.get_by_label("Route").get_by_role("option")).to_have_text(
             ["/predict-batch/prices", "/predict-batch/shout"]

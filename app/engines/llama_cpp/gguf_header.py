@@ -131,6 +131,8 @@ class _Reader:
 
     def _list(self) -> Any:  # noqa: ANN401  # a list, or a length
         kind, length = self._number("I"), self._number("Q")
+        if kind == LIST:
+            raise ValueError("a list of lists")
         if length <= LONGEST_LIST:
             return [self._value(kind) for _ in range(length)]
         if kind in SCALARS:
@@ -139,7 +141,7 @@ class _Reader:
             for _ in range(length):
                 self._skip(self._number("Q"))
         else:
-            raise ValueError("a list of lists")
+            raise ValueError(f"a list of type {kind}")
         return length
 
     def _skip(self, count: int) -> None:

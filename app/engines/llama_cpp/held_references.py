@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from itertools import permutations
+from string import digits
 from typing import Any
 
 from app.engines.llama_cpp.held_alternatives import Definitions
-from app.engines.llama_cpp.held_values import Part, SchemaPath, refuse
+from app.engines.llama_cpp.held_values import NotHeldError, Part, SchemaPath, refuse
 
 GROUPS = ("$defs", "definitions")
 # Without the characters that pointers and addresses escape.
 REFERENCE = re.compile(r"#/(\$defs|definitions)/[\w.\-]+", re.ASCII)
 ODD_CHARACTERS = re.compile(r"[^a-zA-Z0-9-]+")
+HYPHEN = re.compile("-")
+NUMBER_OR_MORE = re.compile(r"\d*(-.*)?")
 
 
 def definitions_of(schema: Part) -> Definitions:
@@ -43,32 +45,45 @@ def check_definitions(definitions: Definitions, used: Collection[str]) -> None:
             raise refuse("$ref", _path(reference), "it leads back to itself and to nothing else")
     # A rule's name is a pointer without its odd characters, and what is inside adds to it.
     rules = {reference: ODD_CHARACTERS.sub("-", reference[1:]) for reference in used}
-    for first, second in permutations(used, 2):
-        if rules[first] == rules[second] or _is_inside(
-            rules[second], rules[first], definitions[first]
-        ):
-            raise refuse(
-                "$ref",
-                _path(second),
-                f"llama.cpp takes it for a part of `{_path(first)[1]}`; rename one of them",
-            )
+    owners: dict[str, str] = {}
+    for reference in used:
+        if owners.setdefault(rules[reference], reference) != reference:
+            raise _confused(owners[rules[reference]], reference)
+    for reference in used:
+        for hyphen in HYPHEN.finditer(rules[reference]):
+            owner = owners.get(rules[reference][: hyphen.start()])
+            rest = rules[reference][hyphen.end() :]
+            if owner is not None and _is_inside(rest, definitions[owner]):
+                raise _confused(owner, reference)
 
 
-def _is_inside(name: str, rule: str, part: Part) -> bool:
-    """Return whether llama.cpp may give a rule's name to a part of another rule."""
-    if not name.startswith(f"{rule}-"):
-        return False
-    rest = name[len(rule) + 1 :]
+def _confused(first: str, second: str) -> NotHeldError:
+    return refuse(
+        "$ref",
+        _path(second),
+        f"llama.cpp takes it for a part of `{_path(first)[1]}`; rename one of them",
+    )
+
+
+def _is_inside(rest: str, part: Part) -> bool:
+    """Return whether llama.cpp may give a rule's name to a part of another rule.
+
+    Args:
+        rest: of the name, behind that of the other rule and a hyphen.
+        part: the schema of the other rule.
+
+    """
+    starts = (start for start in _starts(part) if rest.startswith(start))
     # llama.cpp adds a number to a name that is taken.
-    return any(re.fullmatch(rf"{start}\d*(-.*)?", rest) for start in _starts(part))
+    return any(NUMBER_OR_MORE.fullmatch(rest, len(start)) for start in starts)
 
 
 def _starts(part: Part) -> Iterator[str]:
-    """Yield patterns of what a schema's rules add to its name, up to the next hyphen."""
+    """Yield how what a schema's rules add to its name begins, up to the next hyphen."""
     for name in part.get("properties", ()):
-        yield re.escape(ODD_CHARACTERS.sub("-", name))
+        yield ODD_CHARACTERS.sub("-", name)
     if "anyOf" in part or "oneOf" in part or isinstance(part.get("type"), list):
-        yield r"\d+"
+        yield from digits
     if "items" in part:
         yield "item"
     if "prefixItems" in part:

@@ -44,6 +44,8 @@ OF_TYPES: Mapping[str, frozenset[str]] = {
     "object": frozenset({"additionalProperties", "properties", "required"}),
     "string": frozenset({"format", "maxLength", "minLength"}),
 }
+# All that may hold somewhere.
+KEYWORDS = ANNOTATIONS.union({"type"}, ALONE, *ALONE.values(), *OF_TYPES.values())
 # What llama.cpp takes a schema without a `type` for.
 SHAPES: Mapping[str, str] = {"properties": "object", "items": "array", "prefixItems": "array"}
 DIALECTS = re.compile(

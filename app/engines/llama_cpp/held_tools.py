@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.engines.llama_cpp.held_references import definitions_of
-from app.engines.llama_cpp.held_schemas import check_held, check_part
+from app.engines.llama_cpp.held_schemas import KEYWORDS, check_held, check_part
 from app.engines.llama_cpp.held_values import MAX_DEPTH, NotHeldError, Part
 from app.engines.llama_cpp.plain_schemas import ROOT, plain
 
@@ -95,6 +95,9 @@ class _Relaxing:
         if "$ref" in kept:
             name = self._names.get(kept["$ref"]) if isinstance(kept["$ref"], str) else None
             return {"$ref": f"#/$defs/{name}"} if name else {}
+        for keyword in ("type", "required"):  # what is there twice would be checked twice
+            if _is_names(kept.get(keyword)):
+                kept[keyword] = list(dict.fromkeys(kept[keyword]))
         _describe_required(kept)
         if not isinstance(kept.get("items", {}), dict):  # of older drafts, or a boolean
             del kept["items"]
@@ -113,8 +116,9 @@ class _Relaxing:
         return value  # the check refuses what is no schema
 
     def _without_refused(self, part: dict[str, Any]) -> dict[str, Any]:
-        """Take out one keyword after the other until the rest holds."""
-        dropped: dict[str, Any] = {}
+        """Take out what is unknown, then one keyword after the other until the rest holds."""
+        dropped = {keyword: value for keyword, value in part.items() if keyword not in KEYWORDS}
+        part = {keyword: value for keyword, value in part.items() if keyword in KEYWORDS}
         while True:
             try:
                 check_part(part)
@@ -127,6 +131,10 @@ class _Relaxing:
         if dropped and self._comments:
             part["$comment"] = json.dumps(dropped)
         return part
+
+
+def _is_names(value: Any) -> bool:  # noqa: ANN401  # any JSON
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _describe_required(part: dict[str, Any]) -> None:

@@ -75,9 +75,8 @@ def check_object(part: Part, path: SchemaPath) -> None:
         raise refuse("properties", path, "llama.cpp repeats a property that is named `*`")
     if not isinstance(required, list):
         raise refuse("required", path, "it has to be a list")
-    # Compared one by one: the client's may be lists, which can't be looked up.
-    names = list(properties)
-    if not all(name in names for name in required):
+    # The client's may be lists, which can't be looked up.
+    if not all(isinstance(name, str) and name in properties for name in required):
         raise refuse("required", path, "it names what isn't in `properties`")
     # The rule for "any other name" lets backslashes pass that break the string.
     if properties and part.get("additionalProperties", False) is not False:

@@ -60,7 +60,7 @@ def _beginning(
     """Return as much of a text as has so many tokens, and how many those are."""
     if len(tokens) <= most:
         return text, len(tokens)
-    ends = [end for _, end in places(text, [token.piece for token in tokens])]
+    ends = [end for _, end in places(text, [token.piece for token in tokens[:most]])]
     kept = most
     while kept > 0:
         beginning = text[: ends[kept - 1]]

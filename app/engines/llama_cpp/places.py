@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 BLANK = "\u2581"  # how vocabularies write a blank
 # How far a token that isn't at its place is looked for: behind a word that has no token.
 FAR = 200
+PART = 4096  # characters of a text that are looked at together
 
 
 def places(text: str, pieces: Sequence[bytes]) -> list[tuple[int, int]]:
@@ -22,12 +23,17 @@ def places(text: str, pieces: Sequence[bytes]) -> list[tuple[int, int]]:
             as one for unknown words, the place is empty.
 
     """
-    plain, indices = _plain_text(text)
+    plain, taken = "", 0
+    indices: list[int] = []
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     found: list[tuple[int, int]] = []
     here, end = 0, 0  # in the plain text; in the text
     for piece in pieces:
         wanted = "".join(char for c in decoder.decode(piece) for char in _plain(c))
+        while len(plain) < here + FAR + len(wanted) and taken < len(text):
+            # Of a long text only the beginning may be asked for.
+            more = _plain_part(text, taken, taken + PART, indices)
+            plain, taken = plain + more, taken + PART
         place = plain.find(wanted, here, here + FAR + len(wanted)) if wanted else -1
         if place < 0:
             # A blank, a part of a character, or what stands for something else.
@@ -40,10 +46,11 @@ def places(text: str, pieces: Sequence[bytes]) -> list[tuple[int, int]]:
     return found
 
 
-def _plain_text(text: str) -> tuple[str, list[int]]:
-    """Return a text as it is compared, and the index in it of each character that is left."""
-    pairs = [(char, index) for index, c in enumerate(text) for char in _plain(c)]
-    return "".join(char for char, _ in pairs), [index for _, index in pairs]
+def _plain_part(text: str, start: int, end: int, indices: list[int]) -> str:
+    """Return a part of a text as it is compared; add the index of each character that is left."""
+    pairs = [(char, index) for index, c in enumerate(text[start:end], start) for char in _plain(c)]
+    indices.extend(index for _, index in pairs)
+    return "".join(char for char, _ in pairs)
 
 
 def _plain(char: str) -> Iterator[str]:

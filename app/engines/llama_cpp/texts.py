@@ -153,12 +153,14 @@ class LlamaCppRanker(_LlamaCppText):
         return [self._encode((text, text) if isinstance(text, str) else text) for text in texts]
 
     def _encode(self, pair: Pair) -> EncodedPair:
-        cut = cut_pair(pair, self._tokenizer, room=self.max_tokens - self._frame_tokens)
-        query, text = cut.pair
+        query, text = pair
         # A template's places are filled one after the other: the text would be put into the query.
+        # Before it is cut, since this may add tokens.
         query = query.replace(PLACE, NO_PLACE)
+        room = self.max_tokens - self._frame_tokens
+        cut = cut_pair((query, text), self._tokenizer, room=room)
         return EncodedPair(
-            pair=(query, text),
+            pair=cut.pair,
             token_ids=range(cut.tokens + self._frame_tokens),
             is_truncated=cut.is_truncated,
         )

@@ -1,5 +1,6 @@
 """The grammars of calls: which schema an answer has that calls tools, and what it may cost."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ MAX_CALLS = 8  # in one answer
 # Of all tools together.
 MAX_ALTERNATIVES = 4_096
 MAX_CHARS = 65_536
+# As sent, with what is left out: an agent's tools have a few thousand. All of it is read on the
+# event loop; 100,000 characters take about 0.1 s.
+MAX_SENT_CHARS = 98_304
 # Of texts and lists that bring no bound: a small model may go on for ever.
 MIN_CHARS = 64
 MAX_ITEMS = 16
@@ -34,6 +38,7 @@ def call_format(
         OptionsRefusedError: the grammar would be too large.
 
     """
+    _check_sent(use)
     tools = [hold(tool.get("parameters"), f"T{n}") for n, tool in enumerate(use.tools)]
     _bound(tools, context_tokens)
     for name, tool in zip(use.names, tools, strict=True):
@@ -52,6 +57,7 @@ def shown(use: ToolUse) -> list[dict[str, Any]]:
         OptionsRefusedError: the grammar would be too large.
 
     """
+    _check_sent(use)
     tools = [hold(tool.get("parameters"), "D", comments=True) for tool in use.tools]
     for name, tool in zip(use.names, tools, strict=True):
         _check(name, tool.schema)
@@ -60,6 +66,16 @@ def shown(use: ToolUse) -> list[dict[str, Any]]:
         {"type": "function", "function": {**function, "parameters": tool.schema}}
         for function, tool in zip(use.tools, tools, strict=True)
     ]
+
+
+def _check_sent(use: ToolUse) -> None:
+    """Refuse tools whose schemas are too long to be read, before they are."""
+    chars = sum(len(json.dumps(tool.get("parameters"), ensure_ascii=False)) for tool in use.tools)
+    if chars > MAX_SENT_CHARS:
+        raise OptionsRefusedError(
+            f"The schemas of the tools together are longer than {MAX_SENT_CHARS} characters.",
+            extensions={"field": "tools"},
+        )
 
 
 def _check(name: str | None, schema: Part) -> None:

@@ -116,8 +116,9 @@ function files(one, { accept, multiple, show, give }) {
   control.addEventListener("change", () => take(control.files));
   const node = labelled(one, make("div", { class: "stack" }, control, shown), { isWide: true });
   const read = () => {
-    if (!chosen.length) throw failure ?? fault(`${one.label}: choose a file first.`);
-    return give(chosen);
+    if (failure) throw failure;
+    if (!chosen.length && one.isRequired) throw fault(`${one.label}: choose a file first.`);
+    return chosen.length ? give(chosen) : undefined;
   };
   return { node, read, write() {}, take };
 }

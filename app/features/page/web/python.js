@@ -22,7 +22,9 @@ export function startPython() {
     if (!schema || JSON.stringify(schema) === shown) return;
     shown = JSON.stringify(schema);
     const form = new SchemaForm(schema, { id: "python", schemas: openapi.components.schemas });
-    panel.begin({ form, request: (body) => ({ path, body }), draw: drawJson });
+    // One that isn't loaded has no form, and is asked all the same: the service says why.
+    const request = (sent) => ({ path: pathOf(panel.models.value), body: sent });
+    panel.begin({ form, request, draw: drawJson });
   }
 
   panel.models.addEventListener("change", begin);

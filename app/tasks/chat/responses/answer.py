@@ -143,6 +143,12 @@ class ResponseObject(Response):
 class ItemList(Response):
     """Items of a kept response's input."""
 
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+        )
+    )
+
     object: Literal["list"] = "list"
     data: list[dict[str, Any]]
     first_id: str | None
@@ -152,6 +158,10 @@ class ItemList(Response):
 
 class DeletedResponse(Response):
     """A response that is no longer kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example({"id": EXAMPLE["id"], "object": "response", "deleted": True})
+    )
 
     id: str
     object: Literal["response"] = "response"

@@ -74,5 +74,5 @@ class ResponsesDialect(Dialect):
     def _line(self, event: Event) -> bytes:
         """Return one event; in ASCII, as some clients end a line at U+2028."""
         content = {**event, "sequence_number": next(self._numbers)}
-        data = to_json(content, ensure_ascii=True)
-        return b"event: " + event["type"].encode() + b"\ndata: " + data + b"\n\n"
+        name: str = event["type"]
+        return f"event: {name}\ndata: ".encode() + to_json(content, ensure_ascii=True) + b"\n\n"

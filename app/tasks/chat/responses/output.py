@@ -47,7 +47,8 @@ class Output:
             ToolCallPiece(index=number, id=call.id, name=call.name, arguments=call.arguments)
             for number, call in enumerate(generation.tool_calls)
         ]
-        for piece in (generation.text, *calls):
+        pieces: list[Piece] = [generation.text, *calls]
+        for piece in pieces:
             deque(self.add(piece), maxlen=0)
         deque(self.close(generation), maxlen=0)
 

@@ -8,9 +8,10 @@ from pydantic_core import PydanticCustomError
 
 from app.engines.chat_base import GenerationOptions
 from app.errors import UnsupportedFieldError
-from app.http.openai_schemas import AsSent, Ignored, Only, OpenAiRequest
+from app.http.openai_schemas import Ignored, Only, OpenAiRequest
 from app.models.schemas import example
 from app.tasks.chat.responses.items import MAX_ITEMS, Item
+from app.tasks.chat.responses.parts import SentPart
 from app.tasks.chat.responses.tools import ToolChoice, Tools, choice_as_chat
 from app.tasks.chat.schemas import MaxTokens, Temperature
 
@@ -30,7 +31,7 @@ NO_PROMPTS = "prompts aren't kept here: send `instructions` and `input`."
 NOT_CUT = "nothing is left out of an input: send what fits the model's context."
 
 
-class PlainText(AsSent):
+class PlainText(SentPart):
     """Text, as without a format."""
 
     type: Literal["text"]
@@ -40,7 +41,7 @@ class PlainText(AsSent):
         return None
 
 
-class JsonObject(AsSent):
+class JsonObject(SentPart):
     """Any JSON."""
 
     type: Literal["json_object"]
@@ -50,7 +51,7 @@ class JsonObject(AsSent):
         return {"type": "json_object"}
 
 
-class JsonSchema(AsSent):
+class JsonSchema(SentPart):
     """JSON that a schema describes, which the answer always follows, `strict` or not."""
 
     type: Literal["json_schema"]
@@ -121,7 +122,7 @@ def _has_no_effect(value: object) -> object:
 Items = Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
-class ResponseRequest(AsSent):
+class ResponseRequest(SentPart):
     """A text or a list of items to answer; what isn't supported is taken where it has no effect."""
 
     model_config = ConfigDict(
@@ -166,8 +167,8 @@ class ResponseRequest(AsSent):
     user: Ignored = None
 
     background: Annotated[Any, Only(None, False, hint=IN_WORDS)] = None  # noqa: FBT003  # a value
-    conversation: Annotated[Any, Only(None, hint=BY_RESPONSE)] = None
-    prompt: Annotated[Any, Only(None, hint=NO_PROMPTS)] = None
+    conversation: Annotated[Any, Only(None, {}, hint=BY_RESPONSE)] = None
+    prompt: Annotated[Any, Only(None, {}, hint=NO_PROMPTS)] = None
     reasoning: ReasoningOptions | None = None
     top_logprobs: Annotated[Any, Only(None, 0)] = None
     truncation: Annotated[Any, Only(None, "disabled", hint=NOT_CUT)] = None

@@ -8,8 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from app.engines.tool_calls import REQUIRED
 from app.errors import UnsupportedFieldError
-from app.http.openai_schemas import AsSent
 from app.tasks.chat.openai_tools import MAX_TOOLS, ToolName
+from app.tasks.chat.responses.parts import SentPart
 
 ONLY_FUNCTIONS = (
     "the client runs functions; this service has no tools of its own, such as web or file search,"
@@ -17,7 +17,7 @@ ONLY_FUNCTIONS = (
 )
 
 
-class FunctionTool(AsSent):
+class FunctionTool(SentPart):
     """A function that the model may call; `strict` changes nothing, see docs/chat.md."""
 
     type: Literal["function"]
@@ -67,14 +67,14 @@ Tools = Annotated[
 ]
 
 
-class NamedFunction(AsSent):
+class NamedFunction(SentPart):
     """The one function to call."""
 
     type: Literal["function"]
     name: ToolName
 
 
-class AllowedFunctions(AsSent):
+class AllowedFunctions(SentPart):
     """Some of the functions, and whether one of them has to be called."""
 
     type: Literal["allowed_tools"]
