@@ -60,7 +60,7 @@ class DecisionLevel(OpenAiRequest):
 class DecisionQuestion(OpenAiRequest):
     """Whether a statement is true, which choice is right, or which level."""
 
-    type: Annotated[str, Only(*Kind)]
+    type: Annotated[str, Only(*(kind.value for kind in Kind))]
     name: Annotated[str, Field(max_length=MAX_OPTION_CHARS)] | None = None
     instructions: Parts | None = None
     choices: Annotated[
