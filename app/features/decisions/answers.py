@@ -13,7 +13,7 @@ ANSWER = {
         {"type": "predicate", "name": "refund", "probability": 0.94},
         {
             "type": "choice",
-            "name": None,
+            "name": "topic",
             "choice": "billing",
             "confidence": 0.81,
             "probabilities": [
