@@ -38,6 +38,7 @@ FEATURES = (
     "documents",
     "jobs",
     "openai",
+    "decisions",
     "huggingface",
     "open_inference",
     "page",

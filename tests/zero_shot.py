@@ -7,7 +7,7 @@ import numpy as np
 import transformers
 
 from app.engines.base import FloatArray
-from app.tasks.zero_shot.likelihood import likelihoods
+from app.services.entailment import likelihoods
 
 # Short: the windows of tiny models are, and a token may be a byte.
 TEMPLATE = "is {} ."

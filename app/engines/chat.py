@@ -37,7 +37,7 @@ class LocalChat:
     def __init__(self, generator: Generator, *, name: str) -> None:
         self.kind = generator.kind
         self.device = generator.device
-        self._generator = generator
+        self.generator = generator
         self.chat_model: BaseChatModel = GeneratorChatModel(
             generator=generator, thread_name=f"generate-{name}"
         )
@@ -45,7 +45,7 @@ class LocalChat:
     def check(self, options: GenerationOptions) -> None:
         """Check that the generator supports these options."""
         options.refuse_foreign()
-        self._generator.check(options)
+        self.generator.check(options)
 
     def arguments(
         self,
@@ -63,7 +63,7 @@ class LocalChat:
 
     def close(self) -> None:
         """Free the model; none of its threads may be running."""
-        self._generator.close()
+        self.generator.close()
 
 
 class GeneratorChatModel(BaseChatModel):

@@ -3,10 +3,12 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from zlib import crc32
 
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.fake import FakeFailureError, FakeOptions
+from app.engines.first_token import FirstToken
 from app.engines.token_scores import ScoredText
 from app.engines.tool_calls import Piece, ToolCallJoiner, ToolCallPiece, new_call_id, tool_use
 from app.errors import ContextLengthExceededError
@@ -21,6 +23,7 @@ class FakeGenerator:
 
     kind = "fake"
     device = "none"
+    one_token_labels = tuple("ABCDEFGH")
 
     def __init__(self, options: FakeOptions, *, context_tokens: int) -> None:
         self._options = options
@@ -62,6 +65,28 @@ class FakeGenerator:
             finish_reason=finish_reason,
             usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(given)),
             tool_calls=calls.calls,
+        )
+
+    def first_token(
+        self, messages: Sequence[Message], *, is_left: Callable[[], bool]
+    ) -> FirstToken:
+        """Give made-up probabilities to the labels, 0.9 together; a long prompt is refused."""
+        words = [text for m in messages for text in m.texts]
+        tokens = sum(len(text.split()) for text in words)
+        if tokens > self.context_tokens:
+            raise ContextLengthExceededError(
+                prompt_tokens=tokens, context_tokens=self.context_tokens
+            )
+        self._take_time(0)
+        if is_left():
+            return FirstToken(usage=Usage(prompt_tokens=tokens, completion_tokens=0))
+        seed = "".join(words).encode()
+        labels = (*self.one_token_labels, "Yes", "No")
+        weights = {label: 1 + crc32(label.encode(), crc32(seed)) % 97 for label in labels}
+        total = sum(weights.values())
+        return FirstToken(
+            probabilities={label: 0.9 * weight / total for label, weight in weights.items()},
+            usage=Usage(prompt_tokens=tokens, completion_tokens=1),
         )
 
     def close(self) -> None:

@@ -4,15 +4,17 @@ xllamacpp runs llama.cpp's own server loop: continuous batching over slots, a pr
 slot, grammars for JSON schemas.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
+from app.engines.first_token import FirstToken
 from app.engines.llama_cpp.held_schemas import check_held, check_stop
 from app.engines.llama_cpp.json_schema import check_cost
 from app.engines.llama_cpp.native_tools import CONTEXT_EXCEEDED, as_openai, fields_of
 from app.engines.llama_cpp.plain_schemas import plain
 from app.engines.llama_cpp.sampling import as_completion, check_sampling
+from app.engines.llama_cpp.token_probabilities import read_first_token
 from app.engines.llama_cpp.tool_answers import ToolAnswers
 from app.engines.token_scores import ScoredText
 from app.engines.token_scores import as_openai as as_openai_score
@@ -30,6 +32,7 @@ class LlamaCppGenerator:
         context_tokens: of one generation, prompt and answer.
         device: where it computes.
         knows_tools: whether the model's template has tools; else they are put into words.
+        one_token_labels: as `FirstTokenReader` has them.
 
     """
 
@@ -42,10 +45,12 @@ class LlamaCppGenerator:
         context_tokens: int,
         device: str = "cpu",
         knows_tools: bool = False,
+        one_token_labels: tuple[str, ...] = (),
     ) -> None:
         self._server = server
         self.device = device
         self.context_tokens = context_tokens
+        self.one_token_labels = one_token_labels
         self._tools = ToolAnswers(
             self._generate, context_tokens=context_tokens, knows_tools=knows_tools
         )
@@ -94,6 +99,12 @@ class LlamaCppGenerator:
         except (TypeError, ValueError) as refused:  # the first for numbers beyond 64 bits
             raise OptionsRefusedError from refused
         return answer.finish()
+
+    def first_token(
+        self, messages: Sequence[Message], *, is_left: Callable[[], bool]
+    ) -> FirstToken:
+        """Read a prompt, and say what would come first; raises as `read_first_token`."""
+        return read_first_token(self._server, messages, is_left=is_left)
 
     def close(self) -> None:
         """Stop the server loop and free the model."""

@@ -1,7 +1,7 @@
 """Loads a GGUF file into llama.cpp as a chat model, and checks that it works."""
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ from app.engines.llama_cpp.generator import LlamaCppGenerator
 from app.engines.llama_cpp.gguf_header import read_header
 from app.engines.llama_cpp.gguf_task import task_of
 from app.engines.llama_cpp.native_tools import knows_tools
-from app.engines.llama_cpp.server import find_file, open_server
+from app.engines.llama_cpp.server import OpenServer, find_file, open_server
+from app.engines.llama_cpp.token_probabilities import one_token_labels
+from app.engines.llama_cpp.tokens import LlamaTokenizer
 from app.errors import EngineError
 
 # A prompt is read in pieces of so many tokens: between two of them it can be cancelled, and others
@@ -49,7 +51,14 @@ def load(request: EngineRequest) -> LlamaCppGenerator:
         context_tokens=chat.context_tokens,
         device=opened.device,
         knows_tools=knows_tools(opened.server, context_tokens=chat.context_tokens),
+        one_token_labels=_labels(opened),
     )
+
+
+def _labels(opened: OpenServer) -> tuple[str, ...]:
+    """Return which labels of decisions are one token of this model."""
+    with closing(LlamaTokenizer(opened.server.listening_address, opened.key)) as tokenizer:
+        return one_token_labels(tokenizer)
 
 
 def _check_logprobs(server: Any, file: Path) -> None:

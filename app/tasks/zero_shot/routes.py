@@ -16,9 +16,10 @@ from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep, TaskRunner
 from app.models.registry import TaskKey
 from app.models.schemas import FailedText, LabelScore
+from app.services.entailment import likelihoods
 from app.services.inference import Inference
 from app.services.lengths import check_length, refuse
-from app.tasks.zero_shot.likelihood import Labelled, labelled, likelihoods
+from app.tasks.zero_shot.likelihood import Labelled, labelled
 from app.tasks.zero_shot.schemas import (
     ZeroShotBatchRequest,
     ZeroShotBatchResponse,

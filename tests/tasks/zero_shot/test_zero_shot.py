@@ -9,7 +9,8 @@ from httpx2 import AsyncClient
 from serving import serving
 from test_schemas import check_problem
 
-from app.tasks.zero_shot.likelihood import labelled, likelihoods
+from app.services.entailment import likelihoods
+from app.tasks.zero_shot.likelihood import labelled
 
 pytestmark = pytest.mark.core
 
