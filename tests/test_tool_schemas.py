@@ -146,7 +146,7 @@ def test_tools_that_are_too_much_for_a_grammar_are_refused_by_name() -> None:
     assert refused.value.detail.startswith("The tool 't1' is too much")
     for hold in (held, lambda *schemas: shown(use(*schemas))):
         with pytest.raises(OptionsRefusedError, match=r"^The tools together are too much.*65536"):
-            hold(*[wide] * 20)
+            hold(*[wide] * 10)
 
 
 def test_many_tools_with_texts_share_what_a_grammar_can_repeat() -> None:
