@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,13 @@ def facts(**changes: Any) -> Facts:
     request = EngineRequest(name="dummy", task=Task.CLASSIFICATION, engine="fake")
     values: dict[str, Any] = {"name": "dummy", "index": 0, "version": "v", "load_s": 2.5}
     return Facts.of(FakeClassifier(request, FakeOptions()), **(values | changes))
+
+
+def test_a_model_is_the_same_on_another_device_and_with_other_labels_another() -> None:
+    first = facts()
+    moved = replace(first, engine={**first.engine, "kind": "torch", "device": "cuda:0"})
+    other = replace(first, engine={**first.engine, "labels": ["a", "b"]})
+    assert moved.edition == first.edition != other.edition
 
 
 @asynccontextmanager

@@ -167,7 +167,7 @@ class FrontEnds:
             engine,
             collector=self._collector,
             restarts=self._metrics.engine_restarts,
-            on_start=lambda: None,
+            on_start=lambda: self._end_if_late(engine),
             on_state=lambda has_changed: self._look() if has_changed else None,
             on_end=lambda _: None,
         )
@@ -187,6 +187,13 @@ class FrontEnds:
             async with asyncio.timeout(ENGINE_END_S):
                 await engine.child.process.wait()
         await engine.child.stop()
+
+    def _end_if_late(self, engine: Watched) -> None:
+        """End an engine's process that was restarted while the last front end ended."""
+        process = engine.child.process
+        if self._are_fronts_over.is_set() and process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
 
     def _note_failure(self, reason: str | None) -> None:
         """End the service, where a process can't start."""

@@ -25,6 +25,7 @@ from app.sharing.engines import (
 )
 from app.sharing.frames import pack_json, unpack_json
 
+COMPUTES_ON = ("kind", "device")
 CLASSIFIER, EMBEDDER, TOKEN_CLASSIFIER = "classifier", "embedder", "token_classifier"
 
 
@@ -74,8 +75,12 @@ class Facts:
 
     @property
     def edition(self) -> str:
-        """What is alike as long as answers mean the same."""
-        parts = (self.version, sorted(self.engine.items()), sorted(self.encoder.items()))
+        """What is alike as long as answers mean the same, on whatever they are computed.
+
+        After a restart `auto` may choose another engine: where a GPU has been lost, for instance.
+        """
+        means = {name: value for name, value in self.engine.items() if name not in COMPUTES_ON}
+        parts = (self.version, sorted(means.items()), sorted(self.encoder.items()))
         return sha256(repr(parts).encode() + self.blob).hexdigest()
 
     def pack(self) -> bytes:

@@ -15,7 +15,7 @@ from app.models.entries import ModelEntry, ModelState
 from app.models.registry import ModelRegistry
 from app.models.steps import LoadSteps
 from app.sharing.facts import Facts
-from app.sharing.frames import Kind, frame, pack_json
+from app.sharing.frames import Kind, TooLargeError, frame, pack_json
 from app.sharing.served_front import ServedFront
 
 log = logging.getLogger(__name__)
@@ -106,13 +106,14 @@ class EngineHost:
                 version=entry.served.version,
                 load_s=time.monotonic() - self._began_s,
             )
-        except EngineError:
+            told = frame(Kind.MODEL, facts.pack())
+        except (EngineError, TooLargeError):
             log.info("model_not_shared", extra={"model": name, "engine": model.engine.kind})
             self._refused.add(name)
             await self._registry.forget(name, timeout_s=FORGET_S)
             return
-        self._models[name] = frame(Kind.MODEL, facts.pack())
-        self._tell_all(self._models[name])
+        self._models[name] = told
+        self._tell_all(told)
 
     def _tell_all(self, data: bytes) -> None:
         for front in tuple(self._fronts):

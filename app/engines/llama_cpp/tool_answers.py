@@ -71,6 +71,7 @@ class ToolAnswers:
                 watch.flush()
                 return answer
             use = replace(use, is_required=True) if use.has_many else use.only(watch.called)
+            return _with_tokens_of(answer, self._held(use, messages, options, on_token))
         return self._held(use, messages, options, on_token)
 
     def _held(
@@ -93,6 +94,14 @@ class ToolAnswers:
     def _format(self, use: ToolUse, options: GenerationOptions) -> Mapping[str, Any]:
         other = None if use.is_required else options.response_format
         return call_format(use, context_tokens=self._context_tokens, answer=other)
+
+
+def _with_tokens_of(begun: Generation, held: Generation) -> Generation:
+    """Count the tokens of a call that was begun freely: they were generated, if not sent."""
+    if begun.usage is None or held.usage is None:
+        return held
+    tokens = begun.usage.completion_tokens + held.usage.completion_tokens
+    return replace(held, usage=replace(held.usage, completion_tokens=tokens))
 
 
 def _is_held(use: ToolUse, options: GenerationOptions) -> bool:
