@@ -137,7 +137,7 @@ class ResponseObject(Response):
     metadata: dict[str, str]
     background: bool = False
     truncation: str = "disabled"
-    reasoning: Annotated[dict[str, Any], Field(description="As if none was asked for.")]
+    reasoning: Annotated[dict[str, Any], Field(description="The effort that was asked for.")]
     service_tier: str = "default"
     top_logprobs: int = 0
     max_tool_calls: int | None = None
@@ -198,7 +198,7 @@ def begun(body: ResponseRequest, *, response_id: str, created_s: int, model: str
         tool_choice=body.sent.get("tool_choice") or "auto",
         parallel_tool_calls=body.parallel_tool_calls is not False,
         metadata=body.metadata or {},
-        reasoning={"effort": None, "summary": None},
+        reasoning={"effort": body.reasoning and body.reasoning.effort, "summary": None},
         **texts,
     )
 

@@ -10,6 +10,7 @@ from app.engines.chat_base import GenerationOptions
 from app.errors import UnsupportedFieldError
 from app.http.openai_schemas import Ignored, Only, OpenAiRequest
 from app.models.schemas import example
+from app.tasks.chat.openai_schemas import ReasoningEffort
 from app.tasks.chat.responses.items import MAX_ITEMS, Item
 from app.tasks.chat.responses.parts import SentPart
 from app.tasks.chat.responses.tools import ToolChoice, Tools, choice_as_chat
@@ -91,9 +92,9 @@ class TextOptions(OpenAiRequest):
 
 
 class ReasoningOptions(OpenAiRequest):
-    """How long a model thinks; models of this service aren't told."""
+    """How long a model thinks: for templates that know it, and for remote models."""
 
-    effort: Annotated[Any, Only(None, "none")] = None
+    effort: ReasoningEffort | None = None
     summary: Ignored = None
     generate_summary: Ignored = None
 
@@ -195,4 +196,5 @@ class ResponseRequest(SentPart):
             tools=tuple(tool.as_chat() for tool in self.tools or ()),
             tool_choice=choice_as_chat(self.tool_choice),
             parallel_tool_calls=self.parallel_tool_calls,
+            reasoning_effort=self.reasoning.effort if self.reasoning else None,
         )
