@@ -149,6 +149,17 @@ async def test_only_required_models_hold_readiness_back(threads: ThreadPoolExecu
     assert not registry.is_ready
 
 
+async def test_a_class_that_uses_a_model_of_a_task_that_isnt_installed_isnt_loaded(
+    threads: ThreadPoolExecutor,
+) -> None:
+    caller = ModelSpec(name="a", engine="python", source="file:model.py:Model", uses=("gone",))
+    registry = registry_of(threads, caller)
+    line = "it uses 'gone', which is not served: its task is not installed"
+    with pytest.raises(EngineError, match=line):
+        await registry.load_all()
+    assert entry_of(registry, "a").detail == line
+
+
 async def test_entries_keep_the_order_of_the_catalogue_and_tell_the_default(
     threads: ThreadPoolExecutor,
 ) -> None:

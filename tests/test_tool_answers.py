@@ -12,9 +12,7 @@ TOOL = {"type": "function", "function": {"name": "get_time", "parameters": {"typ
 def test_the_tokens_of_a_call_that_was_begun_freely_count_too() -> None:
     asked: list[GenerationOptions] = []
 
-    def generate(
-        _: Sequence[Message], options: GenerationOptions, on_token: OnToken
-    ) -> Generation:
+    def generate(_: Sequence[Message], options: GenerationOptions, on_token: OnToken) -> Generation:
         asked.append(options)
         pieces = 0
         for piece in CALL:
