@@ -180,6 +180,11 @@ async def test_what_cannot_be_done_is_refused_in_words(
     assert words in check_error(refused, 400, "unsupported_field", param)
 
 
+async def test_an_input_without_anything_that_a_model_reads_is_refused(client: AsyncClient) -> None:
+    refused = await ask(client, [{"type": "reasoning"}])
+    assert "should have a message" in check_error(refused, 400, "invalid_request", "input")
+
+
 async def test_what_has_no_effect_is_taken(client: AsyncClient) -> None:
     harmless: dict[str, Any] = {
         "include": ["reasoning.encrypted_content"],

@@ -107,7 +107,7 @@ class Turns:
         Raises:
             PreviousResponseNotFoundError, ItemNotFoundError: what it refers to isn't kept.
             ResponsesUnavailableError: what keeps it doesn't answer.
-            InvalidRequestError: an output of a call that wasn't made.
+            InvalidRequestError: an output of a call that wasn't made, or no message.
 
         """
         key = uuid.uuid4().hex
@@ -119,11 +119,14 @@ class Turns:
         ]
         read = read_items([*before, *items])
         _check_outputs(read)
+        messages = messages_of(read, instructions=body.instructions)
+        if not messages:  # reasoning alone, for instance
+            raise _invalid("Input should have a message", "no_message")
         return Turn(
             body=body,
             before=before,
             items=items,
-            messages=messages_of(read, instructions=body.instructions),
+            messages=messages,
             key=key,
             output=Output(key),
         )
@@ -204,4 +207,8 @@ def _check_outputs(items: Sequence[Item]) -> None:
         if isinstance(item, FunctionOutputItem) and item.call_id not in called:
             # OpenAI's words.
             text = f"No tool call found for function call output with call_id {item.call_id[:64]}."
-            raise InvalidRequestError([{"loc": ["body", "input"], "msg": text, "type": "no_call"}])
+            raise _invalid(text, "no_call")
+
+
+def _invalid(text: str, kind: str) -> InvalidRequestError:
+    return InvalidRequestError([{"loc": ["body", "input"], "msg": text, "type": kind}])
