@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
@@ -123,5 +124,6 @@ def _is_hub_root(scope: Scope) -> bool:
 def _allowed(scope: Scope) -> str:
     """Return the methods of a path: Starlette names those of one route, and a path can have two."""
     template = getattr(scope.get("route"), "path", "")
-    methods = {method.upper() for method in scope["app"].openapi()["paths"].get(template, {})}
+    routes = iter_route_contexts(scope["app"].routes)
+    methods = {m for r in routes if r.path == template for m in r.methods or ()}
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))

@@ -1,6 +1,7 @@
 """The tab Classify: one text as it is typed, and many as a list or a table."""
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from process import Service, service
 from test_cells import FORMULAS, PLAIN
 
 from app.models.schemas import MAX_BATCH_TEXTS, MAX_TEXT_CHARS
+
+PAUSED_MS = 1_000  # more than the page waits for the next letter
 
 
 def answer(served: Service, text: str, **fields: Any) -> dict[str, Any]:
@@ -67,8 +70,11 @@ def test_the_answer_follows_the_typing(visiting: Any, served: Service) -> None:
 
 def test_typing_on_asks_once_it_pauses(visiting: Any) -> None:
     visit = visiting()
+    visit.page.clock.install()
+    visit.page.clock.pause_at(time.time() + 60)  # no pause of the machine's is one of the typist's
+    visit.page.get_by_label("One text").press_sequentially("ten letters")
     with visit.page.expect_response("**/predict"):
-        visit.page.get_by_label("One text").press_sequentially("ten letters", delay=20)
+        visit.page.clock.run_for(PAUSED_MS)
     assert [r.post_data_json["text"] for r in visit.sent("/predict")] == ["ten letters"]
 
 

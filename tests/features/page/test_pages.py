@@ -56,9 +56,9 @@ async def test_what_is_not_there_is_a_problem(client: AsyncClient, path: str) ->
 
 
 async def test_another_method_names_those_that_there_are(client: AsyncClient) -> None:
-    answer = await client.post("/")
+    answer = await client.put("/")
     assert answer.status_code == 405
-    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD"}
+    assert answer.headers["Allow"] == "GET, HEAD, POST"  # POST is for Hugging Face's clients
 
 
 def test_the_page_is_small() -> None:
