@@ -18,6 +18,7 @@ import httpx2
 START_TIMEOUT_S = 240
 STOP_TIMEOUT_S = 40
 LOG_TIMEOUT_S = 10
+LOADING = ("waiting", "loading")
 KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG", "PYTHONPATH"}
 # For processes whose code other tests run in their own: measuring coverage doubles their time.
 UNMEASURED = {"coverage_process_config": ""}
@@ -48,6 +49,17 @@ class Service:
                 return time.monotonic() - started
             time.sleep(0.02)  # between two questions to another process there is nothing to wait on
         raise TimeoutError(self.log)
+
+    def wait_loaded(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until no model is loading: some that /ready does not wait for take the cores."""
+        until = time.monotonic() + timeout_s
+        while any(model["state"] in LOADING for model in self._models()):
+            if time.monotonic() > until:
+                raise TimeoutError(self.log)
+            time.sleep(0.02)  # between two questions to another process there is nothing to wait on
+
+    def _models(self) -> list[dict[str, Any]]:
+        return list(httpx2.get(f"{self.url}/models", timeout=10).json()["models"])
 
     def wait_logged(self, text: str, timeout_s: float = LOG_TIMEOUT_S) -> str:
         """Return the log once it has this text: a thread writes the lines a moment later."""

@@ -149,6 +149,7 @@ async def test_clients_that_leave_leave_nothing_behind(running: Service) -> None
 def test_the_whole_service_is_ready_soon_and_small(tmp_path: Path) -> None:
     with service(tmp_path, model_cache_dir=CONVERTED, log_level="error") as first:
         first.wait_ready()  # converts what has not been converted yet
+        first.wait_loaded()
     with service(tmp_path, model_cache_dir=CONVERTED, log_level="error") as made:
         seconds, small_mb = made.wait_ready(), memory_mb(made)
         body = {"query": "Hello", "max_tokens": 8}
