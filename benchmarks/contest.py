@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from app.loadtest.bench import DEADLINE_HEADER, DEADLINE_S, OVERLOAD
 from app.loadtest.closed_loop import closed_loop
@@ -92,17 +93,21 @@ def ask(contestant: Contestant, port: int, text: str) -> Scored:
         PeerError: the answer isn't a 200.
 
     """
+    return contestant.answer(post(port, contestant.path, contestant.body(text)))
+
+
+def post(port: int, path: str, body: bytes) -> Any:  # noqa: ANN401  # parsed JSON
+    """Post JSON and return the JSON that answers it. Raises as `ask`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ASK_TIMEOUT_S)
     try:
-        head = {"Content-Type": "application/json"}
-        connection.request("POST", contestant.path, contestant.body(text), head)
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         content = answer.read()
     finally:
         connection.close()
     if answer.status != http.client.OK:
         raise PeerError(f"answers {answer.status}: {content[:200]!r}")
-    return contestant.answer(json.loads(content))
+    return json.loads(content)
 
 
 def wait_ready(contestant: Contestant, made: Running, text: str) -> float:

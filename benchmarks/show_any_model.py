@@ -10,8 +10,6 @@ comes the next round, so that a machine that slows down slows down all of them.
 """
 
 import argparse
-import http.client
-import json
 import os
 import statistics
 import sys
@@ -27,13 +25,12 @@ from app.loadtest.connection import make_target
 from app.loadtest.report import OK, Report
 from benchmarks import process
 from benchmarks.any_model import Server, items_of, lines_of, servers_of, write_entry
-from benchmarks.contest import until_answers
+from benchmarks.contest import post, until_answers
 from benchmarks.lineup import KEPT
 from benchmarks.venvs import PeerError, bin_folder, prepare, version
 
 CONNECTIONS: Final = (1, 8, 64)
 WARM_UP_S: Final = 2.0
-ASK_TIMEOUT_S: Final = 10.0
 WANTED: Final = 2.0
 Turn = dict[int, Report]
 
@@ -74,17 +71,7 @@ def ask(server: Server, port: int, item: str) -> Any:  # noqa: ANN401  # parsed 
         PeerError: the answer isn't a 200.
 
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ASK_TIMEOUT_S)
-    try:
-        head = {"Content-Type": "application/json"}
-        connection.request("POST", server.path, server.body(item), head)
-        answer = connection.getresponse()
-        content = answer.read()
-    finally:
-        connection.close()
-    if answer.status != http.client.OK:
-        raise PeerError(f"answers {answer.status}: {content[:200]!r}")
-    return server.answer(json.loads(content))
+    return server.answer(post(port, server.path, server.body(item)))
 
 
 def take_turn(

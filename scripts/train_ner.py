@@ -11,8 +11,6 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, TaskType, get_peft_model
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from scripts.eval_ner import ADAPTER, LABELS, report
@@ -21,12 +19,10 @@ from scripts.ner_data import DEFAULT_CACHE, Sentence, sentences
 from scripts.train_sentiment import (
     HEAD,
     TARGETS,
-    Progress,
     Recipe,
-    batches,
-    lr_factor,
     pick_device,
     save,
+    train,
 )
 
 SENTENCES = 6_000
@@ -96,28 +92,6 @@ def build_model(recipe: Recipe) -> Any:  # noqa: ANN401 -- PEFT has no useful ty
     return get_peft_model(base, config)
 
 
-def train(model: Any, items: list[Item], recipe: Recipe, device: torch.device) -> None:  # noqa: ANN401
-    """Train the model in place; matrices are multiplied in bfloat16."""
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = AdamW(weights, lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
-    total = recipe.epochs * -(-len(items) // recipe.batch_size)
-    warmup = max(1, round(total * recipe.warmup_share))
-    schedule = LambdaLR(optimizer, lambda step: lr_factor(step, warmup=warmup, total=total))
-    draw = torch.Generator().manual_seed(recipe.seed)
-    progress = Progress(total)
-    model.train()
-    for _ in range(recipe.epochs):
-        for batch in batches(items, recipe.batch_size, draw):
-            with torch.autocast(device.type, torch.bfloat16):
-                loss = model(**collate(batch, device)).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, max_norm=recipe.max_gradient_norm)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            progress.add(float(loss.detach()))
-
-
 def main() -> None:
     """Train the adapter, write it, and print how good it is."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -130,7 +104,7 @@ def main() -> None:
     device = pick_device()
     model = build_model(recipe).to(device)
     started = time.monotonic()
-    train(model, items, recipe, device)
+    train(model, items, recipe, device, collate=collate, is_bf16=True)
     print(f"trained on {len(items)} sentences in {(time.monotonic() - started) / 60:.1f} min")
     save(model, options.out)
     print(report(options.out, options.cache))

@@ -7,7 +7,7 @@ which versions and which machine the committed one came from.
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -147,8 +147,16 @@ def build_model(recipe: Recipe) -> Any:  # noqa: ANN401 -- PEFT has no useful ty
     return get_peft_model(load_base(), config)
 
 
-def train(model: Any, items: list[Encoded], recipe: Recipe, device: torch.device) -> None:  # noqa: ANN401
-    """Train the model in place."""
+def train(
+    model: Any,  # noqa: ANN401 -- PEFT has no useful types
+    items: list[T],
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    collate: Callable[[list[T], torch.device], dict[str, torch.Tensor]],
+    is_bf16: bool = False,
+) -> None:
+    """Train the model in place; with `is_bf16` matrices are multiplied in bfloat16."""
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = AdamW(weights, lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
     total = recipe.epochs * -(-len(items) // recipe.batch_size)
@@ -159,7 +167,8 @@ def train(model: Any, items: list[Encoded], recipe: Recipe, device: torch.device
     model.train()
     for _ in range(recipe.epochs):
         for batch in batches(items, recipe.batch_size, draw):
-            loss = model(**collate(batch, device)).loss
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+                loss = model(**collate(batch, device)).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, max_norm=recipe.max_gradient_norm)
             optimizer.step()
@@ -222,7 +231,7 @@ def train_adapter(examples: list[Example], recipe: Recipe) -> Any:  # noqa: ANN4
     torch.manual_seed(recipe.seed)
     device = pick_device()
     model = build_model(recipe).to(device)
-    train(model, encode(examples), recipe, device)
+    train(model, encode(examples), recipe, device, collate=collate)
     return model
 
 

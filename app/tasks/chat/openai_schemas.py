@@ -68,15 +68,16 @@ def _format_tag(value: object) -> str | None:
 
 
 # A tag becomes a part of an error's place; the brackets tell it from a field.
+BY_TYPE = Discriminator(
+    _format_tag,
+    custom_error_type=UnsupportedFieldError.code,
+    custom_error_message="This format is not supported",
+)
 ResponseFormat = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[JsonObjectFormat, Tag("<json_object>")]
     | Annotated[JsonSchemaFormat, Tag("<json_schema>")],
-    Discriminator(
-        _format_tag,
-        custom_error_type=UnsupportedFieldError.code,
-        custom_error_message="This format is not supported",
-    ),
+    BY_TYPE,
 ]
 
 

@@ -9,12 +9,12 @@ from app.core.callers import Scope
 from app.engines.base import unit
 from app.errors import UnsupportedFieldError
 from app.http.hub import HubCall, HubRequest, HubTask, hub_answer, refuse_cut, texts_in
-from app.http.large_answers import large_answer, list_of
+from app.http.large_answers import large_answer, list_of, plain
 from app.http.openai_schemas import Only
 from app.http.task_runner import TaskRunner
 from app.models.schemas import MAX_BATCH_TEXTS, Request
 from app.services.places import place_in
-from app.tasks.embedding.routes import embed_texts, plain
+from app.tasks.embedding.routes import embed_texts
 from app.tasks.embedding.schemas import EmbeddingFields
 from app.tasks.embedding.similarity_routes import cosines
 

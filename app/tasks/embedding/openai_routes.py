@@ -11,12 +11,12 @@ from app.engines.base import FloatArray
 from app.errors import UnsupportedFieldError
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
-from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of
+from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of, plain
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, openai_problems
 from app.http.task_runner import RunnerDep
 from app.services.places import place_in
 from app.tasks.embedding.openai_schemas import EmbeddingsRequest, EmbeddingsResponse
-from app.tasks.embedding.routes import embed_texts, plain
+from app.tasks.embedding.routes import embed_texts
 
 Encode = Callable[[FloatArray], Iterator[list[float] | str]]
 INPUT = place_in("input")

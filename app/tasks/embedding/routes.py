@@ -1,17 +1,15 @@
 """`/embed`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
 from fastapi import APIRouter, Depends
 
 from app.core.callers import Scope
-from app.engines.base import FloatArray
 from app.errors import UnsupportedFieldError
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
-from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of
+from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of, plain
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep, TaskRunner
 from app.services.embeddings import EMBEDDERS, EmbeddingParameters, Embeddings, embeddings_of
@@ -22,14 +20,7 @@ router = APIRouter(
     tags=["embed"], route_class=JsonRoute, dependencies=[Depends(Guard(Scope.EMBED))]
 )
 # Seven decimals of a number under 1 are more than a float32 has, and half as long as its repr.
-DECIMALS = 7
 TEXTS = place_in("texts")
-
-
-def plain(vectors: FloatArray) -> Iterator[list[float]]:
-    """Yield vectors as lists of numbers."""
-    for vector in vectors:
-        yield np.round(vector.astype(np.float64), DECIMALS).tolist()
 
 
 async def embed_texts(

@@ -1,6 +1,5 @@
 """`/embed-image`."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from app.engines.images.engine import ImageEngine
 from app.errors import ImageTooLargeError, ImageUnreadableError, ServiceError
 from app.http.guard import Guard
 from app.http.images import FORM_ERRORS, ImagesRoute, form_of, items_of
-from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of
+from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of, plain
 from app.http.problems import WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep
 from app.models.registry import TaskKey
@@ -23,7 +22,6 @@ from app.tasks.image_embedding.schemas import EmbedImagesRequest, EmbedImagesRes
 from app.tasks.image_embedding.task import PATH, TASK
 
 EMBEDDERS = TaskKey[Scheduler[ImageEngine]](TASK.kind)
-DECIMALS = 7  # as of texts
 router = APIRouter(
     tags=["images"], route_class=ImagesRoute, dependencies=[Depends(Guard(Scope.EMBED))]
 )
@@ -70,13 +68,8 @@ async def embed_images(body: EmbedImagesRequest, run: RunnerDep) -> LargeAnswer:
             {
                 "model": model,
                 "dimensions": vectors.shape[1],
-                "embeddings": list_of(_plain(vectors)),
+                "embeddings": list_of(plain(vectors)),
             }
         ),
         values=vectors.size,
     )
-
-
-def _plain(vectors: FloatArray) -> Iterator[list[float]]:
-    for vector in vectors:
-        yield np.round(vector.astype(np.float64), DECIMALS).tolist()

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from app.engines.chat_base import GenerationOptions
 from app.errors import UnsupportedFieldError
 from app.http.openai_schemas import Ignored, Only, OpenAiRequest
 from app.models.schemas import example
-from app.tasks.chat.openai_schemas import ReasoningEffort
+from app.tasks.chat.openai_schemas import BY_TYPE, ReasoningEffort
 from app.tasks.chat.responses.items import MAX_ITEMS, Item
 from app.tasks.chat.responses.parts import SentPart
 from app.tasks.chat.responses.tools import ToolChoice, Tools, choice_as_chat
@@ -67,20 +67,11 @@ class JsonSchema(SentPart):
         return {"type": "json_schema", "json_schema": named}
 
 
-def _format_tag(value: object) -> str | None:
-    return f"<{value['type']}>" if isinstance(value, dict) and "type" in value else None
-
-
-# A tag becomes a part of an error's place; the brackets tell it from a field.
 TextFormat = Annotated[
     Annotated[PlainText, Tag("<text>")]
     | Annotated[JsonObject, Tag("<json_object>")]
     | Annotated[JsonSchema, Tag("<json_schema>")],
-    Discriminator(
-        _format_tag,
-        custom_error_type=UnsupportedFieldError.code,
-        custom_error_message="This format is not supported",
-    ),
+    BY_TYPE,
 ]
 
 
