@@ -136,6 +136,7 @@ class OpenAiDialect(Dialect):
 
     media_type = "text/event-stream"
     kind = "chat.completion.chunk"
+    path = "/v1/chat/completions"
 
     def __init__(self, *, chat_id: str, created_s: int, has_usage: bool, index: int = 0) -> None:
         self._index = index
@@ -180,7 +181,7 @@ class OpenAiDialect(Dialect):
 
     def fail(self, error: ServiceError) -> bytes:
         """Return the error in OpenAI's shape; its clients raise it."""
-        return event(openai_error(error)) + b"data: [DONE]\n\n"
+        return event(openai_error(error, path=self.path)) + b"data: [DONE]\n\n"
 
     def _chunk(
         self,
