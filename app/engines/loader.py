@@ -9,7 +9,7 @@ from typing import Any
 
 from app.engines import fake, torch
 from app.engines.base import CLASSIFYING, IMAGE_TASKS, Engine, EngineRequest, Task
-from app.engines.devices import check_name, count_cuda, has_cuda_driver, here, index_of, is_cuda
+from app.engines.devices import check_cuda, check_name, count_cuda, has_cuda_driver, is_cuda
 from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.llama_cpp.server import is_gguf
 from app.engines.openvino import baked, loading
@@ -184,9 +184,7 @@ def load_python(request: EngineRequest) -> Engine:
     if device == "auto":
         device = "cuda" if has_cuda_driver() else "cpu"
     elif is_cuda(device) and request.is_own_device:
-        count = count_cuda()
-        if (index_of(device) or 0) >= count:
-            raise EngineError(f"{request.device_setting}: there are {here(count)}")
+        check_cuda(device, asked_by=request.device_setting, count=count_cuda())
     from app.engines.python import loading as python
 
     return python.load(request, device=device)
