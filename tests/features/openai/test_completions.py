@@ -107,6 +107,20 @@ async def test_what_is_not_supported_is_400_and_named(
     assert param in check_error(await ask(client, **fields), 400, "unsupported_field", param)
 
 
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("completions", "prompt"), ("responses", "input"), ("chat/completions", "messages")],
+)
+async def test_a_prompt_that_is_too_long_is_named(
+    client: AsyncClient, path: str, field: str
+) -> None:
+    text = "one " * 5_000
+    asked = [{"role": "user", "content": text}] if field == "messages" else text
+    for stream in (False, True):
+        answer = await client.post(f"/v1/{path}", json={field: asked, "stream": stream})
+        check_error(answer, 400, "context_length_exceeded", field)
+
+
 async def test_a_remote_model_has_conversations_only(client: AsyncClient) -> None:
     answer = await ask(client, model="far")
     assert "chat/completions" in check_error(answer, 400, "options_refused", "prompt")
