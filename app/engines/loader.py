@@ -76,7 +76,12 @@ def _own_engines() -> tuple[EngineKind, ...]:
         EngineKind(
             name="llama_cpp", load=load_llama_cpp, tasks=chat | {Task.EMBEDDING, Task.RANKING}
         ),
-        EngineKind(name="remote", load=load_remote, tasks=chat | {Task.EMBEDDING}, has_files=False),
+        EngineKind(
+            name="remote",
+            load=load_remote,
+            tasks=chat | {Task.EMBEDDING, Task.RANKING},
+            has_files=False,
+        ),
         EngineKind(
             name="python", load=load_python, tasks=frozenset({Task.PYTHON}), has_files=False
         ),
@@ -168,7 +173,11 @@ def load_llama_cpp(request: EngineRequest) -> Engine:
 
 
 def load_remote(request: EngineRequest) -> Engine:
-    """Make a chat model, or an embedder, of a remote server."""
+    """Make a chat model, an embedder or a reranker of a remote server."""
+    if request.task == Task.RANKING:
+        from app.engines import remote_reranker
+
+        return remote_reranker.load(request)
     if request.task != Task.CHAT:
         from app.engines import remote_embedder
 
