@@ -16,6 +16,7 @@ from app.engines.base import EngineRequest, Task
 from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions, Message
 from app.engines.remote_arguments import arguments_of, refuse_dialect
 from app.engines.remote_errors import explain
+from app.engines.remote_first_token import RemoteFirstToken
 from app.engines.remote_settings import (
     CONNECT_TIMEOUT_S,
     NO_KEY,
@@ -76,6 +77,7 @@ class RemoteChat:
         provider: LangChain's name of it, such as "openai".
         connections: closed with the engine; None where the provider's integration has its own.
         pass_fields: whether a server of OpenAI's dialect gets fields that aren't known here.
+        first_tokens: reads how likely first tokens are; None where the provider can't be asked.
 
     """
 
@@ -89,8 +91,10 @@ class RemoteChat:
         provider: str,
         connections: Connections | None,
         pass_fields: bool = True,
+        first_tokens: RemoteFirstToken | None = None,
     ) -> None:
         self.chat_model = chat_model
+        self.first_tokens = first_tokens
         self._is_openai = provider == OPENAI
         self._connections = connections
         self._passes_fields = self._is_openai and pass_fields
@@ -126,6 +130,8 @@ class RemoteChat:
 
     def close(self) -> None:
         """Close the connections on the event loop; blocks, so call it in another thread."""
+        if self.first_tokens is not None:
+            self.first_tokens.close()
         if self._connections is not None:
             self._connections.close()
 
@@ -155,7 +161,11 @@ def load(request: EngineRequest) -> RemoteChat:
     if "streaming" in type(chat_model).model_fields:
         chat_model.streaming = True  # type: ignore[attr-defined]  # token by token, with ainvoke too
     return RemoteChat(
-        chat_model, provider=provider, connections=connections, pass_fields=chat.pass_fields
+        chat_model,
+        provider=provider,
+        connections=connections,
+        pass_fields=chat.pass_fields,
+        first_tokens=RemoteFirstToken(chat) if provider == OPENAI else None,
     )
 
 
