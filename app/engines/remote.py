@@ -17,6 +17,7 @@ from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions, M
 from app.engines.remote_arguments import arguments_of, refuse_dialect
 from app.engines.remote_errors import explain
 from app.engines.remote_first_token import RemoteFirstToken
+from app.engines.remote_openai import ThinkingChatOpenAI
 from app.engines.remote_settings import (
     CONNECT_TIMEOUT_S,
     NO_KEY,
@@ -197,7 +198,11 @@ def _openai_arguments(chat: ChatOptions, connections: Connections) -> Mapping[st
 def _init(model: str, provider: str, arguments: Mapping[str, Any]) -> BaseChatModel:
     """Make the model with LangChain; its message is kept where it can't hold the key."""
     try:
-        chat_model: BaseChatModel = init_chat_model(model, model_provider=provider, **arguments)
+        chat_model: BaseChatModel = (
+            ThinkingChatOpenAI(model=model, **arguments)
+            if provider == OPENAI
+            else init_chat_model(model, model_provider=provider, **arguments)
+        )
     except ImportError as failure:
         reason = str(failure)
     except (ValueError, TypeError, openai.OpenAIError) as failure:

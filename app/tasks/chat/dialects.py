@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from pydantic_core import to_json
 
 from app.engines.chat_base import Generation
+from app.engines.thoughts import Thought
 from app.engines.token_scores import scores_of
 from app.engines.tool_calls import Piece, ToolCallPiece
 from app.errors import ServiceError
@@ -201,6 +202,8 @@ class OpenAiDialect(Dialect):
 
 
 def _delta(piece: Piece) -> dict[str, Any]:
+    if isinstance(piece, Thought):
+        return {"reasoning_content": piece.text}
     return {"content": piece} if isinstance(piece, str) else {"tool_calls": [piece.as_openai()]}
 
 

@@ -116,6 +116,7 @@ def _message(generation: Generation) -> AssistantMessage:
     return AssistantMessage(
         content=None if calls and not generation.text else generation.text,
         tool_calls=calls or None,
+        reasoning_content=generation.thoughts or None,
     )
 
 
