@@ -171,7 +171,8 @@ class ChatChain:
         if options.temperature is None:
             options = replace(options, temperature=self._temperature)
         arguments = self._engine.arguments(options, messages)
-        chain = PROMPT | self._engine.chat_model.bind(**arguments)
+        own = getattr(self._engine, "text_model", None) if options.is_raw else None
+        chain = PROMPT | (own or self._engine.chat_model).bind(**arguments)
         return chain.with_config(callbacks=list(callbacks))
 
     async def run(

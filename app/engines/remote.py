@@ -15,6 +15,8 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from app.engines.base import EngineRequest, Task
 from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions, Message
 from app.engines.remote_arguments import arguments_of, refuse_dialect
+from app.engines.remote_completions import CompletionsModel
+from app.engines.remote_completions import arguments_of as completion_arguments
 from app.engines.remote_errors import explain
 from app.engines.remote_first_token import RemoteFirstToken
 from app.engines.remote_openai import ThinkingChatOpenAI
@@ -31,6 +33,7 @@ from app.engines.remote_settings import (
 from app.errors import EngineError, OptionsRefusedError
 
 CLOSE_TIMEOUT_S = 5.0
+NO_TEXTS = "This model's provider answers conversations only: ask /v1/chat/completions."
 
 
 class Connections:
@@ -95,6 +98,12 @@ class RemoteChat:
         first_tokens: RemoteFirstToken | None = None,
     ) -> None:
         self.chat_model = chat_model
+        # What goes on with texts; only OpenAI's dialect has it.
+        self.text_model: BaseChatModel | None = None
+        if isinstance(chat_model, ThinkingChatOpenAI):
+            self.text_model = CompletionsModel(
+                client=chat_model.root_async_client, model_name=chat_model.model_name
+            )
         self.first_tokens = first_tokens
         self._is_openai = provider == OPENAI
         self._connections = connections
@@ -107,18 +116,17 @@ class RemoteChat:
             OptionsRefusedError, UnsupportedFieldError: it doesn't get it.
 
         """
-        if not self._passes_fields:
+        if not self._passes_fields or options.is_raw:
             options.refuse_foreign()
-        if options.is_raw:
-            raise OptionsRefusedError(
-                "Remote models answer conversations only: ask /v1/chat/completions.",
-                extensions={"field": "prompt"},
-            )
+        if options.is_raw and self.text_model is None:
+            raise OptionsRefusedError(NO_TEXTS, extensions={"field": "prompt"})
         if not self._is_openai:
             refuse_dialect(options)
 
     def arguments(self, options: GenerationOptions, messages: Sequence[Message]) -> dict[str, Any]:
         """Return options, and messages as they were sent, as the integration takes them."""
+        if options.is_raw:
+            return completion_arguments(options)
         if not self._passes_fields:
             options = replace(options, sent={})
         return arguments_of(

@@ -93,7 +93,7 @@ async def complete_text(
     account: AccountDep,
     runtime: RuntimeDep,
 ) -> Completion | Response:
-    """Go on with one text or several; for models of this process."""
+    """Go on with one text or several."""
     prompts = [prompt for prompt in body.prompt for _ in range(body.n or 1)]
     check_answers(len(prompts), runtime.policy.chat_max_answers)
     asked = await charged(
