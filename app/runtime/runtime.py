@@ -174,13 +174,13 @@ class Runtime:
 
     def readiness(self) -> Readiness:
         """Return each model's state, and what works less well than it should."""
-        failed = [e.spec.name for e in self.registry.entries if e.state is ModelState.FAILED]
+        failed = [e.spec.name for e in self.registry.entries if e.state_now is ModelState.FAILED]
         models = [
             ModelReadiness(
                 name=entry.spec.name,
                 state=entry.state_now,
                 required=entry.is_required,
-                reason=entry.reason,
+                reason=entry.reason_now,
                 progress=progress(entry, self.steps),
             )
             for entry in self.registry.entries
