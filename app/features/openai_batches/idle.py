@@ -39,11 +39,6 @@ class IdleCapacity:
         """Whether work may begin."""
         return self._clients.idle_s >= QUIET_S and not self._is_closed()
 
-    async def wait(self) -> None:
-        """Return when work may begin."""
-        while not self.is_idle:  # noqa: ASYNC110  # see POLL_S
-            await asyncio.sleep(POLL_S)
-
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
         """Run work; None: it had to give way, and was cancelled."""
         task = asyncio.create_task(work())
