@@ -1,6 +1,7 @@
 """Batches as the processes that run them see them: claimed by a lease, written while it holds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -84,10 +85,15 @@ class BatchLeases:
         )
         return changed(self._session, begun)
 
-    def write(self, key: int, *, lease: str, answers: Sequence[LineAnswer]) -> Batch | None:
-        """Write answers of the next lines, and that these are done; None when the lease is lost."""
+    def write(
+        self, key: int, *, lease: str, after: int, answers: Sequence[LineAnswer]
+    ) -> Batch | None:
+        """Write answers of the next lines, and that these are done.
+
+        None when the lease is lost, or other lines are next than those after this offset.
+        """
         batch = self._lock(key, lease)
-        if batch is None:
+        if batch is None or batch.offset != after:
             return None
         good = b"".join(answer.text for answer in answers if answer.is_good)
         bad = b"".join(answer.text for answer in answers if not answer.is_good)
@@ -158,15 +164,24 @@ class BatchLeases:
         batch = self._lock(key, lease)
         if batch is None:
             return None
-        has_progressed = batch.offset > batch.lease_offset
-        stalled = 0 if has_progressed else batch.stalled_attempts + 1
         moment = now(self._session)
-        counted = changed(self._session, change(key, stalled_attempts=stalled))
-        due_at = policy.next(counted, moment) if counted else None
-        if due_at is None:
+        if policy.next(batch, moment) is None:
+            # Not even its lines could be written off.
+            stalled = batch.stalled_attempts
             error = LineError(code=code, message=f"{stalled} turns in a row got nothing done.")
             return self._end(batch, status=BatchStatus.FAILED, file_s=file_s, errors=[error])
-        return changed(self._session, change(key, lease=None, due_at=due_at, updated_at=moment))
+        has_progressed = batch.offset > batch.lease_offset
+        stalled = 0 if has_progressed else batch.stalled_attempts + 1
+        counted = replace(batch, stalled_attempts=stalled)
+        failed = change(
+            key,
+            lease=None,
+            stalled_attempts=stalled,
+            # After the last attempt a turn follows that runs nothing, and says so of each line.
+            due_at=policy.next(counted, moment) or moment,
+            updated_at=moment,
+        )
+        return changed(self._session, failed)
 
     def _lock(self, key: int, lease: str) -> Batch | None:
         """Lock a batch until the commit and return it; None when the lease on it is lost."""

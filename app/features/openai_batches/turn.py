@@ -43,6 +43,9 @@ LOOK_S = 0.1
 QUICK_BYTES = 65_536
 # Lines that are ahead of the first that isn't answered: one that takes long holds others up late.
 AHEAD = 2
+CRASHED = LineError(
+    code="batch_failed", message="It was begun again and again, and got nothing done each time."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +132,8 @@ class BatchTurn:
             DatabaseUnavailableError: whether the last lines were written isn't known.
 
         """
-        if self.batch.status is BatchStatus.VALIDATING and not self.batch.is_cancelled:
-            errors = await self._check()
-            if errors:
-                await self._end(BatchStatus.FAILED, errors)
-                return True
+        if self.batch.in_progress_at is None and await self._ends_unchecked():
+            return True
         owner = await self._tools.lines.owner(self.batch)
         while (code := self._why_unrun()) is None:
             if await self._run_lines(owner):
@@ -160,6 +160,16 @@ class BatchTurn:
         self._ready.append(line)
         await self._write()
 
+    async def _ends_unchecked(self) -> bool:
+        """Check the file of a batch that hasn't begun; True when the batch has ended with that."""
+        if self.batch.is_cancelled:
+            await self._end(BatchStatus.CANCELLED)
+            return True
+        errors = [CRASHED] if self._has_failed else await self._check()
+        if errors:
+            await self._end(BatchStatus.FAILED, errors)
+        return bool(errors)
+
     @property
     def _held(self) -> dict[str, Any]:
         return {"key": self.batch.key, "lease": self._lease}
@@ -175,11 +185,8 @@ class BatchTurn:
             return "batch_expired"
         if self._has_failed:
             return "batch_failed"
-        return "batch_output_full" if self._is_full else None
-
-    @property
-    def _is_full(self) -> bool:
-        return self.batch.output_bytes >= self._policy.output_bytes
+        is_full = self.batch.output_bytes >= self._policy.output_bytes
+        return "batch_output_full" if is_full else None
 
     async def _check(self) -> list[LineError]:
         """Check the input file; return what is wrong with it. If nothing is, the batch begins."""
@@ -278,7 +285,8 @@ class BatchTurn:
         self._written_s = time.monotonic()
         if not answers:
             return
-        await self._change(lambda leases, held: leases.write(**held, answers=answers))
+        after = self.batch.offset
+        await self._change(lambda leases, held: leases.write(**held, after=after, answers=answers))
         good = sum(answer.is_good for answer in answers)
         count = self._tools.metrics.lines
         count.labels("completed").inc(good)
@@ -296,8 +304,7 @@ class BatchTurn:
         elif code == "batch_expired" and batch.failed:
             await self._end(BatchStatus.EXPIRED)
         elif code == "batch_failed":
-            message = "Its lines were begun again and again, and the process ended each time."
-            await self._end(BatchStatus.FAILED, [LineError(code=code, message=message)])
+            await self._end(BatchStatus.FAILED, [CRASHED])
         else:
             await self._end(BatchStatus.COMPLETED)
 
