@@ -109,7 +109,7 @@ class FileObject(Response):
     filename: str
     purpose: Annotated[str, Field(description="`batch`, or `batch_output` for answers.")]
     status: Literal["processed"] = "processed"
-    status_details: None = None
+    status_details: str | None = None
 
     @classmethod
     def of(cls, file: StoredFile) -> "FileObject":
