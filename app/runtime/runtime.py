@@ -15,6 +15,7 @@ from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
 from app.runtime.awaiting import awaited, progress, reduced
 from app.services.access import Access, OpenAccess
+from app.services.own_requests import OwnRequests
 from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.results import ResultChecker
 
@@ -66,6 +67,7 @@ class Runtime:
         request_kinds: of the requests to routes, by their paths.
         access: identifies and limits callers.
         entries: takes entries of the prediction log.
+        own_requests: answers the service's own; None in a process without routes.
         loaded: set once the models are.
         stored: set after the first check of the database, or where there is none.
 
@@ -80,6 +82,7 @@ class Runtime:
     request_kinds: Mapping[str, RequestKind] = field(default_factory=dict)
     access: Access = field(default_factory=OpenAccess)
     entries: EntryLog = field(default_factory=NoEntryLog)
+    own_requests: OwnRequests | None = None
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     stored: asyncio.Event = field(default_factory=asyncio.Event)
     database_problem: str | None = None
