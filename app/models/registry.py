@@ -3,23 +3,24 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Generic, TypeVar, cast
+from typing import TypeVar
 
 from app.core.metrics import Metrics
 from app.errors import (
-    EngineError,
     ModelNotFoundError,
     ModelNotReadyError,
     ModelUnavailableError,
-    StartupError,
 )
 from app.models.catalog import Catalog, ModelSpec
+from app.models.closing import Replaced, close_unused
 from app.models.entries import Loans, ModelEntry, ModelState, Servable, Served
+from app.models.leases import Lease, TaskKey
+from app.models.loads import LoadModel, Loads
+
+__all__ = ["Lease", "LoadModel", "ModelRegistry", "TaskKey"]
 
 log = logging.getLogger(__name__)
 
@@ -33,38 +34,6 @@ RESTARTING = "The model's process has ended and is being started again."
 M = TypeVar("M", bound=Servable)
 
 
-class TaskKey(str, Generic[M]):
-    """The name of a task, as in the catalogue, with the type that a lease of its models has."""
-
-    __slots__ = ()
-
-    def of(self, model: Servable) -> M:
-        """Return a model of this task with its type, which `runtime/parts.py` sees to."""
-        return cast("M", model)
-
-
-# Loads and warms one model; blocks. Raises StartupError.
-LoadModel = Callable[[ModelSpec], Served]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease(Generic[M]):
-    """A model on loan: it stays loaded until the lease ends."""
-
-    spec: ModelSpec
-    model: M
-    version: str  # of the files
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Replaced:
-    """What is lent no more, and is closed once what it has on loan is back."""
-
-    name: str
-    served: Served
-    loans: Loans
-
-
 class ModelRegistry:
     """Holds the models of a catalogue and lends them out.
 
@@ -76,8 +45,6 @@ class ModelRegistry:
         self, catalog: Catalog, *, load: LoadModel, executor: Executor, metrics: Metrics
     ) -> None:
         self._catalog = catalog
-        self._load = load
-        self._executor = executor
         self._metrics = metrics
         self._entries = {
             spec.name: ModelEntry(
@@ -87,6 +54,7 @@ class ModelRegistry:
             )
             for spec in catalog.specs
         }
+        self._loads = Loads(load, executor=executor, metrics=metrics, find=self._entries.get)
         self._replaced: list[Replaced] = []  # that still serve the requests that they have
         for name in self._entries:
             metrics.model_ready.labels(name).set(0)
@@ -124,64 +92,9 @@ class ModelRegistry:
         try:
             async with asyncio.TaskGroup() as group:
                 for entry in self._entries.values():
-                    group.create_task(self._load_entry(entry))
+                    group.create_task(self._loads.bring(entry))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
-
-    async def _load_entry(self, entry: ModelEntry) -> None:
-        """Bring one model from waiting to ready, or to failed."""
-        name = entry.spec.name
-        started = time.monotonic()
-        try:
-            await self._await_used(entry.spec)
-            entry.state = ModelState.LOADING
-            entry.began_s = started = time.monotonic()
-            entry.served = await self._call_load(entry.spec)
-        except StartupError as failure:
-            entry.state, entry.reason = ModelState.FAILED, failure.reason
-            entry.detail = failure.line
-            if entry.is_required:
-                raise type(failure)(f"model {name!r} (required): {failure.line}") from failure
-            log.warning("model_failed", extra={"model": name, "reason": failure.line})
-            return
-        finally:
-            entry.settled.set()
-        self._note_ready(entry, time.monotonic() - started)
-
-    async def _await_used(self, spec: ModelSpec) -> None:
-        """Wait until the models that a class calls are loaded: it may call them while it loads.
-
-        Raises:
-            EngineError: one isn't served.
-
-        """
-        for name in spec.uses:
-            used = self._entries.get(name)
-            if used is not None:
-                await used.settled.wait()
-            if used is None or used.served is None:
-                why = "its task is not installed" if used is None else "it could not be loaded"
-                raise EngineError(f"it uses {name!r}, which is not served: {why}")
-
-    def _note_ready(self, entry: ModelEntry, seconds: float) -> None:
-        """Note that a model serves, and how long it took to load."""
-        name = entry.spec.name
-        entry.state, entry.ready_at_s = ModelState.READY, time.time()
-        self._metrics.model_ready.labels(name).set(1)
-        self._metrics.model_load_seconds.labels(name).set(seconds)
-        log.info("model_ready", extra={"model": name, "seconds": round(seconds, 2)})
-
-    async def _call_load(self, spec: ModelSpec) -> Served:
-        """Run `load` in a thread; any other exception becomes an EngineError."""
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._executor, self._load, spec)
-        except StartupError:
-            raise
-        except Exception as failure:
-            # Libraries that read model files can raise anything.
-            log.exception("model_load_crashed", extra={"model": spec.name})
-            raise EngineError(f"{type(failure).__name__}: {failure}") from failure
 
     @contextmanager
     def lease(self, name: str | None, task: TaskKey[M]) -> Iterator[Lease[M]]:
@@ -245,7 +158,7 @@ class ModelRegistry:
         names = [*self._entries, *(replaced.name for replaced in self._replaced)]
         failures = await asyncio.gather(
             *(self._unload(entry, until_s) for entry in self._entries.values()),
-            *(_close(replaced, until_s) for replaced in self._replaced),
+            *(close_unused(replaced, until_s) for replaced in self._replaced),
             return_exceptions=True,
         )
         for name, failure in zip(names, failures, strict=True):
@@ -257,7 +170,7 @@ class ModelRegistry:
         entry.state, entry.served = ModelState.UNLOADED, None
         self._metrics.model_ready.labels(entry.spec.name).set(0)
         if served is not None:
-            await _close(Replaced(name=entry.spec.name, served=served, loans=loans), until_s)
+            await close_unused(Replaced(name=entry.spec.name, served=served, loans=loans), until_s)
 
     async def forget(self, name: str, *, timeout_s: float) -> None:
         """Unload a model that other processes serve instead; its metrics are theirs then."""
@@ -275,39 +188,14 @@ class ModelRegistry:
         """
         entry = self._entries[name]
         started = time.monotonic()
-        served = await self._call_load(entry.spec)
+        served = await self._loads.call(entry.spec)
         old, loans = entry.served, entry.loans
         entry.served, entry.loans = served, Loans()
         entry.reason = entry.detail = None
-        self._note_ready(entry, time.monotonic() - started)
+        self._loads.note_ready(entry, time.monotonic() - started)
         if old is None:
             return
         replaced = Replaced(name=name, served=old, loans=loans)
         self._replaced.append(replaced)  # `close` has those whose time the shutdown cuts
-        await _close(replaced, time.monotonic() + timeout_s)
+        await close_unused(replaced, time.monotonic() + timeout_s)
         self._replaced.remove(replaced)
-
-
-async def _close(replaced: Replaced, until_s: float) -> None:
-    """Close a model that nobody can lease any more, once its leases have ended or the time is up.
-
-    One that can't be closed while it is leased stays then.
-    """
-    loans, model = replaced.loans, replaced.served.model
-    try:
-        async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
-            while loans.count:
-                await loans.idle.wait()
-    except TimeoutError:
-        fields = {"model": replaced.name, "leases": loans.count}
-        log.warning("model_still_leased", extra=fields)
-        if not model.can_close_early:
-            return
-    left_s = max(0.0, until_s - time.monotonic())
-    close = partial(model.close, timeout_s=left_s)
-    # A thread of its own: those that load may still wait for a hub.
-    thread = ThreadPoolExecutor(1, thread_name_prefix="model-close")
-    try:
-        await asyncio.get_running_loop().run_in_executor(thread, close)
-    finally:
-        thread.shutdown(wait=False)

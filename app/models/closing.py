@@ -1,0 +1,46 @@
+"""Closes models that are lent no more, once what they have on loan is back."""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from app.models.entries import Loans, Served
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Replaced:
+    """What is lent no more, and is closed once what it has on loan is back."""
+
+    name: str
+    served: Served
+    loans: Loans
+
+
+async def close_unused(replaced: Replaced, until_s: float) -> None:
+    """Close a model that nobody can lease any more, once its leases have ended or the time is up.
+
+    One that can't be closed while it is leased stays then.
+    """
+    loans, model = replaced.loans, replaced.served.model
+    try:
+        async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
+            while loans.count:
+                await loans.idle.wait()
+    except TimeoutError:
+        fields = {"model": replaced.name, "leases": loans.count}
+        log.warning("model_still_leased", extra=fields)
+        if not model.can_close_early:
+            return
+    left_s = max(0.0, until_s - time.monotonic())
+    close = partial(model.close, timeout_s=left_s)
+    # A thread of its own: those that load may still wait for a hub.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="model-close")
+    try:
+        await asyncio.get_running_loop().run_in_executor(thread, close)
+    finally:
+        thread.shutdown(wait=False)
