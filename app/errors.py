@@ -107,6 +107,14 @@ class ModelNotFoundError(ServiceError):
     title = "Model not found"
 
 
+class ModelVersionNotFoundError(ServiceError):
+    """The model has no such version; GET /models lists those that it has."""
+
+    status = 404
+    code = "model_version_not_found"
+    title = "Model version not found"
+
+
 class DocumentNotFoundError(ServiceError):
     """There is no such document."""
 

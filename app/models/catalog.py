@@ -17,8 +17,10 @@ from app.models.specs import (
     REMOTE,
     Limits,
     ModelSpec,
+    readable,
 )
 from app.models.uses import check_uses
+from app.models.version_specs import serving_of, weights_of
 
 __all__ = [
     "DEFAULT_MAX_CHARS",
@@ -62,6 +64,16 @@ class Catalog:
     def get(self, name: str) -> ModelSpec | None:
         """Return the entry of that name, if there is one."""
         return self._by_name.get(name)
+
+    def to_load(self, name: str) -> ModelSpec | None:
+        """Return what is loaded for a model, or for a version of one (`sentiment@2`).
+
+        Of a model with versions it is the one with most of the traffic.
+        """
+        spec = self._by_name.get(name)
+        if spec is not None and spec.versions:
+            name = f"{name}@{serving_of(weights_of(spec.versions))}"
+        return next((one for spec in self.specs for one in spec.loads if one.name == name), None)
 
     def default(self, task: str) -> str | None:
         """Return the name of the task's default model, if the task has a model at all."""
@@ -131,8 +143,4 @@ def _read_spec(number: int, entry: object) -> ModelSpec:
         return ModelSpec.model_validate(entry)
     except ValidationError as invalid:
         name = entry.get("name", number) if isinstance(entry, dict) else number
-        errors = [
-            f"{'.'.join(map(str, error['loc'])) or 'entry'}: {error['msg']}"
-            for error in invalid.errors(include_url=False)
-        ]
-        raise CatalogError(f"model {name!r}: {'; '.join(errors)}") from None
+        raise CatalogError(f"model {name!r}: {readable(invalid)}") from None

@@ -25,6 +25,7 @@ class Loads:
         executor: its threads.
         metrics: where it counts.
         find: returns the entry of the model of that name, where there is one.
+        on_change: called with an entry that serves now.
 
     """
 
@@ -35,21 +36,23 @@ class Loads:
         executor: Executor,
         metrics: Metrics,
         find: Callable[[str], ModelEntry | None],
+        on_change: Callable[[ModelEntry], None],
     ) -> None:
         self._load = load
         self._executor = executor
         self._metrics = metrics
         self._find = find
+        self._on_change = on_change
 
     async def bring(self, entry: ModelEntry) -> None:
         """Bring one model from waiting to ready, or to failed."""
-        name = entry.spec.name
+        name = entry.label
         started = time.monotonic()
         try:
             await self._await_used(entry.spec)
             entry.state = ModelState.LOADING
             entry.began_s = started = time.monotonic()
-            entry.served = await self.call(entry.spec)
+            entry.served = await self.call(entry.to_load)
         except StartupError as failure:
             entry.state, entry.reason = ModelState.FAILED, failure.reason
             entry.detail = failure.line
@@ -78,11 +81,10 @@ class Loads:
 
     def note_ready(self, entry: ModelEntry, seconds: float) -> None:
         """Note that a model serves, and how long it took to load."""
-        name = entry.spec.name
         entry.state, entry.ready_at_s = ModelState.READY, time.time()
-        self._metrics.model_ready.labels(name).set(1)
-        self._metrics.model_load_seconds.labels(name).set(seconds)
-        log.info("model_ready", extra={"model": name, "seconds": round(seconds, 2)})
+        self._on_change(entry)
+        self._metrics.model_load_seconds.labels(entry.label).set(seconds)
+        log.info("model_ready", extra={"model": entry.label, "seconds": round(seconds, 2)})
 
     async def call(self, spec: ModelSpec) -> Served:
         """Run `load` in a thread; any other exception becomes an EngineError."""

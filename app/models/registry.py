@@ -1,4 +1,4 @@
-"""The ModelRegistry: loads models, lends them by lease, unloads them."""
+"""The ModelRegistry: loads models and their versions, lends them by lease, unloads them."""
 
 import asyncio
 import logging
@@ -9,16 +9,20 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from app.core.metrics import Metrics
+from app.core.version_choice import version_choice
 from app.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     ModelUnavailableError,
+    ModelVersionNotFoundError,
 )
 from app.models.catalog import Catalog, ModelSpec
 from app.models.closing import Replaced, close_unused
 from app.models.entries import Loans, ModelEntry, ModelState, Servable, Served
 from app.models.leases import Lease, TaskKey
 from app.models.loads import LoadModel, Loads
+from app.models.version_metrics import show_model
+from app.models.versions import Model, model_of
 
 __all__ = ["Lease", "LoadModel", "ModelRegistry", "TaskKey"]
 
@@ -46,33 +50,38 @@ class ModelRegistry:
     ) -> None:
         self._catalog = catalog
         self._metrics = metrics
-        self._entries = {
-            spec.name: ModelEntry(
-                spec=spec,
-                is_default=catalog.default(spec.task) == spec.name,
-                is_required=catalog.is_required(spec),
-            )
-            for spec in catalog.specs
-        }
-        self._loads = Loads(load, executor=executor, metrics=metrics, find=self._entries.get)
+        self._models = {spec.name: model_of(spec, catalog) for spec in catalog.specs}
+        self._loads = Loads(
+            load, executor=executor, metrics=metrics, find=self._entry, on_change=self._show
+        )
         self._replaced: list[Replaced] = []  # that still serve the requests that they have
-        for name in self._entries:
-            metrics.model_ready.labels(name).set(0)
+        for model in self._models.values():
+            show_model(model, metrics)
 
     @property
     def entries(self) -> tuple[ModelEntry, ...]:
-        """Every model, in the order of the catalogue."""
-        return tuple(self._entries.values())
+        """Of every model the version that serves, in the order of the catalogue."""
+        return tuple(model.entry for model in self._models.values())
+
+    @property
+    def all_entries(self) -> tuple[ModelEntry, ...]:
+        """All versions of all models."""
+        return tuple(one for model in self._models.values() for one in model.entries.values())
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Every model with its versions."""
+        return tuple(self._models.values())
 
     @property
     def is_ready(self) -> bool:
         """Whether every required model serves, and one at all."""
-        return self.serves and not any(entry.is_blocking for entry in self._entries.values())
+        return self.serves and not any(entry.is_blocking for entry in self.entries)
 
     @property
     def serves(self) -> bool:
         """Whether any model serves."""
-        return any(entry.state_now is ModelState.READY for entry in self._entries.values())
+        return any(entry.state_now is ModelState.READY for entry in self.all_entries)
 
     @property
     def awaited(self) -> tuple[ModelEntry, ...]:
@@ -91,8 +100,9 @@ class ModelRegistry:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                for entry in self._entries.values():
-                    group.create_task(self._loads.bring(entry))
+                for model in self.models:
+                    for entry in model.used:
+                        group.create_task(self._loads.bring(entry))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
@@ -100,18 +110,29 @@ class ModelRegistry:
     def lease(self, name: str | None, task: TaskKey[M]) -> Iterator[Lease[M]]:
         """Lease a model; the default one of the task when none is named.
 
+        Which of its versions it is the request says, or the traffic (`core/version_choice.py`).
+
         Raises:
             ModelNotFoundError: no model of that name does this task.
+            ModelVersionNotFoundError: it hasn't the version that the request names.
             ModelNotReadyError: it is still loading, or its processes are being started again.
             ModelUnavailableError: it could not be loaded, or it is gone.
 
         """
-        entry = self._find(name, task)
+        model, choice = self._find(name, task), version_choice.get()
+        entry = model.choose(choice)
         served, loans = self._usable(entry), entry.loans
+        version = entry.version_name or served.version
+        if choice is not None:
+            if choice.wanted not in {None, version}:
+                raise ModelVersionNotFoundError
+            choice.got.setdefault(model.spec.name, version)
+        if model.has_versions:
+            self._metrics.model_version_leases.labels(model.spec.name, version).inc()
         loans.count += 1
         loans.idle.clear()
         try:
-            yield Lease(spec=entry.spec, model=task.of(served.model), version=served.version)
+            yield Lease(spec=entry.spec, model=task.of(served.model), version=version)
         finally:
             loans.count -= 1
             if loans.count == 0:
@@ -129,15 +150,28 @@ class ModelRegistry:
             ModelNotFoundError: there is none of that name.
 
         """
-        if name not in self._entries:
-            raise ModelNotFoundError
-        return self._entries[name].spec.task
+        return self.model(name).spec.task
 
-    def _find(self, name: str | None, task: str) -> ModelEntry:
+    def model(self, name: str) -> Model:
+        """Return a model of the catalogue; raises as `task_of`."""
+        if name not in self._models:
+            raise ModelNotFoundError
+        return self._models[name]
+
+    def _find(self, name: str | None, task: str) -> Model:
         spec = self.spec(name, task)
         if spec is None:
             raise ModelNotFoundError
-        return self._entries[spec.name]
+        return self._models[spec.name]
+
+    def _entry(self, name: str) -> ModelEntry | None:
+        """Return the version that serves of a model, where there is one of that name."""
+        model = self._models.get(name)
+        return model.entry if model is not None else None
+
+    def _show(self, entry: ModelEntry) -> None:
+        """Show in the metrics that an entry has changed."""
+        show_model(self._models[entry.spec.name], self._metrics)
 
     def _usable(self, entry: ModelEntry) -> Served:
         if entry.is_loading:
@@ -155,9 +189,10 @@ class ModelRegistry:
         process ends: freeing its memory during a call could crash the process.
         """
         until_s = time.monotonic() + timeout_s
-        names = [*self._entries, *(replaced.name for replaced in self._replaced)]
+        entries = self.all_entries
+        names = [*(one.label for one in entries), *(one.name for one in self._replaced)]
         failures = await asyncio.gather(
-            *(self._unload(entry, until_s) for entry in self._entries.values()),
+            *(self._unload(entry, until_s) for entry in entries),
             *(close_unused(replaced, until_s) for replaced in self._replaced),
             return_exceptions=True,
         )
@@ -168,13 +203,13 @@ class ModelRegistry:
     async def _unload(self, entry: ModelEntry, until_s: float) -> None:
         served, loans = entry.served, entry.loans
         entry.state, entry.served = ModelState.UNLOADED, None
-        self._metrics.model_ready.labels(entry.spec.name).set(0)
+        self._show(entry)
         if served is not None:
-            await close_unused(Replaced(name=entry.spec.name, served=served, loans=loans), until_s)
+            await close_unused(Replaced(name=entry.label, served=served, loans=loans), until_s)
 
     async def forget(self, name: str, *, timeout_s: float) -> None:
         """Unload a model that other processes serve instead; its metrics are theirs then."""
-        await self._unload(self._entries[name], time.monotonic() + timeout_s)
+        await self._unload(self._models[name].entry, time.monotonic() + timeout_s)
         self._metrics.model_ready.remove(name)
 
     async def reload(self, name: str, *, timeout_s: float = REPLACED_S) -> None:
@@ -186,16 +221,16 @@ class ModelRegistry:
             StartupError: it can't be loaded; the old one goes on.
 
         """
-        entry = self._entries[name]
+        entry = self._models[name].entry
         started = time.monotonic()
-        served = await self._loads.call(entry.spec)
+        served = await self._loads.call(entry.to_load)
         old, loans = entry.served, entry.loans
         entry.served, entry.loans = served, Loans()
         entry.reason = entry.detail = None
         self._loads.note_ready(entry, time.monotonic() - started)
         if old is None:
             return
-        replaced = Replaced(name=name, served=old, loans=loans)
+        replaced = Replaced(name=entry.label, served=old, loans=loans)
         self._replaced.append(replaced)  # `close` has those whose time the shutdown cuts
         await close_unused(replaced, time.monotonic() + timeout_s)
         self._replaced.remove(replaced)

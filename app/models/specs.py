@@ -9,11 +9,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     field_validator,
     model_validator,
 )
 
 from app.engines.base import HUB_NAMES, EmbeddingOptions, Task
+from app.models.version_specs import Sha256, VersionSpec, check_versions
 
 DEFAULT_MAX_CHARS = 2_000
 WINDOWED_MAX_CHARS = 20_000  # where a long text runs in windows instead of being cut
@@ -32,7 +34,6 @@ OWN_TYPES = {
 ISOLATIONS = ("process", "thread")
 # The fields that only its entry may have.
 PYTHON_FIELDS = ("isolation", "workers", "uses")
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 # The fields that only an embedder's entry may have, with their defaults.
@@ -52,6 +53,14 @@ def _own_name(task: object) -> object:
 
 
 TaskName = Annotated[str, BeforeValidator(_own_name), Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+
+
+def readable(invalid: ValidationError) -> str:
+    """Return what is wrong with an entry, in a line."""
+    return "; ".join(
+        f"{'.'.join(map(str, error['loc'])) or 'entry'}: {error['msg']}"
+        for error in invalid.errors(include_url=False)
+    )
 
 
 class Limits(BaseModel):
@@ -104,6 +113,7 @@ class ModelSpec(BaseModel):
     uses: Annotated[
         tuple[str, ...], BeforeValidator(_several)
     ] = ()  # engine "python": models that it calls
+    versions: tuple[VersionSpec, ...] = ()  # none: the entry itself is the only one
 
     @model_validator(mode="before")
     @classmethod
@@ -164,8 +174,21 @@ class ModelSpec(BaseModel):
             raise ValueError(f"default has no meaning for {thing}: requests name it")
         if self.adapter is not None:
             raise ValueError(f'adapter has no meaning for the engine "{self.engine}"')
-        if self.source is None:
+        if self.source is None and not self.versions:
             raise ValueError(f"source is missing: {sources}")
+        return self
+
+    @model_validator(mode="after")
+    def versions_can_serve(self) -> Self:
+        """Refuse versions that can't be told apart, and fields that one can't have."""
+        try:
+            check_versions(self.versions, task=self.task)
+            for one in self.versions:
+                self.of_version(one)
+        except ValidationError as invalid:
+            raise ValueError(f"versions: {one.version!r}: {readable(invalid)}") from None
+        except ValueError as invalid:
+            raise ValueError(f"versions: {invalid}") from None
         return self
 
     @field_validator("isolation")
@@ -176,6 +199,20 @@ class ModelSpec(BaseModel):
             works = " and ".join(f'"{name}"' for name in ISOLATIONS)
             raise ValueError(f'there is no "{isolation}"; there are {works}')
         return isolation
+
+    def of_version(self, version: VersionSpec) -> "ModelSpec":
+        """Return the entry that loads a version: this one, with what the version says itself.
+
+        Its name tells it from the others, in metrics and in the log: `sentiment@2`.
+        """
+        own = self.model_dump(exclude_unset=True, exclude={"versions"})
+        merged = ModelSpec.model_validate(version.over(own))
+        return merged.model_copy(update={"name": f"{self.name}@{version.version}"})
+
+    @property
+    def loads(self) -> "tuple[ModelSpec, ...]":
+        """Return the entries to load: one for each version, or this one where it has none."""
+        return tuple(map(self.of_version, self.versions)) or (self,)
 
     @property
     def embedding(self) -> EmbeddingOptions:

@@ -127,7 +127,7 @@ class Runtime:
         """Return what is dead or stuck in this process."""
         problems = [
             problem
-            for entry in self.registry.entries
+            for entry in self.registry.all_entries
             if entry.served
             for problem in entry.served.model.problems(max_call_s=self.policy.health_max_call_s)
         ]
@@ -174,7 +174,7 @@ class Runtime:
 
     def readiness(self) -> Readiness:
         """Return each model's state, and what works less well than it should."""
-        failed = [e.spec.name for e in self.registry.entries if e.state is ModelState.FAILED]
+        failed = [e.label for e in self.registry.all_entries if e.state is ModelState.FAILED]
         models = [
             ModelReadiness(
                 name=entry.spec.name,

@@ -65,7 +65,7 @@ def make_router(tasks: TensorTasks) -> APIRouter:
             ]
             return {
                 "name": model_name,
-                "versions": [lease.version],
+                "versions": registry.model(model_name).loaded or [lease.version],
                 "platform": engine.kind,
                 "inputs": [_tensor(name, "BYTES") for name in tensors.inputs],
                 "outputs": outputs + [_tensor(name, "BYTES") for name in tensors.texts],
