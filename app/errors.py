@@ -284,6 +284,30 @@ class ModelNameConflictError(ServiceError):
     title = "Two models named"
 
 
+class SwapInProgressError(ServiceError):
+    """The model is being changed; wait until that has ended."""
+
+    status = 409
+    code = "swap_in_progress"
+    title = "Swap in progress"
+
+
+class SwapRefusedError(ServiceError):
+    """The model can't be changed in this way now."""
+
+    status = 409
+    code = "swap_refused"
+    title = "Swap refused"
+
+
+class CatalogRefusedError(ServiceError):
+    """The catalogue can't be read, or needs a restart; nothing has changed."""
+
+    status = 409
+    code = "catalogue_refused"
+    title = "Catalogue refused"
+
+
 class IdempotencyConflictError(ServiceError):
     """The Idempotency-Key was used before, for another request."""
 
@@ -412,6 +436,14 @@ class ModelUnavailableError(ServiceError):
     status = 503
     code = "model_unavailable"
     title = "Model unavailable"
+
+
+class ModelLoadFailedError(ServiceError):
+    """The version could not be loaded; what served before goes on."""
+
+    status = 503
+    code = "model_load_failed"
+    title = "Model could not be loaded"
 
 
 # What an operator may do about a database that can't be used, by the reason of the error.

@@ -233,7 +233,7 @@ async def test_a_key_keeps_its_version(tmp_path: Path) -> None:
     values = {"auth": "required", "admin_key": admin["X-API-Key"], "default_limit": "1000/minute"}
     models = MODELS.replace("weight = 10", "weight = 90")
     async with serving(tmp_path, models, **values) as client:
-        got = []
+        got: list[str] = []
         for number in range(12):
             made = await client.post(
                 "/keys", json={"name": "same", "scopes": ["predict"]}, headers=admin

@@ -198,6 +198,12 @@ class Metrics(MetricGroup):
             "Requests that a version of a model was lent to.",
             ["model", "version"],
         )
+        self.model_swaps = self._counter(
+            "model_swaps_total",
+            "Changes of a model while it serves: load, unload, promote and rollback, and whether"
+            " each was done, failed, or was ended by a shutdown.",
+            ["model", "action", "outcome"],
+        )
         self.front_ends = self._gauge("front_ends", "Front ends that run, with FRONT_ENDS.")
         self.front_end_restarts = self._counter(
             "front_end_restarts_total", "Times that a front end ended and was started again."

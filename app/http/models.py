@@ -30,7 +30,8 @@ def _version(entry: ModelEntry, version: VersionSpec, model: Model) -> VersionIn
     )
 
 
-def _info(model: Model) -> ModelInfo:
+def model_info(model: Model) -> ModelInfo:
+    """Return what is told of a model."""
     entry = model.entry
     spec, served = entry.spec, entry.served
     engine = getattr(served.model, "engine", None) if served else None
@@ -63,4 +64,4 @@ def _info(model: Model) -> ModelInfo:
 )
 async def list_models(registry: RegistryDep) -> ModelList:
     """List the models of the catalogue, those that could not be loaded too."""
-    return ModelList(models=[_info(model) for model in registry.models])
+    return ModelList(models=[model_info(model) for model in registry.models])

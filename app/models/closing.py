@@ -21,6 +21,40 @@ class Replaced:
     loans: Loans
 
 
+class Retired:
+    """Models that are lent no more, and still serve the requests that they have."""
+
+    def __init__(self) -> None:
+        self._kept: list[Replaced] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self, replaced: Replaced, *, timeout_s: float) -> None:
+        """Close a model once its leases have ended; what it still runs then gets an error."""
+        self._kept.append(replaced)  # `close_all` has those whose time the shutdown cuts
+        await close_unused(replaced, time.monotonic() + timeout_s)
+        self._kept.remove(replaced)
+
+    def close_soon(self, replaced: Replaced, *, timeout_s: float) -> None:
+        """Close a model likewise, without anybody who waits for it."""
+        task = asyncio.create_task(self._close_alone(replaced, timeout_s))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close_alone(self, replaced: Replaced, timeout_s: float) -> None:
+        try:
+            await self.close(replaced, timeout_s=timeout_s)
+        except Exception:
+            log.exception("unload_failed", extra={"model": replaced.name})
+
+    async def close_all(self, until_s: float) -> None:
+        """Close all that are left, also those whose leases haven't ended by then."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.0, until_s - time.monotonic()))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(close_unused(one, until_s) for one in self._kept))
+
+
 async def close_unused(replaced: Replaced, until_s: float) -> None:
     """Close a model that nobody can lease any more, once its leases have ended or the time is up.
 

@@ -3,8 +3,13 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
+from app.errors import ModelNotReadyError, ModelUnavailableError
 from app.models.catalog import ModelSpec
-from app.models.entries import Servable
+from app.models.entries import ModelEntry, ModelState, Servable, Served
+
+# Retry-After while a model loads; most load in seconds.
+LOADING_RETRY_S = 2
+RESTARTING = "The model's process has ended and is being started again."
 
 M = TypeVar("M", bound=Servable)
 
@@ -26,3 +31,20 @@ class Lease(Generic[M]):
     spec: ModelSpec
     model: M
     version: str  # of the files
+
+
+def usable(entry: ModelEntry) -> Served:
+    """Return what can be lent of a model.
+
+    Raises:
+        ModelNotReadyError: it is still loading, or its processes are being started again.
+        ModelUnavailableError: it could not be loaded, or isn't.
+
+    """
+    if entry.is_loading:
+        raise ModelNotReadyError(retry_after_s=LOADING_RETRY_S)
+    if entry.served is None:
+        raise ModelUnavailableError
+    if entry.state_now is ModelState.RESTARTING:
+        raise ModelNotReadyError(RESTARTING, retry_after_s=entry.retry_after_s)
+    return entry.served

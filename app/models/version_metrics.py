@@ -15,3 +15,12 @@ def show_model(model: Model, metrics: Metrics) -> None:
     for version, entry in model.entries.items():
         metrics.model_version_ready.labels(name, version).set(entry.state is ModelState.READY)
         metrics.model_version_share.labels(name, version).set(shares[version])
+
+
+def hide_model(model: Model, metrics: Metrics) -> None:
+    """Forget the gauges of a model that is gone; an alert would wait for it."""
+    name = model.spec.name
+    metrics.model_ready.remove(name)
+    for version in model.entries if model.has_versions else ():
+        metrics.model_version_ready.remove(name, version)
+        metrics.model_version_share.remove(name, version)

@@ -10,6 +10,7 @@ from app.models.entries import ModelEntry, ModelState
 from app.models.traffic import choose
 from app.models.version_specs import serving_of, weights_of
 
+WHOLE = 100.0  # per cent
 ONLY = ""  # the name of a version of which there are no others
 
 
@@ -22,6 +23,7 @@ class Model:
         entries: of its versions, by their names, in the catalogue's order.
         serving: the version for which `/ready` waits, and that others are compared with.
         weights: of the versions, in the traffic.
+        previous: the version that served before, if there was one.
 
     """
 
@@ -29,6 +31,7 @@ class Model:
     entries: dict[str, ModelEntry]
     serving: str
     weights: dict[str, float] = field(default_factory=dict)
+    previous: str | None = None
 
     @property
     def entry(self) -> ModelEntry:
@@ -58,6 +61,26 @@ class Model:
         is_shadow = version is not None and version.shadow
         return name == self.serving or is_shadow or self.weights[name] > 0
 
+    def promote(self, name: str) -> None:
+        """Let a version serve, and get all requests."""
+        if name != self.serving:
+            self.previous = self.serving
+        is_required, self.entry.is_required = self.entry.is_required, False
+        self.serving = name
+        self.entry.is_required = is_required
+        self.weights = {one: float(one == name) for one in self.entries}
+
+    def share(self, name: str, percent: float) -> None:
+        """Let a version get a part of the requests, and the one that serves the others."""
+        self.weights = dict.fromkeys(self.entries, 0.0)
+        self.weights[self.serving] = WHOLE - percent
+        self.weights[name] = percent
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another version than the one that serves gets requests."""
+        return any(weight for name, weight in self.weights.items() if name != self.serving)
+
     @property
     def used(self) -> list[ModelEntry]:
         """The versions that get requests, or copies of them."""
@@ -77,12 +100,13 @@ class Model:
             return self.entry
         if choice is None:
             choice = VersionChoice()
-        wanted = choice.wanted or choice.got.get(self.spec.name)
-        if wanted is not None:
-            if wanted in self.entries:
-                return self.entries[wanted]
-            if choice.wanted is not None:
+        if choice.wanted is not None:
+            if choice.wanted not in self.entries:
                 raise ModelVersionNotFoundError
+            return self.entries[choice.wanted]
+        before = self.entries.get(choice.got.get(self.spec.name, ""))
+        if before is not None and before.state_now is ModelState.READY:
+            return before
         weights = [
             (name, weight)
             for name, weight in self.weights.items()

@@ -13,6 +13,7 @@ from app.models.entries import ModelState
 from app.models.registry import ModelRegistry
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
+from app.models.swaps import Swaps
 from app.runtime.awaiting import awaited, progress, reduced
 from app.services.access import Access, OpenAccess
 from app.services.prediction_log import EntryLog, NoEntryLog
@@ -60,6 +61,7 @@ class Runtime:
         policy: what the settings say.
         metrics: where everything counts.
         registry: lends the models.
+        swaps: changes them while they serve.
         steps: of models that load.
         results: checks what engines return.
         database: SQL; None where nothing is stored.
@@ -74,6 +76,7 @@ class Runtime:
     policy: ServingPolicy
     metrics: Metrics
     registry: ModelRegistry
+    swaps: Swaps
     steps: LoadSteps
     results: ResultChecker
     database: Database | None
