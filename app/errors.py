@@ -300,6 +300,14 @@ class SwapRefusedError(ServiceError):
     title = "Swap refused"
 
 
+class SwapLostError(ServiceError):
+    """Another replica changed the model at the same time; what it decided holds."""
+
+    status = 409
+    code = "swap_lost"
+    title = "Swap lost"
+
+
 class CatalogRefusedError(ServiceError):
     """The catalogue can't be read, or needs a restart; nothing has changed."""
 

@@ -19,7 +19,8 @@ async def carry_out(swap: Swap, runtime: Runtime, *, wait_s: float = WAIT_S) -> 
         ServiceError: as `Swaps.begin`, or why it failed.
 
     """
-    check_changeable(runtime)
+    is_decided = swap.action in {"promote", "rollback"}  # of what is loaded each process knows
+    check_changeable(runtime, is_followed=is_decided and runtime.swaps.is_followed)
     task = runtime.swaps.begin(swap)
     done, _ = await asyncio.wait({task}, timeout=wait_s)
     if done:

@@ -20,12 +20,12 @@ from app.models.applying import Applied, apply
 from app.models.catalog import Catalog
 from app.models.entries import ModelEntry, ModelState
 from app.models.registry import ModelRegistry
-from app.models.versions import Model
+from app.models.versions import Model, Traffic
 
 log = logging.getLogger(__name__)
 
-Action = Literal["load", "unload", "promote", "rollback"]
-# Told of each model whose traffic has changed; what it raises is logged.
+Action = Literal["load", "unload", "promote", "rollback", "follow"]
+# Told of each model whose traffic has changed here; raises a ServiceError for who changed it.
 OnSwap = Callable[[Model], Awaitable[None]]
 APPLYING = "The catalogue is being read anew."
 NO_VERSIONS = "The model has no versions: its entry has no [[models.versions]]."
@@ -40,6 +40,7 @@ class Swap:
         model: its name.
         version: which one; None: the model, or the version that the action is about anyhow.
         percent: `promote`: its share of the requests; None: all, and it serves from then on.
+        traffic: `follow`: what another replica has decided.
         by: who wants it, for the log.
 
     """
@@ -48,6 +49,7 @@ class Swap:
     model: str
     version: str | None = None
     percent: float | None = None
+    traffic: Traffic | None = None
     by: str | None = None
 
 
@@ -69,6 +71,8 @@ class Swaps:
         self._running: dict[str, tuple[Swap, asyncio.Task[Model]]] = {}
         self._applying: asyncio.Task[list[Applied]] | None = None
         self.on_swap: list[OnSwap] = []
+        # Whether other processes of the service do what is decided here.
+        self.is_followed = False
 
     def running(self, name: str) -> Swap | None:
         """Return what is being done with a model, if anything is."""
@@ -133,6 +137,8 @@ class Swaps:
             return lambda: self._unload(model, names)
         if not model.has_versions:
             raise SwapRefusedError(NO_VERSIONS)
+        if (traffic := swap.traffic) is not None:
+            return lambda: self._switch(model, traffic)
         if swap.action == "rollback":
             return self._rolled_back(model, swap.version)
         name = swap.version or _only_other(model)
@@ -199,23 +205,26 @@ class Swaps:
             if name != model.serving:
                 model.weights[name] = 0.0
             self._registry.drop(model.entries[name])
+        self._registry.show(model)
         await self._tell(model)
 
     async def _promote(self, model: Model, name: str, percent: float | None) -> None:
-        """Load a version, let it have its share, and unload those that lost theirs."""
-        await self._bring(model.entries[name])
+        """Let a version have its share, or all, and tell the others."""
+        await self._switch(model, model.with_share(name, percent))
+        await self._tell(model)
+
+    async def _switch(self, model: Model, traffic: Traffic) -> None:
+        """Load the versions that are to answer, let them, and unload those that don't any more."""
+        for name in {traffic.serving, *(one for one, weight in traffic.weights.items() if weight)}:
+            await self._bring(model.entries[name])
         before = [one for one in model.entries if model.is_used(one)]
-        if percent is None:
-            model.promote(name)
-        else:
-            model.share(name, percent)
+        model.take(traffic)
         for one in before:
             if not model.is_used(one):
                 self._registry.drop(model.entries[one])
-        await self._tell(model)
+        self._registry.show(model)
 
     async def _tell(self, model: Model) -> None:
-        self._registry.show(model)
         for tell in self.on_swap:
             await tell(model)
 

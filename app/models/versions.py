@@ -14,6 +14,22 @@ WHOLE = 100.0  # per cent
 ONLY = ""  # the name of a version of which there are no others
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Which versions of a model answer.
+
+    Args:
+        serving: the version for which `/ready` waits, and that others are compared with.
+        weights: of each version; its share is its own over the sum of all.
+        previous: the version that served before, if there was one.
+
+    """
+
+    serving: str
+    weights: Mapping[str, float]
+    previous: str | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Model:
     """A model of the catalogue. Use it on the event loop only.
@@ -61,25 +77,43 @@ class Model:
         is_shadow = version is not None and version.shadow
         return name == self.serving or is_shadow or self.weights[name] > 0
 
-    def promote(self, name: str) -> None:
-        """Let a version serve, and get all requests."""
-        if name != self.serving:
-            self.previous = self.serving
-        is_required, self.entry.is_required = self.entry.is_required, False
-        self.serving = name
-        self.entry.is_required = is_required
-        self.weights = {one: float(one == name) for one in self.entries}
+    @property
+    def traffic(self) -> Traffic:
+        """Which of its versions answer."""
+        return Traffic(serving=self.serving, weights=dict(self.weights), previous=self.previous)
 
-    def share(self, name: str, percent: float) -> None:
-        """Let a version get a part of the requests, and the one that serves the others."""
-        self.weights = dict.fromkeys(self.entries, 0.0)
-        self.weights[self.serving] = WHOLE - percent
-        self.weights[name] = percent
+    def take(self, traffic: Traffic) -> None:
+        """Let other versions answer; each has to be one of its own."""
+        is_required, self.entry.is_required = self.entry.is_required, False
+        self.serving, self.previous = traffic.serving, traffic.previous
+        self.entry.is_required = is_required
+        self.weights = {one: traffic.weights.get(one, 0.0) for one in self.entries}
+
+    def with_share(self, name: str, percent: float | None) -> Traffic:
+        """Return the traffic in which a version has a part of the requests.
+
+        The one that serves has the others. Where it is all of them (None), the version serves.
+        """
+        if percent is None:
+            previous = self.previous if name == self.serving else self.serving
+            return Traffic(serving=name, weights={name: 1.0}, previous=previous)
+        weights = {self.serving: WHOLE - percent, name: percent}
+        return Traffic(serving=self.serving, weights=weights, previous=self.previous)
 
     @property
     def is_shared(self) -> bool:
         """Whether another version than the one that serves gets requests."""
         return any(weight for name, weight in self.weights.items() if name != self.serving)
+
+    def plan(self) -> None:
+        """Say before anything is loaded which versions will be."""
+        for name, entry in self.entries.items():
+            if self.is_used(name):
+                entry.state = ModelState.WAITING
+                entry.settled.clear()
+            else:
+                entry.state = ModelState.UNLOADED
+                entry.settled.set()
 
     @property
     def used(self) -> list[ModelEntry]:
@@ -137,8 +171,5 @@ def model_of(spec: ModelSpec, catalog: Catalog) -> Model:
         for version, loads in zip(spec.versions, spec.loads, strict=True)
     }
     model = Model(spec=spec, entries=entries, serving=serving, weights=weights)
-    for name, entry in entries.items():
-        if not model.is_used(name):
-            entry.state = ModelState.UNLOADED
-            entry.settled.set()
+    model.plan()
     return model

@@ -72,8 +72,12 @@ class CatalogFile:
         log.info("catalogue_applied", extra={"changed": len(applied), "failed": failed})
 
 
-def check_changeable(runtime: Runtime) -> None:
+def check_changeable(runtime: Runtime, *, is_followed: bool = False) -> None:
     """Refuse to change models where, or while, that can't be done.
+
+    Args:
+        runtime: has the models.
+        is_followed: whether other front ends would do the same.
 
     Raises:
         NotReadyError: the service starts or ends.
@@ -84,5 +88,5 @@ def check_changeable(runtime: Runtime) -> None:
         raise NotReadyError("The service is shutting down.", retry_after_s=1)
     if not runtime.loaded.is_set():
         raise NotReadyError("The models are still being loaded.", retry_after_s=2)
-    if runtime.all_metrics is not None:
+    if runtime.all_metrics is not None and not is_followed:
         raise SwapRefusedError(OF_SEVERAL)

@@ -13,6 +13,7 @@ from app.errors import (
     ModelVersionNotFoundError,
     NotReadyError,
     SwapInProgressError,
+    SwapLostError,
     SwapRefusedError,
 )
 from app.features.versions.schemas import (
@@ -45,6 +46,7 @@ RESPONSES = problems(
     ModelNotFoundError,
     ModelVersionNotFoundError,
     SwapInProgressError,
+    SwapLostError,
     SwapRefusedError,
     ModelLoadFailedError,
     NotReadyError,
