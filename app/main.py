@@ -42,6 +42,7 @@ FEATURES = (
     "decisions",
     "huggingface",
     "open_inference",
+    "versions",
     "page",
 )
 DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."

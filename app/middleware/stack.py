@@ -29,8 +29,10 @@ CORS_HEADERS = (
     "Idempotency-Key",
     "Last-Event-ID",
     "X-API-Key",
+    "X-Model-Version",
     "X-Request-ID",
     "X-Request-Timeout-Ms",
+    "X-Session-ID",
 )
 # Of all bodies: a small part of what a process with models takes, and so much at least that two
 # callers can each upload one of the largest while others are served.
@@ -39,6 +41,7 @@ LARGEST_BODIES = 4
 CORS_EXPOSED = (
     "Location",
     "Retry-After",
+    "X-Model-Version",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",

@@ -13,6 +13,7 @@ from app.models.entries import ModelState
 from app.models.registry import ModelRegistry
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
+from app.models.swaps import Swaps
 from app.runtime.awaiting import awaited, progress, reduced
 from app.services.access import Access, OpenAccess
 from app.services.own_requests import OwnRequests
@@ -61,6 +62,7 @@ class Runtime:
         policy: what the settings say.
         metrics: where everything counts.
         registry: lends the models.
+        swaps: changes them while they serve.
         steps: of models that load.
         results: checks what engines return.
         database: SQL; None where nothing is stored.
@@ -76,6 +78,7 @@ class Runtime:
     policy: ServingPolicy
     metrics: Metrics
     registry: ModelRegistry
+    swaps: Swaps
     steps: LoadSteps
     results: ResultChecker
     database: Database | None
@@ -130,7 +133,7 @@ class Runtime:
         """Return what is dead or stuck in this process."""
         problems = [
             problem
-            for entry in self.registry.entries
+            for entry in self.registry.all_entries
             if entry.served
             for problem in entry.served.model.problems(max_call_s=self.policy.health_max_call_s)
         ]
@@ -177,7 +180,7 @@ class Runtime:
 
     def readiness(self) -> Readiness:
         """Return each model's state, and what works less well than it should."""
-        failed = [e.spec.name for e in self.registry.entries if e.state_now is ModelState.FAILED]
+        failed = [e.label for e in self.registry.all_entries if e.state_now is ModelState.FAILED]
         models = [
             ModelReadiness(
                 name=entry.spec.name,
