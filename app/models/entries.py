@@ -1,4 +1,4 @@
-"""What the registry knows of one model: its state, and what it lends once the model is loaded."""
+"""What the registry knows of one version of a model: its state, and what it lends once loaded."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from typing import Protocol
 from app.engines.items import ProcessCount, RunsApart
 from app.errors import StartupError
 from app.models.catalog import ModelSpec
+from app.models.version_specs import VersionSpec
 
 
 class ModelState(StrEnum):
@@ -61,11 +62,22 @@ class Loans:
 
 @dataclass(slots=True, kw_only=True)
 class ModelEntry:
-    """One model. Use it on the event loop only."""
+    """One version of a model. Use it on the event loop only.
+
+    Args:
+        spec: the model's entry in the catalogue.
+        is_default: whether the model is its task's default one.
+        is_required: whether `/ready` waits for it: a model's other versions are never required.
+        version: as the catalogue has it; None: the model has no others.
+        loads: what is loaded; None: `spec`.
+
+    """
 
     spec: ModelSpec
     is_default: bool
     is_required: bool
+    version: VersionSpec | None = None
+    loads: ModelSpec | None = None
     state: ModelState = ModelState.WAITING
     ready_at_s: float = 0.0  # since 1970; 0 until it is
     served: Served | None = None
@@ -74,6 +86,23 @@ class ModelEntry:
     began_s: float | None = None  # when loading began, as `time.monotonic` counts
     loans: Loans = field(default_factory=Loans)
     settled: asyncio.Event = field(default_factory=asyncio.Event)  # loaded once, or failed
+
+    @property
+    def to_load(self) -> ModelSpec:
+        """The catalogue's entry with what the version says itself."""
+        return self.loads or self.spec
+
+    @property
+    def label(self) -> str:
+        """What metrics and the log call it: `sentiment`, or `sentiment@2` where it has others."""
+        return self.to_load.name
+
+    @property
+    def version_name(self) -> str | None:
+        """The version's name; else that of its files, once they are loaded."""
+        if self.version is not None:
+            return self.version.version
+        return self.served.version if self.served else None
 
     @property
     def leases(self) -> int:

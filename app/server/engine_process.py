@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -86,7 +87,7 @@ class EngineProcess(Member):
 
         """
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGHUP):
             # To all processes of a service they mean that front ends drain: they need the models.
             loop.add_signal_handler(number, log.info, "signal_left_to_front_ends")
         # Before it is imports that take time.

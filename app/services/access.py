@@ -45,6 +45,18 @@ class Access(Protocol):
 
         """
 
+    async def owner(self, key_id: int | None) -> Caller:
+        """Return the caller whose key this is, for work that goes on after their request.
+
+        Args:
+            key_id: of a stored key; None: of a caller without one.
+
+        Raises:
+            UnauthorizedError: there is no such key any more, or it was revoked or has expired.
+            DatabaseUnavailableError: it can't be looked up.
+
+        """
+
     async def admit(
         self, caller: Caller, connection: Connection, *, group: str, spends_tokens: bool
     ) -> Mapping[str, str]:
@@ -108,6 +120,10 @@ class OpenAccess:
     async def identify(self, key: str | None, connection: Connection) -> Caller:  # noqa: ARG002
         """Return the same caller for everyone; some clients send a key where none is needed."""
         return Caller()
+
+    async def owner(self, key_id: int | None) -> Caller:
+        """Return the same caller, with the key that they had."""
+        return Caller(key_id=key_id)
 
     async def admit(
         self,

@@ -23,6 +23,8 @@ SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
 
 def is_shared(spec: ModelSpec, engines: EngineTable) -> bool:
     """Say whether a model can run in the engine's process: one for texts, on an engine of ours."""
+    if spec.versions:
+        return False  # each front end has them itself
     kind = engines.kinds.get(spec.engine)
     # What `auto` gives to llama.cpp, whose tokeniser is in its own process. Of a folder with such a
     # file the process finds it out when it has its source, and leaves it to the front ends.

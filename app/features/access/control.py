@@ -84,6 +84,10 @@ class AccessControl:
             return await self._keys.verify(key)
         return await self._lockout.verify(key, address=self._address(connection))
 
+    async def owner(self, key_id: int | None) -> Caller:
+        """Return the caller with a key; raises as `Access.owner` says."""
+        return Caller() if key_id is None else await self._keys.owner(key_id)
+
     async def admit(
         self, caller: Caller, connection: Connection, *, group: str, spends_tokens: bool
     ) -> Mapping[str, str]:
