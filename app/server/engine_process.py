@@ -20,7 +20,7 @@ from app.runtime.opening import open_runtime
 from app.runtime.runtime import Runtime
 from app.runtime.watching import OnFatal
 from app.server.member import Member
-from app.server.server import SIGNALS
+from app.server.signals import SIGNALS
 from app.settings import Settings
 from app.sharing.host import EngineHost
 from app.sharing.left_alone import leave_alone
