@@ -131,6 +131,22 @@ class JobNotFoundError(ServiceError):
     title = "Job not found"
 
 
+class UploadedFileNotFoundError(ServiceError):
+    """There is no such file: it was never uploaded, was deleted, or has expired."""
+
+    status = 404
+    code = "file_not_found"
+    title = "File not found"
+
+
+class BatchNotFoundError(ServiceError):
+    """There is no such batch."""
+
+    status = 404
+    code = "batch_not_found"
+    title = "Batch not found"
+
+
 class ResponseNotFoundError(ServiceError):
     """There is no such response: it was never kept, was deleted, or is too old."""
 
@@ -332,6 +348,30 @@ class JobStateError(ServiceError):
     title = "Not in this status"
 
 
+class BatchStateError(ServiceError):
+    """The batch's status doesn't allow this."""
+
+    status = 409
+    code = "batch_state"
+    title = "Not in this status"
+
+
+class FileInUseError(ServiceError):
+    """A batch that isn't finished reads this file; cancel it first."""
+
+    status = 409
+    code = "file_in_use"
+    title = "File in use"
+
+
+class FileQuotaError(ServiceError):
+    """The caller's files have as many bytes as they may, or are too many; delete some."""
+
+    status = 413
+    code = "file_quota_exceeded"
+    title = "Too many files"
+
+
 class BodyTooLargeError(ServiceError):
     """The body is larger than the service accepts."""
 
@@ -381,6 +421,14 @@ class TooManyJobsError(ServiceError):
     status = 429
     code = "too_many_jobs"
     title = "Too many jobs"
+
+
+class TooManyBatchesError(ServiceError):
+    """The caller has as many unfinished batches as they may; try again when some are finished."""
+
+    status = 429
+    code = "too_many_batches"
+    title = "Too many batches"
 
 
 class HeadersTooLargeError(ServiceError):

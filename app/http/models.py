@@ -25,8 +25,8 @@ def _version(entry: ModelEntry, version: VersionSpec, model: Model) -> VersionIn
         weight=model.weights[version.version],
         shadow=version.shadow,
         source=entry.to_load.source,
-        reason=entry.reason,
-        detail=entry.detail,
+        reason=entry.reason_now,
+        detail=entry.detail_now,
     )
 
 
@@ -43,8 +43,8 @@ def model_info(model: Model) -> ModelInfo:
         default=entry.is_default,
         required=entry.is_required,
         state=entry.state_now,
-        reason=entry.reason,
-        detail=entry.detail,
+        reason=entry.reason_now,
+        detail=entry.detail_now,
         version=entry.version_name,
         versions=[
             _version(one, one.version, model) for one in model.entries.values() if one.version

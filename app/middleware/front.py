@@ -2,15 +2,23 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core.client_requests import ClientRequests
 from app.core.logs import request_id
 from app.core.version_choice import VersionChoice, version_choice
 from app.errors import NotReadyError
 from app.http.json_route import Remembered, RememberedRoutes
-from app.middleware.body_limit import Body, BodyLimits, ClientLeftError, announced_bytes, has_body
+from app.middleware.body_limit import (
+    Body,
+    BodyLimits,
+    ClientLeftError,
+    StreamedBody,
+    announced_bytes,
+    has_body,
+)
 from app.middleware.disconnect import Disconnect
 from app.middleware.exceptions import CLIENT_LEFT, ErrorAnswers
 from app.middleware.http_metrics import HttpMetrics
@@ -33,12 +41,14 @@ class FrontParts:
         limits: of bodies.
         metrics: where requests are counted.
         errors: answers exceptions.
+        clients: where those that run models are counted.
 
     """
 
     limits: BodyLimits
     metrics: HttpMetrics
     errors: ErrorAnswers
+    clients: ClientRequests = field(default_factory=ClientRequests)
 
 
 class Front:
@@ -115,9 +125,13 @@ class Exchange:
         found = self._front.routes.find(scope)
         route = metrics.route_of(scope) if found is None else found.name
         metrics.begin(self._method, route)
+        clients = self._front.parts.clients
+        runs_model = clients.begin(self._method, route)
         try:
             await self._serve(found, route)
         finally:
+            if runs_model:
+                clients.end()
             status = self._status or CLIENT_LEFT
             metrics.end(
                 self._method,
@@ -167,8 +181,12 @@ class Exchange:
         scope, receive = self._scope, self._receive
         if has_body(self._headers):
             limits = self._front.parts.limits
-            self._body = Body(scope, receive, self._headers, limits=limits)
-            receive = self.receive
+            if limits.is_streamed(scope):
+                self._body = StreamedBody(scope, receive, self._headers, limits=limits)
+                receive = self._body.receive
+            else:
+                self._body = Body(scope, receive, self._headers, limits=limits)
+                receive = self.receive
         if found is not None:
             request = found.handler.request_type(scope, receive)
             response = await found.handler.answer(request)

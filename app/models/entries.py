@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from app.engines.items import ProcessCount, RunsApart
+from app.errors import StartupError
 from app.models.catalog import ModelSpec
 from app.models.version_specs import VersionSpec
 
@@ -124,8 +125,23 @@ class ModelEntry:
     def state_now(self) -> ModelState:
         """Its state, or that it is loaded and yet can't serve."""
         if self.state is ModelState.READY and (count := self.processes) and not count.ready:
-            return ModelState.RESTARTING
+            return ModelState.RESTARTING if self._refusal is None else ModelState.FAILED
         return self.state
+
+    @property
+    def reason_now(self) -> str | None:
+        """The code of why it can't be loaded, or not again."""
+        return self._refusal.reason if self._refusal else self.reason
+
+    @property
+    def detail_now(self) -> str | None:
+        """The same in words."""
+        return self._refusal.line if self._refusal else self.detail
+
+    @property
+    def _refusal(self) -> StartupError | None:
+        engine = self.served.engine if self.served else None
+        return engine.refusal() if engine else None
 
     @property
     def is_blocking(self) -> bool:

@@ -43,7 +43,7 @@ def usable(entry: ModelEntry) -> Served:
     """
     if entry.is_loading:
         raise ModelNotReadyError(retry_after_s=LOADING_RETRY_S)
-    if entry.served is None:
+    if entry.served is None or entry.state_now is ModelState.FAILED:
         raise ModelUnavailableError
     if entry.state_now is ModelState.RESTARTING:
         raise ModelNotReadyError(RESTARTING, retry_after_s=entry.retry_after_s)

@@ -29,7 +29,11 @@ def loading(registry: ModelRegistry, steps: LoadSteps) -> list[str]:
 
 def reduced(registry: ModelRegistry) -> list[str]:
     """Return the models that lack processes, each with how many are up."""
-    counts = ((entry.label, entry.processes) for entry in registry.all_entries)
+    counts = (
+        (entry.label, entry.processes)
+        for entry in registry.all_entries
+        if entry.state_now is not ModelState.FAILED  # which is said elsewhere
+    )
     return [
         f"{name}: {count.ready} of {count.wanted} processes"
         for name, count in counts

@@ -23,6 +23,7 @@ from app.runtime.runtime import Runtime, ServingPolicy
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
 from app.services.inference import InferenceService
 from app.services.model_calls import CalledServices, ModelCalls
+from app.services.own_requests import OwnRequests
 from app.services.results import ResultChecker
 from app.settings import Settings
 from app.sharing.opening import make_shared_load, open_link, shared_part
@@ -36,7 +37,7 @@ UNLOAD_S = 3.0
 
 
 @asynccontextmanager
-async def open_runtime(
+async def open_runtime(  # noqa: PLR0913  # the root, where everything comes in
     settings: Settings,
     catalog: Catalog,
     chosen: Composition,
@@ -44,6 +45,7 @@ async def open_runtime(
     metrics: Metrics,
     on_fatal: OnFatal,
     engine_at: str | None = None,
+    own_requests: OwnRequests | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open everything, load the models in the background, and close it all at the end.
 
@@ -54,6 +56,7 @@ async def open_runtime(
         metrics: where everything counts.
         on_fatal: called on the loop when a required model can't be loaded.
         engine_at: the Unix socket of the process that has the models for texts; None: this one.
+        own_requests: answers the service's own; None where there are no routes.
 
     """
     catalog = _leave_out(catalog, chosen)
@@ -62,6 +65,7 @@ async def open_runtime(
             stack, settings, catalog, chosen, metrics=metrics, engine_at=engine_at
         )
         runtime.provide(CatalogFile(settings.models_file, tasks=chosen.kinds, runtime=runtime))
+        runtime.own_requests = own_requests
         for feature in chosen.features:
             await stack.enter_async_context(feature.open(runtime, settings))
         load = partial(load_models, runtime, on_fatal)

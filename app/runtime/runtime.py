@@ -16,6 +16,7 @@ from app.models.steps import LoadSteps
 from app.models.swaps import Swaps
 from app.runtime.awaiting import awaited, progress, reduced
 from app.services.access import Access, OpenAccess
+from app.services.own_requests import OwnRequests
 from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.results import ResultChecker
 
@@ -68,6 +69,7 @@ class Runtime:
         request_kinds: of the requests to routes, by their paths.
         access: identifies and limits callers.
         entries: takes entries of the prediction log.
+        own_requests: answers the service's own; None in a process without routes.
         loaded: set once the models are.
         stored: set after the first check of the database, or where there is none.
 
@@ -83,6 +85,7 @@ class Runtime:
     request_kinds: Mapping[str, RequestKind] = field(default_factory=dict)
     access: Access = field(default_factory=OpenAccess)
     entries: EntryLog = field(default_factory=NoEntryLog)
+    own_requests: OwnRequests | None = None
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     stored: asyncio.Event = field(default_factory=asyncio.Event)
     database_problem: str | None = None
@@ -177,13 +180,13 @@ class Runtime:
 
     def readiness(self) -> Readiness:
         """Return each model's state, and what works less well than it should."""
-        failed = [e.label for e in self.registry.all_entries if e.state is ModelState.FAILED]
+        failed = [e.label for e in self.registry.all_entries if e.state_now is ModelState.FAILED]
         models = [
             ModelReadiness(
                 name=entry.spec.name,
                 state=entry.state_now,
                 required=entry.is_required,
-                reason=entry.reason,
+                reason=entry.reason_now,
                 progress=progress(entry, self.steps),
             )
             for entry in self.registry.entries
