@@ -91,6 +91,10 @@ class Settings(BaseSettings):
     queue_tokens: Positive = Field(
         262_144, description="Tokens that may wait for one model; more get 503 `overloaded`."
     )
+    shadow_bound: Positive = Field(
+        1_000,
+        description="Texts whose copies may wait for a shadow; others are dropped, counted.",
+    )
     features: str = Field(
         "all",
         description="Features that are on, with commas between them; `all`, or `none` for tasks, "

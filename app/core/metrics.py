@@ -204,6 +204,17 @@ class Metrics(MetricGroup):
             " each was done, failed, or was ended by a shutdown.",
             ["model", "action", "outcome"],
         )
+        self.model_rollbacks = self._counter(
+            "model_rollbacks_total",
+            "Versions that were taken back by their model's rule, and by which of its bounds.",
+            ["model", "rule"],
+        )
+        self.shadow_copies = self._counter(
+            "shadow_copies_total",
+            "Texts for shadows: done, failed, or dropped as too many waited (full) or nothing was"
+            " idle in time (late).",
+            ["model", "outcome"],
+        )
         self.front_ends = self._gauge("front_ends", "Front ends that run, with FRONT_ENDS.")
         self.front_end_restarts = self._counter(
             "front_end_restarts_total", "Times that a front end ended and was started again."

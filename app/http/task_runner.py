@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
 from app.core.callers import Caller
+from app.core.logs import request_id
 from app.engines.items import BatchEngine, DescribedItem
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, get_answer_log
@@ -20,6 +21,7 @@ from app.http.guard import CallerDep
 from app.models.registry import TaskKey
 from app.runtime.runtime import Runtime
 from app.services.inference import Inference, InferenceService, Plan, Refuse
+from app.services.shadows import ShadowCopy
 
 E = TypeVar("E", bound=BatchEngine)
 A = TypeVar("A")
@@ -68,6 +70,7 @@ class TaskRunner:
         self.inference = inference
         self._deadline = deadline
         self._access = runtime.access
+        self._shadows = runtime.shadows
         self._log_inputs = runtime.policy.log_inputs
         self._caller = caller
         self._log = log
@@ -117,6 +120,20 @@ class TaskRunner:
                 log.put(log.failure(row, task, text, **shared))
             else:
                 log.put(log.entry(task, text, **shared, **columns(row)))
+        if self._shadows.has_shadow(inference.model) and not _are_described(items):
+            self._shadows.copy(
+                ShadowCopy(
+                    task=task,
+                    model=inference.model,
+                    items=items,
+                    texts=texts,
+                    plan=plan,
+                    refuse=refuse,
+                    columns=columns,
+                    request_id=request_id.get(),
+                    at_s=time.monotonic(),
+                )
+            )
         return inference
 
     def _describe(self, model: str, texts: Sequence[str], seconds: float) -> None:

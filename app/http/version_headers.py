@@ -6,15 +6,13 @@ They are read by the layer around all routes (`middleware/front.py`), so no rout
 from collections.abc import Mapping
 from typing import Any
 
-from app.models.schemas import MAX_NAME_CHARS
-
 OK = "200"
 REQUEST_HEADERS: tuple[dict[str, Any], ...] = (
     {
         "name": "X-Model-Version",
         "in": "header",
         "required": False,
-        "schema": {"type": "string", "maxLength": MAX_NAME_CHARS},
+        "schema": {"type": "string"},
         "description": "Which version of the model answers; without it the traffic's weights"
         " decide. GET /models lists versions.",
     },

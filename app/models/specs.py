@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from app.engines.base import HUB_NAMES, EmbeddingOptions, Task
+from app.models.rollback_rule import RollbackRule
 from app.models.version_specs import Sha256, VersionSpec, check_versions
 
 DEFAULT_MAX_CHARS = 2_000
@@ -113,6 +114,7 @@ class ModelSpec(BaseModel):
     uses: Annotated[
         tuple[str, ...], BeforeValidator(_several)
     ] = ()  # engine "python": models that it calls
+    rollback: RollbackRule | None = None  # None: an operator takes versions back
     versions: tuple[VersionSpec, ...] = ()  # none: the entry itself is the only one
 
     @model_validator(mode="before")
@@ -181,8 +183,10 @@ class ModelSpec(BaseModel):
     @model_validator(mode="after")
     def versions_can_serve(self) -> Self:
         """Refuse versions that can't be told apart, and fields that one can't have."""
+        if self.rollback is not None and not self.versions:
+            raise ValueError("rollback: there are no versions to take back")
         try:
-            check_versions(self.versions, task=self.task)
+            check_versions(self.versions, task=self.task, is_remote=self.engine == REMOTE)
             for one in self.versions:
                 self.of_version(one)
         except ValidationError as invalid:
@@ -205,7 +209,7 @@ class ModelSpec(BaseModel):
 
         Its name tells it from the others, in metrics and in the log: `sentiment@2`.
         """
-        own = self.model_dump(exclude_unset=True, exclude={"versions"})
+        own = self.model_dump(exclude_unset=True, exclude={"versions", "rollback"})
         merged = ModelSpec.model_validate(version.over(own))
         return merged.model_copy(update={"name": f"{self.name}@{version.version}"})
 

@@ -49,6 +49,11 @@ class ModelTable:
         return any(entry.state_now is ModelState.READY for entry in self.all_entries)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lent."""
+        return not any(entry.leases for entry in self.all_entries)
+
+    @property
     def awaited(self) -> tuple[ModelEntry, ...]:
         """The models that `/ready` waits for: the required ones, or all if there are none."""
         blocking = tuple(entry for entry in self.entries if entry.is_blocking)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from app.core.background import run_in_background
+from app.core.background import Work, run_in_background
 from app.core.metrics import Metrics
 from app.models.catalog import Catalog
 from app.models.registry import ModelRegistry
@@ -25,6 +25,7 @@ from app.services.inference import InferenceService
 from app.services.model_calls import CalledServices, ModelCalls
 from app.services.own_requests import OwnRequests
 from app.services.results import ResultChecker
+from app.services.shadows import Shadows
 from app.settings import Settings
 from app.sharing.opening import make_shared_load, open_link, shared_part
 
@@ -70,9 +71,10 @@ async def open_runtime(  # noqa: PLR0913  # the root, where everything comes in
             await stack.enter_async_context(feature.open(runtime, settings))
         load = partial(load_models, runtime, on_fatal)
         await stack.enter_async_context(run_in_background(load, name="load_models", restart=None))
-        watches = {
+        watches: dict[str, Work] = {
             "watch_loading": partial(watch_loading, runtime),
             "watch_lag": partial(watch_lag, runtime),
+            "shadows": runtime.shadows.run,
         }
         if settings.reload_models:
             watches["reload_models"] = partial(reload_models, runtime, catalog)
@@ -142,17 +144,25 @@ async def _open_core(
     swaps = Swaps(registry, metrics=metrics)
     stack.push_async_callback(swaps.close)
     results = ResultChecker(metrics, log_inputs=settings.log_inputs)
+    inference = InferenceService(registry, results)
     calls.open(
         CalledServices(
             registry=registry,
-            inference=InferenceService(registry, results),
+            inference=inference,
             buffer_tokens=settings.stream_buffer_tokens,
         )
     )
     database = open_database(settings, metrics) if chosen.is_stored else None
     if database is not None:
         stack.push_async_callback(database.close)
-    return Runtime(
+    shadows = Shadows(
+        registry,
+        inference,
+        entries=lambda: runtime.entries,
+        metrics=metrics,
+        bound=settings.shadow_bound,
+    )
+    runtime = Runtime(
         policy=ServingPolicy(
             request_timeout_ms=settings.request_timeout_ms,
             chat_timeout_ms=settings.chat_timeout_ms,
@@ -170,7 +180,9 @@ async def _open_core(
         results=results,
         database=database,
         request_kinds=request_kinds(chosen.tasks, chosen.features),
+        shadows=shadows,
     )
+    return runtime
 
 
 def _open_threads(stack: AsyncExitStack, name: str, count: int) -> ThreadPoolExecutor:

@@ -19,6 +19,7 @@ from app.services.access import Access, OpenAccess
 from app.services.own_requests import OwnRequests
 from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.results import ResultChecker
+from app.services.shadows import Shadows
 
 P = TypeVar("P")
 OVERLOADED = "overloaded"
@@ -64,6 +65,7 @@ class Runtime:
         registry: lends the models.
         swaps: changes them while they serve.
         steps: of models that load.
+        shadows: take copies of texts.
         results: checks what engines return.
         database: SQL; None where nothing is stored.
         request_kinds: of the requests to routes, by their paths.
@@ -80,6 +82,7 @@ class Runtime:
     registry: ModelRegistry
     swaps: Swaps
     steps: LoadSteps
+    shadows: Shadows
     results: ResultChecker
     database: Database | None
     request_kinds: Mapping[str, RequestKind] = field(default_factory=dict)
