@@ -118,27 +118,38 @@ def create_app(
 
     """
     from app.core.metrics import Metrics
+    from app.core.otel import open_telemetry
     from app.http import docs, health, models
     from app.http.api_document import ApiFacts, document_api
     from app.http.model_document import ModelDocument
     from app.http.prefix import check_prefix
     from app.middleware.stack import App, cors, front_parts
     from app.runtime.opening import open_runtime
+    from app.settings import otel_variables
 
     settings = settings or load_settings()
     chosen, catalog = compose(settings, parts)
     metrics = Metrics()
+    telemetry = open_telemetry(otel_variables(), metrics, process="api")
 
     @asynccontextmanager
     async def lifespan(app: "FastAPI") -> AsyncIterator[None]:
         async with open_runtime(
-            settings, catalog, chosen, metrics=metrics, on_fatal=on_fatal, engine_at=engine_at
+            settings,
+            catalog,
+            chosen,
+            metrics=metrics,
+            on_fatal=on_fatal,
+            engine_at=engine_at,
+            telemetry=telemetry,
         ) as runtime:
             app.state.runtime = runtime
             yield
 
     app = App(
-        parts=front_parts(settings, metrics, body_limits=chosen.body_limits(settings)),
+        parts=front_parts(
+            settings, metrics, body_limits=chosen.body_limits(settings), telemetry=telemetry
+        ),
         title="ml-api",
         version=version("ml-api"),
         description=DESCRIPTION,

@@ -10,6 +10,7 @@ import numpy as np
 import openai
 
 from app.core.backoff import Backoff
+from app.core.tracing import outgoing
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task, unit
 from app.engines.chat_base import ChatOptions
 from app.engines.remote_embedding_errors import explain, may_pass
@@ -208,6 +209,7 @@ def _client(chat: ChatOptions) -> openai.OpenAI:
     def prepare(sent: Any) -> None:  # noqa: ANN401  # of the library that openai uses
         for name in set(sent.headers) - SENT_HEADERS:
             del sent.headers[name]
+        sent.headers.update(outgoing())
         if chat.api_key is not None:
             sent.headers["Authorization"] = f"Bearer {chat.api_key}"
 

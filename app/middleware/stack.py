@@ -1,7 +1,7 @@
 """Which layers are around the routes, and in which order."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -19,6 +19,9 @@ from app.middleware.exceptions import ErrorAnswers
 from app.middleware.front import Front, FrontParts
 from app.middleware.http_metrics import HttpMetrics
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 # Headers that a page may send; keys aren't cookies, so credentials aren't allowed.
 CORS_HEADERS = (
@@ -89,7 +92,11 @@ class App(FastAPI):
 
 
 def front_parts(
-    settings: Settings, metrics: Metrics, *, body_limits: Mapping[str, int]
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    body_limits: Mapping[str, int],
+    telemetry: "Telemetry | None" = None,
 ) -> FrontParts:
     """Return what the layer around all routes needs.
 
@@ -97,6 +104,7 @@ def front_parts(
         settings: as the entry point read them.
         metrics: where it counts.
         body_limits: bytes that a request's body may have, by path, where it isn't the default.
+        telemetry: makes traces of requests; None: they aren't traced.
 
     Raises:
         SettingsError: all bodies together may have less than one of them.
@@ -109,7 +117,10 @@ def front_parts(
         budget=_body_budget(settings, metrics, body_limits),
     )
     return FrontParts(
-        limits=limits, metrics=HttpMetrics(metrics.registry), errors=ErrorAnswers(metrics)
+        limits=limits,
+        metrics=HttpMetrics(metrics.registry),
+        errors=ErrorAnswers(metrics),
+        telemetry=telemetry,
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.core.metrics import Metrics
 from app.core.request_kinds import RequestKind
@@ -17,6 +17,9 @@ from app.runtime.awaiting import awaited, progress, reduced
 from app.services.access import Access, OpenAccess
 from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.results import ResultChecker
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 P = TypeVar("P")
 OVERLOADED = "overloaded"
@@ -68,6 +71,7 @@ class Runtime:
         entries: takes entries of the prediction log.
         loaded: set once the models are.
         stored: set after the first check of the database, or where there is none.
+        telemetry: continues traces that are stored; None: tracing is off.
 
     """
 
@@ -82,6 +86,7 @@ class Runtime:
     entries: EntryLog = field(default_factory=NoEntryLog)
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     stored: asyncio.Event = field(default_factory=asyncio.Event)
+    telemetry: "Telemetry | None" = None
     database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0

@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 
 from app.core.metrics import Metrics
+from app.core.otel import open_telemetry
 from app.errors import StartupError
 from app.main import compose
 from app.runtime.composition import Composition
@@ -19,7 +20,7 @@ from app.runtime.runtime import Runtime
 from app.runtime.watching import OnFatal
 from app.server.member import Member
 from app.server.server import SIGNALS
-from app.settings import Settings
+from app.settings import Settings, otel_variables
 from app.sharing.host import EngineHost
 from app.sharing.opening import shared_part
 
@@ -47,10 +48,12 @@ async def open_host(
     chosen, catalog = compose(settings)
     bare = Composition(tasks=chosen.tasks, features=(), left_out={})
     shared = shared_part(catalog, chosen.engines())
+    metrics = Metrics()
+    telemetry = open_telemetry(otel_variables(), metrics, process="engine")
     async with open_runtime(
-        settings, shared, bare, metrics=Metrics(), on_fatal=on_fatal
+        settings, shared, bare, metrics=metrics, on_fatal=on_fatal, telemetry=telemetry
     ) as runtime:
-        host = EngineHost(runtime.registry, runtime.steps, began_s=began_s)
+        host = EngineHost(runtime.registry, runtime.steps, began_s=began_s, telemetry=telemetry)
         async with host.serving(listener):
             yield runtime
 
