@@ -18,6 +18,7 @@ from app.models.schemas import Readiness
 router = APIRouter(tags=["operations"])
 
 OPEN_METRICS = "application/openmetrics-text"
+TEXT = {"schema": {"type": "string"}}
 
 
 async def allow_metrics(
@@ -59,7 +60,7 @@ async def ready(runtime: RuntimeDep) -> Readiness:
     summary="Prometheus metrics",
     response_class=PlainTextResponse,
     responses=problems(*WITH_KEY, UnhealthyError)
-    | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    | {200: {"content": dict.fromkeys(("text/plain", OPEN_METRICS), TEXT)}},
 )
 async def metrics(
     request: Request, runtime: RuntimeDep, _: Annotated[None, Depends(allow_metrics)]
