@@ -23,7 +23,9 @@ from test_sharing import Held
 
 from app.core.metrics import Metrics
 from app.core.otel import TracingError, has_metrics, is_wanted, open_telemetry
+from app.doctor.settings import _traces
 
+ON = "OTEL_EXPORTER_OTLP_ENDPOINT"
 SECRET = "words of a user that no span may have"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SENT = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "them=1"}
@@ -200,8 +202,9 @@ async def test_chat_has_the_conventions_of_generative_ai(
 
 
 async def test_other_servers_get_the_context_and_nothing_else_of_the_client(
-    tmp_path: Path, collector: Collector
+    tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-a-secret-key")
     entry = """
 [[models]]
 name = "{name}"
@@ -259,6 +262,14 @@ async def test_front_ends_and_the_process_of_their_models_share_a_trace(
     assert batch.resource["mlapi.process"] == "engine"
 
 
+def test_the_doctor_says_where_spans_go_or_why_they_do_not() -> None:
+    (good,) = _traces({ON: "https://user:secret@collector:4318/?key=secret"})
+    (bad,) = _traces({ON: "http://c", "OTEL_TRACES_EXPORTER": "zipkin"})
+    assert (good.level, good.said) == ("ok", "spans go to collector")
+    assert (bad.level, bad.said) == ("warn", "off: OTEL_TRACES_EXPORTER is otlp or none")
+    assert list(_traces({"OTEL_SERVICE_NAME": "x"})) == []
+
+
 @pytest.mark.parametrize(
     "header", ["", "00-0-0-01", f"00-{'0' * 32}-{PARENT}-01", "é" * 40, "0" * 5_000]
 )
@@ -266,7 +277,7 @@ async def test_what_is_no_traceparent_begins_a_trace(
     tmp_path: Path, collector: Collector, header: str
 ) -> None:
     async with serving(tmp_path, MODELS) as client:
-        sent = [(b"traceparent", header.encode())]
+        sent = [(b"traceparent", header.encode()), (b"tracestate", b"=,;,\xff=")]
         answer = await client.post("/predict", json={"text": "x"}, headers=sent)
     assert answer.status_code == 200
     server = collector.one("POST /predict")
@@ -311,9 +322,6 @@ async def test_a_collector_that_hangs_holds_up_neither_requests_nor_the_end(
     # Of 30 spans: those in flight count too.
     assert 'mlapi_spans_total{outcome="dropped"} 18.0' in page
     assert [one["after_s"] for one in lines(stream) if one["event"] == "spans_left_behind"] == [2.0]
-
-
-ON = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ CORS_HEADERS = (
     "X-API-Key",
     "X-Request-ID",
     "X-Request-Timeout-Ms",
+    "traceparent",  # W3C's Trace Context: pages that are traced send them
+    "tracestate",
 )
 # Of all bodies: a small part of what a process with models takes, and so much at least that two
 # callers can each upload one of the largest while others are served.
