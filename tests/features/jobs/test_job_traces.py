@@ -51,7 +51,7 @@ async def test_from_the_request_through_the_worker_to_the_webhook_it_is_one_trac
     server, job = collector.one("POST /embed-batch"), collector.one("job embed")
     assert (server.trace_id, server.parent_id) == (TRACE, PARENT)
     assert (job.trace_id, job.parent_id, job.kind) == (TRACE, server.span_id, "consumer")
-    assert job.attributes["mlapi.job.id"] == done["job_id"]
+    assert job.attributes["mlapi.job.id"] == done["id"]
     assert {server.resource["mlapi.process"], job.resource["mlapi.process"]} == {"api", "worker"}
     assert job.resource["service.name"] == "mine"
     below = collector.below(job)
