@@ -61,7 +61,11 @@ def begin_batch(batch: Batch[QueuedItem], model: str) -> BatchTrace | None:
         return None
     if not sampled:
         return BatchTrace(traces[-1])  # for what the engine asks of other servers
-    attributes = {MODEL: model, ITEMS: len(batch.tickets), "mlapi.tokens": batch.tokens}
+    attributes: dict[str, str | int] = {
+        MODEL: model,
+        ITEMS: len(batch.tickets),
+        "mlapi.tokens": batch.tokens,
+    }
     now_s = monotonic()
     span = sampled[-1].child("batch", attributes, start_s=now_s, links=sampled)
     for request, item in first_items.items():

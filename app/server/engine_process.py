@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ import uvloop
 
 from app.core.metrics import Metrics
 from app.core.otel import open_telemetry
+from app.engines.loader import EngineTable
 from app.errors import StartupError
 from app.main import compose
 from app.runtime.composition import Composition
@@ -22,11 +24,20 @@ from app.server.member import Member
 from app.server.server import SIGNALS
 from app.settings import Settings, otel_variables
 from app.sharing.host import EngineHost
+from app.sharing.left_alone import leave_alone
 from app.sharing.opening import shared_part
 
 log = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_STARTUP_FAILED = 0, 1
+
+
+class SharedPart(Composition):
+    """The tasks of a service, for models that front ends share."""
+
+    def engines(self) -> EngineTable:
+        """Return all engines, which load nothing that front ends have to load themselves."""
+        return leave_alone(Composition.engines(self))
 
 
 @asynccontextmanager
@@ -46,7 +57,7 @@ async def open_host(
 
     """
     chosen, catalog = compose(settings)
-    bare = Composition(tasks=chosen.tasks, features=(), left_out={})
+    bare = SharedPart(tasks=chosen.tasks, features=(), left_out={})
     shared = shared_part(catalog, chosen.engines())
     metrics = Metrics()
     telemetry = open_telemetry(otel_variables(), metrics, process="engine")
@@ -79,7 +90,7 @@ class EngineProcess(Member):
 
         """
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGHUP):
             # To all processes of a service they mean that front ends drain: they need the models.
             loop.add_signal_handler(number, log.info, "signal_left_to_front_ends")
         # Before it is imports that take time.

@@ -105,7 +105,7 @@ class ChatTrace:
         usage = end.usage if isinstance(end, Generation) else None
         meters.record(
             self._attributes,
-            input_tokens=usage and usage.prompt_tokens,
+            input_tokens=usage.prompt_tokens if usage else None,
             output_tokens=usage.completion_tokens if usage else finished.tokens,
             seconds=finished.seconds,
             first_token_s=finished.first_token_s,
@@ -133,7 +133,9 @@ def begin_chat(
 ) -> ChatTrace | None:
     """Begin the span of a generation that has got its slot; None where tracing is off."""
     above = current()
-    return above and ChatTrace(above, spec, options, slot=slot, started_s=started_s)
+    if above is None:
+        return None
+    return ChatTrace(above, spec, options, slot=slot, started_s=started_s)
 
 
 def _error(end: object, outcome: str) -> str:

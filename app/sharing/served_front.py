@@ -117,7 +117,8 @@ class ServedFront:
         if kind is Kind.REQUEST and len(payload) >= REQUEST.size:
             self._queue(payload)
         elif kind is Kind.TRACED and len(payload) >= PACKED_BYTES + REQUEST.size:
-            trace = self._telemetry and self._telemetry.unpack(payload[:PACKED_BYTES])
+            telemetry = self._telemetry
+            trace = None if telemetry is None else telemetry.unpack(payload[:PACKED_BYTES])
             self._queue(payload[PACKED_BYTES:], trace)
         elif kind is Kind.CANCEL and len(payload) == CANCEL.size:
             number, is_client_gone = CANCEL.unpack(payload)

@@ -221,11 +221,10 @@ async def open_webhooks(
         allowed=AllowedHosts.parse(settings.webhook_allow_hosts),
         dial=httpcore2.AnyIOBackend(),
     )
-    secret = settings.webhook_secret
     sender = WebhookSender(
         database,
         client=WebhookClient(network),
-        secret=secret.get_secret_value() if secret else None,
+        secrets=settings.webhook_secrets,
         metrics=metrics,
         telemetry=telemetry,
     )
