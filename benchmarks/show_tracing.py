@@ -1,8 +1,9 @@
 """What tracing costs: processor time a request, fake engine, in interleaved rounds; 1 if too much.
 
-Usage: python -m benchmarks.show_tracing [--base TREE] [--rounds 10] [--requests 4000].
+Usage: python -m benchmarks.show_tracing [--base TREE [--off]] [--rounds 10] [--requests 4000].
 Services that run all the time, one asked at a time over 64 connections: this tree with tracing off,
-at 10 % and at 100 % of requests, and TREE, the tree before tracing. A collector of its own process
+at 10 % and at 100 % of requests, and TREE, the tree before tracing; with --off that and off alone.
+A collector of its own process
 takes the spans and drops them; its time isn't counted. Prints medians, and ratios round by round.
 """
 
@@ -56,11 +57,14 @@ def collector() -> Iterator[str]:
             running.terminate()
 
 
-def services(stack: ExitStack, base: Path | None, texts: Sequence[str]) -> list[Service]:
-    """Start all of them."""
+def services(
+    stack: ExitStack, base: Path | None, texts: Sequence[str], *, are_on: bool
+) -> list[Service]:
+    """Start all of them; `are_on`: those with tracing too."""
     work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     endpoint = stack.enter_context(collector())
-    trees = {OFF: TREE, TENTH: TREE, ALL: TREE} | ({BASE: base.resolve()} if base else {})
+    trees = {OFF: TREE} | (dict.fromkeys(SHARES, TREE) if are_on else {})
+    trees |= {BASE: base.resolve()} if base else {}
     started = []
     for name, tree in trees.items():
         settings = {"JOBS": "off"}
@@ -92,12 +96,13 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path)
+    parser.add_argument("--off", action="store_true")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--requests", type=int, default=4_000)
     given = parser.parse_args()
     process.adopt_orphans()
     with ExitStack() as stack:
-        running = services(stack, given.base, load_texts(512))
+        running = services(stack, given.base, load_texts(512), are_on=not given.off)
         rows: list[dict[str, float]] = []
         for number in range(given.rounds + 1):
             order = running if number % 2 == 0 else running[::-1]
@@ -110,6 +115,8 @@ def main() -> int:
             print(f"{service.name}: {cost:.3f} ms a request, {ratio} of off; {spans(service)}")
         if given.base:
             print(f"off : before {told([row[OFF] / row[BASE] for row in rows])}")
+    if given.off:
+        return 0
     tenth = statistics.median(row[TENTH] / row[OFF] for row in rows)
     return 0 if tenth <= MOST_AT_A_TENTH else 1
 
