@@ -24,6 +24,7 @@ from app.server.listening import listening_apart
 from app.server.nameless import nameless
 from app.server.processes import Listening, make_engine, make_front
 from app.server.server import SIGNALS, print_address
+from app.server.sole import kept_files, sole
 from app.server.spreading import spread
 from app.settings import Settings
 from app.sharing.opening import shared_part
@@ -60,6 +61,7 @@ def serve_fronts(settings: Settings) -> int:
             probe_sockets = stack.enter_context(
                 listening_apart(settings.host, settings.probe_port, "PROBE_PORT", processes=count)
             )
+        stack.enter_context(sole(kept_files(chosen, settings)))
         engine_socket = stack.enter_context(nameless()) if is_sharing else None
         listening = Listening(sockets, probe_sockets, engine_socket)
         return asyncio.run(FrontEnds(settings, chosen, listening).run())
