@@ -79,8 +79,9 @@ lock: $(DEV)  ## Resolve the ranges of pyproject.toml into requirements*.txt.
 audit: $(AUDIT)/.installed  ## Look for known vulnerabilities of the pins, and for unsafe code.
 	@$(AUDIT)/bin/python scripts/audit.py
 
-deploy-check: $(DEV)  ## Check deploy/: cfn-lint, botocore's models, promtool, and each file against the others.
+deploy-check: $(DEV)  ## Check deploy/: cfn-lint, botocore's models, kustomize, promtool, and each file against the others.
 	@$(BIN)/python scripts/check_deploy.py
+	@$(BIN)/python scripts/check_kubernetes.py
 	@$(BIN)/python scripts/check_monitoring.py
 
 generators-check: $(DEV) $(GENERATORS)/.installed  ## Make clients from the OpenAPI document with seven generators, and call with four.
