@@ -134,7 +134,7 @@ def test_of_two_at_once_one_is_refused_by_the_others_id_not_by_that_of_one_that_
         assert f"(process {answers[refusal]})" in refusal
 
 
-def test_a_folder_that_cant_be_written_is_logged_and_held_against_nobody(
+def test_a_folder_that_cant_be_written_is_logged_and_stops_no_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("where the folder should be")
