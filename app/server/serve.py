@@ -5,8 +5,9 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import uvicorn
 
@@ -22,6 +23,7 @@ from app.server.nameless import nameless
 from app.server.processes import Listening
 from app.server.protocol import BoundedHttpProtocol
 from app.server.server import Server
+from app.server.sole import kept_files, sole
 from app.settings import Settings
 from app.sharing.opening import shared_part
 
@@ -92,7 +94,8 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
 
     Raises:
         StartupError: a setting can't be used, the catalogue can't be read, the address can't be
-            used, or a required model can't be loaded.
+            used, another service has the same SQLite file or Valkey, or a required model can't be
+            loaded.
 
     """
     if limit() < needed_descriptors(settings):
@@ -101,7 +104,9 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
         )
     if settings.front_ends > 1:
         return serve_fronts(settings)
-    run(make_server(settings, on_overdue=on_overdue), probe_port=settings.probe_port)
+    server = make_server(settings, on_overdue=on_overdue)
+    kept = kept_files(compose(settings)[0], settings)
+    run(server, probe_port=settings.probe_port, kept=kept)
     return EXIT_OK
 
 
@@ -126,6 +131,7 @@ def serve_fronts(settings: Settings) -> int:
             probe_sockets = stack.enter_context(
                 listening_apart(settings.host, settings.probe_port, "PROBE_PORT", processes=count)
             )
+        stack.enter_context(sole(kept_files(chosen, settings)))
         engine_socket = stack.enter_context(nameless()) if is_sharing else None
         listening = Listening(sockets, probe_sockets, engine_socket)
         return asyncio.run(FrontEnds(settings, chosen, listening).run())
@@ -151,13 +157,21 @@ def serve_as(
     return EXIT_OK
 
 
-def run(server: Server, *, probe_port: int | None = None) -> None:
-    """Run a server until a signal comes; raises as `serve` does."""
+def run(server: Server, *, probe_port: int | None = None, kept: Sequence[Path] = ()) -> None:
+    """Run a server until a signal comes; raises as `serve` does.
+
+    Args:
+        server: not started yet.
+        probe_port: where only probes are answered; None: nowhere.
+        kept: what no other service may have meanwhile.
+
+    """
     host = server.config.host
     with ExitStack() as stack:
         sockets = stack.enter_context(listening(host, server.config.port))
         if probe_port is not None:
             server.probe_sockets = stack.enter_context(listening(host, probe_port, "PROBE_PORT"))
+        stack.enter_context(sole(kept))
         run_on(server, sockets)
 
 
