@@ -65,8 +65,8 @@ async def open_runtime(  # noqa: PLR0913  # the root, where everything comes in
         runtime = await _open_core(
             stack, settings, catalog, chosen, metrics=metrics, engine_at=engine_at
         )
-        runtime.provide(CatalogFile(settings.models_file, tasks=chosen.kinds, runtime=runtime))
         runtime.own_requests = own_requests
+        runtime.provide(CatalogFile(settings.models_file, tasks=chosen.kinds, runtime=runtime))
         for feature in chosen.features:
             await stack.enter_async_context(feature.open(runtime, settings))
         load = partial(load_models, runtime, on_fatal)
