@@ -123,6 +123,14 @@ class JobNotFoundError(ServiceError):
     title = "Job not found"
 
 
+class PredictionNotFoundError(ServiceError):
+    """There is no such prediction: it was never kept, was deleted, or belongs to another key."""
+
+    status = 404
+    code = "prediction_not_found"
+    title = "Prediction not found"
+
+
 class ResponseNotFoundError(ServiceError):
     """There is no such response: it was never kept, was deleted, or is too old."""
 

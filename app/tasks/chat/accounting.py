@@ -50,6 +50,7 @@ async def get_account(access: AccessDep, caller: CallerDep, log: AnswerLogDep) -
 
     async def account(messages: Sequence[Message]) -> OnEnd:
         settle = await access.begin(caller, messages)
+        log.announce()
 
         def on_end(generation: FinishedGeneration) -> None:
             log.put(entry_of(generation, messages, log=log))
