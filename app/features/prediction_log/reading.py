@@ -20,7 +20,8 @@ async def export(
     """Yield all predictions in chunks, newest first.
 
     Each chunk is a transaction of its own: a slow reader holds no connection, no thread and no
-    snapshot. Rows that are written meanwhile are newer than those still to be read.
+    snapshot. Rows that are written meanwhile are newer than those still to be read, unless they are
+    of streams that began before: some of these may be missing.
 
     Raises:
         DatabaseUnavailableError: also in the middle.

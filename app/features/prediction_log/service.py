@@ -89,6 +89,8 @@ class PredictionLog:
 
     """
 
+    keeps_entries = True
+
     def __init__(
         self, database: Database, *, policy: LogPolicy, metrics: PredictionLogMetrics
     ) -> None:
@@ -98,8 +100,6 @@ class PredictionLog:
         self._feedback = metrics.prediction_feedback
         self._keeps_all = policy.retention.keeps_all
         self._retention = prediction_retention(database, policy=policy.retention, metrics=metrics)
-
-    keeps_entries = True
 
     @property
     def waiting(self) -> int:

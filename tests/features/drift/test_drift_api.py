@@ -29,9 +29,14 @@ FULL = rows(SIZES.reference)
 def watching(
     database: Database | None, metrics: DriftMetrics | None = None, **given: Any
 ) -> DriftWatch:
+    given.setdefault("now", lambda: START)
     return DriftWatch(
         NoEntryLog(), database, sizes=SIZES, metrics=metrics or DriftMetrics(), **given
     )
+
+
+def later(some: list[AnsweredEntry]) -> list[AnsweredEntry]:
+    return [replace(row, time=row.time + timedelta(days=1)) for row in some]
 
 
 async def take(watch: DriftWatch, some: list[AnsweredEntry]) -> None:
@@ -58,7 +63,7 @@ async def test_replicas_have_one_reference_and_a_restart_takes_no_new_one(
 ) -> None:
     first, second = watching(database), watching(database)
     await take(first, FULL)
-    await take(second, rows(SIZES.reference, seed=1, mean=90))
+    await take(second, later(rows(SIZES.reference, seed=1, mean=90)))
     third = watching(database)
     await take(third, rows(3))
     for watch in (first, second, third):
@@ -86,12 +91,12 @@ async def test_a_reference_that_is_given_up_is_so_for_all_replicas(database: Dat
     assert shown(metrics) == {}
     for watch in (first, second):
         assert (await watch.report())[ONE].reference is None
-    new = rows(SIZES.reference, mean=90)
-    await take(first, [replace(row, time=row.time + timedelta(days=1)) for row in new])
+    new = later(rows(SIZES.reference, mean=90))
+    await take(first, new)
     await second.sync()
     series = (await second.report())[ONE]
     assert series.reference is not None
-    assert series.reference.taken_at == new[-1].time + timedelta(days=1)
+    assert series.reference.taken_at == new[-1].time
     await take(second, rows(SIZES.window, seed=3, mean=90))
     assert max(shown(metrics).values()) < 0.2
 
