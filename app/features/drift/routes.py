@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Response
 
 from app.core.callers import Scope
 from app.errors import DatabaseUnavailableError, InvalidRequestError, ModelNotFoundError
@@ -42,6 +42,7 @@ async def show_drift(watch: WatchDep) -> Drift:
 @router.post(
     "/drift/{model_name}/reference",
     summary="Take a model's reference anew",
+    status_code=204,
     responses=problems(
         *WITH_KEY, InvalidRequestError, ModelNotFoundError, DatabaseUnavailableError
     ),
@@ -50,7 +51,7 @@ async def take_reference(
     model_name: Annotated[str, Path(max_length=MAX_NAME_CHARS, examples=["sentiment"])],
     watch: WatchDep,
     registry: RegistryDep,
-) -> Drift:
+) -> Response:
     """Forget the references of a model, of all its versions; the next answers are the new ones.
 
     For a change of inputs that is meant to stay. Other processes follow within half a minute.
@@ -58,7 +59,7 @@ async def take_reference(
     if all(entry.spec.name != model_name for entry in registry.entries):
         raise ModelNotFoundError
     await watch.restart(model_name)
-    return await show_drift(watch)
+    return Response(status_code=204)
 
 
 def _version(version: Version, series: Series) -> VersionDrift:

@@ -188,8 +188,8 @@ async def test_longer_texts_show_as_a_drift_of_lengths(tmp_path: Path, log: str)
         assert length["ks"] > 0.9
         page = (await client.get("/metrics")).text
         assert 'mlapi_drift_psi{kind="length",model="dummy"' in page
-        anew = await client.post("/drift/dummy/reference")
-        (version,) = anew.json()["versions"]
+        assert (await client.post("/drift/dummy/reference")).status_code == 204
+        (version,) = await drift_of(client)
         assert (version["reference"], version["rows"], version["wanted"]) == (None, 0, 1000)
         unknown = await client.post("/drift/nobody/reference")
         assert (unknown.status_code, unknown.json()["code"]) == (404, "model_not_found")
