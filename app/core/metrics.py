@@ -181,6 +181,29 @@ class Metrics(MetricGroup):
             ["model"],
             across="min",
         )
+        self.model_version_ready = self._gauge(
+            "model_version_ready",
+            "1 while a version of a model is loaded.",
+            ["model", "version"],
+            across="min",
+        )
+        self.model_version_share = self._gauge(
+            "model_version_share",
+            "The share of its model's requests that a version is to get, from 0 to 1.",
+            ["model", "version"],
+            across="max",
+        )
+        self.model_version_leases = self._counter(
+            "model_version_leases_total",
+            "Requests that a version of a model was lent to.",
+            ["model", "version"],
+        )
+        self.model_swaps = self._counter(
+            "model_swaps_total",
+            "Changes of a model while it serves: load, unload, promote and rollback, and whether"
+            " each was done, failed, or was ended by a shutdown.",
+            ["model", "action", "outcome"],
+        )
         self.front_ends = self._gauge("front_ends", "Front ends that run, with FRONT_ENDS.")
         self.front_end_restarts = self._counter(
             "front_end_restarts_total", "Times that a front end ended and was started again."

@@ -1,9 +1,10 @@
 """How a route runs items of a task: charge the caller, lease and run the model, log the answers."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Request
 from pydantic_core import to_json
@@ -24,6 +25,8 @@ from app.services.inference import Inference, InferenceService, Plan, Refuse
 E = TypeVar("E", bound=BatchEngine)
 A = TypeVar("A")
 
+# Rows of which an answer is made in a few milliseconds; of more a thread makes it.
+QUICK_ROWS: Final = 64
 # Makes the columns of a log entry from a row.
 Columns = Callable[[Any], Mapping[str, Any]]
 
@@ -156,7 +159,8 @@ class TaskRunner:
             task: of the model.
             items: to run: texts, pairs of them where the model takes any, or what the task has.
             model_name: None for the task's default model.
-            answer: makes the answer from the rows; raises if a row is missing.
+            answer: makes the answer from the rows; raises if a row is missing. Called in a thread
+                where there are many.
             plan: called with the engine before anything runs.
             charged_tokens: of the caller's quota.
             logged: the entry's input; None: the texts, a line each.
@@ -177,7 +181,10 @@ class TaskRunner:
                 inference = await self.inference.run(
                     task, items, model_name=model_name, deadline=self._deadline, plan=plan
                 )
-                result = answer(inference)
+                is_quick = len(inference.rows) <= QUICK_ROWS
+                result = (
+                    answer(inference) if is_quick else await asyncio.to_thread(answer, inference)
+                )
         if are_described:
             joined = "\n".join(map(_text, items))  # the engine has read them
         self._log.put(

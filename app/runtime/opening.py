@@ -10,16 +10,20 @@ from app.core.background import run_in_background
 from app.core.metrics import Metrics
 from app.models.catalog import Catalog
 from app.models.registry import ModelRegistry
+from app.models.room import RoomCheck
 from app.models.steps import LoadSteps
+from app.models.swaps import Swaps
 from app.runtime import watching
+from app.runtime.applying import CatalogFile
 from app.runtime.composition import Composition
 from app.runtime.kinds import request_kinds
-from app.runtime.parts import make_load, open_database
+from app.runtime.parts import make_load, make_loader, open_database
 from app.runtime.reloading import reload_models
 from app.runtime.runtime import Runtime, ServingPolicy
 from app.runtime.watching import OnFatal, load_models, watch_database, watch_lag, watch_loading
 from app.services.inference import InferenceService
 from app.services.model_calls import CalledServices, ModelCalls
+from app.services.own_requests import OwnRequests
 from app.services.results import ResultChecker
 from app.settings import Settings
 from app.sharing.opening import make_shared_load, open_link, shared_part
@@ -33,7 +37,7 @@ UNLOAD_S = 3.0
 
 
 @asynccontextmanager
-async def open_runtime(
+async def open_runtime(  # noqa: PLR0913  # the root, where everything comes in
     settings: Settings,
     catalog: Catalog,
     chosen: Composition,
@@ -41,6 +45,7 @@ async def open_runtime(
     metrics: Metrics,
     on_fatal: OnFatal,
     engine_at: str | None = None,
+    own_requests: OwnRequests | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open everything, load the models in the background, and close it all at the end.
 
@@ -51,6 +56,7 @@ async def open_runtime(
         metrics: where everything counts.
         on_fatal: called on the loop when a required model can't be loaded.
         engine_at: the Unix socket of the process that has the models for texts; None: this one.
+        own_requests: answers the service's own; None where there are no routes.
 
     """
     catalog = _leave_out(catalog, chosen)
@@ -58,6 +64,8 @@ async def open_runtime(
         runtime = await _open_core(
             stack, settings, catalog, chosen, metrics=metrics, engine_at=engine_at
         )
+        runtime.own_requests = own_requests
+        runtime.provide(CatalogFile(settings.models_file, tasks=chosen.kinds, runtime=runtime))
         for feature in chosen.features:
             await stack.enter_async_context(feature.open(runtime, settings))
         load = partial(load_models, runtime, on_fatal)
@@ -128,8 +136,11 @@ async def _open_core(
         load=load,
         executor=_open_threads(stack, "model-load", threads),
         metrics=metrics,
+        check_room=RoomCheck(make_loader(settings, catalog, chosen)),
     )
     stack.push_async_callback(registry.close, timeout_s=UNLOAD_S)
+    swaps = Swaps(registry, metrics=metrics)
+    stack.push_async_callback(swaps.close)
     results = ResultChecker(metrics, log_inputs=settings.log_inputs)
     calls.open(
         CalledServices(
@@ -154,6 +165,7 @@ async def _open_core(
         ),
         metrics=metrics,
         registry=registry,
+        swaps=swaps,
         steps=steps,
         results=results,
         database=database,

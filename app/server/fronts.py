@@ -5,6 +5,7 @@ It serves nothing itself, so that it is there for the others whatever requests d
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from functools import partial
 from app.core.metrics import Metrics
 from app.errors import StartupError
 from app.main import compose
+from app.runtime.applying import OF_SEVERAL
 from app.runtime.composition import ACCESS, Composition
 from app.server.collecting import Collector
 from app.server.drain import OVERDUE_S, Drain
@@ -141,7 +143,11 @@ class FrontEnds:
         def take(*_: object) -> None:
             loop.call_soon_threadsafe(self._take_signal)
 
+        def hang_up(*_: object) -> None:
+            loop.call_soon_threadsafe(self._take_signal if os.isatty(0) else refuse_catalogue)
+
         before = {number: signal.signal(number, take) for number in SIGNALS}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
         try:
             yield
         finally:
@@ -298,3 +304,8 @@ class FrontEnds:
                 log.error("front_end_killed", extra=front.fields)
                 with suppress(ProcessLookupError):
                     front.child.process.kill()
+
+
+def refuse_catalogue() -> None:
+    """Say at SIGHUP that the catalogue isn't read anew: each process has models of its own."""
+    log.error("catalogue_refused", extra={"reason": OF_SEVERAL})

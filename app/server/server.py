@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import select
 import signal
 import socket
@@ -19,6 +20,7 @@ from app.core.ending import TIME_IS_OVER
 from app.core.logs import announce
 from app.core.request_kinds import PathKinds
 from app.errors import StartupError
+from app.runtime.applying import CatalogFile
 from app.runtime.runtime import Runtime
 from app.server.accepting import Acceptor, Refuse, refuse_none
 from app.server.drain import LAST_LINE_S, Drain
@@ -80,6 +82,7 @@ class Server(uvicorn.Server):
         self._on_overdue = on_overdue
         self._overdue: threading.Timer | None = None
         self._acceptors: list[Acceptor] = []
+        self._applying: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept and say so in one line, on standard error."""
@@ -117,6 +120,7 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Stop on SIGTERM and SIGINT; unlike uvicorn's own, don't raise them again afterwards."""
         before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self.handle_hangup)
         try:
             yield
         finally:
@@ -139,6 +143,20 @@ class Server(uvicorn.Server):
             self._overdue = threading.Timer(self.drain.longest_s, self._on_overdue)
             self._overdue.daemon = True
             self._overdue.start()
+
+    def handle_hangup(self, sig: int, frame: FrameType | None) -> None:
+        """Read the catalogue anew, or end where it is a terminal that hangs up."""
+        runtime = self.runtime()
+        if os.isatty(0):
+            self.handle_exit(sig, frame)
+        elif runtime is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(self._apply_catalog, runtime)
+
+    def _apply_catalog(self, runtime: Runtime) -> None:
+        task = asyncio.ensure_future(runtime.part(CatalogFile).apply_and_log())
+        self._applying.add(task)
+        task.add_done_callback(self._applying.discard)
 
     def take_signals(self, count: int) -> None:
         """Do what so many signals do, those counted that this process got itself."""

@@ -208,11 +208,10 @@ async def open_webhooks(
         allowed=AllowedHosts.parse(settings.webhook_allow_hosts),
         dial=httpcore2.AnyIOBackend(),
     )
-    secret = settings.webhook_secret
     sender = WebhookSender(
         database,
         client=WebhookClient(network),
-        secret=secret.get_secret_value() if secret else None,
+        secrets=settings.webhook_secrets,
         metrics=metrics,
     )
     await stack.enter_async_context(sender.running(after=after))

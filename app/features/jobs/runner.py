@@ -5,8 +5,8 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,6 +16,7 @@ from app.core.logs import request_id
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, ServiceError, StartupError
 from app.features.jobs.batches import Batch, BatchBounds, JobBatches, JobEmbedder, Row
+from app.features.jobs.heartbeat import keep_lease
 from app.features.jobs.leases import JobLeases
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import LeaseLostError, RetryPolicy
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 
 # Under way at once: the engine has the next batch while one is committed.
 BATCHES_AT_ONCE = 2
-HEARTBEATS = 3  # in the time of a lease
 
 # Returns the model of that name, loaded if need be. Raises StartupError or ServiceError.
 FindEmbedder = Callable[[str], Awaitable[JobEmbedder]]
@@ -98,7 +98,8 @@ class JobRunner:
         """Work on a job; a failure is stored in its row, if the database can be reached."""
         log.info("job_attempt", extra={"job": job.id, "attempt": job.attempts, "done": job.done})
         try:
-            async with self._heartbeat(job, lease):
+            extend = partial(_extend, key=job.key, lease=lease, lease_s=self._policy.lease_s)
+            async with keep_lease(lambda: self._database.run(extend), lease_s=self._policy.lease_s):
                 is_done = await self._work(job, lease)
             end = _finish if is_done else _release
             await self._database.run(partial(end, key=job.key, lease=lease))
@@ -139,37 +140,6 @@ class JobRunner:
 
     def _count(self, outcome: str) -> None:
         self._metrics.job_attempts.labels(outcome).inc()
-
-    @asynccontextmanager
-    async def _heartbeat(self, job: Job, lease: str) -> AsyncIterator[None]:
-        """Keep the lease during the block; LeaseLostError interrupts the block when it is lost."""
-        lost = False
-        owner = asyncio.current_task()
-
-        async def beat() -> None:
-            nonlocal lost
-            pause_s = self._policy.lease_s / HEARTBEATS
-            extend = partial(_extend, key=job.key, lease=lease, lease_s=self._policy.lease_s)
-            while True:
-                await asyncio.sleep(pause_s)
-                with suppress(DatabaseUnavailableError):  # the next commit checks the lease
-                    if not await self._database.run(extend):
-                        break
-            lost = True
-            if owner is not None:
-                owner.cancel()
-
-        task = asyncio.create_task(beat())
-        try:
-            yield
-        except asyncio.CancelledError:
-            if lost and owner is not None and owner.uncancel() == 0:
-                raise LeaseLostError from None
-            raise
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _work(self, job: Job, lease: str) -> bool:
         """Embed waiting documents in batches; True when none waits any more."""

@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0008"
-down_revision = "0005"
+down_revision = "0007"
 oldest_program = "0001"
 
 # Spelled out, not taken from tables.py: what a migration did must not change with it.

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import random
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from secrets import token_urlsafe
 
 import httpx2
 from sqlalchemy.orm import Session
@@ -74,7 +74,7 @@ class WebhookSender:
     Args:
         database: where jobs and their webhooks are.
         client: posts.
-        secret: signs webhooks; None: generated once and kept in the database.
+        secrets: all sign webhooks; none: one is generated once and kept in the database.
         metrics: where attempts are counted.
         policy: when failed attempts are repeated.
         now: returns the time, in a transaction.
@@ -86,14 +86,14 @@ class WebhookSender:
         database: Database,
         *,
         client: WebhookClient,
-        secret: str | None,
+        secrets: Sequence[str],
         metrics: JobMetrics,
         policy: DeliveryPolicy | None = None,
         now: Clock = clock.now,
     ) -> None:
         self._database = database
         self._client = client
-        self._secret = secret
+        self._secrets = tuple(secrets)
         self._count = metrics.webhooks
         # Alerts see an increase only of a series that was there before.
         for outcome in Outcome:
@@ -131,7 +131,7 @@ class WebhookSender:
                 claimed: Sequence[Job] = []
             else:
                 # Nothing can be sent without the secret.
-                self._secret = self._secret or await stored_secret(self._database)
+                self._secrets = self._secrets or (await stored_secret(self._database),)
                 claimed = await self._database.run(lambda session: self._claim(session, limit))
         except Exception as failure:  # noqa: BLE001  # the next claim may work, and must come
             if not self._is_failing:
@@ -167,12 +167,12 @@ class WebhookSender:
             active.difference_update(done)
 
     async def _post(self, job: Job) -> Answer:
-        if job.webhook_url is None or self._secret is None:
+        if job.webhook_url is None or not self._secrets:
             raise ValueError("no webhook was claimed")
         body = JobInfo.of(job).model_dump_json().encode()
         at_s = int(time.time())
-        headers = standard_headers(self._secret, body, message_id=_message_id(job), at_s=at_s) | {
-            HEADER: sign(self._secret, body, at_s=at_s),
+        headers = standard_headers(self._secrets, body, message_id=_message_id(job), at_s=at_s) | {
+            HEADER: sign(self._secrets[0], body, at_s=at_s),
             "X-Webhook-Id": f"{job.id}.{job.webhook_attempts}",
             "X-Request-ID": job.request_id,
         }
@@ -212,7 +212,7 @@ async def stored_secret(database: Database) -> str:
     secret = await database.read(lambda session: SecretRepository(session).get(SECRET_NAME))
     if secret is not None:
         return secret
-    new = secrets.token_urlsafe(SECRET_BYTES)
+    new = token_urlsafe(SECRET_BYTES)
     return await database.run(lambda session: SecretRepository(session).keep(SECRET_NAME, new))
 
 
