@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answered import SIZES, START, rows
 from databases import migrated, opened
 from httpx2 import AsyncClient
 from servers import free_port
 from serving import make_app, running
-from test_drift import SIZES, START, rows
 
 from app.db.session import Database
 from app.features.drift.metrics import DriftMetrics

@@ -216,12 +216,16 @@ async def test_feedback_says_how_often_each_version_was_right(database: Database
         database, *rows[:4], replace(rows[4], version="v2"), replace(rows[5], model="a", key_id=8)
     )
     async with client_of(database) as client:
-        for row, said in zip(
-            rows,
-            ({"correct": True}, {"label": "POSITIVE"}, {"correct": False}, {"score": 0.5}) * 2,
-            strict=False,
-        ):
-            await give(client, row, **said)
+        said: list[dict[str, Any]] = [
+            {"correct": True},
+            {"label": "POSITIVE"},
+            {"correct": False},
+            {"score": 0.5},
+            {"correct": True},
+            {"label": "POSITIVE"},
+        ]
+        for row, one in zip(rows, said, strict=True):
+            await give(client, row, **one)
         summary = (await client.get("/predictions/feedback/summary")).json()["versions"]
         asked = {"model": "sentiment", "since": "2026-05-04T03:02:05Z"}
         later = (await client.get("/predictions/feedback/summary", params=asked)).json()["versions"]
