@@ -7,12 +7,12 @@ from typing import Literal, get_args
 import numpy as np
 
 from app.features.drift.counts import EDGES, OTHERS, Counts
-from app.features.drift.distances import IntArray, grouped, ks, psi
+from app.features.drift.distances import IntArray, excess, grouped, ks
 
 Kind = Literal["label", "score", "length", "unknown"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # By measurement: docs/decisions/0034-drift.md. The alert in deploy/prometheus has it too.
-PSI_LIMIT = 0.2
+PSI_LIMIT = 0.1
 # Rarer labels are counted together: one that is seen twice in a window says nothing.
 LEAST_SHARE = 0.03
 # Of a kind, on either side; of fewer rows chance alone would make a drift.
@@ -25,7 +25,7 @@ class Distance:
 
     Args:
         kind: what was counted.
-        psi: the population stability index.
+        psi: the population stability index, less what chance alone makes of it.
         ks: the largest difference of cumulative shares; None: labels have no order.
 
     """
@@ -48,12 +48,12 @@ def compare(reference: Counts, window: Counts) -> tuple[Distance, ...]:
 def _distances(reference: Counts, window: Counts) -> Iterator[Distance]:
     before, now = _labels(reference, window)
     if _are_enough(before, now) and len(before) > 1:
-        yield Distance(kind="label", psi=psi(before, now), ks=None)
+        yield Distance(kind="label", psi=excess(before, now), ks=None)
     for kind in KINDS:
         if kind not in EDGES or not _are_enough(reference.bins[kind], window.bins[kind]):
             continue
         before, now = reference.bins[kind], window.bins[kind]
-        yield Distance(kind=kind, psi=psi(*grouped(before, now)), ks=ks(before, now))
+        yield Distance(kind=kind, psi=excess(*grouped(before, now)), ks=ks(before, now))
 
 
 def _are_enough(*counts: IntArray) -> bool:

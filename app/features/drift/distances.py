@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
-# As many as the index is usually read with, and its limits of 0.1 and 0.25 were found for.
+# As many as the index is usually taken with.
 GROUPS = 10
 # Added to each group: without it one that is empty on one side would make the index infinite.
 SMOOTHING = 0.5
@@ -20,6 +20,17 @@ def psi(reference: IntArray, window: IntArray) -> float:
     """
     p, q = _shares(reference), _shares(window)
     return float(np.sum((q - p) * np.log(q / p)))
+
+
+def excess(reference: IntArray, window: IntArray) -> float:
+    """Return the index less what chance alone makes of it; 0 where that is more.
+
+    Of two samples of one distribution it is (1/n + 1/m) times a chi-square variable with groups - 1
+    degrees of freedom (B. Yurdakul, Statistical properties of population stability index, 2018).
+    Less its mean, it can be compared whatever the number of groups and rows.
+    """
+    chance = (len(reference) - 1) * (1 / reference.sum() + 1 / window.sum())
+    return max(0.0, psi(reference, window) - float(chance))
 
 
 def ks(reference: IntArray, window: IntArray) -> float:

@@ -14,7 +14,8 @@ class DriftMetrics(MetricGroup):
         super().__init__(registry)
         self.drift_psi = self._gauge(
             "drift_psi",
-            "Population stability index of the last full window against the reference; kind:"
+            "Population stability index of the last full window against the reference, less what"
+            " chance alone makes of it; kind:"
             " label, score, length (tokens), unknown (share of tokens).",
             OF_A_WINDOW,
             across="max",

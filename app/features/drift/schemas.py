@@ -19,7 +19,10 @@ class KindDistance(Response):
             " that the model's tokeniser doesn't know."
         ),
     ]
-    psi: Annotated[float, Field(description="The population stability index.")]
+    psi: Annotated[
+        float,
+        Field(description="The population stability index, less what chance alone makes of it."),
+    ]
     ks: Annotated[
         float | None,
         Field(description="The Kolmogorov-Smirnov statistic; null of labels, which have no order."),
@@ -66,7 +69,7 @@ class Drift(Response):
     model_config = ConfigDict(
         json_schema_extra=example(
             {
-                "psi_limit": 0.2,
+                "psi_limit": 0.1,
                 "versions": [
                     {
                         "model": "sentiment",

@@ -98,7 +98,7 @@ async def test_a_reference_that_is_given_up_is_so_for_all_replicas(database: Dat
     assert series.reference is not None
     assert series.reference.taken_at == new[-1].time
     await take(second, rows(SIZES.window, seed=3, mean=90))
-    assert max(shown(metrics).values()) < 0.2
+    assert max(shown(metrics).values()) < 0.1
 
 
 async def test_without_sql_references_are_in_memory_and_it_is_counted(

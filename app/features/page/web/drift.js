@@ -4,7 +4,7 @@ import { byId, make } from "./dom.js";
 import { number } from "./format.js";
 
 const METRIC = "mlapi_drift_psi";
-const LIMIT = 0.2; // of the service's alert too
+const LIMIT = 0.1; // of the service's alert too
 const KINDS = ["label", "score", "length", "unknown"];
 
 let drawn = "";
