@@ -107,6 +107,14 @@ class ModelNotFoundError(ServiceError):
     title = "Model not found"
 
 
+class ModelVersionNotFoundError(ServiceError):
+    """The model has no such version; GET /models lists those that it has."""
+
+    status = 404
+    code = "model_version_not_found"
+    title = "Model version not found"
+
+
 class DocumentNotFoundError(ServiceError):
     """There is no such document."""
 
@@ -292,6 +300,38 @@ class ModelNameConflictError(ServiceError):
     title = "Two models named"
 
 
+class SwapInProgressError(ServiceError):
+    """The model is being changed; wait until that has ended."""
+
+    status = 409
+    code = "swap_in_progress"
+    title = "Swap in progress"
+
+
+class SwapRefusedError(ServiceError):
+    """The model can't be changed in this way now."""
+
+    status = 409
+    code = "swap_refused"
+    title = "Swap refused"
+
+
+class SwapLostError(ServiceError):
+    """Another replica changed the model at the same time; what it decided holds."""
+
+    status = 409
+    code = "swap_lost"
+    title = "Swap lost"
+
+
+class CatalogRefusedError(ServiceError):
+    """The catalogue can't be read, or needs a restart; nothing has changed."""
+
+    status = 409
+    code = "catalogue_refused"
+    title = "Catalogue refused"
+
+
 class IdempotencyConflictError(ServiceError):
     """The Idempotency-Key was used before, for another request."""
 
@@ -452,6 +492,14 @@ class ModelUnavailableError(ServiceError):
     status = 503
     code = "model_unavailable"
     title = "Model unavailable"
+
+
+class ModelLoadFailedError(ServiceError):
+    """The version could not be loaded; what served before goes on."""
+
+    status = 503
+    code = "model_load_failed"
+    title = "Model could not be loaded"
 
 
 # What an operator may do about a database that can't be used, by the reason of the error.

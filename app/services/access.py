@@ -12,6 +12,7 @@ from app.engines.chat_base import Message
 from app.services.token_stream import FinishedGeneration, OnEnd
 
 Connection = Mapping[str, Any]  # an ASGI scope
+Tools = Sequence[Mapping[str, Any]]  # OpenAI's
 
 
 class Charge(Protocol):
@@ -82,8 +83,13 @@ class Access(Protocol):
 
         """
 
-    async def begin(self, caller: Caller, messages: Sequence[Message]) -> OnEnd:
+    async def begin(self, caller: Caller, messages: Sequence[Message], tools: Tools = ()) -> OnEnd:
         """Charge an estimate of a prompt; return the callback for its end.
+
+        Args:
+            caller: from `identify`.
+            messages: of the conversation.
+            tools: whose definitions the model reads beside them, as `GenerationOptions` has them.
 
         Raises:
             RateLimitExceededError: nothing was left of the quota before.
@@ -135,7 +141,12 @@ class OpenAccess:
         """Charge nothing."""
         yield FreeCharge()
 
-    async def begin(self, caller: Caller, messages: Sequence[Message]) -> OnEnd:  # noqa: ARG002
+    async def begin(
+        self,
+        caller: Caller,  # noqa: ARG002
+        messages: Sequence[Message],  # noqa: ARG002
+        tools: Tools = (),  # noqa: ARG002
+    ) -> OnEnd:
         """Charge nothing."""
         return _ignore
 

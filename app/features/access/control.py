@@ -14,7 +14,7 @@ from app.features.access.ledger import Ledger
 from app.features.access.limits.limit import Limit, parse
 from app.features.access.limits.limiter import Limiter
 from app.features.access.lockout import Lockout
-from app.services.access import Charge, Connection
+from app.services.access import Charge, Connection, Tools
 from app.services.token_stream import OnEnd
 
 
@@ -112,10 +112,10 @@ class AccessControl:
         """Charge tokens for a block; raises as `Access.spending` says."""
         return self._ledger.spending(caller, tokens)
 
-    async def begin(self, caller: Caller, messages: Sequence[Message]) -> OnEnd:
+    async def begin(self, caller: Caller, messages: Sequence[Message], tools: Tools = ()) -> OnEnd:
         """Charge a prompt; raises as `Access.begin` says."""
-        charge = await self._ledger.begin(caller, messages)
-        return partial(self._ledger.generated, charge, messages)
+        charge = await self._ledger.begin(caller, messages, tools)
+        return partial(self._ledger.generated, charge)
 
     def _identifier(self, caller: Caller, connection: Connection) -> str:
         """Return what a limit counts by: the key, else the address."""
