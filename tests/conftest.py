@@ -15,6 +15,7 @@ from httpx2 import AsyncClient
 from hypothesis import settings
 from servers import Postgres, Valkey, some_postgres, some_valkey
 from serving import serving
+from tiers import is_left_out
 from tracing import leave_libraries_out
 
 # The same examples in each run, so that a run's colour hangs on the code and not on a seed;
@@ -36,6 +37,11 @@ LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
     """Let workers take whole modules; the group of each is in `groups.py`."""
     return ByModule(config, log)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file of tests that `-m` leaves out: each worker would."""
+    return True if is_left_out(collection_path, config.option.markexpr) else None
 
 
 def pytest_collection_finish() -> None:
