@@ -107,6 +107,14 @@ class ModelNotFoundError(ServiceError):
     title = "Model not found"
 
 
+class ModelVersionNotFoundError(ServiceError):
+    """The model has no such version; GET /models lists those that it has."""
+
+    status = 404
+    code = "model_version_not_found"
+    title = "Model version not found"
+
+
 class DocumentNotFoundError(ServiceError):
     """There is no such document."""
 
@@ -121,6 +129,22 @@ class JobNotFoundError(ServiceError):
     status = 404
     code = "job_not_found"
     title = "Job not found"
+
+
+class UploadedFileNotFoundError(ServiceError):
+    """There is no such file: it was never uploaded, was deleted, or has expired."""
+
+    status = 404
+    code = "file_not_found"
+    title = "File not found"
+
+
+class BatchNotFoundError(ServiceError):
+    """There is no such batch."""
+
+    status = 404
+    code = "batch_not_found"
+    title = "Batch not found"
 
 
 class ResponseNotFoundError(ServiceError):
@@ -276,6 +300,38 @@ class ModelNameConflictError(ServiceError):
     title = "Two models named"
 
 
+class SwapInProgressError(ServiceError):
+    """The model is being changed; wait until that has ended."""
+
+    status = 409
+    code = "swap_in_progress"
+    title = "Swap in progress"
+
+
+class SwapRefusedError(ServiceError):
+    """The model can't be changed in this way now."""
+
+    status = 409
+    code = "swap_refused"
+    title = "Swap refused"
+
+
+class SwapLostError(ServiceError):
+    """Another replica changed the model at the same time; what it decided holds."""
+
+    status = 409
+    code = "swap_lost"
+    title = "Swap lost"
+
+
+class CatalogRefusedError(ServiceError):
+    """The catalogue can't be read, or needs a restart; nothing has changed."""
+
+    status = 409
+    code = "catalogue_refused"
+    title = "Catalogue refused"
+
+
 class IdempotencyConflictError(ServiceError):
     """The Idempotency-Key was used before, for another request."""
 
@@ -290,6 +346,30 @@ class JobStateError(ServiceError):
     status = 409
     code = "job_state"
     title = "Not in this status"
+
+
+class BatchStateError(ServiceError):
+    """The batch's status doesn't allow this."""
+
+    status = 409
+    code = "batch_state"
+    title = "Not in this status"
+
+
+class FileInUseError(ServiceError):
+    """A batch that isn't finished reads this file; cancel it first."""
+
+    status = 409
+    code = "file_in_use"
+    title = "File in use"
+
+
+class FileQuotaError(ServiceError):
+    """The caller's files have as many bytes as they may, or are too many; delete some."""
+
+    status = 413
+    code = "file_quota_exceeded"
+    title = "Too many files"
 
 
 class BodyTooLargeError(ServiceError):
@@ -341,6 +421,14 @@ class TooManyJobsError(ServiceError):
     status = 429
     code = "too_many_jobs"
     title = "Too many jobs"
+
+
+class TooManyBatchesError(ServiceError):
+    """The caller has as many unfinished batches as they may; try again when some are finished."""
+
+    status = 429
+    code = "too_many_batches"
+    title = "Too many batches"
 
 
 class HeadersTooLargeError(ServiceError):
@@ -404,6 +492,14 @@ class ModelUnavailableError(ServiceError):
     status = 503
     code = "model_unavailable"
     title = "Model unavailable"
+
+
+class ModelLoadFailedError(ServiceError):
+    """The version could not be loaded; what served before goes on."""
+
+    status = 503
+    code = "model_load_failed"
+    title = "Model could not be loaded"
 
 
 # What an operator may do about a database that can't be used, by the reason of the error.

@@ -38,9 +38,11 @@ FEATURES = (
     "documents",
     "jobs",
     "openai",
+    "openai_batches",
     "decisions",
     "huggingface",
     "open_inference",
+    "versions",
     "page",
 )
 DESCRIPTION = "Serves machine-learning models: classify and embed text, and chat, over HTTP."
@@ -117,28 +119,50 @@ def create_app(
         CatalogError: the catalogue can't be read.
 
     """
+    from app.core.client_requests import ClientRequests
     from app.core.metrics import Metrics
+    from app.core.otel import open_telemetry
     from app.http import docs, health, models
     from app.http.api_document import ApiFacts, document_api
     from app.http.model_document import ModelDocument
     from app.http.prefix import check_prefix
+    from app.middleware.own_requests import InnerRequests
     from app.middleware.stack import App, cors, front_parts
+    from app.runtime.kinds import request_kinds
     from app.runtime.opening import open_runtime
+    from app.settings import otel_variables
 
     settings = settings or load_settings()
     chosen, catalog = compose(settings, parts)
     metrics = Metrics()
+    telemetry = open_telemetry(otel_variables(), metrics, process="api")
+    clients = ClientRequests(request_kinds(chosen.tasks, chosen.features))
+    parts_in_front = front_parts(
+        settings,
+        metrics,
+        body_limits=chosen.body_limits(settings),
+        streamed=chosen.streamed_bodies(settings),
+        clients=clients,
+        telemetry=telemetry,
+    )
 
     @asynccontextmanager
     async def lifespan(app: "FastAPI") -> AsyncIterator[None]:
         async with open_runtime(
-            settings, catalog, chosen, metrics=metrics, on_fatal=on_fatal, engine_at=engine_at
+            settings,
+            catalog,
+            chosen,
+            metrics=metrics,
+            on_fatal=on_fatal,
+            engine_at=engine_at,
+            telemetry=telemetry,
+            own_requests=InnerRequests(own, parts_in_front),
         ) as runtime:
             app.state.runtime = runtime
             yield
 
-    app = App(
-        parts=front_parts(settings, metrics, body_limits=chosen.body_limits(settings)),
+    app = own = App(
+        parts=parts_in_front,
         title="ml-api",
         version=version("ml-api"),
         description=DESCRIPTION,

@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     queue_tokens: Positive = Field(
         262_144, description="Tokens that may wait for one model; more get 503 `overloaded`."
     )
+    shadow_bound: Positive = Field(
+        1_000,
+        description="Texts whose copies may wait for a shadow; others are dropped, counted.",
+    )
     features: str = Field(
         "all",
         description="Features that are on, with commas between them; `all`, or `none` for tasks, "
@@ -254,6 +258,12 @@ class Settings(BaseSettings):
 def read_secret(variable: str) -> str | None:
     """Return a secret that the catalogue names by its environment variable; None without it."""
     return os.environ.get(variable) or dotenv_values(ENV_FILE).get(variable) or None
+
+
+def otel_variables() -> dict[str, str]:
+    """Return OpenTelemetry's own variables, those of the environment before those of `.env`."""
+    both = {**dotenv_values(ENV_FILE), **os.environ}
+    return {name: value for name, value in both.items() if name.startswith("OTEL_") and value}
 
 
 def as_environment(settings: Settings) -> dict[str, str]:

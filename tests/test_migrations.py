@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 import app.features.access.tables
 import app.features.documents.tables
 import app.features.jobs.tables
-import app.features.prediction_log.tables  # noqa: F401  # declared by being imported
+import app.features.prediction_log.tables
+import app.features.versions.tables  # noqa: F401  # declared by being imported
 from app.db.schema import config, downgrade, upgrade
 from app.db.session import Database
 from app.db.tables import SCHEMA_REVISION, Base

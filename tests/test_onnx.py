@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from app.engines.items import ItemEngine
 from app.engines.loader import EngineTable
 from app.engines.onnx.engine import BATCH, ONE_BY_ONE, GraphItem, OnnxEngine, guarded
 from app.engines.onnx.graph import Stacking
-from app.engines.onnx.loading import load
+from app.engines.onnx.loading import CPU, CUDA, choose_providers, load
 from app.engines.onnx.tensors import DTYPES
 from app.engines.python.runner import Answer
 from app.engines.rows import RowsRefusedError
@@ -383,8 +384,15 @@ def test_without_the_library_it_says_what_to_install(
 
 
 def test_a_gpu_that_this_library_cannot_use_is_no_gpu(tmp_path: Path) -> None:
+    wanted = replace(request(tmp_path), device="cuda:1", is_own_device=True)
     with pytest.raises(EngineError, match="install onnxruntime-gpu"):
-        opened(tmp_path, graphs.linear(), device="cuda")
+        choose_providers(wanted, [CPU], gpus=2)
+    assert choose_providers(wanted, [CUDA, CPU], gpus=2) == [(CUDA, {"device_id": 1}), CPU]
+    for available in ([CPU], [CUDA, CPU]):
+        with pytest.raises(EngineError, match=r'^device = "cuda:1": there are auto, cpu, cuda:0$'):
+            choose_providers(wanted, available, gpus=1)
+    with pytest.raises(EngineError, match=r'^device = "cuda:7": there are auto, cpu'):
+        opened(tmp_path, graphs.linear(), device="cuda:7", is_own_device=True)
 
 
 def test_calls_and_threads_are_those_of_the_settings(tmp_path: Path) -> None:

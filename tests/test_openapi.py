@@ -20,7 +20,9 @@ NOT_JSON = {
     "post /chat/stream",
     "get /predictions/export",
     "get /jobs/{job_id}/events",
+    "get /v1/files/{file_id}/content",
 }
+FORMS_ALONE = {"post /v1/files"}
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 
@@ -43,7 +45,7 @@ async def test_every_body_has_an_example(client: AsyncClient) -> None:
     spec = await document(client)
     schemas = spec["components"]["schemas"]
     for name, operation in operations(spec):
-        body = operation.get("requestBody")
+        body = operation.get("requestBody") if name not in FORMS_ALONE else None
         answers = [body] if body else []
         good = [r for status, r in operation["responses"].items() if status in {"200", "201"}]
         answers += good if name not in NOT_JSON else []

@@ -93,6 +93,8 @@ async def test_the_prefix_itself_is_redirected_to_the_page(tmp_path: Path) -> No
     async with serving(tmp_path, root_path=PREFIX) as client:
         bare = await client.get(PREFIX)
         assert (bare.status_code, bare.headers["Location"]) == (307, f"{PREFIX}/")
+        linked = await client.get(f"{PREFIX}?model=a%20b&x=%2F")
+        assert linked.headers["Location"] == f"{PREFIX}/?model=a%20b&x=%2F"
         assert (await client.get(f"{PREFIX}/")).status_code == 200
         assert (await client.get("/")).status_code == 200
         assert (await client.get(f"{PREFIX}x/ready")).status_code == 404

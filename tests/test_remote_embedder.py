@@ -235,6 +235,41 @@ async def test_a_server_that_is_silent_is_given_up_and_not_asked_again(tmp_path:
     assert len(server.requests) == 1
 
 
+async def test_an_answer_is_bounded_in_bytes(tmp_path: Path) -> None:
+    large = replies({"data": [], "more": "x" * 3 * 2**20})
+    response, server = await ask(tmp_path, large)
+    assert (response.status_code, response.json()["code"]) == (502, "upstream_failed")
+    assert len(server.requests) == 1
+    large = replies({"error": {"message": "x" * 2**20}}, 400)
+    response, _ = await ask(tmp_path, large)
+    assert (response.status_code, response.json()["code"]) == (422, "options_refused")
+
+
+def drip(exchange: Exchange) -> None:
+    """Answer a byte at a time, for as long as somebody reads."""
+    exchange.begin("application/json")
+    while not exchange.server.go.wait(0.02):
+        exchange.send(b" ")
+
+
+async def test_an_answer_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    response, server = await ask(tmp_path, drip, more=f"{SIZED}timeout_s = 0.1\n")
+    assert (response.status_code, response.json()["code"]) == (502, "upstream_unreachable")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("behaviour", [refuse(500), drip], ids=["fails", "drips"])
+async def test_nothing_is_asked_past_the_deadline(tmp_path: Path, behaviour: Behaviour) -> None:
+    with OpenAiServer(behaviour) as server:
+        async with serving(tmp_path, models(server)) as client:
+            headers = {"X-Request-Timeout-Ms": "150"}
+            response = await client.post("/embed", json=ASK, headers=headers)
+        assert response.status_code in {502, 504}
+        # The model is closed, so no call of it runs: else its retries would still come.
+        assert len(server.requests) == 1
+        assert behaviour is not drip or server.left.wait(5)
+
+
 @pytest.mark.parametrize(
     ("status", "message", "code"),
     [

@@ -12,8 +12,8 @@ GONE = {"app.features.jobs", "jobs"}
 
 def test_what_needs_a_part_goes_with_it() -> None:
     taken = {part.name: {plugin.name for plugin in part.with_it} for part in parts()}
-    assert taken["embedding"] == {"embedding", "documents", "jobs"}
-    assert taken["documents"] == {"documents", "jobs"}
+    assert taken["embedding"] == {"embedding", "documents", "jobs", "openai_batches"}
+    assert taken["documents"] == {"documents", "jobs", "openai_batches"}
     assert taken["chat"] == {"chat"}
     assert taken.keys() == {*FEATURES, *TASKS} - {"classification"}
 

@@ -19,8 +19,9 @@ from app.batching.deadline import Deadline
 from app.core.metrics import Metrics
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task
 from app.engines.fake import FakeClassifier, FakeOptions
-from app.errors import ModelNotReadyError, OverloadedError
-from app.models.entries import ModelState, Served
+from app.errors import ModelNotReadyError, ModelUnavailableError, OverloadedError
+from app.models.catalog import ModelSpec
+from app.models.entries import ModelEntry, ModelState, Served
 from app.models.steps import LoadSteps
 from app.server.nameless import nameless
 from app.sharing.facts import Facts
@@ -280,6 +281,21 @@ async def test_a_model_that_cant_be_loaded_says_why_in_each_front_end(tmp_path: 
             pass
 
 
+class Nothing:
+    """A model that the registry is given, and that is never called."""
+
+    can_close_early = True
+
+    def problems(self, *, max_call_s: float) -> list[str]:
+        return []
+
+    def longest_call_s(self) -> float:
+        return 0.0
+
+    def close(self, *, timeout_s: float) -> None:
+        """Nothing is held."""
+
+
 class Peer:
     """An engine's process of the test, which says what it is told to."""
 
@@ -394,6 +410,62 @@ async def test_a_model_that_is_another_one_after_a_restart_stays_away(
         # The same one again may have taken another time, and another place in the catalogue.
         await until(lambda: model.is_up)
         assert (model.index, model.retry_after_s()) == (3, 9)
+
+
+async def test_a_model_that_a_restarted_process_cant_load_is_said_to_have_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def told(state: str, *, is_shared: bool = True) -> bytes:
+        why = {"reason": "source_error", "detail": "the disk is away", "step": None}
+        return frame(
+            Kind.STATE, pack_json({"dummy": {"state": state, "is_shared": is_shared, **why}})
+        )
+
+    peer = Peer()
+    peer.frames = [frame(Kind.MODEL, facts().pack())]
+    async with linked(peer, Metrics()) as link:
+        model = link.models["dummy"]
+        serving = Served(model=Nothing(), version="v", engine=model)
+        spec = ModelSpec(name="dummy", engine="fake")
+        entry = ModelEntry(spec=spec, is_default=True, is_required=False, state=ModelState.READY)
+        entry.served = serving
+
+        async def restart(*frames: bytes) -> None:
+            count = len(peer.transports)
+            peer.frames = list(frames)
+            peer.transports[-1].close()
+            await until(lambda: len(peer.transports) > count and link._transport is not None)
+
+        await restart(told("loading"))
+        assert (entry.state_now, entry.reason_now) == (ModelState.RESTARTING, None)
+        assert isinstance(model.away(), ModelNotReadyError)
+        for refused in (told("failed"), told("unloaded", is_shared=False)):
+            await restart(refused)
+            await until(lambda: entry.state_now is ModelState.FAILED)
+            assert isinstance(model.away(), ModelUnavailableError)
+        assert "start the service again" in str(entry.detail_now)
+        await restart(told("failed"))
+        await until(lambda: entry.detail_now == "the disk is away")
+        assert caplog.text.count("shared_model_lost") == 3
+        await restart(frame(Kind.MODEL, facts().pack()))
+        await until(lambda: entry.state_now is ModelState.READY)
+        assert entry.detail_now is None
+
+
+async def test_a_folder_with_a_gguf_file_is_left_to_front_ends_unread(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.gguf").write_bytes(b"GGUF" + bytes(60))
+    entry = (
+        '[[models]]\nname = "g"\ntask = "embedding"\nsource = "file:folder"\n'
+        'engine = "auto"\nrequired = false\n'
+    )
+    async with sharing(tmp_path, CLASSIFIER + entry) as pair:
+        (host,) = (e for e in pair.host.registry.entries if e.spec.name == "g")
+        (front,) = (e for e in pair.front.registry.entries if e.spec.name == "g")
+        await until(lambda: not front.is_loading)
+        assert host.state is ModelState.UNLOADED, "it wasn't loaded, or it had failed"
+        assert front.state is ModelState.FAILED
+        assert "gguf" in str(front.detail).lower()
 
 
 async def test_what_the_engines_process_may_not_send_ends_the_connection(

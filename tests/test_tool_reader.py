@@ -1,12 +1,15 @@
 """Calls are read out of text as it comes, however it is cut into pieces."""
 
 import json
+import time
 from collections.abc import Sequence
 
 import pytest
 
+from app.engines.chat_base import Message
+from app.engines.llama_cpp.tool_prompt import in_words
 from app.engines.llama_cpp.tool_reader import CallReader, CallWatch
-from app.engines.tool_calls import Piece, ToolCallPiece
+from app.engines.tool_calls import Piece, ToolCall, ToolCallPiece
 
 NAMES = ("get", "get_time")
 TRICKY = '{"a": "}{\\"]\\\\", "b": [{"c": {}}, 1.5, null], "d": "{\\u00e9"}'
@@ -128,3 +131,24 @@ def test_who_leaves_stops_either() -> None:
     reader = CallReader(NAMES, Heard(1), may_be_text=False)
     assert reader.take(json.dumps({"name": "get", "arguments": {}}))
     assert CallWatch(NAMES, Heard(0)).take("{")
+
+
+def test_many_tools_and_results_cost_as_much_as_their_number() -> None:
+    """A hundred tools are no work for each token, and each result finds its call at once."""
+    many = tuple(f"tool_{number}" for number in range(128))
+    heard = Heard()
+    watching = CallWatch(many, heard)
+    started = time.perf_counter()
+    for piece in ['{"name": ', *cut(" " * 20_000, 1)]:
+        assert not watching.take(piece)
+    watching.take('"tool_7"')
+    assert watching.called == "tool_7"
+    calls = tuple(ToolCall(id=f"c{n}", name=f"tool_{n}", arguments="{}") for n in range(128))
+    turns = [Message(role="assistant", content="", tool_calls=calls)] * 40
+    results = [
+        Message(role="tool", content="x", tool_call_id=f"c{n % 128}") for n in range(128 * 40)
+    ]
+    told = in_words([*turns, *results], None)
+    assert told[-1].content.endswith("Result of tool_127: x")
+    assert "the tool" not in told[-1].content
+    assert time.perf_counter() - started < 1.0  # some tens of milliseconds; it took minutes

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.applying import apply
 from app.console.options import Json, keep_log_quiet, show, show_json
 
 EXIT_REFUSED = 1
@@ -122,6 +123,7 @@ def new(
 
 
 def add_to(cli: typer.Typer) -> None:
-    """Add both to `app models`."""
+    """Add them to `app models`."""
+    cli.command(epilog="Example: app models apply ./models.toml")(apply)
     cli.command(epilog="Example: app models check ./churn.onnx")(check)
     cli.command(epilog="Example: app models new prices --kind torch")(new)

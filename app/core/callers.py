@@ -38,6 +38,11 @@ class Caller:
     limit: str | None = None
     tokens_per_day: int | None = None
 
+    @property
+    def identity(self) -> str | None:
+        """What tells this caller from others; None where no key is needed."""
+        return self.name if self.key_id is None else str(self.key_id)
+
     def may(self, scope: Scope) -> bool:
         """Say whether a scope is granted."""
         return scope in self.scopes or Scope.ADMIN in self.scopes

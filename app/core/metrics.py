@@ -164,6 +164,12 @@ class Metrics(MetricGroup):
             "log_lines_dropped_total",
             "Log lines that were lost: too many waited for standard error, or writing failed.",
         )
+        self.spans = self._counter(
+            "spans_total",
+            "Spans of traces, by what became of them: exported, failed (the collector wasn't"
+            " reached, or refused them), dropped (too many waited); none where tracing is off.",
+            ["outcome"],
+        )
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds",
             "How late the event loop woke up at the last check.",
@@ -180,6 +186,40 @@ class Metrics(MetricGroup):
             "1 while the model serves, in every front end that runs.",
             ["model"],
             across="min",
+        )
+        self.model_version_ready = self._gauge(
+            "model_version_ready",
+            "1 while a version of a model is loaded.",
+            ["model", "version"],
+            across="min",
+        )
+        self.model_version_share = self._gauge(
+            "model_version_share",
+            "The share of its model's requests that a version is to get, from 0 to 1.",
+            ["model", "version"],
+            across="max",
+        )
+        self.model_version_leases = self._counter(
+            "model_version_leases_total",
+            "Requests that a version of a model was lent to.",
+            ["model", "version"],
+        )
+        self.model_swaps = self._counter(
+            "model_swaps_total",
+            "Changes of a model while it serves: load, unload, promote and rollback, and whether"
+            " each was done, failed, or was ended by a shutdown.",
+            ["model", "action", "outcome"],
+        )
+        self.model_rollbacks = self._counter(
+            "model_rollbacks_total",
+            "Versions that were taken back by their model's rule, and by which of its bounds.",
+            ["model", "rule"],
+        )
+        self.shadow_copies = self._counter(
+            "shadow_copies_total",
+            "Texts for shadows: done, failed, or dropped as too many waited (full) or nothing was"
+            " idle in time (late).",
+            ["model", "outcome"],
         )
         self.front_ends = self._gauge("front_ends", "Front ends that run, with FRONT_ENDS.")
         self.front_end_restarts = self._counter(

@@ -54,7 +54,8 @@ def _models(settings: Settings, chosen: Composition, timeout_s: float) -> Iterat
     if not catalog.specs:
         yield bad("models", "none, so the service is never ready", "Add [[models]] to models.toml.")
     for spec in catalog.specs:
-        yield _model(spec, timeout_s)
+        for one in spec.loads:
+            yield _model(one, timeout_s)
 
 
 def _model(spec: ModelSpec, timeout_s: float) -> Finding:

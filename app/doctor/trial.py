@@ -75,7 +75,7 @@ def _load(name: str) -> str:
     """Load and warm the model; return what was loaded."""
     settings = load_settings(Settings)
     catalog = read_catalog(settings.models_file)
-    spec = catalog.get(name)
+    spec = catalog.to_load(name)
     if spec is None:
         raise StartupError("the catalogue has changed meanwhile")
     began_s = time.monotonic()

@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable
 
 from app.engines.chat_base import ChatEngine, Generation, GenerationOptions, Message, Usage
 from app.engines.chat_messages import calls_of, pieces_of, to_langchain
+from app.engines.thoughts import Thought, thought_in
 from app.engines.token_scores import ScoredText, scores_of
 from app.engines.tool_calls import Piece, ToolCall, ToolCallJoiner, ToolCallPiece
 from app.errors import ReaderTooSlowError, UpstreamFailedError, UpstreamUnreachableError
@@ -34,6 +35,7 @@ REASONS = {
 }
 # First halves of characters beyond 16 bits, in UTF-16.
 HIGH_SURROGATES = frozenset(map(chr, range(0xD800, 0xDC00)))
+THINKING = -1  # in the place of a call's number
 PROMPT = ChatPromptTemplate([MessagesPlaceholder("system"), MessagesPlaceholder("messages")])
 
 
@@ -55,9 +57,10 @@ class TokenQueue(AsyncCallbackHandler):
         # With room for the end: putting it never waits and never fails.
         self._queue: asyncio.Queue[Piece | None] = asyncio.Queue(bound + 1)
         self.is_over = False  # and all was read
-        # Of characters whose other half is still to come: of the text, and of each call.
+        # Of characters whose other half is still to come: of the text, of each call, of thoughts.
         self._halves: dict[int | None, str] = {}
         self._scores: list[Mapping[str, Any]] = []
+        self._thoughts: list[str] = []
         self._calls = ToolCallJoiner()
         self._last_call: ToolCallPiece | None = None
 
@@ -65,6 +68,11 @@ class TokenQueue(AsyncCallbackHandler):
     def scores(self) -> tuple[Mapping[str, Any], ...]:
         """The scores of the tokens that came, where they were asked for."""
         return tuple(self._scores)
+
+    @property
+    def thoughts(self) -> str:
+        """What the model thought before its answer, where its engine tells it."""
+        return "".join(self._thoughts)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -80,12 +88,16 @@ class TokenQueue(AsyncCallbackHandler):
         """Do nothing: without this method LangChain turns the messages into strings."""
 
     async def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Queue a token, and pieces of calls: ours as `tool_call`, LangChain's in its `chunk`.
+        """Queue a token, and pieces of calls and thoughts: ours by name, LangChain's in `chunk`.
 
         Raises:
             ReaderTooSlowError: the queue is full.
 
         """
+        thought = self._whole(THINKING, kwargs.get("thought") or _thought_of(kwargs.get("chunk")))
+        if thought:
+            self._thoughts.append(thought)
+            await self._put(Thought(thought))
         scores = scores_of(token) or _scores_of(kwargs.get("chunk"))
         self._scores += scores
         text = self._whole(None, token if isinstance(token, str) else _text_of(token))
@@ -159,7 +171,8 @@ class ChatChain:
         if options.temperature is None:
             options = replace(options, temperature=self._temperature)
         arguments = self._engine.arguments(options, messages)
-        chain = PROMPT | self._engine.chat_model.bind(**arguments)
+        own = getattr(self._engine, "text_model", None) if options.is_raw else None
+        chain = PROMPT | (own or self._engine.chat_model).bind(**arguments)
         return chain.with_config(callbacks=list(callbacks))
 
     async def run(
@@ -179,7 +192,7 @@ class ChatChain:
         }
         runnable = self.runnable([tokens], options, [*system, *messages])
         generation = _generation(await runnable.ainvoke(variables), tokens.calls)
-        return replace(generation, scores=tokens.scores)
+        return replace(generation, scores=tokens.scores, thoughts=tokens.thoughts)
 
 
 def _generation(message: AIMessage, streamed: Sequence[ToolCall]) -> Generation:
@@ -189,6 +202,7 @@ def _generation(message: AIMessage, streamed: Sequence[ToolCall]) -> Generation:
         prompt_tokens=counts["input_tokens"],
         completion_tokens=counts["output_tokens"],
         cached_tokens=counts.get("input_token_details", {}).get("cache_read") or 0,
+        reasoning_tokens=counts.get("output_token_details", {}).get("reasoning") or 0,
     )
     reason = _finish_reason(message.response_metadata)
     if reason is None:
@@ -221,6 +235,11 @@ def _scores_of(chunk: Any) -> Sequence[Mapping[str, Any]]:  # noqa: ANN401  # La
     """Return the scores of tokens in a chunk that a chat model streams."""
     logprobs = (getattr(chunk, "generation_info", None) or {}).get("logprobs") or {}
     return logprobs.get("content") or ()
+
+
+def _thought_of(chunk: Any) -> str:  # noqa: ANN401  # LangChain's
+    """Return what a chunk that a chat model streams has of thoughts."""
+    return thought_in(getattr(getattr(chunk, "message", None), "additional_kwargs", {}))
 
 
 def _text_of(content: Sequence[Any]) -> str:

@@ -21,6 +21,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from app.engines.chat_base import ChatFailure, Generation, GenerationOptions, Generator, Message
 from app.engines.chat_messages import from_langchain
+from app.engines.thoughts import Thought
 from app.engines.tool_calls import Piece
 from app.errors import InferenceFailedError, ServiceError
 
@@ -191,6 +192,8 @@ def _plain(messages: Sequence[BaseMessage]) -> list[Message]:
 
 def _token(piece: Piece) -> tuple[str, dict[str, Any]]:
     """Return a piece as arguments of LangChain's callbacks, whose token is a text."""
+    if isinstance(piece, Thought):
+        return "", {"thought": piece.text}
     return (piece, {}) if isinstance(piece, str) else ("", {"tool_call": piece})
 
 

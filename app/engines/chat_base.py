@@ -98,6 +98,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt, that were in the prefix cache
+    reasoning_tokens: int = 0  # of the answer, that were thoughts, where a server says so
 
     @property
     def total_tokens(self) -> int:
@@ -114,6 +115,7 @@ class Generation:
     usage: Usage | None  # None: a remote engine that doesn't say
     tool_calls: tuple[ToolCall, ...] = ()
     scores: tuple[Mapping[str, Any], ...] = ()  # of its tokens, as OpenAI's `logprobs.content`
+    thoughts: str = ""  # before the answer, where its engine tells them apart
 
 
 # Takes the next piece of the answer; returns whether to stop.

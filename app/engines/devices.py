@@ -41,6 +41,22 @@ def here(cuda_devices: int) -> str:
     return ", ".join((AUTO, CPU, *(f"{CUDA}:{index}" for index in range(cuda_devices))))
 
 
+def check_cuda(device: str, *, asked_by: str, count: int) -> None:
+    """Check that there is the GPU that a device names, on a machine with so many.
+
+    Args:
+        device: any of ours.
+        asked_by: how it was asked for, for the message.
+        count: of the GPUs.
+
+    Raises:
+        EngineError: there isn't; says which there are.
+
+    """
+    if is_cuda(device) and (index_of(device) or 0) >= count:
+        raise EngineError(f"{asked_by}: there are {here(count)}")
+
+
 def count_cuda(open_library: OpenLibrary = ctypes.CDLL) -> int:
     """Return how many devices NVIDIA's driver shows, without importing torch; 0 without a driver.
 

@@ -46,6 +46,7 @@ class FakeOptions:
     load_delay_ms: float = 0
     fail_on: str | None = None  # a text that contains it raises
     fail_after: int | None = None  # chat: raises after so many tokens
+    thinks: str = ""  # chat: what it thinks before each answer, word by word
     fail_load: bool = False
     oom_over: int | None = None  # a larger batch raises MemoryError
 

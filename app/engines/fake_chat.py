@@ -9,6 +9,7 @@ from zlib import crc32
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
 from app.engines.fake import FakeFailureError, FakeOptions
 from app.engines.first_token import FirstToken
+from app.engines.thoughts import Thought
 from app.engines.token_scores import ScoredText
 from app.engines.tool_calls import Piece, ToolCallJoiner, ToolCallPiece, new_call_id, tool_use
 from app.errors import ContextLengthExceededError
@@ -45,7 +46,9 @@ class FakeGenerator:
             )
         use = tool_use(options)
         is_call = use is not None and use.is_required
-        pieces = [*_call(use.names[0], question)] if use and is_call else [*_words(question)]
+        said = _call(use.names[0], question) if use and is_call else _words(question)
+        thoughts = () if options.is_raw else map(Thought, _words(self._options.thinks))
+        pieces: list[Piece] = [*thoughts, *said]
         max_tokens = options.max_tokens or len(pieces)
         ending = "tool_calls" if is_call else "stop"
         finish_reason = ending if len(pieces) <= max_tokens else "length"
@@ -65,6 +68,7 @@ class FakeGenerator:
             finish_reason=finish_reason,
             usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(given)),
             tool_calls=calls.calls,
+            thoughts="".join(piece.text for piece in given if isinstance(piece, Thought)),
         )
 
     def first_token(

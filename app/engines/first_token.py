@@ -48,6 +48,12 @@ class FirstTokenReader(Protocol):
         ...
 
 
+def reader_of(engine: object) -> FirstTokenReader | None:
+    """Return what reads a chat engine's probabilities; None where nothing does."""
+    own = getattr(engine, "generator", None) or getattr(engine, "first_tokens", None)
+    return own if isinstance(own, FirstTokenReader) else None
+
+
 async def read_in_turn(
     reader: FirstTokenReader,
     prompts: Sequence[Sequence[Message]],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # processes of Python classes import this, and count nothing
     from app.core.model_metrics import ProcessMetrics
+    from app.errors import StartupError
 
 
 class Prepared(Protocol):
@@ -71,6 +72,10 @@ class RunsApart(Protocol):
 
     def retry_after_s(self) -> int:
         """Return in how many seconds a process that has ended may be back."""
+        ...
+
+    def refusal(self) -> "StartupError | None":
+        """Return why it couldn't be loaded again, if it couldn't; None while it may come back."""
         ...
 
 

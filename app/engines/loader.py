@@ -9,7 +9,7 @@ from typing import Any
 
 from app.engines import fake, torch
 from app.engines.base import CLASSIFYING, IMAGE_TASKS, Engine, EngineRequest, Task
-from app.engines.devices import check_name, count_cuda, has_cuda_driver, here, index_of, is_cuda
+from app.engines.devices import check_cuda, check_name, count_cuda, has_cuda_driver, is_cuda
 from app.engines.llama_cpp import loading as llama_cpp
 from app.engines.llama_cpp.server import is_gguf
 from app.engines.openvino import baked, loading
@@ -76,7 +76,12 @@ def _own_engines() -> tuple[EngineKind, ...]:
         EngineKind(
             name="llama_cpp", load=load_llama_cpp, tasks=chat | {Task.EMBEDDING, Task.RANKING}
         ),
-        EngineKind(name="remote", load=load_remote, tasks=chat | {Task.EMBEDDING}, has_files=False),
+        EngineKind(
+            name="remote",
+            load=load_remote,
+            tasks=chat | {Task.EMBEDDING, Task.RANKING},
+            has_files=False,
+        ),
         EngineKind(
             name="python", load=load_python, tasks=frozenset({Task.PYTHON}), has_files=False
         ),
@@ -168,7 +173,11 @@ def load_llama_cpp(request: EngineRequest) -> Engine:
 
 
 def load_remote(request: EngineRequest) -> Engine:
-    """Make a chat model, or an embedder, of a remote server."""
+    """Make a chat model, an embedder or a reranker of a remote server."""
+    if request.task == Task.RANKING:
+        from app.engines import remote_reranker
+
+        return remote_reranker.load(request)
     if request.task != Task.CHAT:
         from app.engines import remote_embedder
 
@@ -184,9 +193,7 @@ def load_python(request: EngineRequest) -> Engine:
     if device == "auto":
         device = "cuda" if has_cuda_driver() else "cpu"
     elif is_cuda(device) and request.is_own_device:
-        count = count_cuda()
-        if (index_of(device) or 0) >= count:
-            raise EngineError(f"{request.device_setting}: there are {here(count)}")
+        check_cuda(device, asked_by=request.device_setting, count=count_cuda())
     from app.engines.python import loading as python
 
     return python.load(request, device=device)

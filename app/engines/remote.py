@@ -12,10 +12,15 @@ import openai
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models.chat_models import BaseChatModel
 
+from app.core.tracing import outgoing
 from app.engines.base import EngineRequest, Task
 from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions, Message
 from app.engines.remote_arguments import arguments_of, refuse_dialect
+from app.engines.remote_completions import CompletionsModel
+from app.engines.remote_completions import arguments_of as completion_arguments
 from app.engines.remote_errors import explain
+from app.engines.remote_first_token import RemoteFirstToken
+from app.engines.remote_openai import ThinkingChatOpenAI
 from app.engines.remote_settings import (
     CONNECT_TIMEOUT_S,
     NO_KEY,
@@ -29,6 +34,7 @@ from app.engines.remote_settings import (
 from app.errors import EngineError, OptionsRefusedError
 
 CLOSE_TIMEOUT_S = 5.0
+NO_TEXTS = "This model's provider answers conversations only: ask /v1/chat/completions."
 
 
 class Connections:
@@ -56,6 +62,7 @@ class Connections:
         self._loop = asyncio.get_running_loop()
         for name in set(request.headers) - SENT_HEADERS:
             del request.headers[name]
+        request.headers.update(outgoing())
         # A server that compresses collects tokens before sending them.
         request.headers["Accept-Encoding"] = "identity"
         if self._key is not None:
@@ -76,6 +83,7 @@ class RemoteChat:
         provider: LangChain's name of it, such as "openai".
         connections: closed with the engine; None where the provider's integration has its own.
         pass_fields: whether a server of OpenAI's dialect gets fields that aren't known here.
+        first_tokens: reads how likely first tokens are; None where the provider can't be asked.
 
     """
 
@@ -89,8 +97,16 @@ class RemoteChat:
         provider: str,
         connections: Connections | None,
         pass_fields: bool = True,
+        first_tokens: RemoteFirstToken | None = None,
     ) -> None:
         self.chat_model = chat_model
+        # What goes on with texts; only OpenAI's dialect has it.
+        self.text_model: BaseChatModel | None = None
+        if isinstance(chat_model, ThinkingChatOpenAI):
+            self.text_model = CompletionsModel(
+                client=chat_model.root_async_client, model_name=chat_model.model_name
+            )
+        self.first_tokens = first_tokens
         self._is_openai = provider == OPENAI
         self._connections = connections
         self._passes_fields = self._is_openai and pass_fields
@@ -102,18 +118,17 @@ class RemoteChat:
             OptionsRefusedError, UnsupportedFieldError: it doesn't get it.
 
         """
-        if not self._passes_fields:
+        if not self._passes_fields or options.is_raw:
             options.refuse_foreign()
-        if options.is_raw:
-            raise OptionsRefusedError(
-                "Remote models answer conversations only: ask /v1/chat/completions.",
-                extensions={"field": "prompt"},
-            )
+        if options.is_raw and self.text_model is None:
+            raise OptionsRefusedError(NO_TEXTS, extensions={"field": "prompt"})
         if not self._is_openai:
             refuse_dialect(options)
 
     def arguments(self, options: GenerationOptions, messages: Sequence[Message]) -> dict[str, Any]:
         """Return options, and messages as they were sent, as the integration takes them."""
+        if options.is_raw:
+            return completion_arguments(options)
         if not self._passes_fields:
             options = replace(options, sent={})
         return arguments_of(
@@ -126,6 +141,8 @@ class RemoteChat:
 
     def close(self) -> None:
         """Close the connections on the event loop; blocks, so call it in another thread."""
+        if self.first_tokens is not None:
+            self.first_tokens.close()
         if self._connections is not None:
             self._connections.close()
 
@@ -155,7 +172,11 @@ def load(request: EngineRequest) -> RemoteChat:
     if "streaming" in type(chat_model).model_fields:
         chat_model.streaming = True  # type: ignore[attr-defined]  # token by token, with ainvoke too
     return RemoteChat(
-        chat_model, provider=provider, connections=connections, pass_fields=chat.pass_fields
+        chat_model,
+        provider=provider,
+        connections=connections,
+        pass_fields=chat.pass_fields,
+        first_tokens=RemoteFirstToken(chat) if provider == OPENAI else None,
     )
 
 
@@ -187,7 +208,11 @@ def _openai_arguments(chat: ChatOptions, connections: Connections) -> Mapping[st
 def _init(model: str, provider: str, arguments: Mapping[str, Any]) -> BaseChatModel:
     """Make the model with LangChain; its message is kept where it can't hold the key."""
     try:
-        chat_model: BaseChatModel = init_chat_model(model, model_provider=provider, **arguments)
+        chat_model: BaseChatModel = (
+            ThinkingChatOpenAI(model=model, **arguments)
+            if provider == OPENAI
+            else init_chat_model(model, model_provider=provider, **arguments)
+        )
     except ImportError as failure:
         reason = str(failure)
     except (ValueError, TypeError, openai.OpenAIError) as failure:

@@ -13,8 +13,12 @@ MAX_RETRY_S = 3600
 
 
 def retry_after_s(failure: Exception, *, now: datetime) -> int:
-    """Return what the provider's Retry-After says, a number or a date, within reason."""
-    header = headers_of(failure).get("retry-after", "")
+    """Return what the provider's Retry-After says."""
+    return seconds_of(headers_of(failure).get("retry-after", ""), now=now)
+
+
+def seconds_of(header: str, *, now: datetime) -> int:
+    """Return the seconds of a Retry-After, which is a number or a date, within reason."""
     try:
         seconds = float(header)
     except ValueError:
@@ -32,8 +36,13 @@ def headers_of(failure: Exception) -> Mapping[str, str]:
 
 def is_context(failure: Exception) -> bool:
     """Say whether a refusal is about the length of the text."""
-    message = f"{getattr(failure, 'code', '')} {failure}".lower()
-    return any(mark in message for mark in CONTEXT_MARKS)
+    return speaks_of_context(f"{getattr(failure, 'code', '')} {failure}")
+
+
+def speaks_of_context(message: str) -> bool:
+    """Say whether a provider's words are about the length of the text."""
+    words = message.lower()
+    return any(mark in words for mark in CONTEXT_MARKS)
 
 
 def _seconds_until(date: str, *, now: datetime) -> float:

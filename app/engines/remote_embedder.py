@@ -1,37 +1,22 @@
 """The remote engine's embedder: OpenAI's `/embeddings` of another server, many texts a request."""
 
 import base64
-import logging
-import time
 from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import openai
 
-from app.core.backoff import Backoff
 from app.engines.base import Encoded, EngineRequest, FloatArray, Task, unit
-from app.engines.chat_base import ChatOptions
-from app.engines.remote_embedding_errors import explain, may_pass
-from app.engines.remote_settings import (
-    CONNECT_TIMEOUT_S,
-    NO_KEY,
-    OPENAI,
-    OPENAI_URL,
-    SENT_HEADERS,
-    check_key,
-    check_settings,
-    read_source,
-)
+from app.engines.remote_server import RemoteServer
+from app.engines.remote_settings import OPENAI, check_key, check_settings, read_source
 from app.engines.remote_texts import RemoteText, places
 from app.engines.rows import RowsRefusedError, lack_length
 from app.engines.vector_rules import DOCUMENT, QUERY, VectorRules, edition_of
 from app.errors import EngineError, ServiceError
 
-log = logging.getLogger(__name__)
-
-ATTEMPTS = 3
-BACKOFF = Backoff(first_s=0.2, max_s=1.0)
+# Of an answer: 16,384 numbers in words for each text are 400,000 bytes, and most servers answer a
+# tenth of that.
+FRAME_BYTES, VECTOR_BYTES = 2**20, 2**19
 PROBE = "a"
 # Of a text, as a rule of thumb for passages; the server's own limit isn't known.
 WINDOW = 512
@@ -41,7 +26,7 @@ class RemoteEmbedder:
     """An embedder of another server; called in threads.
 
     Args:
-        client: OpenAI's, which retries nothing itself.
+        server: that is asked.
         name: of the model there.
         dimensions: of its vectors that are kept; 0: to be found out by `measure`.
         max_tokens: about how many fit, for documents, which are cut into passages.
@@ -51,10 +36,11 @@ class RemoteEmbedder:
 
     kind = "remote"
     device = "remote"
+    calls_models = True  # of another server: until when somebody waits for it bounds its calls
 
     def __init__(
         self,
-        client: openai.OpenAI,
+        server: RemoteServer,
         *,
         name: str,
         dimensions: int,
@@ -64,7 +50,7 @@ class RemoteEmbedder:
         self.dimensions = dimensions
         self.max_tokens = self.passage_tokens = max_tokens
         self.vector_rules = rules
-        self._client = client
+        self._server = server
         self._name = name
 
     def encode(self, texts: Sequence[str], prompt: str = "") -> Sequence[RemoteText]:
@@ -100,26 +86,17 @@ class RemoteEmbedder:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._server.close()
 
     def _ask(self, texts: list[str]) -> FloatArray:
-        """Ask, and again after a failure that may pass."""
+        """Ask for the vectors of texts; raises as `RemoteServer.post`."""
         body = {"model": self._name, "input": texts, "encoding_format": "base64"}
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                # Not its method for it, which reads the answer before we can.
-                answer = self._client.post("/embeddings", cast_to=object, body=body)
-                return _vectors(answer, len(texts))
-            except (openai.OpenAIError, ValueError, LookupError, TypeError) as failure:
-                error = explain(failure)
-                if attempt == ATTEMPTS or not may_pass(failure):
-                    cause = type(failure).__name__
-                    log.warning(
-                        "remote_embedding_failed", extra={"code": error.code, "cause": cause}
-                    )
-                    raise error from failure
-            time.sleep(BACKOFF.pause_s(attempt))
-        raise AssertionError("the last attempt raises")
+        return self._server.post(
+            "embeddings",
+            body,
+            max_bytes=FRAME_BYTES + len(texts) * VECTOR_BYTES,
+            read=lambda answer: _vectors(answer, len(texts)),
+        )
 
 
 def _vectors(answer: Any, count: int) -> FloatArray:  # noqa: ANN401  # JSON of another server
@@ -166,7 +143,7 @@ def load(request: EngineRequest) -> RemoteEmbedder:
     check_settings(request.chat)
     check_key(request.chat)
     engine = RemoteEmbedder(
-        _client(request.chat),
+        RemoteServer(request.chat),
         name=model,
         dimensions=request.embedding.dimensions or 0,
         max_tokens=request.max_tokens or WINDOW,
@@ -200,24 +177,3 @@ def _rules(request: EngineRequest) -> VectorRules:
         lowers_case=False,
     )
     return VectorRules(prompts=rules.prompts, is_unit=rules.is_unit, edition=edition)
-
-
-def _client(chat: ChatOptions) -> openai.OpenAI:
-    """Return OpenAI's client, with all that it would otherwise take from the environment."""
-
-    def prepare(sent: Any) -> None:  # noqa: ANN401  # of the library that openai uses
-        for name in set(sent.headers) - SENT_HEADERS:
-            del sent.headers[name]
-        if chat.api_key is not None:
-            sent.headers["Authorization"] = f"Bearer {chat.api_key}"
-
-    return openai.OpenAI(
-        api_key=chat.api_key or NO_KEY,
-        base_url=chat.base_url or OPENAI_URL,
-        max_retries=0,
-        timeout=openai.Timeout(chat.timeout_s, connect=CONNECT_TIMEOUT_S),
-        http_client=openai.DefaultHttpxClient(
-            event_hooks={"request": [prepare]},
-            follow_redirects=False,  # texts go where the catalogue says
-        ),
-    )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+import openai
 from langchain_core import exceptions as lc_exceptions
 
 from app.engines.chat_base import ChatFailure
@@ -29,8 +30,16 @@ MEANINGS: Mapping[type[Exception], type[ServiceError]] = {
     lc_exceptions.ModelTimeoutError: UpstreamUnreachableError,
     lc_exceptions.ModelConnectionError: UpstreamUnreachableError,
 }
-UNPROCESSABLE = 422
 UNAVAILABLE = 503
+# Where LangChain doesn't say what a failure means: what /completions raises is OpenAI's own.
+STATUSES: Mapping[int, type[ServiceError]] = {
+    400: OptionsRefusedError,
+    401: UpstreamUnauthorizedError,
+    403: UpstreamUnauthorizedError,
+    404: UpstreamModelNotFoundError,
+    422: OptionsRefusedError,
+    429: UpstreamBusyError,
+}
 
 
 def explain(failure: Exception) -> ChatFailure:
@@ -45,22 +54,25 @@ def explain(failure: Exception) -> ChatFailure:
         now = datetime.now(UTC)
         return ChatFailure(error=UpstreamBusyError(retry_after_s=retry_after_s(failure, now=now)))
     # After a timeout the server may still be working on it.
-    is_silent = isinstance(failure, lc_exceptions.ModelTimeoutError | TimeoutError)
-    is_server = isinstance(failure, lc_exceptions.ModelAPIError)
+    is_silent = isinstance(
+        failure, lc_exceptions.ModelTimeoutError | TimeoutError | openai.APITimeoutError
+    )
+    is_server = isinstance(failure, lc_exceptions.ModelAPIError | openai.InternalServerError)
     is_cut = kind is UpstreamUnreachableError and not is_silent
     return ChatFailure(error=kind(), is_transient=is_server or is_cut)
 
 
 def meaning(failure: Exception) -> type[ServiceError]:
     """Return our error for a failure."""
-    if isinstance(failure, lc_exceptions.ModelInvalidRequestError) and is_context(failure):
+    refused = lc_exceptions.ModelInvalidRequestError | openai.BadRequestError
+    if isinstance(failure, refused) and is_context(failure):
         return ContextLengthExceededError
     for kind, error_type in MEANINGS.items():
         if isinstance(failure, kind):
             return error_type
-    status = getattr(failure, "status_code", None)
-    if status == UNPROCESSABLE:
-        return OptionsRefusedError
+    status: int = getattr(failure, "status_code", 0)
+    if status in STATUSES:
+        return STATUSES[status]
     if status == UNAVAILABLE and "retry-after" in headers_of(failure):
         return UpstreamBusyError
     return UpstreamUnreachableError if _is_network(failure) else UpstreamFailedError
@@ -68,7 +80,7 @@ def meaning(failure: Exception) -> type[ServiceError]:
 
 def _is_network(failure: Exception) -> bool:
     """Tell a connection's failure from an answer that makes no sense."""
-    if isinstance(failure, OSError):
+    if isinstance(failure, OSError | openai.APIConnectionError):
         return True
     # Of the provider's HTTP library, where its client doesn't translate the error.
     return any(kind.__name__ == "TransportError" for kind in type(failure).__mro__)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from app.engines.thoughts import Thought
+
 if TYPE_CHECKING:
     from app.engines.chat_base import GenerationOptions
 
@@ -45,8 +47,8 @@ class ToolCallPiece:
         return {"index": self.index, **start, "function": function}
 
 
-# What an answer comes in: text, or a piece of a call.
-Piece = str | ToolCallPiece
+# What an answer comes in: text, a piece of a call, or of what the model thinks before.
+Piece = str | ToolCallPiece | Thought
 
 
 class ToolCallJoiner:

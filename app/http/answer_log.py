@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from app.core.version_choice import version_choice
 from app.errors import ServiceError
 from app.http.deps import RuntimeDep
 from app.http.guard import CallerDep
@@ -67,9 +68,14 @@ class AnswerLog:
         try:
             yield
         except ServiceError as error:
-            latency_ms = to_ms(time.monotonic() - self._started_s)
+            choice = version_choice.get()
+            shared: dict[str, Any] = {
+                "model": model or "",
+                "version": choice.answered if choice else None,  # None: no model was lent
+                "latency_ms": to_ms(time.monotonic() - self._started_s),
+            }
             for text in texts:
-                self.put(self.failure(error, task, text, model=model or "", latency_ms=latency_ms))
+                self.put(self.failure(error, task, text, **shared))
             raise
 
     def put(self, entry: PredictionLogEntry) -> None:

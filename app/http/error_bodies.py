@@ -20,6 +20,13 @@ ErrorBody = Callable[[ServiceError], dict[str, Any]]
 TYPE_PREFIX = "urn:ml-api:problem:"
 MAX_PATH_CHARS = 256
 OPENAI_PATHS = "/v1"
+# The field that is at fault where a prompt is too long: by the path, else `messages`.
+PROMPT_FIELDS = {
+    "/v1/completions": "prompt",
+    "/v1/responses": "input",
+    "/v1/decisions": "input",
+    "/v1/systemone": "state",
+}
 TOO_MANY = 429
 HUB_PATHS, TEI_PATHS = "/hf", "/tei"
 # Not all under /v2: /v2/rerank is another dialect's.
@@ -46,11 +53,17 @@ def problem(error: ServiceError, *, path: str, request_id: str) -> dict[str, Any
     }
 
 
-def openai_error(error: ServiceError) -> dict[str, Any]:
-    """Return an error as OpenAI's clients expect it."""
+def openai_error(error: ServiceError, *, path: str = "") -> dict[str, Any]:
+    """Return an error as OpenAI's clients expect it.
+
+    Args:
+        error: to be told.
+        path: of the request; its fields have names of their own.
+
+    """
     message, param = _message(error), error.extensions.get("field")
     if isinstance(error, ContextLengthExceededError):
-        param = "messages"
+        param = PROMPT_FIELDS.get(path, "messages")
     if isinstance(error, ModelNotFoundError):
         param = "model"
     if isinstance(error, InvalidRequestError):

@@ -7,7 +7,7 @@ import asyncio
 from typing import Any, ClassVar
 
 from app.errors import InvalidRequestError, MalformedFormError
-from app.http.forms import FORM, boundary_of, is_available, read_form
+from app.http.forms import FORM, boundary_of, read_form
 from app.http.json_route import JsonRoute, StrictJsonRequest
 
 # A form is parsed in Python; one that is larger would keep other requests waiting.
@@ -31,7 +31,7 @@ class FormRequest(StrictJsonRequest):
     def has_accepted_type(self) -> bool:
         """Say whether `json` can parse a body of the announced type."""
         kind = self.headers.get("content-type", "")
-        if kind.partition(";")[0].strip().lower() != FORM or not is_available():
+        if kind.partition(";")[0].strip().lower() != FORM:
             return super().has_accepted_type()
         self._form_type = kind
         # FastAPI has a body parsed by `json` only where it is announced as JSON.

@@ -2,27 +2,20 @@
 
 import logging
 from collections.abc import Mapping
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import InvalidRequestError, MalformedFormError
 
 FORM = "multipart/form-data"
-
-
-@cache
-def is_available() -> bool:
-    """Say whether the library for forms is there: it comes with the extra `images`."""
-    # It warns of each form that is none; the client is told, and counted by its status.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    return find_spec("python_multipart") is not None
+# It warns of each form that is none; the client is told, and counted by its status.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def boundary_of(content_type: str) -> bytes | None:
     """Return what separates the parts of a form."""
-    from python_multipart.multipart import parse_options_header  # noqa: PLC0415  # of an extra
-
     _, options = parse_options_header(content_type)
     return options.get(b"boundary") or None
 
@@ -73,8 +66,6 @@ class _Parts:
             MalformedFormError: it has no name, or its text isn't UTF-8.
 
         """
-        from python_multipart.multipart import parse_options_header  # noqa: PLC0415  # of an extra
-
         _, options = parse_options_header(self._disposition)
         content = b"".join(self._pieces)
         try:
@@ -93,9 +84,6 @@ def read_form(body: bytes, boundary: bytes, max_fields: int) -> Mapping[str, lis
         InvalidRequestError: it has too many fields.
 
     """
-    from python_multipart.exceptions import FormParserError  # noqa: PLC0415  # of an extra
-    from python_multipart.multipart import MultipartParser  # noqa: PLC0415  # of an extra
-
     parts = _Parts(max_fields)
     is_whole = False
 

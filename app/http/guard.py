@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from app.core.callers import Caller, Scope
+from app.core.version_choice import version_choice
 from app.errors import ForbiddenError
 from app.http.deps import get_runtime
 from app.services.access import Access
@@ -41,6 +42,8 @@ async def get_caller(request: Request, authorization: Bearer, key_header: KeyHea
         key = authorization.credentials if authorization else key_header
         access = await get_access(request)
         request.state.caller = await access.identify(key, request.scope)
+        if (choice := version_choice.get()) is not None:
+            choice.caller = request.state.caller.identity
     caller: Caller = request.state.caller
     return caller
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from app.http.version_headers import with_versions
 from app.models.entries import ModelEntry
 from app.runtime.kinds import answering_tasks
 from app.runtime.plugins import Task
@@ -50,13 +51,19 @@ class ModelDocument:
     def _extend(self, document: dict[str, Any], entries: Sequence[ModelEntry]) -> dict[str, Any]:
         added = [self._tasks[entry.spec.task].model_paths(entry) for entry in entries]
         paths: dict[str, Any] = {
-            path: {method: {**operation, TASKS: tasks} for method, operation in methods.items()}
+            path: {
+                method: {**with_versions(operation), TASKS: tasks}
+                for method, operation in methods.items()
+            }
             for path, methods in document["paths"].items()
             if (tasks := self._answering.get(path))
         }
         for entry, one in zip(entries, added, strict=True):
             for path, methods in one.paths.items():
-                paths[path] = copy.deepcopy(dict(methods))
+                paths[path] = {
+                    method: with_versions(copy.deepcopy(operation))
+                    for method, operation in methods.items()
+                }
                 for operation in paths[path].values():
                     operation[TASKS] = [entry.spec.task]
                     if not self._needs_key:

@@ -18,6 +18,7 @@ from app.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     ModelUnavailableError,
+    ModelVersionNotFoundError,
     NotReadyError,
     OptionsRefusedError,
     OverloadedError,
@@ -44,6 +45,7 @@ WITH_BODY = (MalformedJsonError, UnsupportedMediaTypeError, InvalidRequestError)
 WITH_KEY = (UnauthorizedError, ForbiddenError, RateLimitExceededError)
 WITH_MODEL = (
     ModelNotFoundError,
+    ModelVersionNotFoundError,
     ModelNotReadyError,
     ModelUnavailableError,
     OverloadedError,

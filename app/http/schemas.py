@@ -23,6 +23,23 @@ SENTIMENT = {
 }
 
 
+class VersionInfo(Response):
+    """One version of a model."""
+
+    version: str
+    state: ModelState
+    serving: Annotated[
+        bool, Field(description="Whether `/ready` waits for it, and others are compared with it.")
+    ]
+    weight: Annotated[
+        float, Field(description="Of the model's requests; its share is this over the sum of all.")
+    ]
+    shadow: Annotated[bool, Field(description="Whether it gets copies, and answers nobody.")]
+    source: str | None = None
+    reason: str | None = Field(None, description="The code of why it could not be loaded.")
+    detail: str | None = Field(None, description="The same in words: the line of the log.")
+
+
 class ModelInfo(Response):
     """One model of the catalogue."""
 
@@ -37,7 +54,12 @@ class ModelInfo(Response):
     state: ModelState
     reason: str | None = Field(None, description="The code of why it could not be loaded.")
     detail: str | None = Field(None, description="The same in words: the line of the log.")
-    version: str | None = None
+    version: str | None = Field(
+        None, description="The one that serves; of a model without versions that of its files."
+    )
+    versions: list[VersionInfo] | None = Field(
+        None, description="Only there for a model whose entry has `[[models.versions]]`."
+    )
     device: str | None = None
     labels: list[str] | None = None
     max_chars: int | None = Field(

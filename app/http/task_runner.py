@@ -1,9 +1,10 @@
 """How a route runs items of a task: charge the caller, lease and run the model, log the answers."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Request
 from pydantic_core import to_json
@@ -11,6 +12,7 @@ from pydantic_core import to_json
 from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
 from app.core.callers import Caller
+from app.core.logs import request_id
 from app.engines.items import BatchEngine, DescribedItem
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, get_answer_log
@@ -19,10 +21,13 @@ from app.http.guard import CallerDep
 from app.models.registry import TaskKey
 from app.runtime.runtime import Runtime
 from app.services.inference import Inference, InferenceService, Plan, Refuse
+from app.services.shadows import ShadowCopy
 
 E = TypeVar("E", bound=BatchEngine)
 A = TypeVar("A")
 
+# Rows of which an answer is made in a few milliseconds; of more a thread makes it.
+QUICK_ROWS: Final = 64
 # Makes the columns of a log entry from a row.
 Columns = Callable[[Any], Mapping[str, Any]]
 
@@ -65,6 +70,7 @@ class TaskRunner:
         self.inference = inference
         self._deadline = deadline
         self._access = runtime.access
+        self._shadows = runtime.shadows
         self._log_inputs = runtime.policy.log_inputs
         self._caller = caller
         self._log = log
@@ -114,6 +120,20 @@ class TaskRunner:
                 log.put(log.failure(row, task, text, **shared))
             else:
                 log.put(log.entry(task, text, **shared, **columns(row)))
+        if self._shadows.has_shadow(inference.model) and not _are_described(items):
+            self._shadows.copy(
+                ShadowCopy(
+                    task=task,
+                    model=inference.model,
+                    items=items,
+                    texts=texts,
+                    plan=plan,
+                    refuse=refuse,
+                    columns=columns,
+                    request_id=request_id.get(),
+                    at_s=time.monotonic(),
+                )
+            )
         return inference
 
     def _describe(self, model: str, texts: Sequence[str], seconds: float) -> None:
@@ -140,7 +160,8 @@ class TaskRunner:
             task: of the model.
             items: to run: texts, pairs of them where the model takes any, or what the task has.
             model_name: None for the task's default model.
-            answer: makes the answer from the rows; raises if a row is missing.
+            answer: makes the answer from the rows; raises if a row is missing. Called in a thread
+                where there are many.
             plan: called with the engine before anything runs.
             charged_tokens: of the caller's quota.
             logged: the entry's input; None: the texts, a line each.
@@ -161,7 +182,10 @@ class TaskRunner:
                 inference = await self.inference.run(
                     task, items, model_name=model_name, deadline=self._deadline, plan=plan
                 )
-                result = answer(inference)
+                is_quick = len(inference.rows) <= QUICK_ROWS
+                result = (
+                    answer(inference) if is_quick else await asyncio.to_thread(answer, inference)
+                )
         if are_described:
             joined = "\n".join(map(_text, items))  # the engine has read them
         self._log.put(

@@ -5,7 +5,7 @@ How much all bodies may have together is `body_budget.py`'s.
 
 import asyncio
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starlette.types import Message, Receive, Scope
 
@@ -38,6 +38,7 @@ class BodyLimits:
         timeout_s: for the whole body.
         budget: of all bodies together.
         max_bytes_of: the limits of paths that have their own.
+        streamed: those of POST requests to paths whose routes read a body as it comes.
 
     """
 
@@ -45,6 +46,11 @@ class BodyLimits:
     timeout_s: float
     budget: BodyBudget
     max_bytes_of: Mapping[str, int] = field(default_factory=dict)
+    streamed: Mapping[str, int] = field(default_factory=dict)
+
+    def is_streamed(self, scope: Scope) -> bool:
+        """Say whether the route of a request reads its body as it comes."""
+        return scope["path"] in self.streamed
 
 
 class Body:
@@ -160,6 +166,53 @@ class Body:
         return BodyTooLargeError(
             f"The body is larger than {self._max_bytes} bytes.", headers=headers
         )
+
+
+class StreamedBody(Body):
+    """A body that its route takes as it comes, piece by piece, and so in little memory.
+
+    The route bounds how long it takes altogether; a single piece may take as long as a whole body.
+    """
+
+    def __init__(
+        self, scope: Scope, receive: Receive, headers: Headers, *, limits: BodyLimits
+    ) -> None:
+        self._largest = limits.streamed[scope["path"]]
+        own = replace(limits, max_bytes_of={scope["path"]: self._largest})
+        super().__init__(scope, receive, headers, limits=own)
+        self._size = 0
+        # What is dropped before a refusal: a client that has a file to send is cut off before.
+        self._max_bytes = limits.max_bytes
+
+    async def receive(self) -> Message:
+        """Return the next piece.
+
+        Raises:
+            BodyTooLargeError: it is larger than the limit.
+            BodyTimeoutError: the client has stopped sending.
+            ClientLeftError: the client left before it was complete.
+
+        """
+        if self._announced > self._largest:
+            raise self._refusal()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                message = await self._receive()
+        except TimeoutError:
+            self.is_read = True
+            raise BodyTimeoutError(headers=CLOSE) from None
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        self._is_withheld = False
+        self._size += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            self.is_read = True
+        if self._size > self._largest:
+            raise self._refusal()
+        return message
+
+    def _refusal(self) -> BodyTooLargeError:
+        return BodyTooLargeError(f"The body is larger than {self._largest} bytes.")
 
 
 def caller_of(scope: Scope) -> Hashable:

@@ -29,6 +29,7 @@ from app.http.error_bodies import (
     dialect_of,
     field_path,
     is_openai,
+    openai_error,
     openai_status,
     problem,
 )
@@ -59,8 +60,9 @@ CLIENT_LEFT = 499
 def error_response(error: ServiceError, *, path: str) -> Response:
     """Return the answer for an error: a problem, or what the dialect of the path has."""
     if dialect := dialect_of(path):
-        status = openai_status(error) if is_openai(path) else error.status
-        body, kind = dialect(error), "application/json"
+        body, status, kind = dialect(error), error.status, "application/json"
+        if is_openai(path):
+            body, status = openai_error(error, path=path), openai_status(error)
     else:
         body = problem(error, path=path, request_id=request_id.get())
         status, kind = error.status, "application/problem+json"

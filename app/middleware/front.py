@@ -2,18 +2,32 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core.client_requests import ClientRequests
 from app.core.logs import request_id
+from app.core.version_choice import VersionChoice, version_choice
 from app.errors import NotReadyError
 from app.http.json_route import Remembered, RememberedRoutes
-from app.middleware.body_limit import Body, BodyLimits, ClientLeftError, announced_bytes, has_body
+from app.middleware.body_limit import (
+    Body,
+    BodyLimits,
+    ClientLeftError,
+    StreamedBody,
+    announced_bytes,
+    has_body,
+)
 from app.middleware.disconnect import Disconnect
 from app.middleware.exceptions import CLIENT_LEFT, ErrorAnswers
 from app.middleware.http_metrics import HttpMetrics
 from app.middleware.logging import REQUEST_ID, log_done, new_id
+from app.middleware.request_trace import RequestTrace, begin_trace
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 CLOSE = (b"connection", b"close")
 ENDING = "The service is shutting down."
@@ -32,12 +46,16 @@ class FrontParts:
         limits: of bodies.
         metrics: where requests are counted.
         errors: answers exceptions.
+        telemetry: makes traces of requests; None: they aren't traced.
+        clients: where those that run models are counted.
 
     """
 
     limits: BodyLimits
     metrics: HttpMetrics
     errors: ErrorAnswers
+    telemetry: "Telemetry | None" = None
+    clients: ClientRequests = field(default_factory=ClientRequests)
 
 
 class Front:
@@ -84,11 +102,20 @@ class Exchange:
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         sent_id = self._headers.get(b"x-request-id", b"").decode("latin-1")
         self._id = sent_id if REQUEST_ID.fullmatch(sent_id) else new_id()
+        self._version = VersionChoice(
+            wanted=self._text(b"x-model-version"), session=self._text(b"x-session-id")
+        )
         self._body: Body | None = None
         self._disconnect: Disconnect | None = None
+        self._trace: RequestTrace | None = None
         self._status = 0  # until the answer begins
         self._seconds = 0.0  # until it began
         self._out_bytes = 0  # that it announced
+
+    def _text(self, name: bytes) -> str | None:
+        """Return a header of the request; None where it is missing or empty."""
+        value = self._headers.get(name)
+        return value.decode("latin-1") if value else None
 
     async def run(self) -> None:
         """Serve it; count and log it.
@@ -98,7 +125,7 @@ class Exchange:
             Exception: from the routes, once the answer had begun: it can only be cut.
 
         """
-        token = request_id.set(self._id)
+        token, version = request_id.set(self._id), version_choice.set(self._version)
         scope, metrics = self._scope, self._front.parts.metrics
         # The server has set it: a request may have waited there for its turn.
         state = scope.setdefault("state", {})
@@ -106,9 +133,17 @@ class Exchange:
         found = self._front.routes.find(scope)
         route = metrics.route_of(scope) if found is None else found.name
         metrics.begin(self._method, route)
+        if (telemetry := self._front.parts.telemetry) is not None:
+            self._trace = begin_trace(
+                telemetry, scope, self._headers, method=self._method, route=route, id_=self._id
+            )
+        clients = self._front.parts.clients
+        runs_model = clients.begin(self._method, route)
         try:
             await self._serve(found, route)
         finally:
+            if runs_model:
+                clients.end()
             status = self._status or CLIENT_LEFT
             metrics.end(
                 self._method,
@@ -117,9 +152,13 @@ class Exchange:
                 in_bytes=announced_bytes(self._headers),
                 out_bytes=self._out_bytes,
                 seconds=self._seconds,
+                exemplar=None if self._trace is None else self._trace.exemplar,
             )
             seconds = time.monotonic() - self._began_s
             log_done(scope, method=self._method, status=status, seconds=seconds)
+            if self._trace is not None:
+                self._trace.end(status)
+            version_choice.reset(version)
             request_id.reset(token)
 
     async def _serve(self, found: Remembered | None, route: str) -> None:
@@ -157,8 +196,12 @@ class Exchange:
         scope, receive = self._scope, self._receive
         if has_body(self._headers):
             limits = self._front.parts.limits
-            self._body = Body(scope, receive, self._headers, limits=limits)
-            receive = self.receive
+            if limits.is_streamed(scope):
+                self._body = StreamedBody(scope, receive, self._headers, limits=limits)
+                receive = self._body.receive
+            else:
+                self._body = Body(scope, receive, self._headers, limits=limits)
+                receive = self.receive
         if found is not None:
             request = found.handler.request_type(scope, receive)
             response = await found.handler.answer(request)
@@ -196,6 +239,8 @@ class Exchange:
     async def _begin(self, start: Message) -> Message:
         """Return the first message of the answer, with the headers that all answers have."""
         headers = [*start["headers"], (b"x-request-id", self._id.encode())]
+        if (version := self._version.answered) is not None:
+            headers.append((b"x-model-version", _printable(version)))
         for name, value in self._scope["state"].get("headers", {}).items():
             headers.append((name.lower().encode(), value.encode("latin-1")))  # of the rate limit
         if self._body is not None and not self._body.is_read and not await self._body.discard():
@@ -213,6 +258,8 @@ class Exchange:
 
         """
         response = self._front.parts.errors.response(failure, self._scope)
+        if self._trace is not None:
+            self._trace.failure = failure
         if self._status:
             raise failure
         await response(self._scope, self._receive, self.send)
@@ -222,3 +269,10 @@ class Exchange:
         self._status = CLIENT_LEFT
         await self._send({"type": "http.response.start", "status": CLIENT_LEFT, "headers": []})
         await self._send(NO_BODY)
+
+
+def _printable(version: str) -> bytes:
+    """Return a version as a header: that of a Python class may be any text."""
+    if not (version.isascii() and version.isprintable()):
+        version = "".join(c if c.isascii() and c.isprintable() else "?" for c in version)
+    return version.encode("ascii")

@@ -1,7 +1,8 @@
 """Which layers are around the routes, and in which order."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -10,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core.client_requests import ClientRequests
 from app.core.metrics import Metrics
 from app.core.prefix import without_prefix
 from app.errors import SettingsError
@@ -20,6 +22,9 @@ from app.middleware.front import Front, FrontParts
 from app.middleware.http_metrics import HttpMetrics
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
+
 # Headers that a page may send; keys aren't cookies, so credentials aren't allowed.
 CORS_HEADERS = (
     "Authorization",
@@ -27,8 +32,12 @@ CORS_HEADERS = (
     "Idempotency-Key",
     "Last-Event-ID",
     "X-API-Key",
+    "X-Model-Version",
     "X-Request-ID",
     "X-Request-Timeout-Ms",
+    "traceparent",  # W3C's Trace Context: pages that are traced send them
+    "tracestate",
+    "X-Session-ID",
 )
 # Of all bodies: a small part of what a process with models takes, and so much at least that two
 # callers can each upload one of the largest while others are served.
@@ -37,6 +46,7 @@ LARGEST_BODIES = 4
 CORS_EXPOSED = (
     "Location",
     "Retry-After",
+    "X-Model-Version",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",
@@ -78,18 +88,29 @@ class App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return the routes with the layers around them; called once, at the first request."""
-        app: ASGIApp = AsyncExitStackMiddleware(self.router)
-        own = {k: v for k, v in self.exception_handlers.items() if self._handlers.get(k) is not v}
-        if own:  # of a feature or of a user's
-            app = ExceptionMiddleware(app, handlers=own)
-        app = Front(app, self._parts)
+        app: ASGIApp = Front(self.inner, self._parts)
         for layer in reversed(self.user_middleware):
             app = layer.cls(app, *layer.args, **layer.kwargs)
         return app
 
+    @cached_property
+    def inner(self) -> ASGIApp:
+        """The routes without the layer around them, which requests of the service's own call."""
+        app: ASGIApp = AsyncExitStackMiddleware(self.router)
+        own = {k: v for k, v in self.exception_handlers.items() if self._handlers.get(k) is not v}
+        if own:  # of a feature or of a user's
+            app = ExceptionMiddleware(app, handlers=own)
+        return app
+
 
 def front_parts(
-    settings: Settings, metrics: Metrics, *, body_limits: Mapping[str, int]
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    body_limits: Mapping[str, int],
+    telemetry: "Telemetry | None" = None,
+    streamed: Mapping[str, int],
+    clients: ClientRequests,
 ) -> FrontParts:
     """Return what the layer around all routes needs.
 
@@ -97,6 +118,9 @@ def front_parts(
         settings: as the entry point read them.
         metrics: where it counts.
         body_limits: bytes that a request's body may have, by path, where it isn't the default.
+        telemetry: makes traces of requests; None: they aren't traced.
+        streamed: those of bodies that are read as they come, by path.
+        clients: where requests that run models are counted.
 
     Raises:
         SettingsError: all bodies together may have less than one of them.
@@ -105,11 +129,16 @@ def front_parts(
     limits = BodyLimits(
         max_bytes=settings.max_body_bytes,
         max_bytes_of=body_limits,
+        streamed=streamed,
         timeout_s=settings.request_timeout_ms / 1000,
         budget=_body_budget(settings, metrics, body_limits),
     )
     return FrontParts(
-        limits=limits, metrics=HttpMetrics(metrics.registry), errors=ErrorAnswers(metrics)
+        limits=limits,
+        metrics=HttpMetrics(metrics.registry),
+        errors=ErrorAnswers(metrics),
+        telemetry=telemetry,
+        clients=clients,
     )
 
 

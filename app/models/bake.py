@@ -69,6 +69,11 @@ def _bake_named(spec: ModelSpec, folder: Path, loader: ModelLoader) -> ModelSpec
 
 def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec:
     """Write one model into a folder of its own name; return its new entry."""
+    if spec.versions:
+        raise StartupError(
+            "a model with versions can't be baked: an image has one of them, and the next one is"
+            " another image; give the entry that version's source, and no [[models.versions]]"
+        )
     if spec.engine == PYTHON and (spec.source or "").startswith("file:"):
         raise StartupError(
             "a class in a file can't be baked, as only it knows which files it opens; install it as"

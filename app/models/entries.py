@@ -1,4 +1,4 @@
-"""What the registry knows of one model: its state, and what it lends once the model is loaded."""
+"""What the registry knows of one version of a model: its state, and what it lends once loaded."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -6,7 +6,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from app.engines.items import ProcessCount, RunsApart
+from app.errors import StartupError
 from app.models.catalog import ModelSpec
+from app.models.version_specs import VersionSpec
 
 
 class ModelState(StrEnum):
@@ -60,11 +62,22 @@ class Loans:
 
 @dataclass(slots=True, kw_only=True)
 class ModelEntry:
-    """One model. Use it on the event loop only."""
+    """One version of a model. Use it on the event loop only.
+
+    Args:
+        spec: the model's entry in the catalogue.
+        is_default: whether the model is its task's default one.
+        is_required: whether `/ready` waits for it: a model's other versions are never required.
+        version: as the catalogue has it; None: the model has no others.
+        loads: what is loaded; None: `spec`.
+
+    """
 
     spec: ModelSpec
     is_default: bool
     is_required: bool
+    version: VersionSpec | None = None
+    loads: ModelSpec | None = None
     state: ModelState = ModelState.WAITING
     ready_at_s: float = 0.0  # since 1970; 0 until it is
     served: Served | None = None
@@ -73,6 +86,23 @@ class ModelEntry:
     began_s: float | None = None  # when loading began, as `time.monotonic` counts
     loans: Loans = field(default_factory=Loans)
     settled: asyncio.Event = field(default_factory=asyncio.Event)  # loaded once, or failed
+
+    @property
+    def to_load(self) -> ModelSpec:
+        """The catalogue's entry with what the version says itself."""
+        return self.loads or self.spec
+
+    @property
+    def label(self) -> str:
+        """What metrics and the log call it: `sentiment`, or `sentiment@2` where it has others."""
+        return self.to_load.name
+
+    @property
+    def version_name(self) -> str | None:
+        """The version's name; else that of its files, once they are loaded."""
+        if self.version is not None:
+            return self.version.version
+        return self.served.version if self.served else None
 
     @property
     def leases(self) -> int:
@@ -95,8 +125,23 @@ class ModelEntry:
     def state_now(self) -> ModelState:
         """Its state, or that it is loaded and yet can't serve."""
         if self.state is ModelState.READY and (count := self.processes) and not count.ready:
-            return ModelState.RESTARTING
+            return ModelState.RESTARTING if self._refusal is None else ModelState.FAILED
         return self.state
+
+    @property
+    def reason_now(self) -> str | None:
+        """The code of why it can't be loaded, or not again."""
+        return self._refusal.reason if self._refusal else self.reason
+
+    @property
+    def detail_now(self) -> str | None:
+        """The same in words."""
+        return self._refusal.line if self._refusal else self.detail
+
+    @property
+    def _refusal(self) -> StartupError | None:
+        engine = self.served.engine if self.served else None
+        return engine.refusal() if engine else None
 
     @property
     def is_blocking(self) -> bool:

@@ -62,7 +62,7 @@ def export(catalog: Catalog, name: str, folder: Path, *, sources: Sources, threa
 
 def _find(catalog: Catalog, name: str) -> ModelSpec:
     """Return the entry, if it has weights and a folder can hold all its settings."""
-    spec = catalog.get(name)
+    spec = catalog.to_load(name)
     if spec is None:
         known = ", ".join(spec.name for spec in catalog.specs) or "none"
         raise StartupError(f"there is no model {name!r} in the catalogue; it has {known}")

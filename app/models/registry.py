@@ -1,71 +1,39 @@
-"""The ModelRegistry: loads models, lends them by lease, unloads them."""
+"""The ModelRegistry: loads models and their versions, lends them by lease, unloads them."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Generic, TypeVar, cast
+from typing import TypeVar
 
 from app.core.metrics import Metrics
+from app.core.version_choice import version_choice
 from app.errors import (
-    EngineError,
-    ModelNotFoundError,
-    ModelNotReadyError,
-    ModelUnavailableError,
-    StartupError,
+    ModelVersionNotFoundError,
 )
-from app.models.catalog import Catalog, ModelSpec
-from app.models.entries import Loans, ModelEntry, ModelState, Servable, Served
+from app.models.catalog import Catalog
+from app.models.closing import Replaced, Retired, close_unused
+from app.models.entries import Loans, ModelEntry, ModelState, Servable
+from app.models.leases import Lease, TaskKey, usable
+from app.models.loads import CheckRoom, LoadModel, Loads, has_room
+from app.models.table import ModelTable
+from app.models.version_metrics import hide_model, show_model
+from app.models.versions import Model
+
+__all__ = ["Lease", "LoadModel", "ModelRegistry", "TaskKey"]
 
 log = logging.getLogger(__name__)
 
-# Retry-After while a model loads; most load in seconds.
-LOADING_RETRY_S = 2
 # That a model which was replaced has for the requests that it still runs.
 REPLACED_S = 60.0
-RESTARTING = "The model's process has ended and is being started again."
 
 
 M = TypeVar("M", bound=Servable)
 
 
-class TaskKey(str, Generic[M]):
-    """The name of a task, as in the catalogue, with the type that a lease of its models has."""
-
-    __slots__ = ()
-
-    def of(self, model: Servable) -> M:
-        """Return a model of this task with its type, which `runtime/parts.py` sees to."""
-        return cast("M", model)
-
-
-# Loads and warms one model; blocks. Raises StartupError.
-LoadModel = Callable[[ModelSpec], Served]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease(Generic[M]):
-    """A model on loan: it stays loaded until the lease ends."""
-
-    spec: ModelSpec
-    model: M
-    version: str  # of the files
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Replaced:
-    """What is lent no more, and is closed once what it has on loan is back."""
-
-    name: str
-    served: Served
-    loans: Loans
-
-
-class ModelRegistry:
+class ModelRegistry(ModelTable):
     """Holds the models of a catalogue and lends them out.
 
     The lifespan makes one, and tests make their own. Methods are called
@@ -73,46 +41,27 @@ class ModelRegistry:
     """
 
     def __init__(
-        self, catalog: Catalog, *, load: LoadModel, executor: Executor, metrics: Metrics
+        self,
+        catalog: Catalog,
+        *,
+        load: LoadModel,
+        executor: Executor,
+        metrics: Metrics,
+        check_room: CheckRoom = has_room,
     ) -> None:
-        self._catalog = catalog
-        self._load = load
-        self._executor = executor
+        super().__init__(catalog)
         self._metrics = metrics
-        self._entries = {
-            spec.name: ModelEntry(
-                spec=spec,
-                is_default=catalog.default(spec.task) == spec.name,
-                is_required=catalog.is_required(spec),
-            )
-            for spec in catalog.specs
-        }
-        self._replaced: list[Replaced] = []  # that still serve the requests that they have
-        for name in self._entries:
-            metrics.model_ready.labels(name).set(0)
-
-    @property
-    def entries(self) -> tuple[ModelEntry, ...]:
-        """Every model, in the order of the catalogue."""
-        return tuple(self._entries.values())
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether every required model serves, and one at all."""
-        return self.serves and not any(entry.is_blocking for entry in self._entries.values())
-
-    @property
-    def serves(self) -> bool:
-        """Whether any model serves."""
-        return any(entry.state_now is ModelState.READY for entry in self._entries.values())
-
-    @property
-    def awaited(self) -> tuple[ModelEntry, ...]:
-        """The models that `/ready` waits for: the required ones, or all if there are none."""
-        blocking = tuple(entry for entry in self.entries if entry.is_blocking)
-        if blocking or self.serves:
-            return blocking
-        return tuple(entry for entry in self.entries if entry.is_loading)
+        self._loads = Loads(
+            load,
+            executor=executor,
+            metrics=metrics,
+            find=self.entry,
+            on_change=self._show,
+            check_room=check_room,
+        )
+        self._retired = Retired()
+        for model in self.models:
+            show_model(model, metrics)
 
     async def load_all(self) -> None:
         """Load all models at once; an optional one that fails is logged and left out.
@@ -123,117 +72,48 @@ class ModelRegistry:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                for entry in self._entries.values():
-                    group.create_task(self._load_entry(entry))
+                for model in self.models:
+                    for entry in model.used:
+                        group.create_task(self._loads.bring(entry))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
-
-    async def _load_entry(self, entry: ModelEntry) -> None:
-        """Bring one model from waiting to ready, or to failed."""
-        name = entry.spec.name
-        started = time.monotonic()
-        try:
-            await self._await_used(entry.spec)
-            entry.state = ModelState.LOADING
-            entry.began_s = started = time.monotonic()
-            entry.served = await self._call_load(entry.spec)
-        except StartupError as failure:
-            entry.state, entry.reason = ModelState.FAILED, failure.reason
-            entry.detail = failure.line
-            if entry.is_required:
-                raise type(failure)(f"model {name!r} (required): {failure.line}") from failure
-            log.warning("model_failed", extra={"model": name, "reason": failure.line})
-            return
-        finally:
-            entry.settled.set()
-        self._note_ready(entry, time.monotonic() - started)
-
-    async def _await_used(self, spec: ModelSpec) -> None:
-        """Wait until the models that a class calls are loaded: it may call them while it loads.
-
-        Raises:
-            EngineError: one isn't served.
-
-        """
-        for name in spec.uses:
-            used = self._entries.get(name)
-            if used is not None:
-                await used.settled.wait()
-            if used is None or used.served is None:
-                why = "its task is not installed" if used is None else "it could not be loaded"
-                raise EngineError(f"it uses {name!r}, which is not served: {why}")
-
-    def _note_ready(self, entry: ModelEntry, seconds: float) -> None:
-        """Note that a model serves, and how long it took to load."""
-        name = entry.spec.name
-        entry.state, entry.ready_at_s = ModelState.READY, time.time()
-        self._metrics.model_ready.labels(name).set(1)
-        self._metrics.model_load_seconds.labels(name).set(seconds)
-        log.info("model_ready", extra={"model": name, "seconds": round(seconds, 2)})
-
-    async def _call_load(self, spec: ModelSpec) -> Served:
-        """Run `load` in a thread; any other exception becomes an EngineError."""
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._executor, self._load, spec)
-        except StartupError:
-            raise
-        except Exception as failure:
-            # Libraries that read model files can raise anything.
-            log.exception("model_load_crashed", extra={"model": spec.name})
-            raise EngineError(f"{type(failure).__name__}: {failure}") from failure
 
     @contextmanager
     def lease(self, name: str | None, task: TaskKey[M]) -> Iterator[Lease[M]]:
         """Lease a model; the default one of the task when none is named.
 
+        Which of its versions it is the request says, or the traffic (`core/version_choice.py`).
+
         Raises:
             ModelNotFoundError: no model of that name does this task.
+            ModelVersionNotFoundError: it hasn't the version that the request names.
             ModelNotReadyError: it is still loading, or its processes are being started again.
             ModelUnavailableError: it could not be loaded, or it is gone.
 
         """
-        entry = self._find(name, task)
-        served, loans = self._usable(entry), entry.loans
+        model, choice = self.for_task(name, task), version_choice.get()
+        entry = model.choose(choice)
+        served, loans = usable(entry), entry.loans
+        version = entry.version_name or served.version
+        if choice is not None:
+            if choice.wanted not in {None, version}:
+                raise ModelVersionNotFoundError
+            choice.got.setdefault(model.spec.name, version)
+        if model.has_versions:
+            self._metrics.model_version_leases.labels(model.spec.name, version).inc()
         loans.count += 1
         loans.idle.clear()
         try:
-            yield Lease(spec=entry.spec, model=task.of(served.model), version=served.version)
+            yield Lease(spec=entry.spec, model=task.of(served.model), version=version)
         finally:
             loans.count -= 1
             if loans.count == 0:
                 loans.idle.set()
 
-    def spec(self, name: str | None, task: str) -> ModelSpec | None:
-        """Return the entry of the model that `lease` would lend, whether it serves or not."""
-        spec = self._catalog.get(name or self._catalog.default(task) or "")
-        return spec if spec is not None and spec.task == task else None
-
-    def task_of(self, name: str) -> str:
-        """Return the task of a model of the catalogue, whether it serves or not.
-
-        Raises:
-            ModelNotFoundError: there is none of that name.
-
-        """
-        if name not in self._entries:
-            raise ModelNotFoundError
-        return self._entries[name].spec.task
-
-    def _find(self, name: str | None, task: str) -> ModelEntry:
-        spec = self.spec(name, task)
-        if spec is None:
-            raise ModelNotFoundError
-        return self._entries[spec.name]
-
-    def _usable(self, entry: ModelEntry) -> Served:
-        if entry.is_loading:
-            raise ModelNotReadyError(retry_after_s=LOADING_RETRY_S)
-        if entry.served is None:
-            raise ModelUnavailableError
-        if entry.state_now is ModelState.RESTARTING:
-            raise ModelNotReadyError(RESTARTING, retry_after_s=entry.retry_after_s)
-        return entry.served
+    def _show(self, entry: ModelEntry) -> None:
+        """Show in the metrics that an entry has changed."""
+        if (model := self.find(entry.spec.name)) is not None:
+            show_model(model, self._metrics)
 
     async def close(self, *, timeout_s: float) -> None:
         """Unload every model once its leases have ended, or when the time is up.
@@ -242,10 +122,11 @@ class ModelRegistry:
         process ends: freeing its memory during a call could crash the process.
         """
         until_s = time.monotonic() + timeout_s
-        names = [*self._entries, *(replaced.name for replaced in self._replaced)]
+        entries = self.all_entries
+        names = [*(one.label for one in entries), "those that were replaced"]
         failures = await asyncio.gather(
-            *(self._unload(entry, until_s) for entry in self._entries.values()),
-            *(_close(replaced, until_s) for replaced in self._replaced),
+            *(self._unload(entry, until_s) for entry in entries),
+            self._retired.close_all(until_s),
             return_exceptions=True,
         )
         for name, failure in zip(names, failures, strict=True):
@@ -255,13 +136,13 @@ class ModelRegistry:
     async def _unload(self, entry: ModelEntry, until_s: float) -> None:
         served, loans = entry.served, entry.loans
         entry.state, entry.served = ModelState.UNLOADED, None
-        self._metrics.model_ready.labels(entry.spec.name).set(0)
+        self._show(entry)
         if served is not None:
-            await _close(Replaced(name=entry.spec.name, served=served, loans=loans), until_s)
+            await close_unused(Replaced(name=entry.label, served=served, loans=loans), until_s)
 
     async def forget(self, name: str, *, timeout_s: float) -> None:
         """Unload a model that other processes serve instead; its metrics are theirs then."""
-        await self._unload(self._entries[name], time.monotonic() + timeout_s)
+        await self._unload(self.model(name).entry, time.monotonic() + timeout_s)
         self._metrics.model_ready.remove(name)
 
     async def reload(self, name: str, *, timeout_s: float = REPLACED_S) -> None:
@@ -273,41 +154,44 @@ class ModelRegistry:
             StartupError: it can't be loaded; the old one goes on.
 
         """
-        entry = self._entries[name]
+        entry = self.model(name).entry
         started = time.monotonic()
-        served = await self._call_load(entry.spec)
+        served = await self._loads.call(entry.to_load)
         old, loans = entry.served, entry.loans
         entry.served, entry.loans = served, Loans()
         entry.reason = entry.detail = None
-        self._note_ready(entry, time.monotonic() - started)
+        self._loads.note_ready(entry, time.monotonic() - started)
         if old is None:
             return
-        replaced = Replaced(name=name, served=old, loans=loans)
-        self._replaced.append(replaced)  # `close` has those whose time the shutdown cuts
-        await _close(replaced, time.monotonic() + timeout_s)
-        self._replaced.remove(replaced)
+        replaced = Replaced(name=entry.label, served=old, loans=loans)
+        await self._retired.close(replaced, timeout_s=timeout_s)
 
+    async def bring(self, entry: ModelEntry) -> None:
+        """Load a version that isn't, beside those that serve, if there is room for it.
 
-async def _close(replaced: Replaced, until_s: float) -> None:
-    """Close a model that nobody can lease any more, once its leases have ended or the time is up.
+        Raises:
+            StartupError: it can't be loaded; the entry says why.
 
-    One that can't be closed while it is leased stays then.
-    """
-    loans, model = replaced.loans, replaced.served.model
-    try:
-        async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
-            while loans.count:
-                await loans.idle.wait()
-    except TimeoutError:
-        fields = {"model": replaced.name, "leases": loans.count}
-        log.warning("model_still_leased", extra=fields)
-        if not model.can_close_early:
-            return
-    left_s = max(0.0, until_s - time.monotonic())
-    close = partial(model.close, timeout_s=left_s)
-    # A thread of its own: those that load may still wait for a hub.
-    thread = ThreadPoolExecutor(1, thread_name_prefix="model-close")
-    try:
-        await asyncio.get_running_loop().run_in_executor(thread, close)
-    finally:
-        thread.shutdown(wait=False)
+        """
+        await self._loads.bring(entry, beside_others=True)
+
+    def drop(self, entry: ModelEntry) -> None:
+        """Lend a version no more; it is unloaded once its leases have ended."""
+        served, loans = entry.served, entry.loans
+        entry.state, entry.served, entry.loans = ModelState.UNLOADED, None, Loans()
+        self._show(entry)
+        if served is not None:
+            replaced = Replaced(name=entry.label, served=served, loans=loans)
+            self._retired.close_soon(replaced, timeout_s=REPLACED_S)
+
+    def show(self, model: Model) -> None:
+        """Show in the metrics that a model's traffic has changed."""
+        show_model(model, self._metrics)
+
+    def remove(self, name: str) -> None:
+        """Lend a model no more, and forget it; it is unloaded once its leases have ended."""
+        model = self.model(name)
+        for entry in model.entries.values():
+            self.drop(entry)
+        self.take_out(name)
+        hide_model(model, self._metrics)

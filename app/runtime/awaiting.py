@@ -24,12 +24,16 @@ def awaited(registry: ModelRegistry, steps: LoadSteps) -> str:
 
 def loading(registry: ModelRegistry, steps: LoadSteps) -> list[str]:
     """Return a line for each model that still loads."""
-    return [_describe(entry, steps) for entry in registry.entries if entry.is_loading]
+    return [_describe(entry, steps) for entry in registry.all_entries if entry.is_loading]
 
 
 def reduced(registry: ModelRegistry) -> list[str]:
     """Return the models that lack processes, each with how many are up."""
-    counts = ((entry.spec.name, entry.processes) for entry in registry.entries)
+    counts = (
+        (entry.label, entry.processes)
+        for entry in registry.all_entries
+        if entry.state_now is not ModelState.FAILED  # which is said elsewhere
+    )
     return [
         f"{name}: {count.ready} of {count.wanted} processes"
         for name, count in counts
@@ -39,14 +43,14 @@ def reduced(registry: ModelRegistry) -> list[str]:
 
 def progress(entry: ModelEntry, steps: LoadSteps) -> LoadProgress | None:
     """Return how far a model has come; None where it serves, or has nothing to prepare."""
-    step = steps.last(entry.spec.name)
+    step = steps.last(entry.label)
     if not entry.is_loading or step is None:
         return None
     return LoadProgress(step=step.name, number=step.number, of=step.of, seconds=_seconds(entry))
 
 
 def _describe(entry: ModelEntry, steps: LoadSteps) -> str:
-    name, step = entry.spec.name, steps.last(entry.spec.name)
+    name, step = entry.label, steps.last(entry.label)
     if not entry.is_loading or entry.began_s is None:
         return f"{name} ({entry.state_now})"
     at = f"step {step.number} of {step.of}: {step.name}" if step else entry.state

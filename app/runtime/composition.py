@@ -117,6 +117,12 @@ class Composition:
         plugins: tuple[Plugin, ...] = (*self.tasks, *self.features)
         return {path: size for p in plugins for path, size in p.body_limits(settings).items()}
 
+    def streamed_bodies(self, settings: "Settings") -> dict[str, int]:
+        """Return the bytes that a body may have, by path, where the route reads it as it comes."""
+        return {
+            path: size for f in self.features for path, size in f.streamed_bodies(settings).items()
+        }
+
     def needs_key(self, settings: "Settings") -> bool:
         """Say whether callers need a key."""
         return any(feature.needs_key(settings) for feature in self.features)

@@ -163,6 +163,10 @@ class Feature(Generic[S]):
         """Return the bytes that a request's body may have, by path, where it isn't the default."""
         return {}
 
+    def streamed_bodies(self, settings: S) -> Mapping[str, int]:  # noqa: ARG002
+        """Return the bytes that a body may have, by path, where the route reads it as it comes."""
+        return {}
+
     def needs_key(self, settings: S) -> bool:  # noqa: ARG002
         """Say whether callers need a key because of this feature."""
         return False

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.core.metrics import Metrics
 from app.core.request_kinds import RequestKind
@@ -13,10 +13,16 @@ from app.models.entries import ModelState
 from app.models.registry import ModelRegistry
 from app.models.schemas import ModelReadiness, Readiness
 from app.models.steps import LoadSteps
+from app.models.swaps import Swaps
 from app.runtime.awaiting import awaited, progress, reduced
 from app.services.access import Access, OpenAccess
+from app.services.own_requests import OwnRequests
 from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.results import ResultChecker
+from app.services.shadows import Shadows
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 P = TypeVar("P")
 OVERLOADED = "overloaded"
@@ -60,28 +66,36 @@ class Runtime:
         policy: what the settings say.
         metrics: where everything counts.
         registry: lends the models.
+        swaps: changes them while they serve.
         steps: of models that load.
+        shadows: take copies of texts.
         results: checks what engines return.
         database: SQL; None where nothing is stored.
         request_kinds: of the requests to routes, by their paths.
         access: identifies and limits callers.
         entries: takes entries of the prediction log.
+        own_requests: answers the service's own; None in a process without routes.
         loaded: set once the models are.
         stored: set after the first check of the database, or where there is none.
+        telemetry: continues traces that are stored; None: tracing is off.
 
     """
 
     policy: ServingPolicy
     metrics: Metrics
     registry: ModelRegistry
+    swaps: Swaps
     steps: LoadSteps
+    shadows: Shadows
     results: ResultChecker
     database: Database | None
     request_kinds: Mapping[str, RequestKind] = field(default_factory=dict)
     access: Access = field(default_factory=OpenAccess)
     entries: EntryLog = field(default_factory=NoEntryLog)
+    own_requests: OwnRequests | None = None
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     stored: asyncio.Event = field(default_factory=asyncio.Event)
+    telemetry: "Telemetry | None" = None
     database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0
@@ -127,7 +141,7 @@ class Runtime:
         """Return what is dead or stuck in this process."""
         problems = [
             problem
-            for entry in self.registry.entries
+            for entry in self.registry.all_entries
             if entry.served
             for problem in entry.served.model.problems(max_call_s=self.policy.health_max_call_s)
         ]
@@ -174,13 +188,13 @@ class Runtime:
 
     def readiness(self) -> Readiness:
         """Return each model's state, and what works less well than it should."""
-        failed = [e.spec.name for e in self.registry.entries if e.state is ModelState.FAILED]
+        failed = [e.label for e in self.registry.all_entries if e.state_now is ModelState.FAILED]
         models = [
             ModelReadiness(
                 name=entry.spec.name,
                 state=entry.state_now,
                 required=entry.is_required,
-                reason=entry.reason,
+                reason=entry.reason_now,
                 progress=progress(entry, self.steps),
             )
             for entry in self.registry.entries

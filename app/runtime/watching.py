@@ -116,7 +116,7 @@ async def watch_lag(runtime: Runtime) -> None:
         runtime.metrics.event_loop_lag_seconds.set(runtime.loop_lag_s)
         runtime.metrics.event_loop_tasks.set(len(asyncio.all_tasks()))
         runtime.metrics.count_dropped_lines()
-        for entry in runtime.registry.entries:
+        for entry in runtime.registry.all_entries:
             if entry.served:
                 age_s = entry.served.model.longest_call_s()
-                runtime.metrics.heartbeat_age_seconds.labels(entry.spec.name).set(age_s)
+                runtime.metrics.heartbeat_age_seconds.labels(entry.label).set(age_s)

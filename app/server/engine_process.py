@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -11,6 +12,8 @@ from typing import Any
 import uvloop
 
 from app.core.metrics import Metrics
+from app.core.otel import open_telemetry
+from app.engines.loader import EngineTable
 from app.errors import StartupError
 from app.main import compose
 from app.runtime.composition import Composition
@@ -18,14 +21,23 @@ from app.runtime.opening import open_runtime
 from app.runtime.runtime import Runtime
 from app.runtime.watching import OnFatal
 from app.server.member import Member
-from app.server.server import SIGNALS
-from app.settings import Settings
+from app.server.signals import SIGNALS
+from app.settings import Settings, otel_variables
 from app.sharing.host import EngineHost
+from app.sharing.left_alone import leave_alone
 from app.sharing.opening import shared_part
 
 log = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_STARTUP_FAILED = 0, 1
+
+
+class SharedPart(Composition):
+    """The tasks of a service, for models that front ends share."""
+
+    def engines(self) -> EngineTable:
+        """Return all engines, which load nothing that front ends have to load themselves."""
+        return leave_alone(Composition.engines(self))
 
 
 @asynccontextmanager
@@ -45,12 +57,14 @@ async def open_host(
 
     """
     chosen, catalog = compose(settings)
-    bare = Composition(tasks=chosen.tasks, features=(), left_out={})
+    bare = SharedPart(tasks=chosen.tasks, features=(), left_out={})
     shared = shared_part(catalog, chosen.engines())
+    metrics = Metrics()
+    telemetry = open_telemetry(otel_variables(), metrics, process="engine")
     async with open_runtime(
-        settings, shared, bare, metrics=Metrics(), on_fatal=on_fatal
+        settings, shared, bare, metrics=metrics, on_fatal=on_fatal, telemetry=telemetry
     ) as runtime:
-        host = EngineHost(runtime.registry, runtime.steps, began_s=began_s)
+        host = EngineHost(runtime.registry, runtime.steps, began_s=began_s, telemetry=telemetry)
         async with host.serving(listener):
             yield runtime
 
@@ -76,7 +90,7 @@ class EngineProcess(Member):
 
         """
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGHUP):
             # To all processes of a service they mean that front ends drain: they need the models.
             loop.add_signal_handler(number, log.info, "signal_left_to_front_ends")
         # Before it is imports that take time.

@@ -12,6 +12,7 @@ from app.engines.chat_base import Message
 from app.services.token_stream import FinishedGeneration, OnEnd
 
 Connection = Mapping[str, Any]  # an ASGI scope
+Tools = Sequence[Mapping[str, Any]]  # OpenAI's
 
 
 class Charge(Protocol):
@@ -44,6 +45,18 @@ class Access(Protocol):
 
         """
 
+    async def owner(self, key_id: int | None) -> Caller:
+        """Return the caller whose key this is, for work that goes on after their request.
+
+        Args:
+            key_id: of a stored key; None: of a caller without one.
+
+        Raises:
+            UnauthorizedError: there is no such key any more, or it was revoked or has expired.
+            DatabaseUnavailableError: it can't be looked up.
+
+        """
+
     async def admit(
         self, caller: Caller, connection: Connection, *, group: str, spends_tokens: bool
     ) -> Mapping[str, str]:
@@ -70,8 +83,13 @@ class Access(Protocol):
 
         """
 
-    async def begin(self, caller: Caller, messages: Sequence[Message]) -> OnEnd:
+    async def begin(self, caller: Caller, messages: Sequence[Message], tools: Tools = ()) -> OnEnd:
         """Charge an estimate of a prompt; return the callback for its end.
+
+        Args:
+            caller: from `identify`.
+            messages: of the conversation.
+            tools: whose definitions the model reads beside them, as `GenerationOptions` has them.
 
         Raises:
             RateLimitExceededError: nothing was left of the quota before.
@@ -103,6 +121,10 @@ class OpenAccess:
         """Return the same caller for everyone; some clients send a key where none is needed."""
         return Caller()
 
+    async def owner(self, key_id: int | None) -> Caller:
+        """Return the same caller, with the key that they had."""
+        return Caller(key_id=key_id)
+
     async def admit(
         self,
         caller: Caller,  # noqa: ARG002
@@ -119,7 +141,12 @@ class OpenAccess:
         """Charge nothing."""
         yield FreeCharge()
 
-    async def begin(self, caller: Caller, messages: Sequence[Message]) -> OnEnd:  # noqa: ARG002
+    async def begin(
+        self,
+        caller: Caller,  # noqa: ARG002
+        messages: Sequence[Message],  # noqa: ARG002
+        tools: Tools = (),  # noqa: ARG002
+    ) -> OnEnd:
         """Charge nothing."""
         return _ignore
 

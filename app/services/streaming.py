@@ -11,8 +11,9 @@ from app.batching.deadline import Deadline
 from app.batching.generations import Generations
 from app.core.backoff import Backoff
 from app.core.ending import is_shutdown
+from app.core.tracing import enter
 from app.engines.base import Task
-from app.engines.chat_base import Generation, GenerationOptions, Message
+from app.engines.chat_base import ChatEngine, Generation, GenerationOptions, Message
 from app.errors import (
     DeadlineExceededError,
     InferenceFailedError,
@@ -21,6 +22,7 @@ from app.errors import (
     UpstreamFailedError,
 )
 from app.models.registry import ModelRegistry, TaskKey
+from app.services.model_trace import begin_chat
 from app.services.token_stream import End, FinishedGeneration, OnEnd, Stream
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,21 @@ class Conversation:
     model_name: str | None = None
     options: GenerationOptions = field(default_factory=GenerationOptions)
     on_end: OnEnd | None = None
+
+    def refuse(self, error: ServiceError | None, *, seconds: float = 0.0) -> None:
+        """Note that it never started, so that it costs nothing; None: its client left."""
+        if self.on_end is None:
+            return
+        self.on_end(
+            FinishedGeneration(
+                model=self.model_name or "",
+                version=None,
+                end=error,
+                tokens=0,
+                seconds=seconds,
+                first_token_s=None,
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +115,7 @@ class ChatService:
         try:
             stream, task = await self._start(conversation, deadline, started_s)
         except ServiceError as error:
-            if on_end is not None:
-                on_end(_refused(conversation, error, time.monotonic() - started_s))
+            conversation.refuse(error, seconds=time.monotonic() - started_s)
             raise
         loop = asyncio.get_running_loop()
         timer = loop.call_later(deadline.remaining_s, _expire, stream, task)
@@ -125,25 +141,27 @@ class ChatService:
         with ExitStack() as held:
             lease = held.enter_context(self._registry.lease(conversation.model_name, CHAT_MODELS))
             generations = lease.model
-            generations.engine.check(conversation.options)
+            await _check(generations.engine, conversation.options)
             slot = await generations.acquire(deadline)
             held.callback(generations.release, slot)
             stream = Stream(lease, slot, started_s=started_s, bound=self._buffer_tokens)
+            stream.trace = begin_chat(
+                lease.spec, conversation.options, slot=slot, started_s=started_s
+            )
             generation = _generate(generations, conversation, stream)
             task = generations.start(generation, held.pop_all())
         return stream, task
 
 
-def _refused(conversation: Conversation, error: ServiceError, seconds: float) -> FinishedGeneration:
-    """Return what quotas and the prediction log need to know of one that never started."""
-    return FinishedGeneration(
-        model=conversation.model_name or "",
-        version=None,
-        end=error,
-        tokens=0,
-        seconds=seconds,
-        first_token_s=None,
-    )
+async def _check(engine: ChatEngine, options: GenerationOptions) -> None:
+    """Refuse options that the engine doesn't support; raises as `ChatEngine.check`.
+
+    Schemas are read in a thread: those of many tools take a quarter of a second.
+    """
+    if options.tools or options.response_format is not None:
+        await asyncio.to_thread(engine.check, options)
+    else:
+        engine.check(options)
 
 
 async def _generate(generations: Generations, conversation: Conversation, stream: Stream) -> None:
@@ -153,6 +171,8 @@ async def _generate(generations: Generations, conversation: Conversation, stream
     keeps both, and `/health` reports how long no token has come.
     """
     end: End = InternalError()
+    if stream.trace is not None:
+        enter(stream.trace.trace)
     try:
         end = await _attempt(generations, conversation, stream)
     except Exception as failure:  # noqa: BLE001  # the boundary to LangChain and its providers

@@ -23,9 +23,11 @@ SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
 
 def is_shared(spec: ModelSpec, engines: EngineTable) -> bool:
     """Say whether a model can run in the engine's process: one for texts, on an engine of ours."""
+    if spec.versions:
+        return False  # each front end has them itself
     kind = engines.kinds.get(spec.engine)
     # What `auto` gives to llama.cpp, whose tokeniser is in its own process. Of a folder with such a
-    # file the process finds it out when it has loaded it, and leaves it to the front ends.
+    # file the process finds it out when it has its source, and leaves it to the front ends.
     is_gguf = (spec.source or "").endswith(SUFFIX)
     is_ours = kind is not None and kind.is_shared and not is_gguf
     return is_ours and engines.capability(spec.task) in SHARED_TASKS

@@ -3,10 +3,16 @@
 import logging
 import threading
 from math import ceil
-from typing import Final
+from typing import Final, cast
 
 from app.engines.items import ProcessCount
-from app.errors import EngineError, ModelNotReadyError, StartupError
+from app.errors import (
+    EngineError,
+    ModelNotReadyError,
+    ModelUnavailableError,
+    ServiceError,
+    StartupError,
+)
 from app.sharing.facts import Facts
 
 log = logging.getLogger(__name__)
@@ -15,6 +21,10 @@ log = logging.getLogger(__name__)
 MAX_LOAD_S: Final = 3_600.0
 UP, DOWN = ProcessCount(ready=1, wanted=1), ProcessCount(ready=0, wanted=1)
 RESTARTING: Final = "The model's process has ended and is being started again."
+CHANGED: Final = (
+    "since the process of the models was started again there is another model under this name:"
+    " start the service again"
+)
 ENDED: Final = "The model's process ended before it answered, and is being started again."
 
 
@@ -37,6 +47,7 @@ class SharedModel:
         self._facts: Facts | None = None
         self._edition = ""
         self._refusal: StartupError | NotSharedError | None = None
+        self._lost: StartupError | None = None  # why it didn't come back
         self._settled = threading.Event()
 
     def wait(self) -> Facts:
@@ -59,20 +70,28 @@ class SharedModel:
         edition = facts.edition
         if self._facts is not None and edition != self._edition:
             log.error("shared_model_changed", extra={"model": self.name})
+            self._lost = EngineError(CHANGED)
             return
         self._facts, self._edition, self.index = facts, edition, facts.index
         self.is_up = True
+        self._lost = None
         self._settled.set()
 
     def take_refusal(self, refusal: StartupError | NotSharedError) -> None:
-        """Note that it can't be loaded, or not there."""
+        """Note that it can't be loaded, or not there: for the first time, or not again."""
         if not self._settled.is_set():
             self._refusal = refusal
             self._settled.set()
+        elif self._facts is not None and not self.is_up and self._lost is None:
+            is_left = isinstance(refusal, NotSharedError)
+            self._lost = EngineError(CHANGED) if is_left else cast("StartupError", refusal)
+            extra = {"model": self.name, "reason": self._lost.line}
+            log.error("shared_model_lost", extra=extra)
 
     def go_down(self) -> None:
-        """Note that its process can't be asked."""
+        """Note that its process can't be asked; the one that comes after it may have the model."""
         self.is_up = False
+        self._lost = None
 
     def close(self) -> None:
         """End what waits for it."""
@@ -87,6 +106,12 @@ class SharedModel:
         """Return in how many seconds it may be back: as many as it took to start."""
         return max(1, ceil(self._facts.load_s)) if self._facts else 1
 
-    def away(self, detail: str = RESTARTING) -> ModelNotReadyError:
+    def refusal(self) -> StartupError | None:
+        """Return why it couldn't be loaded again; None while it may come back."""
+        return self._lost
+
+    def away(self, detail: str = RESTARTING) -> ServiceError:
         """Return the error of a request that it can't take."""
+        if self._lost is not None:
+            return ModelUnavailableError()
         return ModelNotReadyError(detail, retry_after_s=self.retry_after_s())

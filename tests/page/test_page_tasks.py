@@ -136,6 +136,29 @@ def test_an_image_is_shown_with_its_labels(visiting: Any, tmp_path: Path) -> Non
     expect(page.locator("#image-vectors figcaption")).to_have_text(["1.000", "0.600"])
 
 
+def test_the_form_of_a_class_that_was_changed_is_made_anew(visiting: Any, tmp_path: Path) -> None:
+    file, entry = tmp_path / "model.py", ENTRIES.split("\n\n", maxsplit=1)[0]
+    file.write_text(CLASS, encoding="utf-8")
+    with service(tmp_path, entry, features="page", reload_models="true") as running:
+        running.wait_ready()
+        visit = visiting(running.url, path="/#python")
+        page = visit.page
+        page.get_by_label("Rooms").fill("3")
+        file.write_text(CLASS.replace("rooms: int", "windows: int"), encoding="utf-8")
+        visit.expects_failures = True
+        while not page.get_by_role("alert").is_visible():  # until the class is loaded
+            page.get_by_role("button", name="Send").first.click()
+            page.wait_for_timeout(100)
+        expect(page.get_by_label("Windows")).to_be_visible()
+        expect(page.get_by_label("Rooms")).to_have_count(0)
+        file.write_text(CLASS, encoding="utf-8")
+
+        while not page.get_by_label("Rooms").is_visible():
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+            page.wait_for_timeout(100)
+        expect(page.get_by_label("Windows")).to_have_count(0)
+
+
 def test_a_python_model_has_a_form_made_of_its_schema(visiting: Any, tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(CLASS, encoding="utf-8")
     with service(tmp_path, ENTRIES, features="page") as running:

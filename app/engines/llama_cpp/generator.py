@@ -16,6 +16,7 @@ from app.engines.llama_cpp.plain_schemas import plain
 from app.engines.llama_cpp.sampling import as_completion, check_sampling
 from app.engines.llama_cpp.token_probabilities import read_first_token
 from app.engines.llama_cpp.tool_answers import ToolAnswers
+from app.engines.thoughts import Thought, thought_in
 from app.engines.token_scores import ScoredText
 from app.engines.token_scores import as_openai as as_openai_score
 from app.engines.tool_calls import Piece, ToolCallJoiner, ToolCallPiece
@@ -119,6 +120,7 @@ class _Answer:
         self._top = top  # other tokens with each
         self._scores: list[Mapping[str, Any]] = []
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._calls = ToolCallJoiner()
         self._finish_reason: str | None = None
         self._usage: Mapping[str, Any] = {}
@@ -131,18 +133,21 @@ class _Answer:
             self._error = chunk["error"]
             return True
         self._usage = chunk.get("usage") or self._usage
-        piece, calls = "", []
+        piece, thought, calls = "", "", []
         for choice in chunk.get("choices", ()):
             piece = self._scored(choice)
-            parts = choice.get("delta", {}).get("tool_calls") or ()
+            delta = choice.get("delta", {})
+            thought, parts = thought_in(delta), delta.get("tool_calls") or ()
             calls = [_call_piece(part) for part in parts]
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if piece:
             self._pieces.append(piece)
+        if thought:
+            self._thoughts.append(thought)
         for call in calls:
             self._calls.add(call)
         # Called without a piece too: a client may leave while a model is thinking.
-        pieces: list[Piece] = [piece, *calls]
+        pieces: list[Piece] = [*([Thought(thought)] if thought else []), piece, *calls]
         for each in pieces:
             self._is_stopped = self._is_stopped or self._on_token(each)
         return self._is_stopped
@@ -167,10 +172,13 @@ class _Answer:
             finish_reason=self._finish_reason or "cancelled",
             tool_calls=self._calls.calls,
             scores=tuple(self._scores),
+            thoughts="".join(self._thoughts),
             usage=Usage(
                 prompt_tokens=self._usage.get("prompt_tokens", 0),
                 # A stopped generation has no usage; a piece is a token, nearly always.
-                completion_tokens=self._usage.get("completion_tokens", len(self._pieces)),
+                completion_tokens=self._usage.get(
+                    "completion_tokens", len(self._pieces) + len(self._thoughts)
+                ),
                 cached_tokens=details.get("cached_tokens", 0),
             ),
         )

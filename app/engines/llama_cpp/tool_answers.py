@@ -7,7 +7,7 @@ from typing import Any
 from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken
 from app.engines.llama_cpp.tool_prompt import in_words
 from app.engines.llama_cpp.tool_reader import CallReader, CallWatch
-from app.engines.llama_cpp.tool_schemas import call_format, shown
+from app.engines.llama_cpp.tool_schemas import call_format, check_sent, shown
 from app.engines.tool_calls import ToolUse, tool_use
 
 # Generates once: messages, options, what takes the pieces.
@@ -40,6 +40,7 @@ class ToolAnswers:
         use = tool_use(options)
         if use is None:
             return
+        check_sent(use)
         if self._knows_tools:
             shown(use)
         if _is_held(use, options) or use.has_many:

@@ -4,7 +4,7 @@ A call is `{"name": …, "arguments": {…}}`, several are a list of them; see d
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Literal
 
@@ -23,13 +23,17 @@ Verdict = Literal["call", "text", "open"]
 
 def in_words(messages: Sequence[Message], use: ToolUse | None) -> list[Message]:
     """Return a conversation without roles and fields of tools, and with what may be called."""
-    spoken: list[Message] = []
+    turns: list[tuple[str, list[str]]] = []
+    calls = [call for message in messages for call in message.tool_calls]
+    names = {call.id: call.name for call in reversed(calls)}  # the first of equal ids counts
     for message in messages:
-        role, content = _spoken(message, messages)
+        role, content = _spoken(message, names)
         # Many templates want users and assistants in turns.
-        if spoken and role == "user" == spoken[-1].role and _is_result(message, spoken[-1]):
-            content = f"{spoken.pop().content}\n\n{content}"
-        spoken.append(Message(role=role, content=content))
+        if turns and role == "user" == turns[-1][0] and _is_result(message, turns[-1][1][0]):
+            turns[-1][1].append(content)
+        else:
+            turns.append((role, [content]))
+    spoken = [Message(role=role, content="\n\n".join(parts)) for role, parts in turns]
     if use is not None:
         has_system = bool(spoken) and spoken[0].role == "system"
         told = [spoken.pop(0).content] if has_system else []
@@ -38,23 +42,38 @@ def in_words(messages: Sequence[Message], use: ToolUse | None) -> list[Message]:
     return spoken
 
 
-def verdict(text: str, names: Sequence[str], ending: str = "") -> tuple[Verdict, str | None]:
-    """Say whether a text that goes on is the beginning of a call, and of which tool.
+class CallStart:
+    """Says whether a text that comes in pieces is the beginning of a call, and of which tool.
+
+    What a call may begin with is written once, and each piece leaves fewer of these: a model may
+    have 128 tools, and its pieces are tokens.
 
     Args:
-        text: the answer so far.
         names: of the tools.
         ending: what has to stand behind the name for a call.
 
     """
-    compact = "".join(text.split())
-    is_open = False
-    for name, opening, bracket in product(names, OPENINGS, ("", "[")):
-        start = f'{opening}{bracket}{{"name":{json.dumps(name)}{ending}'
-        if compact.startswith(start):
-            return "call", name
-        is_open = is_open or start.startswith(compact)
-    return ("open" if is_open else "text"), None
+
+    def __init__(self, names: Sequence[str], ending: str = "") -> None:
+        self._text = ""  # so far, without space
+        self._starts = [
+            (f'{opening}{bracket}{{"name":{json.dumps(name)}{ending}', name)
+            for name, opening, bracket in product(names, OPENINGS, ("", "["))
+        ]
+        self.verdict: Verdict = "open"
+        self.name: str | None = None  # of the tool, once it is a call
+
+    def take(self, piece: str) -> Verdict:
+        """Take the next piece; return what the text is by now."""
+        compact = "".join(piece.split())
+        if self.verdict != "open" or not compact:
+            return self.verdict
+        self._text += compact
+        text = self._text
+        self.name = next((name for start, name in self._starts if text.startswith(start)), None)
+        self._starts = [(start, name) for start, name in self._starts if start.startswith(text)]
+        self.verdict = "call" if self.name is not None else "open" if self._starts else "text"
+        return self.verdict
 
 
 def _told(use: ToolUse) -> str:
@@ -67,11 +86,10 @@ def _told(use: ToolUse) -> str:
     return "\n".join(("You have these tools:", *tools, MANY if use.has_many else ONE, end))
 
 
-def _spoken(message: Message, messages: Sequence[Message]) -> tuple[str, str]:
+def _spoken(message: Message, names: Mapping[str, str]) -> tuple[str, str]:
     """Return a message's role and content in words."""
     if message.role == "tool":
-        calls = (call for other in messages for call in other.tool_calls)
-        name = next((call.name for call in calls if call.id == message.tool_call_id), "the tool")
+        name = names.get(message.tool_call_id or "", "the tool")
         return "user", f"Result of {name}: {message.content}"
     if not message.tool_calls:
         return message.role, message.content
@@ -86,5 +104,5 @@ def _as_json(call: ToolCall) -> str:
     return f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments or "{}"}}}'
 
 
-def _is_result(message: Message, before: Message) -> bool:
-    return message.role == "tool" or before.content.startswith("Result of ")
+def _is_result(message: Message, before: str) -> bool:
+    return message.role == "tool" or before.startswith("Result of ")

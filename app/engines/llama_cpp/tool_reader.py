@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from app.engines.chat_base import OnToken
-from app.engines.llama_cpp.tool_prompt import verdict
+from app.engines.llama_cpp.tool_prompt import CallStart
 from app.engines.tool_calls import Piece, ToolCall, ToolCallJoiner, ToolCallPiece, new_call_id
 
 HEAD = r'\s*\{\s*"name"\s*:\s*"([^"]*)"\s*,\s*"arguments"\s*:\s*(?=\S)'
@@ -23,25 +23,29 @@ class CallWatch:
     """
 
     def __init__(self, names: Sequence[str], on_token: OnToken) -> None:
-        self._names = names
+        self._start = CallStart(names)
         self._on_token = on_token
-        self._held = ""
+        self._held: list[str] = []
         self._is_text = False
-        self.called: str | None = None
+
+    @property
+    def called(self) -> str | None:
+        """The tool that the answer has begun to call."""
+        return self._start.name
 
     def take(self, piece: Piece) -> bool:
         """Take the next piece; return whether to stop."""
         if self._is_text or not isinstance(piece, str):
             return self._on_token(piece)
-        self._held += piece
-        found, self.called = verdict(self._held, self._names)
+        self._held.append(piece)
+        found = self._start.take(piece)
         if found == "text":
             return self.flush()
         return self._on_token("") or found == "call"
 
     def flush(self) -> bool:
         """Pass on what was held back; return whether to stop."""
-        self._is_text, held, self._held = True, self._held, ""
+        self._is_text, held, self._held = True, "".join(self._held), []
         return self._on_token(held)
 
 
@@ -56,7 +60,7 @@ class CallReader:
     """
 
     def __init__(self, names: Sequence[str], on_token: OnToken, *, may_be_text: bool) -> None:
-        self._names = names
+        self._start = CallStart(names, ARGUMENTS)
         self._on_token = on_token
         self._may_be_text = may_be_text
         self._is_text = False
@@ -90,9 +94,11 @@ class CallReader:
                     yield ToolCallPiece(index=self._count - 1, arguments=kept)
                 self._arguments = None if is_over else self._arguments
                 continue
+            may_be_text = self._may_be_text and not self._count
+            is_text = may_be_text and self._start.take(text) == "text"
             self._held, text = self._held + text, ""
             head = (NEXT if self._count else FIRST).match(self._held)
-            if self._may_be_text and not self._count and self._is_no_call():
+            if is_text:
                 self._is_text = True
                 text, self._held = self._held, ""
             elif head is not None:
@@ -100,9 +106,6 @@ class CallReader:
                 self._arguments = _Arguments()
                 self._held, text = "", self._held[head.end() :]
                 yield ToolCallPiece(index=self._count - 1, id=new_call_id(), name=head[1])
-
-    def _is_no_call(self) -> bool:
-        return verdict(self._held, self._names, ARGUMENTS)[0] == "text"
 
 
 class _Arguments:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.engines.base import EngineRequest
-from app.engines.devices import index_of, is_cuda
+from app.engines.devices import check_cuda, count_cuda, index_of, is_cuda
 from app.engines.onnx.engine import OnnxEngine
 from app.engines.onnx.graph import read_graph
 from app.engines.onnx.tensors import Array
@@ -95,9 +95,10 @@ def _open(path: Path, request: EngineRequest) -> Any:  # noqa: ANN401  # untyped
     # Threads that wait for work mustn't take the cores of the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(
-            path, options, providers=_providers(request, onnxruntime.get_available_providers())
-        )
+        available = onnxruntime.get_available_providers()
+        gpus = count_cuda() if is_cuda(request.device) else 0
+        providers = choose_providers(request, available, gpus=gpus)
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
     except EngineError:
         raise
     except Exception as failure:
@@ -114,17 +115,24 @@ def _device(request: EngineRequest, providers: Sequence[str]) -> str:
     return request.device if is_cuda(request.device) else "cuda"
 
 
-def _providers(
-    request: EngineRequest, available: Sequence[str]
+def choose_providers(
+    request: EngineRequest, available: Sequence[str], *, gpus: int
 ) -> list[str | tuple[str, dict[str, int]]]:
     """Return what is to compute, by preference.
 
+    Args:
+        request: says where.
+        available: what this build of ONNX Runtime has a part for.
+        gpus: how many this machine has.
+
     Raises:
-        EngineError: a GPU is asked for, and this build has no part for it.
+        EngineError: a GPU is asked for that isn't there, or that this build has no part for.
 
     """
     if request.device == "cpu":
         return [CPU]
+    # ONNX Runtime would say of a GPU that isn't there, in a page of text, that a call failed.
+    check_cuda(request.device, asked_by=request.device_setting, count=gpus)
     if is_cuda(request.device) and CUDA not in available:
         raise EngineError("this ONNX Runtime can't use a GPU: install onnxruntime-gpu instead")
     index = index_of(request.device)

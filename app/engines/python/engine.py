@@ -93,6 +93,9 @@ class PythonEngine:
         """Return in how many seconds a process that has ended may be back."""
         return self._processes.retry_after_s() if self._processes else 1
 
+    def refusal(self) -> None:
+        """Return nothing: processes are started again for as long as it takes."""
+
     def watch(self, metrics: ProcessMetrics) -> None:
         """Have processes and their ends counted."""
         processes = self._processes

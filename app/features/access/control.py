@@ -14,7 +14,7 @@ from app.features.access.ledger import Ledger
 from app.features.access.limits.limit import Limit, parse
 from app.features.access.limits.limiter import Limiter
 from app.features.access.lockout import Lockout
-from app.services.access import Charge, Connection
+from app.services.access import Charge, Connection, Tools
 from app.services.token_stream import OnEnd
 
 
@@ -84,6 +84,10 @@ class AccessControl:
             return await self._keys.verify(key)
         return await self._lockout.verify(key, address=self._address(connection))
 
+    async def owner(self, key_id: int | None) -> Caller:
+        """Return the caller with a key; raises as `Access.owner` says."""
+        return Caller() if key_id is None else await self._keys.owner(key_id)
+
     async def admit(
         self, caller: Caller, connection: Connection, *, group: str, spends_tokens: bool
     ) -> Mapping[str, str]:
@@ -108,10 +112,10 @@ class AccessControl:
         """Charge tokens for a block; raises as `Access.spending` says."""
         return self._ledger.spending(caller, tokens)
 
-    async def begin(self, caller: Caller, messages: Sequence[Message]) -> OnEnd:
+    async def begin(self, caller: Caller, messages: Sequence[Message], tools: Tools = ()) -> OnEnd:
         """Charge a prompt; raises as `Access.begin` says."""
-        charge = await self._ledger.begin(caller, messages)
-        return partial(self._ledger.generated, charge, messages)
+        charge = await self._ledger.begin(caller, messages, tools)
+        return partial(self._ledger.generated, charge)
 
     def _identifier(self, caller: Caller, connection: Connection) -> str:
         """Return what a limit counts by: the key, else the address."""

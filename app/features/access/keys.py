@@ -178,15 +178,39 @@ class KeyService:
         is_match = hmac.compare_digest(_hash(text), key.hash if key else NO_HASH)
         if key is None or not is_match:
             raise UnauthorizedError
-        if not key.is_valid(datetime.now(UTC)):
-            raise KeyEndedError
-        return Caller(
-            name=key.name,
-            key_id=key.id,
-            scopes=frozenset(map(Scope, key.scopes)),
-            limit=key.limit,
-            tokens_per_day=key.tokens_per_day,
-        )
+        return _caller(key)
+
+    async def owner(self, key_id: int) -> Caller:
+        """Return whose key this is, by its id.
+
+        Raises:
+            KeyEndedError: it was revoked or has expired.
+            UnauthorizedError: there is no such key.
+            DatabaseUnavailableError: the database doesn't answer.
+
+        """
+        key = await self._database.read(lambda session: KeyRepository(session).by_id(key_id))
+        if key is None:
+            raise UnauthorizedError
+        return _caller(key)
+
+
+def _caller(key: ApiKey) -> Caller:
+    """Return the caller with a key.
+
+    Raises:
+        KeyEndedError: it was revoked or has expired.
+
+    """
+    if not key.is_valid(datetime.now(UTC)):
+        raise KeyEndedError
+    return Caller(
+        name=key.name,
+        key_id=key.id,
+        scopes=frozenset(map(Scope, key.scopes)),
+        limit=key.limit,
+        tokens_per_day=key.tokens_per_day,
+    )
 
 
 def _check(spec: KeySpec) -> None:

@@ -1,6 +1,7 @@
 """Token quotas: what a request costs of its caller's tokens of the day."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from app.engines.chat_base import Generation, Message
 from app.errors import DeadlineExceededError, ServiceError
 from app.features.access.limits.limit import MAX_AMOUNT, Limit, Verdict, parse
 from app.features.access.limits.limiter import Limiter
+from app.services.access import Tools
 from app.services.token_stream import FinishedGeneration
 
 QUOTA = "tokens"
@@ -90,7 +92,7 @@ class Ledger:
             self._start(charge.settle(0))
             raise
 
-    async def begin(self, caller: Caller, messages: Sequence[Message]) -> Charge:
+    async def begin(self, caller: Caller, messages: Sequence[Message], tools: Tools = ()) -> Charge:
         """Charge the estimated prompt of a generation before it begins.
 
         Call `generated` when it has ended.
@@ -99,13 +101,11 @@ class Ledger:
             RateLimitExceededError: nothing was left before.
 
         """
-        return await self._take(caller, max(1, _prompt_tokens(messages)))
+        return await self._take(caller, max(1, _prompt_tokens(messages, tools)))
 
-    def generated(
-        self, charge: Charge, messages: Sequence[Message], ended: FinishedGeneration
-    ) -> None:
+    def generated(self, charge: Charge, ended: FinishedGeneration) -> None:
         """Settle a generation, in a task of its own: the client's leaving cancels the stream."""
-        self._start(charge.settle(_cost(messages, ended)))
+        self._start(charge.settle(_cost(charge.tokens, ended)))
 
     async def settle(self) -> None:
         """Wait for settlements that still run."""
@@ -135,8 +135,8 @@ class Ledger:
         task.add_done_callback(self._settlements.discard)
 
 
-def _cost(messages: Sequence[Message], ended: FinishedGeneration) -> int:
-    """Return the tokens of a generation; the prompt is estimated if the engine didn't count it."""
+def _cost(estimated: int, ended: FinishedGeneration) -> int:
+    """Return the tokens of a generation; of its prompt as estimated if no engine counted them."""
     if isinstance(ended.end, Generation) and ended.end.usage:
         return ended.end.usage.total_tokens
     is_refusal = isinstance(ended.end, ServiceError) and not isinstance(
@@ -144,11 +144,13 @@ def _cost(messages: Sequence[Message], ended: FinishedGeneration) -> int:
     )
     if ended.version is None or (is_refusal and not ended.tokens):
         return 0  # no engine worked on it
-    return _prompt_tokens(messages) + ended.tokens
+    return estimated + ended.tokens
 
 
-def _prompt_tokens(messages: Sequence[Message]) -> int:
-    texts = (text for message in messages for text in message.texts)
+def _prompt_tokens(messages: Sequence[Message], tools: Tools) -> int:
+    texts = [text for message in messages for text in message.texts]
+    # A model reads them in the prompt: its template, or ours, writes them there.
+    texts += [json.dumps(tool, ensure_ascii=False) for tool in tools]
     prompt_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     return prompt_bytes // BYTES_PER_TOKEN
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from app.batching.deadline import Deadline
 from app.batching.generations import Generations
+from app.core.call_scope import CallScope, in_scope
 from app.core.callers import Caller, Scope
 from app.engines.base import Task
 from app.engines.chat_base import Generation, Message, Usage
-from app.engines.first_token import FirstToken, FirstTokenReader, read_in_turn
+from app.engines.first_token import FirstToken, read_in_turn, reader_of
 from app.errors import DeadlineExceededError, ForbiddenError, ServiceError, UnsupportedFieldError
 from app.features.decisions.prompts import YES_OR_NO, prompt_of
 from app.features.decisions.questions import Decided, DecisionUsage, Kind, Question, Verdict
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 # Below it the model would say something else than a label: it declines.
 MIN_LIKELIHOOD = 0.01
-NOT_READABLE = "This model's probabilities can't be read: it is behind a remote server."
+NOT_READABLE = "This model's probabilities can't be read: its server hasn't OpenAI's dialect."
 LENGTH = "length"
 
 
@@ -125,8 +126,8 @@ class ChatDecider:
     ) -> tuple[tuple[Verdict | None, ...], Usage]:
         """Take a place, read all prompts there, and return what they say."""
         generations = lease.model
-        reader = getattr(generations.engine, "generator", None)
-        if not isinstance(reader, FirstTokenReader):
+        reader = reader_of(generations.engine)
+        if reader is None:
             raise UnsupportedFieldError("model", detail=NOT_READABLE)
         labels = [_labels(question, reader.one_token_labels) for question in questions]
         prompts = [
@@ -141,7 +142,9 @@ class ChatDecider:
 
         name = f"decide-{lease.spec.name}"
         reading = read_in_turn(reader, prompts, thread_name=name, on_read=note)
-        tokens = await self._until_read(generations, reading, held.pop_all())
+        # A remote server isn't asked any more when the time is up.
+        with in_scope(CallScope(until_s=self._deadline.at_s)):
+            tokens = await self._until_read(generations, reading, held.pop_all())
         usage = _total(tokens)
         generations.metrics.ended(LENGTH)
         generations.metrics.spent(

@@ -170,14 +170,14 @@ def print_secret(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print what webhooks are signed with, alone on standard output; see docs/webhooks.md."""
+    """Print what webhooks are signed with, of several the first; see docs/webhooks.md."""
     from app.features.jobs.settings import JobsSettings
     from app.features.jobs.webhooks.sender import stored_secret
     from app.features.jobs.webhooks.signature import standard_secret
     from app.settings import load_settings
 
-    setting = load_settings(JobsSettings).webhook_secret
-    secret = setting.get_secret_value() if setting else with_database(stored_secret)
+    secrets = load_settings(JobsSettings).webhook_secrets
+    secret = secrets[0] if secrets else with_database(stored_secret)
     if standard:
         secret = standard_secret(secret)
     if as_json:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, Update, case, func, select, update
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.clock import now
 from app.features.jobs.items import JobItems, storable
 from app.features.jobs.tables import JobRow
+from app.features.jobs.turns import lock_next
 from app.features.jobs.values import AttemptPolicy, Item, ItemOutcome, ItemState, Job, JobStatus
 
 TABLE: Table = JobRow.__table__  # type: ignore[assignment]  # declared as the wider FromClause
@@ -34,7 +35,8 @@ class JobLeases:
         the one that has waited longest in the collection that was served longest ago.
         """
         moment = now(self._session)
-        key = self._next(moment)
+        is_due = (TABLE.c.status == JobStatus.QUEUED) & (TABLE.c.due_at <= moment)
+        key = lock_next(self._session, TABLE, is_due)
         if key is None:
             return None
         claimed = change(
@@ -155,23 +157,6 @@ class JobLeases:
             **NO_LEASE,
         )
         return as_job(self._session.execute(queued.returning(TABLE)).mappings().one())
-
-    def _next(self, moment: datetime) -> int | None:
-        """Lock the job whose turn it is; one index serves both queries."""
-        is_due = (TABLE.c.status == JobStatus.QUEUED) & (TABLE.c.due_at <= moment)
-        waiting = select(TABLE.c.collection).where(is_due).distinct().subquery()
-        others = TABLE.alias()
-        served = select(func.max(others.c.claimed_at)).where(
-            others.c.collection == waiting.c.collection
-        )
-        turns = select(waiting.c.collection).order_by(served.scalar_subquery().nulls_first())
-        for collection in self._session.scalars(turns).all():
-            mine = select(TABLE.c.key).where(is_due, TABLE.c.collection == collection)
-            first = mine.order_by(TABLE.c.due_at, TABLE.c.key).limit(1)
-            key: int | None = self._session.scalar(first.with_for_update(skip_locked=True))
-            if key is not None:
-                return key
-        return None
 
     def _fail(self, job: Job, *, code: str, error: str) -> Job:
         failure = {"error_code": code, "error": error, "stalled_attempts": job.stalled_attempts}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.core.backoff import Backoff
-from app.features.jobs.values import Job
+from app.features.jobs.values import Attempted
 
 BACKOFF = Backoff(first_s=1.0, max_s=60.0, jitter=0.5)
 
@@ -26,7 +26,7 @@ class RetryPolicy:
     attempts: int = 5
     backoff: Backoff = BACKOFF
 
-    def next(self, job: Job, now: datetime) -> datetime | None:
+    def next(self, job: Attempted, now: datetime) -> datetime | None:
         """Return when a job that failed may be tried again; None: never."""
         if job.stalled_attempts >= self.attempts:
             return None

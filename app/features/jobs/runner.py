@@ -5,27 +5,32 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
 from app.core.logs import request_id
+from app.core.tracing import resumed, sampled
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, ServiceError, StartupError
 from app.features.jobs.batches import Batch, BatchBounds, JobBatches, JobEmbedder, Row
+from app.features.jobs.heartbeat import keep_lease
 from app.features.jobs.leases import JobLeases
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import LeaseLostError, RetryPolicy
 from app.features.jobs.values import Job
 
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
+
 log = logging.getLogger(__name__)
 
 # Under way at once: the engine has the next batch while one is committed.
 BATCHES_AT_ONCE = 2
-HEARTBEATS = 3  # in the time of a lease
 
 # Returns the model of that name, loaded if need be. Raises StartupError or ServiceError.
 FindEmbedder = Callable[[str], Awaitable[JobEmbedder]]
@@ -58,6 +63,7 @@ class JobRunner:
         policy: the limits.
         metrics: where attempts and documents count.
         is_stopping: called between batches; if true the job goes back to the queue.
+        telemetry: continues the traces of the requests that submitted jobs; None: it's off.
 
     """
 
@@ -69,12 +75,14 @@ class JobRunner:
         policy: RunnerPolicy,
         metrics: JobMetrics,
         is_stopping: Callable[[], bool] = lambda: False,
+        telemetry: "Telemetry | None" = None,
     ) -> None:
         self._database = database
         self._find = find
         self._policy = policy
         self._metrics = metrics
         self._is_stopping = is_stopping
+        self._telemetry = telemetry
 
     async def run_next(self) -> bool:
         """Run the job that is due for one slice of time; False when none was due.
@@ -89,7 +97,9 @@ class JobRunner:
             return False
         token = request_id.set(job.request_id)
         try:
-            await self._attempt(job, lease)
+            name = f"job {job.kind}"
+            with resumed(self._telemetry, job.trace, name, _attributes(job), kind="consumer"):
+                await self._attempt(job, lease)
         finally:
             request_id.reset(token)
         return True
@@ -98,7 +108,8 @@ class JobRunner:
         """Work on a job; a failure is stored in its row, if the database can be reached."""
         log.info("job_attempt", extra={"job": job.id, "attempt": job.attempts, "done": job.done})
         try:
-            async with self._heartbeat(job, lease):
+            extend = partial(_extend, key=job.key, lease=lease, lease_s=self._policy.lease_s)
+            async with keep_lease(lambda: self._database.run(extend), lease_s=self._policy.lease_s):
                 is_done = await self._work(job, lease)
             end = _finish if is_done else _release
             await self._database.run(partial(end, key=job.key, lease=lease))
@@ -125,6 +136,8 @@ class JobRunner:
 
     async def _fail(self, job: Job, lease: str, code: str, detail: str) -> None:
         log.warning("job_attempt_failed", extra={"job": job.id, "code": code})
+        if (trace := sampled()) is not None:
+            trace.fail(code)
         fail = partial(
             _fail_attempt,
             key=job.key,
@@ -139,37 +152,6 @@ class JobRunner:
 
     def _count(self, outcome: str) -> None:
         self._metrics.job_attempts.labels(outcome).inc()
-
-    @asynccontextmanager
-    async def _heartbeat(self, job: Job, lease: str) -> AsyncIterator[None]:
-        """Keep the lease during the block; LeaseLostError interrupts the block when it is lost."""
-        lost = False
-        owner = asyncio.current_task()
-
-        async def beat() -> None:
-            nonlocal lost
-            pause_s = self._policy.lease_s / HEARTBEATS
-            extend = partial(_extend, key=job.key, lease=lease, lease_s=self._policy.lease_s)
-            while True:
-                await asyncio.sleep(pause_s)
-                with suppress(DatabaseUnavailableError):  # the next commit checks the lease
-                    if not await self._database.run(extend):
-                        break
-            lost = True
-            if owner is not None:
-                owner.cancel()
-
-        task = asyncio.create_task(beat())
-        try:
-            yield
-        except asyncio.CancelledError:
-            if lost and owner is not None and owner.uncancel() == 0:
-                raise LeaseLostError from None
-            raise
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _work(self, job: Job, lease: str) -> bool:
         """Embed waiting documents in batches; True when none waits any more."""
@@ -198,6 +180,12 @@ class JobRunner:
             for _, task in pending:
                 task.cancel()
             await asyncio.gather(*(task for _, task in pending), return_exceptions=True)
+
+
+def _attributes(job: Job) -> dict[str, str | int]:
+    """Return what the span of a slice says: it is one of as many as the job takes."""
+    done = {"mlapi.job.done": job.done, "mlapi.items": job.total}
+    return {"mlapi.job.id": job.id, "mlapi.model": job.model, "mlapi.attempt": job.attempts, **done}
 
 
 def _claim(session: Session, *, lease: str, lease_s: float) -> Job | None:

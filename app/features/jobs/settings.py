@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 
 from app.features.documents.settings import DocumentsSettings
-from app.features.jobs.webhooks.signature import PREFIX, standard_key
+from app.features.jobs.webhooks.signature import read_secrets
 from app.settings import MIN_SECRET_CHARS, Days, Positive
 
 
@@ -33,6 +33,7 @@ class JobsSettings(DocumentsSettings):
         None,
         min_length=MIN_SECRET_CHARS,
         description="What webhooks are signed with, any text or a `whsec_…` of Standard Webhooks; "
+        "several, with commas between them, while it is changed: all sign, the first one first; "
         "default: made once and kept in SQL, `app jobs secret` prints it.",
     )
     webhook_allow_hosts: str = Field(
@@ -46,18 +47,17 @@ class JobsSettings(DocumentsSettings):
 
     @field_validator("webhook_secret")
     @classmethod
-    def standard_secret_has_a_key(cls, secret: SecretStr | None) -> SecretStr | None:
-        """Refuse a `whsec_…` that no library of Standard Webhooks could read, or a short key."""
-        if secret is not None and secret.get_secret_value().startswith(PREFIX):
-            try:
-                key = standard_key(secret.get_secret_value())
-            except ValueError:
-                key = b""
-            if len(key) < MIN_SECRET_CHARS:
-                raise ValueError(
-                    f"must have at least {MIN_SECRET_CHARS} bytes in base64 after {PREFIX}"
-                )
+    def secrets_can_sign(cls, secret: SecretStr | None) -> SecretStr | None:
+        """Refuse a secret that no library of Standard Webhooks could read, or a short one."""
+        if secret is not None:
+            read_secrets(secret.get_secret_value())
         return secret
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets of the setting, the first of which counts; none without it."""
+        secret = self.webhook_secret
+        return read_secrets(secret.get_secret_value()) if secret else ()
 
     @field_validator("webhook_allow_hosts")
     @classmethod

@@ -46,6 +46,7 @@ class NewJob:
     idempotency_key: str | None = None
     request_hash: str
     webhook_url: str | None = None
+    trace: str | None = None  # headers of the request's trace, as JSON; None: it had none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +117,18 @@ class Waiting:
     next_due_s: float | None
 
 
+class Attempted(Protocol):
+    """What is attempted until it is done: a job, or a batch of another feature."""
+
+    @property
+    def stalled_attempts(self) -> int:
+        """Attempts in a row that got nothing done."""
+        ...
+
+
 class AttemptPolicy(Protocol):
     """Decides what follows an attempt that failed."""
 
-    def next(self, job: Job, now: datetime) -> datetime | None:
+    def next(self, job: Attempted, now: datetime) -> datetime | None:
         """Return when the job may be tried again, None for never; this attempt is counted."""
         ...

@@ -20,10 +20,14 @@ class OpenInference(Feature[Any]):
 
     def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":
         """Return the routes under `/v2`."""
-        from app.features.open_inference import infer_routes, routes
+        from app.features.open_inference import infer_routes, repository_routes, routes
 
         known = {task.kind: tensors for task in tasks if (tensors := task.tensors())}
-        return (routes.make_router(known), infer_routes.make_router(known))
+        return (
+            routes.make_router(known),
+            infer_routes.make_router(known),
+            repository_routes.make_router(),
+        )
 
     def request_kinds(self, tasks: Sequence[Task]) -> Mapping[str, RequestKind]:  # noqa: ARG002
         """Return the kinds of what runs models, and of what machines ask."""

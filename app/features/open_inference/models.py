@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.batching.base import Scheduler
-from app.errors import ModelNotFoundError, UnsupportedFieldError
+from app.core.version_choice import version_choice
+from app.errors import UnsupportedFieldError
 from app.http.tensors import TensorTask
 from app.models.registry import Lease, ModelRegistry, TaskKey
 
 TensorTasks = Mapping[str, TensorTask]  # by what models.toml calls the tasks
-NO_VERSION = "The model has no such version; its metadata lists those that it has."
 
 
 def tensors_of(tasks: TensorTasks, registry: ModelRegistry, model_name: str) -> TensorTask:
@@ -31,9 +31,10 @@ def tensors_of(tasks: TensorTasks, registry: ModelRegistry, model_name: str) -> 
 def leased(
     registry: ModelRegistry, model_name: str, version: str | None
 ) -> Iterator[Lease[Scheduler[Any]]]:
-    """Lease a model; raises as `ModelRegistry.lease`, for another version than it has too."""
+    """Lease a model in the version that the path names, if any; raises as `ModelRegistry.lease`."""
     key = TaskKey[Scheduler[Any]](registry.task_of(model_name))
+    choice = version_choice.get()
+    if version is not None and choice is not None:
+        choice.wanted = version
     with registry.lease(model_name, key) as lease:
-        if version not in {None, lease.version}:
-            raise ModelNotFoundError(NO_VERSION)
         yield lease

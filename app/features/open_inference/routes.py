@@ -32,7 +32,7 @@ def make_router(tasks: TensorTasks) -> APIRouter:
 
     @router.get("", dependencies=known)
     async def server() -> dict[str, Any]:
-        extensions = ["binary_tensor_data"]
+        extensions = ["binary_tensor_data", "model_repository"]
         return {"name": "ml-api", "version": version_of("ml-api"), "extensions": extensions}
 
     @router.get("/models/{model_name}", dependencies=known)
@@ -65,7 +65,7 @@ def make_router(tasks: TensorTasks) -> APIRouter:
             ]
             return {
                 "name": model_name,
-                "versions": [lease.version],
+                "versions": registry.model(model_name).loaded or [lease.version],
                 "platform": engine.kind,
                 "inputs": [_tensor(name, "BYTES") for name in tensors.inputs],
                 "outputs": outputs + [_tensor(name, "BYTES") for name in tensors.texts],

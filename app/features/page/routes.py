@@ -43,7 +43,8 @@ async def page(request: Request) -> Response:
     """Show the page on which everything can be tried."""
     if not request.scope.get("raw_path", b"/").endswith(b"/"):
         # At the prefix itself, where the page's relative links would lead out of it.
-        return RedirectResponse(f"{await public_prefix(request)}/")
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{await public_prefix(request)}/{query}")
     return await page_files.get_response("index.html", request.scope)
 
 

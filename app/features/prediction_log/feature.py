@@ -43,10 +43,10 @@ class PredictionLogFeature(Feature["PredictionLogSettings"]):
         return "PREDICTION_LOG=off" if settings.prediction_log == "off" else None
 
     def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":  # noqa: ARG002
-        """Return `/predictions`."""
-        from app.features.prediction_log.routes import router
+        """Return `/predictions`, and what compares versions by it."""
+        from app.features.prediction_log import comparison_routes, routes
 
-        return (router,)
+        return (routes.router, comparison_routes.router)
 
     def open(
         self, runtime: "Runtime", settings: "PredictionLogSettings"

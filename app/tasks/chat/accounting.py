@@ -10,14 +10,16 @@ from app.engines.chat_base import Message
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, AnswerLogDep
 from app.http.guard import AccessDep, CallerDep
+from app.services.access import Tools
 from app.services.prediction_log import PredictionLogEntry, to_ms
 from app.services.token_stream import FinishedGeneration, OnEnd
 
 # nginx's number for "the client closed the connection", as in the request log.
 CLIENT_LEFT = 499
 
-# Takes the messages of a conversation; charges their caller, and returns the callback for its end.
-Account = Callable[[Sequence[Message]], Awaitable[OnEnd]]
+# Takes the messages of a conversation and the tools that it may call; charges their caller, and
+# returns the callback for its end.
+Account = Callable[[Sequence[Message], Tools], Awaitable[OnEnd]]
 
 
 def entry_of(
@@ -48,8 +50,8 @@ def entry_of(
 async def get_account(access: AccessDep, caller: CallerDep, log: AnswerLogDep) -> Account:
     """Return what charges the caller of a generation, and logs it."""
 
-    async def account(messages: Sequence[Message]) -> OnEnd:
-        settle = await access.begin(caller, messages)
+    async def account(messages: Sequence[Message], tools: Tools) -> OnEnd:
+        settle = await access.begin(caller, messages, tools)
 
         def on_end(generation: FinishedGeneration) -> None:
             log.put(entry_of(generation, messages, log=log))

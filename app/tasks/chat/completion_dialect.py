@@ -23,6 +23,7 @@ class CompletionDialect(OpenAiDialect):
     """
 
     kind = "text_completion"
+    path = "/v1/completions"
 
     def __init__(
         self, *, chat_id: str, created_s: int, has_usage: bool, index: int, echo: str = ""

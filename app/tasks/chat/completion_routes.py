@@ -23,7 +23,7 @@ from app.tasks.chat.completion_schemas import (
     CompletionRequest,
 )
 from app.tasks.chat.dialects import openai_usage
-from app.tasks.chat.many import ManyStreams, answer_all, check_answers
+from app.tasks.chat.many import ManyStreams, answer_all, charged, check_answers
 from app.tasks.chat.openai_routes import seed_of, streamed
 from app.tasks.chat.routes import ChatDep
 
@@ -64,7 +64,7 @@ async def _conversation(
             ignore_eos=body.ignore_eos,
             foreign=tuple(foreign),
         ),
-        on_end=await account(messages),
+        on_end=await account(messages, ()),
     )
 
 
@@ -93,13 +93,13 @@ async def complete_text(
     account: AccountDep,
     runtime: RuntimeDep,
 ) -> Completion | Response:
-    """Go on with one text or several; for models of this process."""
+    """Go on with one text or several."""
     prompts = [prompt for prompt in body.prompt for _ in range(body.n or 1)]
     check_answers(len(prompts), runtime.policy.chat_max_answers)
-    asked = [
-        await _conversation(body, prompt, number % (body.n or 1), account)
+    asked = await charged(
+        _conversation(body, prompt, number % (body.n or 1), account)
         for number, prompt in enumerate(prompts)
-    ]
+    )
     echoes = prompts if body.echo else [""] * len(prompts)
     completion_id, created_s = f"cmpl-{uuid.uuid4().hex}", int(time.time())
     if body.stream:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from pydantic_core import to_json
 
 from app.engines.chat_base import Generation
+from app.engines.thoughts import Thought
 from app.engines.token_scores import scores_of
 from app.engines.tool_calls import Piece, ToolCallPiece
 from app.errors import ServiceError
@@ -136,6 +137,7 @@ class OpenAiDialect(Dialect):
 
     media_type = "text/event-stream"
     kind = "chat.completion.chunk"
+    path = "/v1/chat/completions"
 
     def __init__(self, *, chat_id: str, created_s: int, has_usage: bool, index: int = 0) -> None:
         self._index = index
@@ -180,7 +182,7 @@ class OpenAiDialect(Dialect):
 
     def fail(self, error: ServiceError) -> bytes:
         """Return the error in OpenAI's shape; its clients raise it."""
-        return event(openai_error(error)) + b"data: [DONE]\n\n"
+        return event(openai_error(error, path=self.path)) + b"data: [DONE]\n\n"
 
     def _chunk(
         self,
@@ -200,6 +202,8 @@ class OpenAiDialect(Dialect):
 
 
 def _delta(piece: Piece) -> dict[str, Any]:
+    if isinstance(piece, Thought):
+        return {"reasoning_content": piece.text}
     return {"content": piece} if isinstance(piece, str) else {"tool_calls": [piece.as_openai()]}
 
 

@@ -1,7 +1,14 @@
 """Several answers to one request: generated at once, each in a slot of its own."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -38,6 +45,24 @@ def check_answers(count: int, most: int) -> None:
     if count > most:
         detail = f"'n' is not supported: a request may ask for {most} answers, not {count}."
         raise UnsupportedFieldError("n", detail=detail)
+
+
+async def charged(asking: Iterable[Awaitable[Conversation]]) -> list[Conversation]:
+    """Return the conversations of a request, whose caller is charged for each.
+
+    Raises:
+        ServiceError: one was refused; what was charged for those before it is given back.
+
+    """
+    conversations: list[Conversation] = []
+    try:
+        for one in asking:
+            conversations.append(await one)  # noqa: PERF401  # those before a refused one count
+    except BaseException as failure:
+        for conversation in conversations:
+            conversation.refuse(failure if isinstance(failure, ServiceError) else None)
+        raise
+    return conversations
 
 
 async def answer_all(

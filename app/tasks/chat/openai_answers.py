@@ -27,6 +27,10 @@ class AssistantMessage(Response):
     role: Literal["assistant"] = "assistant"
     content: Annotated[str | None, Field(description="Null where it only calls tools.")]
     refusal: str | None = None  # always null; generators can't read a field of null alone
+    reasoning_content: Annotated[
+        str | None,
+        Field(description="What the model thought before; left out where its engine doesn't tell."),
+    ] = Field(None, exclude_if=lambda text: text is None)
     tool_calls: Annotated[
         list[AnsweredToolCall] | None,
         Field(description="The tools to call; left out where there are none."),

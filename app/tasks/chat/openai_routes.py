@@ -19,7 +19,7 @@ from app.http.problems import WITH_BODY, WITH_CHAT, WITH_KEY, openai_problems
 from app.services.streaming import CHAT_MODELS, Conversation
 from app.tasks.chat.accounting import Account, AccountDep
 from app.tasks.chat.dialects import OpenAiDialect, logprobs_of, openai_usage
-from app.tasks.chat.many import ManyStreams, answer_all, check_answers
+from app.tasks.chat.many import ManyStreams, answer_all, charged, check_answers
 from app.tasks.chat.openai_answers import AssistantMessage, ChatCompletion, Choice
 from app.tasks.chat.openai_schemas import ChatCompletionRequest, ResponseFormat
 from app.tasks.chat.openai_tools import AnsweredToolCall, ToolChoice
@@ -73,6 +73,7 @@ async def _conversation(
     body: ChatCompletionRequest, account: Account, number: int = 0
 ) -> Conversation:
     messages = [message.message() for message in body.messages]
+    tools = tuple(tool.sent for tool in body.tools or ())
     return Conversation(
         messages=messages,
         model_name=body.model,
@@ -83,14 +84,14 @@ async def _conversation(
             seed=seed_of(body.seed, number),
             stop=tuple(body.stop or ()),
             response_format=_format(body.response_format),
-            tools=tuple(tool.sent for tool in body.tools or ()),
+            tools=tools,
             tool_choice=_choice(body.tool_choice),
             parallel_tool_calls=body.parallel_tool_calls,
             **{name: getattr(body, name) for name in SAME},
             sent=_relayed(body),
             foreign=tuple(foreign_fields(body)),
         ),
-        on_end=await account(messages),
+        on_end=await account(messages, tools),
     )
 
 
@@ -115,6 +116,7 @@ def _message(generation: Generation) -> AssistantMessage:
     return AssistantMessage(
         content=None if calls and not generation.text else generation.text,
         tool_calls=calls or None,
+        reasoning_content=generation.thoughts or None,
     )
 
 
@@ -138,7 +140,7 @@ async def complete_chat(
         body = body.model_copy(update={"model": None})
     count = body.n or 1
     check_answers(count, runtime.policy.chat_max_answers)
-    asked = [await _conversation(body, account, number) for number in range(count)]
+    asked = await charged(_conversation(body, account, number) for number in range(count))
     chat_id, created_s = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
     if body.stream:
         options = body.stream_options

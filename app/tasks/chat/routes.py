@@ -46,7 +46,7 @@ ChatDep = Annotated[ChatService, Depends(get_chat)]
 
 
 async def _conversation(body: ChatRequest, account: Account) -> Conversation:
-    return conversation_of(body, on_end=await account(messages_of(body)))
+    return conversation_of(body, on_end=await account(messages_of(body), ()))
 
 
 @router.post("/chat", summary="Answer a conversation", responses=RESPONSES)

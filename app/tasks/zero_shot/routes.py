@@ -12,10 +12,11 @@ from app.engines.base import FloatArray, PairClassifier
 from app.errors import ServiceError, TextTooLongError
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
+from app.http.large_answers import LargeAnswer, fields_of, large_answer, list_of
 from app.http.problems import WITH_BODY, WITH_KEY, WITH_MODEL, problems
 from app.http.task_runner import RunnerDep, TaskRunner
 from app.models.registry import TaskKey
-from app.models.schemas import FailedText, LabelScore
+from app.models.schemas import FailedText
 from app.services.entailment import likelihoods
 from app.services.inference import Inference
 from app.services.lengths import check_length, refuse
@@ -26,7 +27,6 @@ from app.tasks.zero_shot.schemas import (
     ZeroShotFields,
     ZeroShotRequest,
     ZeroShotResponse,
-    ZeroShotResult,
 )
 from app.tasks.zero_shot.task import TASK
 
@@ -98,21 +98,26 @@ async def zero_shot(body: ZeroShotRequest, run: RunnerDep) -> ZeroShotResponse:
     model, (result,) = await classify_texts(run, [body.text], body, model_name=body.model_name)
     if isinstance(result, ServiceError):
         raise result
-    return ZeroShotResponse(**_fields(result), model=model)
+    return ZeroShotResponse.model_validate({**_fields(result), "model": model})
 
 
 @router.post(
-    "/zero-shot-batch", summary="Classify many texts by labels of your own", responses=RESPONSES
+    "/zero-shot-batch",
+    summary="Classify many texts by labels of your own",
+    responses=RESPONSES,
+    response_model=ZeroShotBatchResponse,
 )
-async def zero_shot_batch(body: ZeroShotBatchRequest, run: RunnerDep) -> ZeroShotBatchResponse:
+async def zero_shot_batch(body: ZeroShotBatchRequest, run: RunnerDep) -> LargeAnswer:
     """Classify up to 256 texts; one that can't be done gets its own error and fails no other."""
     spec = run.inference.spec(body.model_name, NLI_MODELS)
     refused = [refuse(spec, text) if spec else None for text in body.texts]
     texts = [text for text, error in zip(body.texts, refused, strict=True) if error is None]
     model, results = await classify_texts(run, texts, body, model_name=body.model_name)
     remaining = iter(results)
-    return ZeroShotBatchResponse(
-        model=model, results=[_result(error or next(remaining)) for error in refused]
+    every = [error or next(remaining) for error in refused]
+    return await large_answer(
+        lambda: fields_of({"model": model, "results": list_of(map(_result, every), at_once=8)}),
+        values=2 * len(texts) * len(body.labels),  # a label and a score
     )
 
 
@@ -120,12 +125,12 @@ def _fields(result: Labelled) -> dict[str, Any]:
     return {
         "label": result.label,
         "score": result.score,
-        "scores": [LabelScore(label=label, score=score) for label, score in result.scores],
+        "scores": [{"label": label, "score": score} for label, score in result.scores],
         "truncated": result.is_truncated,
     }
 
 
-def _result(result: Labelled | ServiceError) -> ZeroShotResult | FailedText:
+def _result(result: Labelled | ServiceError) -> dict[str, Any]:
     if isinstance(result, ServiceError):
-        return FailedText.of(result)
-    return ZeroShotResult(**_fields(result))
+        return FailedText.of(result).model_dump()
+    return _fields(result)

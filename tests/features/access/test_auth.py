@@ -358,8 +358,9 @@ async def test_whoever_leaves_a_chat_pays_for_its_prompt(
     limiter = Limiter(MemoryStorage(), metrics=AccessMetrics())
     ledger = Ledger(limiter)
     caller = Caller(key_id=1, tokens_per_day=1000)
-    messages = [Message(role="user", content="word" * 100)]
-    ledger.generated(await ledger.begin(caller, messages), messages, end)
+    tools = [{"name": "word" * 47}]  # about 200 characters of JSON
+    messages = [Message(role="user", content="word" * 50)]
+    ledger.generated(await ledger.begin(caller, messages, tools), end)
     await ledger.settle()
     verdict = await limiter.peek(parse("1000/day"), "tokens", "key:1")
     assert 1000 - verdict.remaining == cost

@@ -169,3 +169,23 @@ async def test_of_wrong_keys_at_once_so_many_are_told_so_as_one_after_the_other(
             )
         )
     assert statuses(answers) == {401: 20, 429: AT_ONCE - 20}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {"model": "echo", "messages": OPENAI["messages"]}),
+        ("/v1/completions", {"model": "echo", "prompt": "x"}),
+    ],
+)
+async def test_several_answers_one_of_which_is_refused_cost_nothing(
+    tmp_path: Path, path: str, asked: dict[str, Any]
+) -> None:
+    async with metered(tmp_path) as service:
+        mine = await make_key(service, "chat", "embed", tokens_per_day=3)
+        # A token is charged for each before it begins.
+        for stream in (True, False):
+            body = {**asked, "n": 4, "stream": stream, "max_tokens": 1}
+            answer = await service.client.post(path, json=body, headers=mine)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limited")
+        assert await left_of(service, mine) == 3

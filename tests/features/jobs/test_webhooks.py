@@ -23,6 +23,7 @@ from receivers import client, receiving
 from serving import serving
 from sqlalchemy import update
 from sqlalchemy.orm import Session
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.db.session import Database
 from app.features.jobs.metrics import JobMetrics
@@ -30,7 +31,12 @@ from app.features.jobs.repository import JobRepository
 from app.features.jobs.tables import JobRow
 from app.features.jobs.values import Job, NewJob
 from app.features.jobs.webhooks.sender import DeliveryPolicy, WebhookSender, stored_secret
-from app.features.jobs.webhooks.signature import sign, standard_headers, standard_secret
+from app.features.jobs.webhooks.signature import (
+    read_secrets,
+    sign,
+    standard_headers,
+    standard_secret,
+)
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "webhooks.md"
 NODE = shutil.which("node")
@@ -59,7 +65,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 def make_sender(database: Database, **options: Any) -> WebhookSender:
     defaults: dict[str, Any] = {
         "client": client(),
-        "secret": SECRET,
+        "secrets": (SECRET,),
         "metrics": JobMetrics(),
         "policy": DeliveryPolicy(jitter=0),
         "now": FakeClock(),
@@ -332,7 +338,7 @@ async def test_without_a_setting_all_processes_sign_with_one_secret_of_the_datab
         await finish(database, receiver.url)
         (secret,) = set(await asyncio.gather(*(stored_secret(database) for _ in range(8))))
         assert len(secret) >= 43
-        assert await attempt(make_sender(database, secret=None)) == 1
+        assert await attempt(make_sender(database, secrets=())) == 1
         got = receiver.got.get_nowait()
         sent_at = int(got.headers["X-Webhook-Signature"].split(",")[0].removeprefix("t="))
         assert got.headers["X-Webhook-Signature"] == sign(secret, got.body, at_s=sent_at)
@@ -393,10 +399,53 @@ def is_genuine(request: pytest.FixtureRequest, tmp_path: Path) -> Check:
     return in_node
 
 
+async def test_while_the_secret_is_changed_receivers_with_either_accept(database: Database) -> None:
+    new, old = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "the-secret-until-now"
+    async with receiving() as receiver:
+        await finish(database, receiver.url)
+        sender = make_sender(database, secrets=read_secrets(f"{new}, {old}"))
+        assert await attempt(sender) == 1
+        got = await receiver.got.get()
+    headers = dict(got.headers)
+    for secret in (new, old):
+        Webhook(standard_secret(secret)).verify(got.body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(standard_secret("neither-of-the-two")).verify(got.body, headers)
+    first, second = headers["webhook-signature"].split(" ")
+    alone = {**headers, "webhook-signature": first}
+    Webhook(new).verify(got.body, alone)
+    assert first != second
+    sent_at = int(headers["webhook-timestamp"])
+    assert headers["X-Webhook-Signature"] == sign(new, got.body, at_s=sent_at)
+
+
+@pytest.mark.parametrize(
+    ("setting", "secrets"),
+    [
+        ("a secret of sixteen", ("a secret of sixteen",)),
+        ("one-of-16-letters another-16-letter", ("one-of-16-letters", "another-16-letter")),
+        ("one-of-16-letters,\nanother-16-letter ,", ("one-of-16-letters", "another-16-letter")),
+        ("one-of-16-letters, short", ("one-of-16-letters, short",)),
+        ("one-of-16-letters, whsec_short", None),
+        ("short whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None),
+        (" ".join(["one-of-16-letters"] * 5), None),
+        (", , , , , , , , , ", None),
+    ],
+)
+def test_a_setting_has_one_secret_or_several(setting: str, secrets: tuple[str, ...] | None) -> None:
+    if secrets is not None:
+        assert read_secrets(setting) == secrets
+        return
+    with pytest.raises(ValueError, match="must") as refused:
+        read_secrets(setting)
+    assert "letters" not in str(refused.value)
+    assert "Mf" not in str(refused.value)
+
+
 @pytest.mark.parametrize("secret", [SECRET, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
 def test_a_receiver_accepts_only_what_the_service_signed(is_genuine: Check, secret: str) -> None:
     now = int(time.time())
-    headers = standard_headers(secret, BODY, message_id="job_1_2", at_s=now)
+    headers = standard_headers((secret,), BODY, message_id="job_1_2", at_s=now)
     given = standard_secret(secret)
     assert is_genuine(given, headers, BODY)
     several = "v1,bm90IG91cnM= " + headers["webhook-signature"]
@@ -405,7 +454,7 @@ def test_a_receiver_accepts_only_what_the_service_signed(is_genuine: Check, secr
     assert not is_genuine(given, headers, BODY + b" ")
     assert not is_genuine(given, headers | {"webhook-timestamp": str(now + 1)}, BODY)
     assert not is_genuine(given, headers | {"webhook-id": "job_1_3"}, BODY)
-    old = standard_headers(secret, BODY, message_id="job_1_2", at_s=now - 301)
+    old = standard_headers((secret,), BODY, message_id="job_1_2", at_s=now - 301)
     assert not is_genuine(given, old, BODY)
     for forged in ("", "v1", "v1,", "v1,xyz", "nonsense", "v1," + "0" * 44, "v1," + "\u00fc" * 44):
         assert not is_genuine(given, headers | {"webhook-signature": forged}, BODY)
@@ -414,7 +463,7 @@ def test_a_receiver_accepts_only_what_the_service_signed(is_genuine: Check, secr
 
 def test_the_signature_is_that_of_the_example_in_the_standard() -> None:
     headers = standard_headers(
-        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",),
         b'{"test": 2432232314}',
         message_id="msg_p5jXN8AQM9LWM0D4loKWxJek",
         at_s=1614265330,

@@ -112,9 +112,11 @@ class StuckGenerator:
 
     def __init__(self, first: str = "one") -> None:
         self.go = threading.Event()
+        self.checked_in: int | None = None  # which thread, the last time
         self._first = first
 
     def check(self, options: GenerationOptions) -> None:
+        self.checked_in = threading.get_ident()
         if options.response_format is not None:
             raise OptionsRefusedError
 
@@ -169,8 +171,11 @@ async def test_options_that_are_refused_wait_for_no_place(tmp_path: Path) -> Non
         async with AsyncExitStack() as held:
             for _ in range(entry.spec.slots):
                 await held.enter_async_context(chat.open(conversation, deadline=Deadline.after(30)))
+            assert generator.checked_in == threading.get_ident()
             with pytest.raises(OptionsRefusedError):
                 await chat.answer(odd, deadline=Deadline.after(30))
+            # Schemas may be large: those of a hundred tools take a quarter of a second.
+            assert generator.checked_in != threading.get_ident()
             assert metric(app, "generations_active", model="echo") == entry.spec.slots
             generator.go.set()
         assert (entry.leases, metric(app, "generations_active", model="echo")) == (0, 0)

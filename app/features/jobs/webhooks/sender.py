@@ -3,18 +3,20 @@
 import asyncio
 import logging
 import random
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from secrets import token_urlsafe
+from typing import TYPE_CHECKING
 
 import httpx2
 from sqlalchemy.orm import Session
 
 from app.core.background import run_in_background
+from app.core.tracing import resumed
 from app.db import clock
 from app.db.session import Database
 from app.features.jobs.metrics import JobMetrics
@@ -24,6 +26,9 @@ from app.features.jobs.webhooks.client import TOTAL_S, Answer, Outcome, WebhookC
 from app.features.jobs.webhooks.repository import Attempt, WebhookRepository, WebhookStatus
 from app.features.jobs.webhooks.secrets import SecretRepository
 from app.features.jobs.webhooks.signature import HEADER, sign, standard_headers
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -74,32 +79,35 @@ class WebhookSender:
     Args:
         database: where jobs and their webhooks are.
         client: posts.
-        secret: signs webhooks; None: generated once and kept in the database.
+        secrets: all sign webhooks; none: one is generated once and kept in the database.
         metrics: where attempts are counted.
         policy: when failed attempts are repeated.
         now: returns the time, in a transaction.
+        telemetry: continues the traces of the requests that submitted jobs; None: it's off.
 
     """
 
-    def __init__(  # its collaborators, and two values for tests
+    def __init__(  # noqa: PLR0913  # its collaborators, and two values for tests
         self,
         database: Database,
         *,
         client: WebhookClient,
-        secret: str | None,
+        secrets: Sequence[str],
         metrics: JobMetrics,
         policy: DeliveryPolicy | None = None,
         now: Clock = clock.now,
+        telemetry: "Telemetry | None" = None,
     ) -> None:
         self._database = database
         self._client = client
-        self._secret = secret
+        self._secrets = tuple(secrets)
         self._count = metrics.webhooks
         # Alerts see an increase only of a series that was there before.
         for outcome in Outcome:
             self._count.labels(outcome)
         self._policy = policy or DeliveryPolicy()
         self._now = now
+        self._telemetry = telemetry
         self._is_failing = False
 
     @asynccontextmanager
@@ -131,7 +139,7 @@ class WebhookSender:
                 claimed: Sequence[Job] = []
             else:
                 # Nothing can be sent without the secret.
-                self._secret = self._secret or await stored_secret(self._database)
+                self._secrets = self._secrets or (await stored_secret(self._database),)
                 claimed = await self._database.run(lambda session: self._claim(session, limit))
         except Exception as failure:  # noqa: BLE001  # the next claim may work, and must come
             if not self._is_failing:
@@ -167,16 +175,27 @@ class WebhookSender:
             active.difference_update(done)
 
     async def _post(self, job: Job) -> Answer:
-        if job.webhook_url is None or self._secret is None:
+        if job.webhook_url is None or not self._secrets:
             raise ValueError("no webhook was claimed")
         body = JobInfo.of(job).model_dump_json().encode()
         at_s = int(time.time())
-        headers = standard_headers(self._secret, body, message_id=_message_id(job), at_s=at_s) | {
-            HEADER: sign(self._secret, body, at_s=at_s),
+        headers = standard_headers(self._secrets, body, message_id=_message_id(job), at_s=at_s) | {
+            HEADER: sign(self._secrets[0], body, at_s=at_s),
             "X-Webhook-Id": f"{job.id}.{job.webhook_attempts}",
             "X-Request-ID": job.request_id,
         }
-        return await self._client.post(job.webhook_url, body, headers)
+        attributes = {"http.request.method": "POST", "mlapi.job.id": job.id} | {
+            "server.address": _fields(job)["host"] or ""
+        }
+        with resumed(self._telemetry, job.trace, "POST", attributes, kind="client") as trace:
+            if trace is not None:
+                headers |= trace.headers()
+            answer = await self._client.post(job.webhook_url, body, headers)
+            if trace is not None and answer.summary.isdecimal():
+                trace.note({"http.response.status_code": int(answer.summary)})
+            if trace is not None and answer.outcome is not Outcome.DELIVERED:
+                trace.fail(answer.outcome.value)
+        return answer
 
     def _is_due(self, session: Session) -> bool:
         return WebhookRepository(session).is_due(self._now(session))
@@ -212,7 +231,7 @@ async def stored_secret(database: Database) -> str:
     secret = await database.read(lambda session: SecretRepository(session).get(SECRET_NAME))
     if secret is not None:
         return secret
-    new = secrets.token_urlsafe(SECRET_BYTES)
+    new = token_urlsafe(SECRET_BYTES)
     return await database.run(lambda session: SecretRepository(session).keep(SECRET_NAME, new))
 
 

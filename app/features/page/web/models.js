@@ -8,18 +8,21 @@ import { Problem } from "./problem.js";
 const lists = new Map([["classify-model", "text-classification"], ["chat-model", "chat"]]);
 const SETTLED = new Set(["ready", "failed", "unloaded"]);
 const AGAIN_MS = 2000; // while one loads, or nobody answers
-// After these, what is known of the models may be wrong.
+// After these, what is known of the models may be wrong; a request that isn't valid may be of a form
+// whose model was loaded anew since.
 const DOUBTS = new Set(["unreachable", "cut", "foreign", "not_ready", "model_not_ready",
-  "model_unavailable", "model_not_found"]);
+  "model_unavailable", "model_not_found", "invalid_request"]);
 export const REQUEST = { method: "GET", path: "/models" };
 
 let known = [];
 let isAway = false; // the last time
+let isDoubted = false; // since the last time
 let timer = null;
 const listeners = [];
 
-// Call back with { models, problem, isBack } each time that they were asked for: with a problem the
-// models are those of before, their states unknown; `isBack` says that this one followed a problem.
+// Call back with { models, problem, isBack, wasDoubted } each time that they were asked for: with a
+// problem the models are those of before, their states unknown; `isBack` says that this one followed
+// a problem, `wasDoubted` that any of them may be another one than before.
 export const onModels = (listener) => listeners.push(listener);
 
 // Fill a list with the models of a task each time that they are known.
@@ -31,7 +34,13 @@ export const isServed = (task) => known.some((m) => m.task === task && m.state !
 export function startModels() {
   onKey(load);
   onProblem((problem) => {
-    if (DOUBTS.has(problem.code)) loadLater();
+    if (DOUBTS.has(problem.code)) doubt();
+  });
+  // Whoever comes back from an editor may have changed a model.
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState !== "visible") return;
+    isDoubted = true;
+    load();
   });
   load();
 }
@@ -42,7 +51,12 @@ export function compare(models) {
   const isSame = models.length === known.length
     && known.every(({ name, state }) => stateOf[name] === state);
   // After a problem they are asked for anyway, or when there is another key.
-  if (!isSame && !isAway) loadLater();
+  if (!isSame && !isAway) doubt();
+}
+
+function doubt() {
+  isDoubted = true;
+  loadLater();
 }
 
 function loadLater() {
@@ -61,9 +75,11 @@ async function load() {
     known = known.map((model) => ({ ...model, state: "unknown", reason: undefined }));
   }
   const isBack = isAway && !problem;
+  const wasDoubted = isDoubted;
+  isDoubted = problem !== undefined && isDoubted;
   isAway = problem !== undefined;
   for (const [id, task] of lists) fill(byId(id), task);
-  for (const listener of listeners) listener({ models: known, problem, isBack });
+  for (const listener of listeners) listener({ models: known, problem, isBack, wasDoubted });
   if (!problem && known.some((model) => !SETTLED.has(model.state))) loadLater();
 }
 

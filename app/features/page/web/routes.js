@@ -38,11 +38,12 @@ export function startRoutes(use, onDocument) {
   byId("more-route").addEventListener("change", () => begin(chosen()));
   byId("more-go").addEventListener("click", () => send(chosen()));
   takeFiles(byId("more"), byId("more-file"), (files) => putImages(chosen(), files));
-  onModels(async ({ models, problem }) => {
+  onModels(async ({ models, problem, wasDoubted }) => {
     if (problem) return;
     use(uses());
-    const isNew = ({ task, name, state }) =>
-      task === PYTHON && state === "ready" && !(pathOf(name) in (openapi?.paths ?? {}));
+    // A class that was loaded anew may have another schema.
+    const isNew = ({ task, name, state }) => task === PYTHON && state === "ready"
+      && (wasDoubted || !(pathOf(name) in (openapi?.paths ?? {})));
     if ((!openapi || models.some(isNew)) && (await (reading ??= read()))) onDocument(openapi);
     if (!openapi) return;
     listRoutes();

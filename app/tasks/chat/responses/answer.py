@@ -78,7 +78,7 @@ class CachedTokens(Response):
 
 
 class ReasoningTokens(Response):
-    """What there is to say of an answer's tokens; thoughts aren't counted on their own."""
+    """How many of an answer's tokens were thoughts, where a remote server says so."""
 
     reasoning_tokens: int = 0
 
@@ -119,7 +119,7 @@ class ResponseObject(Response):
     model: str
     output: Annotated[
         list[dict[str, Any]],
-        Field(description="Items: messages with `output_text`, and calls of functions."),
+        Field(description="Items: thoughts, messages with `output_text`, calls of functions."),
     ] = []  # noqa: RUF012  # pydantic copies it
     usage: ResponseUsage | None = None
     error: ResponseError | None = None
@@ -224,6 +224,7 @@ def _usage(generation: Generation) -> ResponseUsage | None:
         input_tokens=usage.prompt_tokens,
         input_tokens_details=CachedTokens(cached_tokens=usage.cached_tokens),
         output_tokens=usage.completion_tokens,
+        output_tokens_details=ReasoningTokens(reasoning_tokens=usage.reasoning_tokens),
         total_tokens=usage.total_tokens,
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.engines.chat_base import Generation
+from app.engines.thoughts import Thought
 from app.engines.tool_calls import Piece, ToolCallPiece, new_call_id
 from app.errors import UpstreamFailedError
 
@@ -38,6 +39,8 @@ class Output:
         """
         if isinstance(piece, ToolCallPiece):
             yield from self._add_call(piece)
+        elif isinstance(piece, Thought):
+            yield from self._add_thought(piece.text)
         elif piece:
             yield from self._add_text(piece)
 
@@ -47,7 +50,8 @@ class Output:
             ToolCallPiece(index=number, id=call.id, name=call.name, arguments=call.arguments)
             for number, call in enumerate(generation.tool_calls)
         ]
-        pieces: list[Piece] = [generation.text, *calls]
+        thoughts = [Thought(generation.thoughts)] if generation.thoughts else []
+        pieces: list[Piece] = [*thoughts, generation.text, *calls]
         for piece in pieces:
             deque(self.add(piece), maxlen=0)
         deque(self.close(generation), maxlen=0)
@@ -70,6 +74,14 @@ class Output:
         item = {"type": "message", "status": "in_progress", "role": "assistant", "content": []}
         yield from self._begin("msg", item)
         yield self._event("response.content_part.added", content_index=0, part=_part(""))
+
+    def _add_thought(self, text: str) -> Iterator[Event]:
+        if not self._is_open or self.items[-1]["type"] != "reasoning":
+            item = {"type": "reasoning", "status": "in_progress", "summary": [], "content": []}
+            yield from self._begin("rs", item)
+            yield self._event("response.content_part.added", content_index=0, part=_thoughts(""))
+        self._pieces.append(text)
+        yield self._event("response.reasoning_text.delta", content_index=0, delta=text)
 
     def _add_call(self, piece: ToolCallPiece) -> Iterator[Event]:
         if piece.index not in self._calls:
@@ -101,7 +113,11 @@ class Output:
             return
         item, text, self._is_open = self.items[-1], "".join(self._pieces), False
         item["status"] = status
-        if item["type"] == "message":
+        if item["type"] == "reasoning":
+            item["content"] = [_thoughts(text)]
+            yield self._event("response.reasoning_text.done", content_index=0, text=text)
+            yield self._event("response.content_part.done", content_index=0, part=_thoughts(text))
+        elif item["type"] == "message":
             item["content"] = [_part(text)]
             done = "response.output_text.done"
             yield self._event(done, content_index=0, text=text, logprobs=[])
@@ -117,6 +133,10 @@ class Output:
 
     def _of_item(self, kind: str, **fields: object) -> Event:
         return {"type": kind, "output_index": len(self.items) - 1, **fields}
+
+
+def _thoughts(text: str) -> dict[str, Any]:
+    return {"type": "reasoning_text", "text": text}
 
 
 def _part(text: str) -> dict[str, Any]:

@@ -82,11 +82,12 @@ async def create_response(
 ) -> ResponseObject | Response:
     """Answer whole, or with `stream` event by event; leaving stops the generation."""
     turn = await turns.begin(body)
+    options = body.options()
     conversation = Conversation(
         messages=turn.messages,
         model_name=body.model,
-        options=body.options(),
-        on_end=await account(turn.messages),
+        options=options,
+        on_end=await account(turn.messages, options.tools),
     )
     if body.stream:
         dialect = ResponsesDialect(turn, turns)

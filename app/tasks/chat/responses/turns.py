@@ -32,7 +32,7 @@ from app.tasks.chat.responses.request import ResponseRequest
 
 PREFIX = "resp_"
 # As `Output` makes them: after the kind the response's key, then the item's number.
-OUTPUT_ITEM = re.compile(r"(?:msg|fc)_([0-9a-f]{32})[0-9a-f]{2,}")
+OUTPUT_ITEM = re.compile(r"(?:msg|fc|rs)_([0-9a-f]{32})[0-9a-f]{2,}")
 KINDS = {"function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 MAX_ID_CHARS = 128
 

@@ -1,0 +1,26 @@
+"""Shows in metrics which models and versions serve, and how they share the traffic."""
+
+from app.core.metrics import Metrics
+from app.models.entries import ModelState
+from app.models.versions import Model
+
+
+def show_model(model: Model, metrics: Metrics) -> None:
+    """Set the gauges of a model, and of its versions where it has any."""
+    name = model.spec.name
+    metrics.model_ready.labels(name).set(model.entry.state is ModelState.READY)
+    if not model.has_versions:
+        return
+    shares = model.shares
+    for version, entry in model.entries.items():
+        metrics.model_version_ready.labels(name, version).set(entry.state is ModelState.READY)
+        metrics.model_version_share.labels(name, version).set(shares[version])
+
+
+def hide_model(model: Model, metrics: Metrics) -> None:
+    """Forget the gauges of a model that is gone; an alert would wait for it."""
+    name = model.spec.name
+    metrics.model_ready.remove(name)
+    for version in model.entries if model.has_versions else ():
+        metrics.model_version_ready.remove(name, version)
+        metrics.model_version_share.remove(name, version)
