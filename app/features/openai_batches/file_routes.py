@@ -33,7 +33,7 @@ from app.features.openai_batches.schemas import (
 from app.features.openai_batches.values import StoredFile
 from app.http.forms import FORM, boundary_of
 from app.http.guard import Guard
-from app.http.problems import WITH_KEY, Responses, openai_problems
+from app.http.problems import WITH_KEY, openai_problems
 from app.http.streamed import StreamedResponse
 
 router = APIRouter(prefix="/v1", tags=["batches"], dependencies=[Depends(Guard(Scope.JOBS))])
