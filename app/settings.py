@@ -259,6 +259,12 @@ def read_secret(variable: str) -> str | None:
     return os.environ.get(variable) or dotenv_values(ENV_FILE).get(variable) or None
 
 
+def otel_variables() -> dict[str, str]:
+    """Return OpenTelemetry's own variables, those of the environment before those of `.env`."""
+    both = {**dotenv_values(ENV_FILE), **os.environ}
+    return {name: value for name, value in both.items() if name.startswith("OTEL_") and value}
+
+
 def as_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of a child process that is to have the same settings."""
     own = {name.upper(): _spell(getattr(settings, name)) for name in settings.model_fields_set}

@@ -1,6 +1,7 @@
 """Shows that restarts behind a reverse proxy drop nothing; 1 if they do.
 
-    python -m benchmarks.show_drain [--rounds 5] [--seconds 60] [--share 0.5] [--unannounced]
+    python -m benchmarks.show_drain [--rounds 5] [--seconds 60] [--share 0.5]
+                                    [--kubelet | --unannounced]
 
 Two replicas share PostgreSQL and Valkey (from the wheels that the tests use) behind nginx. Under
 half of the load that they can do, over kept-alive connections, they are restarted one after the
@@ -9,6 +10,10 @@ out of nginx's turn, or back. nginx repeats no request (`proxy_next_upstream off
 sent may have been answered, so repeating it would hide what a replica drops. Every answer has an
 id, and must be a row of the log.
 
+--kubelet: as on Kubernetes, with the numbers of deploy/kubernetes: the check asks every five
+seconds, and two failures take a replica out, so it gets requests for five to ten seconds after its
+SIGTERM. How many of them it answered is printed.
+
 --unannounced: nginx isn't told of the restarts, and goes to the other replica where one can't be
 connected to. Nothing is promised there.
 """
@@ -16,16 +21,12 @@ connected to. Nothing is promised there.
 import argparse
 import asyncio
 import os
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg2  # type: ignore[import-untyped]  # no type information is published
@@ -35,17 +36,19 @@ from app.loadtest.connection import make_target
 from app.loadtest.report import OK
 from benchmarks.drain_client import Tally, load
 from benchmarks.process import free_ports
+from benchmarks.replicas import Check, Replica, after_signals, checked, nginx, until
 from benchmarks.show_storage import servers
 from benchmarks.texts import load_texts
-from benchmarks.venvs import bin_folder
 
 ROOT = Path(__file__).parent.parent
 CONNECTIONS, STREAMS = 32, 4
 CAPACITY_S = 8.0
-CHECK_S = 0.25
-DELAY_S, BUDGET_S = 2, 4
-STOP_WITHIN_S = DELAY_S + BUDGET_S + 15
-START_WITHIN_S = 120.0
+BUDGET_S = 4
+# Whether as the kubelet does -> how readiness is asked for, and DRAIN_DELAY_S.
+CHECKS = {
+    False: (Check(every_s=0.25, failures=1), 2),
+    True: (Check(every_s=5.0, failures=2), 15),
+}
 MODELS = """
 [[models]]
 name = "sentiment"
@@ -66,143 +69,6 @@ required = true
 slots = 32
 fake = {{ delay_ms = 50 }}
 """
-NGINX = """
-{user}
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections 512; }}
-http {{
-  access_log {folder}/access.log;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  keepalive_requests 1000000;
-  upstream both {{ server 127.0.0.1:{a}; server 127.0.0.1:{b}; keepalive 32; }}
-  upstream only_a {{ server 127.0.0.1:{a}; keepalive 32; }}
-  upstream only_b {{ server 127.0.0.1:{b}; keepalive 32; }}
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      set $turn both;
-      if (-f {folder}/a.out) {{ set $turn only_b; }}
-      if (-f {folder}/b.out) {{ set $turn only_a; }}
-      proxy_pass http://$turn;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_next_upstream {retry};
-      proxy_read_timeout 60s;
-    }}
-  }}
-}}
-"""
-
-
-class Replica:
-    """One service, which is started again and again on the same port."""
-
-    def __init__(self, name: str, port: int, *, folder: Path, env: Mapping[str, str]) -> None:
-        self.name, self.port = name, port
-        self.out = folder / f"{name}.out"  # while it is there nginx sends nothing
-        self._log = folder / f"{name}.log"
-        self._env = {**env, "PORT": str(port)}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> float:
-        """Start it; return the seconds until it was ready."""
-        began_s = time.monotonic()
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [bin_folder(None) / "app", "serve"],
-                cwd=self._log.parent,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
-        until(self.is_ready, f"{self.name} to be ready", START_WITHIN_S)
-        return time.monotonic() - began_s
-
-    def stop(self) -> tuple[int, float]:
-        """End it as a deploy does; return the exit status, and the seconds that took."""
-        assert self._process is not None  # noqa: S101  # it was started
-        began_s = time.monotonic()
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(STOP_WITHIN_S), time.monotonic() - began_s
-
-    def kill(self) -> None:
-        """End it for certain."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
-    def is_ready(self) -> bool:
-        """Ask, as a load balancer does."""
-        try:
-            asked = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2)
-        except OSError:  # also of a status that isn't 200
-            return False
-        with asked as answer:
-            return bool(answer.status == 200)  # noqa: PLR2004
-
-    @property
-    def errors(self) -> list[str]:
-        """Lines of its log that say that something went wrong."""
-        lines = self._log.read_text(encoding="utf-8").splitlines()
-        return [line for line in lines if '"ERROR"' in line or "Traceback" in line]
-
-
-def until(claim: Callable[[], bool], what: str, seconds: float) -> None:
-    """Wait for another process."""
-    end_s = time.monotonic() + seconds
-    while not claim():
-        if time.monotonic() > end_s:
-            raise TimeoutError(what)
-        time.sleep(0.02)
-
-
-@contextmanager
-def checked(replica: Replica) -> Iterator[None]:
-    """Take a replica out of nginx's turn whenever it isn't ready, and back when it is."""
-    is_over = threading.Event()
-
-    def check() -> None:
-        while not is_over.wait(CHECK_S):
-            if replica.is_ready():
-                replica.out.unlink(missing_ok=True)
-            else:
-                replica.out.touch()
-
-    thread = threading.Thread(target=check)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
-@contextmanager
-def nginx(folder: Path, replicas: list[Replica], *, retry: str) -> Iterator[int]:
-    """Run nginx in front of the replicas; give its port."""
-    (port,) = free_ports(1)
-    a, b = (replica.port for replica in replicas)
-    user = "user root;" if os.geteuid() == 0 else ""
-    said = NGINX.format(folder=folder, user=user, port=port, a=a, b=b, retry=retry)
-    (folder / "nginx.conf").write_text(said, encoding="utf-8")
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
-    process = subprocess.Popen(
-        [program, "-p", folder, "-e", folder / "error.log", "-c", folder / "nginx.conf"]
-    )
-    try:
-        until((folder / "nginx.pid").is_file, "nginx", 10)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def restart_all(replicas: list[Replica], rounds: int) -> list[int]:
@@ -268,6 +134,7 @@ def run_load(port: int, rate: float, while_it_runs: Callable[[], None], seconds:
 
 def show(given: argparse.Namespace, stack: ExitStack) -> bool:
     """Run everything; tell whether nothing was lost."""
+    check, delay_s = CHECKS[given.kubelet]
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ml-api-drain-")))
     sql, shared = stack.enter_context(servers())
     adapter = ROOT / "app" / "models" / "adapters" / "sentiment"
@@ -280,7 +147,7 @@ def show(given: argparse.Namespace, stack: ExitStack) -> bool:
         "MODELS_FILE": str(folder / "models.toml"),
         "DATA_DIR": str(folder / "data"),
         "MODEL_CACHE_DIR": str(ROOT / "data" / "models"),
-        "DRAIN_DELAY_S": str(DELAY_S),
+        "DRAIN_DELAY_S": str(delay_s),
         "SHUTDOWN_BUDGET_S": str(BUDGET_S),
     }
     replicas = []
@@ -302,13 +169,15 @@ def show(given: argparse.Namespace, stack: ExitStack) -> bool:
     statuses: list[int] = []
     with ExitStack() as checks:
         for replica in [] if given.unannounced else replicas:
-            checks.enter_context(checked(replica))
+            checks.enter_context(checked(replica, check))
         tally = run_load(
             port,
             rate,
             lambda: statuses.extend(restart_all(replicas, given.rounds)),
             given.seconds,
         )
+    late = sum(after_signals(folder, replica) for replica in replicas)
+    print(f"{late} requests were answered by a replica after its SIGTERM, before it left the turn")
     statuses += [replica.stop()[0] for replica in replicas]
     rows = logged(sql.url)
     lost = tally.ids - set(rows)
@@ -332,7 +201,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--share", type=float, default=0.5, help="of the capacity")
-    parser.add_argument("--unannounced", action="store_true")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--kubelet", action="store_true")
+    modes.add_argument("--unannounced", action="store_true")
     with ExitStack() as stack:
         return 0 if show(parser.parse_args(), stack) else 1
 

@@ -24,10 +24,14 @@ parameter() {
         --query "Stacks[0].Parameters[?ParameterKey=='$1'].ParameterValue"
 }
 
-# Let docker into the stack's registry, for twelve hours.
-registry_login() {
+# Build the folder's image and push it under a tag, once for each tag: publish 0.2.0. The second word is
+# a target of the Dockerfile that gets a tag of its own: publish 0.2.0 gpu makes 0.2.0-gpu.
+publish() {
+    image=$(output RepositoryUri):$1${2:+-$2}
     aws ecr get-login-password |
-        docker login --username AWS --password-stdin "$(output RepositoryUri | cut -d/ -f1)"
+        docker login --username AWS --password-stdin "${image%%/*}" &&
+        docker build --platform linux/amd64 --target "${2:-api}" --tag "$image" . &&
+        docker push "$image"
 }
 
 # Run a command in a new task of its own, wait for its end and show its log: once api app doctor.

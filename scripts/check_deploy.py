@@ -179,8 +179,11 @@ def read_tasks() -> dict[str, Task]:
 def find_everything(template: Json) -> Iterator[str]:
     """Make all checks but cfn-lint's."""
     tasks = read_tasks()
-    for task in [*tasks.values(), *(template_task(template, name) for name in TWINS.values())]:
+    for task in tasks.values():
         yield from find_in_task(task)
+    for name in TWINS.values():
+        for with_options in (False, True):
+            yield from find_in_task(template_task(template, name, with_options=with_options))
     yield from find_in_twins(template, tasks)
     for name in ("api", "gpu"):
         yield from find_in_drain(template, tasks[name])

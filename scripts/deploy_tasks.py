@@ -20,6 +20,7 @@ Json = dict[str, Any]
 
 # Stands for whatever only a deployment knows: an intrinsic function, or ${NAME} in a JSON file.
 UNKNOWN = "${}"
+NO_VALUE = {"Ref": "AWS::NoValue"}
 PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 DEFAULT_STOP_S, MAX_STOP_S = 30, 120  # Fargate's
 # Fargate's sizes: CPU units -> MiB; docs.aws.amazon.com, "Fargate task definition considerations".
@@ -47,6 +48,14 @@ SETTINGS = {name.upper(): field.annotation for name, field in settings_type().mo
 SECRETS = {name for name, annotation in SETTINGS.items() if "SecretStr" in str(annotation)}
 # What a catalogue's `api_key_env` may name, and what the hub reads.
 OTHER_SECRET = re.compile(r"[A-Z0-9_]+_(KEY|TOKEN)")
+# OpenTelemetry's, which its SDK reads: opentelemetry.io, "Environment Variable Specification".
+TRACING = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +109,29 @@ def hide_placeholders(value: Any) -> Any:  # noqa: ANN401  # any JSON
     return UNKNOWN if isinstance(value, str) and PLACEHOLDER.search(value) else value
 
 
-def template_task(template: Json, name: str) -> Task:
-    """Read a resource of the template."""
-    return Task(source=name, definition=_from_template(template["Resources"][name]["Properties"]))
+def template_task(template: Json, name: str, *, with_options: bool = False) -> Task:
+    """Read a resource of the template, with or without what only a parameter adds."""
+    properties = template["Resources"][name]["Properties"]
+    if with_options:
+        name += " with all options"
+    chosen = _with_options(properties, are_on=with_options)
+    return Task(source=name, definition=_from_template(chosen))
+
+
+def _with_options(value: Any, *, are_on: bool) -> Any:  # noqa: ANN401  # any JSON
+    """Put what a condition adds to a list into it, or leave it out."""
+    if isinstance(value, dict):
+        return {key: _with_options(item, are_on=are_on) for key, item in value.items()}
+    if not isinstance(value, list):
+        return value
+    made = []
+    for item in value:
+        branches = item.get("Fn::If") if isinstance(item, dict) else None
+        if branches is None or branches[2] != NO_VALUE:
+            made.append(_with_options(item, are_on=are_on))
+        elif are_on:
+            made.append(branches[1])
+    return made
 
 
 def _from_template(value: Any, *, are_keys_names: bool = False) -> Any:  # noqa: ANN401  # any JSON
@@ -157,7 +186,7 @@ def find_in_task(task: Task) -> list[str]:
 
 
 def _find_in_settings(task: Task) -> Iterator[str]:
-    for name in task.environment.keys() - SETTINGS.keys():
+    for name in task.environment.keys() - SETTINGS.keys() - TRACING:
         yield f"{name} is not a setting"
     try:
         _ = task.settings

@@ -18,6 +18,7 @@ from app.runtime.plugins import Feature
 from app.tasks.chat.completion_schemas import CompletionRequest
 from app.tasks.chat.openai_messages import ChatCompletionMessage, ContentPart
 from app.tasks.chat.openai_schemas import ChatCompletionRequest, StreamOptions
+from scripts.kubernetes_rules import MANIFEST, rules_manifest
 
 ROOT = Path(__file__).parent.parent
 BEGIN = "<!-- made by `make docs` from the code; edit the code instead -->"
@@ -210,6 +211,7 @@ def documents() -> dict[Path, str]:
             docs / "architecture.md", layers_table(), folders_table()
         ),
         leaving_out: between(leaving_out, parts_table()),
+        MANIFEST: rules_manifest(),
     }
 
 

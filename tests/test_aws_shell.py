@@ -35,15 +35,15 @@ aws() {
         *get-login-password*) echo a-token;;
     esac
 }
-docker() { echo "docker $*, told $(cat)"; }
+docker() { if [ "$1" = login ]; then echo "docker $*, told $(cat)"; else echo "docker $*"; fi; }
 """
 FUNCTIONS = set(re.findall(r"^(\w+)\(\)", SHELL.read_text(encoding="utf-8"), re.MULTILINE))
 # What a shell of another day knows.
 KNOWN = {"AWS_REGION", "STACK"}
 FIRST_DAY = re.compile(r"## \d\. ")
 PROGRAMS = {
-    *("alias", "aws", "curl", "docker", "echo", "envsubst", "export", "for", "openssl", "printf"),
-    *("read", "sleep"),
+    *("alias", "aws", "curl", "docker", "echo", "envsubst", "export", "for", "kubectl", "openssl"),
+    *("printf", "read", "sleep"),
 }
 
 
@@ -132,11 +132,18 @@ def test_it_asks_the_stack_for_what_it_was_told_and_what_it_made(shell: Shell) -
     assert shell.run("output ClusterName").stdout == "the-ClusterName\n"
 
 
-def test_docker_is_let_into_the_registry_of_the_stack(shell: Shell) -> None:
-    assert shell.run("registry_login").stdout == (
-        "docker login --username AWS --password-stdin "
-        "1234.dkr.ecr.eu-central-1.amazonaws.com, told a-token\n"
-    )
+@pytest.mark.parametrize(
+    ("words", "target", "tag"), [("0.2.0", "api", "0.2.0"), ("0.2.0 gpu", "gpu", "0.2.0-gpu")]
+)
+def test_an_image_is_built_and_pushed_under_its_tag(
+    shell: Shell, words: str, target: str, tag: str
+) -> None:
+    image = f"1234.dkr.ecr.eu-central-1.amazonaws.com/images:{tag}"
+    assert shell.run(f"publish {words}").stdout.splitlines() == [
+        f"docker login --username AWS --password-stdin {image.partition('/')[0]}, told a-token",
+        f"docker build --platform linux/amd64 --target {target} --tag {image} .",
+        f"docker push {image}",
+    ]
 
 
 @pytest.mark.parametrize(("task", "group"), [("api", "Api"), ("worker", "Worker")])

@@ -22,6 +22,7 @@ from app.features.jobs.supervisor import JobSupervisor, SupervisorPolicy
 from scripts.check_deploy import (
     PARAMETERS,
     README,
+    RUNBOOK,
     find_everything,
     find_in_drain,
     find_in_image,
@@ -152,6 +153,22 @@ def test_the_templates_task_definitions_are_held_to_the_same(template: Json) -> 
     ]
 
 
+def test_what_a_parameter_adds_is_held_to_the_same(template: Json) -> None:
+    environment = container_of(template["Resources"]["ApiTaskDefinition"])["Environment"]
+    without, with_all = (
+        template_task(template, "ApiTaskDefinition", with_options=on) for on in (False, True)
+    )
+    assert with_all.environment.keys() - without.environment.keys() == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_TRACES_SAMPLER",
+        "OTEL_TRACES_SAMPLER_ARG",
+    }
+    environment[-1]["Fn::If"][1]["Name"] = "OTEL_TRACES_SAMPLER_ARGS"
+    assert find_in_task(template_task(template, "ApiTaskDefinition", with_options=True)) == [
+        "ApiTaskDefinition with all options: OTEL_TRACES_SAMPLER_ARGS is not a setting"
+    ]
+
+
 def test_a_gpu_is_not_held_to_fargates_sizes() -> None:
     assert find_in_task(changed("gpu", lambda d: d.update(cpu="3000", memory="10000"))) == []
 
@@ -224,8 +241,9 @@ def test_the_service_alone_reaches_out_and_models_in_the_vpc_only_by_a_parameter
         found: list[Json] = read["Resources"][name]["Properties"]["SecurityGroupEgress"]
         return found
 
-    (model,) = (rule["Fn::If"] for rule in ways_out("ApiSecurityGroup") if "Fn::If" in rule)
+    (model, traces) = (rule["Fn::If"] for rule in ways_out("ApiSecurityGroup") if "Fn::If" in rule)
     assert model[0] == "HasRemoteModel"
+    assert (traces[0], traces[1]["CidrIp"]) == ("HasTraces", {"Ref": "VpcCidr"})
     assert model[1]["CidrIp"] == {"Ref": "VpcCidr"}
     assert model[1]["FromPort"] == model[1]["ToPort"] == {"Ref": "RemoteModelPort"}
     assert read["Parameters"]["RemoteModelPort"]["Default"] == 0
@@ -302,7 +320,7 @@ def test_commands_that_do_not_exist_are_found(read: Json, command: str, finding:
 
 
 def test_what_aws_takes_a_moment_for_is_waited_for() -> None:
-    readme = README.read_text("utf-8")
+    readme = README.read_text("utf-8") + RUNBOOK.read_text("utf-8")
 
     def in_order(*said: str) -> bool:
         return re.search("(?s)" + ".*".join(map(re.escape, said)), readme) is not None

@@ -4,12 +4,15 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.batching.admission import Work
 from app.batching.queue import Ticket
 from app.core.call_scope import CallScope
 from app.engines.items import Prepared
+
+if TYPE_CHECKING:
+    from app.core.spans import Trace
 
 Row = Any  # what the engine gives for an item, or the exception in its place
 
@@ -57,6 +60,8 @@ class QueuedRequest:
     tokens: int = 0
     unfinished: int = 0
     is_left: bool = False
+    trace: "Trace | None" = None  # None: tracing is off
+    has_run: bool = False  # a batch has taken some of it
 
 
 @dataclass(slots=True, eq=False)

@@ -164,6 +164,12 @@ class Metrics(MetricGroup):
             "log_lines_dropped_total",
             "Log lines that were lost: too many waited for standard error, or writing failed.",
         )
+        self.spans = self._counter(
+            "spans_total",
+            "Spans of traces, by what became of them: exported, failed (the collector wasn't"
+            " reached, or refused them), dropped (too many waited); none where tracing is off.",
+            ["outcome"],
+        )
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds",
             "How late the event loop woke up at the last check.",

@@ -1,10 +1,12 @@
 """Opens every long-lived object in order, and closes them in reverse."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from app.core.background import Work, run_in_background
 from app.core.metrics import Metrics
@@ -29,6 +31,9 @@ from app.services.shadows import Shadows
 from app.settings import Settings
 from app.sharing.opening import make_shared_load, open_link, shared_part
 
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
+
 log = logging.getLogger(__name__)
 
 # Loading mostly waits for disk and network; more at once would only take more memory.
@@ -46,6 +51,7 @@ async def open_runtime(  # noqa: PLR0913  # the root, where everything comes in
     metrics: Metrics,
     on_fatal: OnFatal,
     engine_at: str | None = None,
+    telemetry: "Telemetry | None" = None,
     own_requests: OwnRequests | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open everything, load the models in the background, and close it all at the end.
@@ -57,14 +63,18 @@ async def open_runtime(  # noqa: PLR0913  # the root, where everything comes in
         metrics: where everything counts.
         on_fatal: called on the loop when a required model can't be loaded.
         engine_at: the Unix socket of the process that has the models for texts; None: this one.
+        telemetry: exports what waits, at the end; None: tracing is off.
         own_requests: answers the service's own; None where there are no routes.
 
     """
     catalog = _leave_out(catalog, chosen)
     async with AsyncExitStack() as stack:
+        if telemetry is not None:
+            stack.push_async_callback(asyncio.to_thread, telemetry.close)
         runtime = await _open_core(
             stack, settings, catalog, chosen, metrics=metrics, engine_at=engine_at
         )
+        runtime.telemetry = telemetry
         runtime.own_requests = own_requests
         runtime.provide(CatalogFile(settings.models_file, tasks=chosen.kinds, runtime=runtime))
         for feature in chosen.features:

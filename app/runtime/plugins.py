@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from app.core.request_kinds import RequestKind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import typer
     from fastapi import APIRouter, FastAPI
 
@@ -136,6 +138,10 @@ class Feature(Generic[S]):
     def off_by(self, settings: S) -> str | None:  # noqa: ARG002
         """Return the setting of its own that turns the feature off, such as `JOBS=off`."""
         return None
+
+    def keeps(self, settings: S) -> "Sequence[Path]":  # noqa: ARG002
+        """Return files and folders, beside SQLite's, that no second service may have as its own."""
+        return ()
 
     def check(self, settings: S) -> None:
         """Check this feature's settings before the start.

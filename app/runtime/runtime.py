@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.core.metrics import Metrics
 from app.core.request_kinds import RequestKind
@@ -20,6 +20,9 @@ from app.services.own_requests import OwnRequests
 from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.results import ResultChecker
 from app.services.shadows import Shadows
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 P = TypeVar("P")
 OVERLOADED = "overloaded"
@@ -74,6 +77,7 @@ class Runtime:
         own_requests: answers the service's own; None in a process without routes.
         loaded: set once the models are.
         stored: set after the first check of the database, or where there is none.
+        telemetry: continues traces that are stored; None: tracing is off.
 
     """
 
@@ -91,6 +95,7 @@ class Runtime:
     own_requests: OwnRequests | None = None
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     stored: asyncio.Event = field(default_factory=asyncio.Event)
+    telemetry: "Telemetry | None" = None
     database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0

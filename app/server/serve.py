@@ -1,24 +1,31 @@
 """Runs the app under uvicorn."""
 
+import asyncio
 import logging
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import uvicorn
 
 from app.errors import StartupError
-from app.main import create_app
+from app.main import compose, create_app
 from app.server.descriptors import limit, needed_descriptors
 from app.server.drain import Drain, LastAnswers
 from app.server.front_end import FrontEnd, Place
-from app.server.fronts import serve_fronts
+from app.server.fronts import FrontEnds
 from app.server.gate import Gate
-from app.server.listening import listening
+from app.server.listening import listening, listening_apart
+from app.server.nameless import nameless
+from app.server.processes import Listening
 from app.server.protocol import BoundedHttpProtocol
 from app.server.server import Server
+from app.server.sole import kept_files, sole
 from app.settings import Settings
+from app.sharing.opening import shared_part
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +94,8 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
 
     Raises:
         StartupError: a setting can't be used, the catalogue can't be read, the address can't be
-            used, or a required model can't be loaded.
+            used, another service has the same SQLite file or Valkey, or a required model can't be
+            loaded.
 
     """
     if limit() < needed_descriptors(settings):
@@ -96,8 +104,37 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
         )
     if settings.front_ends > 1:
         return serve_fronts(settings)
-    run(make_server(settings, on_overdue=on_overdue), probe_port=settings.probe_port)
+    server = make_server(settings, on_overdue=on_overdue)
+    kept = kept_files(compose(settings)[0], settings)
+    run(server, probe_port=settings.probe_port, kept=kept)
     return EXIT_OK
+
+
+def serve_fronts(settings: Settings) -> int:
+    """Serve with several processes until a signal comes, and return the exit status.
+
+    Raises:
+        StartupError: as `serve`, or a front end ended before it had loaded its models.
+
+    """
+    if sys.platform != "linux":
+        raise StartupError("FRONT_ENDS: more than one needs Linux")
+    chosen, catalog = compose(settings)
+    count = settings.front_ends
+    is_sharing = settings.share_models and bool(shared_part(catalog, chosen.engines()).specs)
+    with ExitStack() as stack:
+        sockets = stack.enter_context(
+            listening_apart(settings.host, settings.port, processes=count)
+        )
+        probe_sockets: list[list[socket.socket]] = [[] for _ in range(count)]
+        if settings.probe_port is not None:
+            probe_sockets = stack.enter_context(
+                listening_apart(settings.host, settings.probe_port, "PROBE_PORT", processes=count)
+            )
+        stack.enter_context(sole(kept_files(chosen, settings)))
+        engine_socket = stack.enter_context(nameless()) if is_sharing else None
+        listening = Listening(sockets, probe_sockets, engine_socket)
+        return asyncio.run(FrontEnds(settings, chosen, listening).run())
 
 
 def serve_as(
@@ -120,13 +157,21 @@ def serve_as(
     return EXIT_OK
 
 
-def run(server: Server, *, probe_port: int | None = None) -> None:
-    """Run a server until a signal comes; raises as `serve` does."""
+def run(server: Server, *, probe_port: int | None = None, kept: Sequence[Path] = ()) -> None:
+    """Run a server until a signal comes; raises as `serve` does.
+
+    Args:
+        server: not started yet.
+        probe_port: where only probes are answered; None: nowhere.
+        kept: what no other service may have meanwhile.
+
+    """
     host = server.config.host
     with ExitStack() as stack:
         sockets = stack.enter_context(listening(host, server.config.port))
         if probe_port is not None:
             server.probe_sockets = stack.enter_context(listening(host, probe_port, "PROBE_PORT"))
+        stack.enter_context(sole(kept))
         run_on(server, sockets)
 
 

@@ -8,10 +8,12 @@ from typing import Any, Generic, TypeVar
 from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
 from app.batching.requests import Outcome, Row
+from app.core.tracing import span
 from app.engines.items import BatchEngine
 from app.errors import ServiceError
 from app.models.catalog import ModelSpec
 from app.models.registry import ModelRegistry, TaskKey
+from app.services.model_trace import attributes_of, span_of
 from app.services.results import ResultChecker
 
 E = TypeVar("E", bound=BatchEngine)
@@ -129,7 +131,12 @@ class InferenceService:
             accepted = [item for index, item in enumerate(items) if index not in refused]
             outcome = Outcome(rows=[], is_truncated=[], tokens=0)
             if accepted:
-                outcome = await scheduler.submit(accepted, deadline=deadline, prompt=planned.prompt)
+                with span(*span_of(lease.spec)) as trace:
+                    outcome = await scheduler.submit(
+                        accepted, deadline=deadline, prompt=planned.prompt
+                    )
+                    if trace is not None:
+                        trace.note(attributes_of(lease.spec, outcome))
         rows = await _shaped(outcome.rows, planned.shape)
         for index, error in refused.items():  # ascending, so that later indexes stay right
             rows.insert(index, error)

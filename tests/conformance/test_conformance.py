@@ -33,6 +33,7 @@ PART = {
     "Bert, pairs": "token types of pairs",
     "XLNet, pairs": "other token types, on the other side",
     "Roberta, reranker": "two separators; no token types; packed",
+    "XLMRoberta, reranker": "as the multilingual ones are; sentencepiece; packed",
     "GPT2, reranker": "no separators",
     "DebertaV2, zero-shot": "the entailment by its label; only the text is cut",
     "FNet, mean": "no attention mask; a model that sees its padding: one text a call",

@@ -173,6 +173,30 @@ def test_the_log_of_answers_is_written_before_the_end(tmp_path: Path, postgres: 
         connection.close()
 
 
+def test_what_comes_until_readiness_has_failed_as_the_kubelet_asks_is_answered(
+    tmp_path: Path,
+) -> None:
+    period_s, failures = 0.5, 2  # a tenth of deploy/kubernetes
+    settings = {"drain_delay_s": 2, "probe_port": 0}
+    with service(tmp_path, FAKE, **settings) as made, httpx2.Client() as client:
+        made.wait_ready()
+        port = next(
+            json.loads(line)["port"] for line in made.log.splitlines() if "probes_listening" in line
+        )
+        made.process.send_signal(signal.SIGTERM)
+        failed, answers, due_s = 0, 0, time.monotonic()
+        while failed < failures:
+            answer = client.post(f"{made.url}/predict", json={"text": "x"}, timeout=10)
+            assert answer.status_code == 200
+            answers += 1
+            if time.monotonic() > due_s:
+                due_s += period_s
+                asked = httpx2.get(f"http://127.0.0.1:{port}/ready", timeout=4).status_code
+                failed = failed + 1 if asked == 503 else 0
+        assert made.process.wait(STOP_TIMEOUT_S) == 0
+        print(f"{answers} answers between SIGTERM and the removal")
+
+
 def test_an_engine_that_hangs_holds_nothing_up(tmp_path: Path) -> None:
     models = FAKE.replace("fail_on", "delay_ms = 2_500, fail_on")
     with (

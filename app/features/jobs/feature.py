@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from app.runtime.plugins import Feature, Task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import typer
     from fastapi import APIRouter
 
@@ -47,6 +49,10 @@ class Jobs(Feature["JobsSettings"]):
     def off_by(self, settings: "JobsSettings") -> str | None:
         """Say whether JOBS turns them off."""
         return "JOBS=off" if settings.jobs == "off" else None
+
+    def keeps(self, settings: "JobsSettings") -> "Sequence[Path]":
+        """Return the folder of the Valkey that the service starts where there is no REDIS_URL."""
+        return () if settings.redis_url is not None else (settings.data_dir / "valkey",)
 
     def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":  # noqa: ARG002
         """Return `/embed-batch` and `/jobs`."""

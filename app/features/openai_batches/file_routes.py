@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -69,7 +69,9 @@ UPLOAD = {
         },
     }
 }
-CONTENT = {200: {"description": "The file.", "content": {JSONL: {"schema": {"type": "string"}}}}}
+CONTENT: dict[int | str, Any] = {
+    200: {"description": "The file.", "content": {JSONL: {"schema": {"type": "string"}}}}
+}
 
 
 @router.post(

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import httpx
+import httpx2
 import openai
 import pytest
 from databases import says
@@ -40,7 +40,8 @@ engine = "fake"
 slots = 2
 fake = { delay_ms = 50 }
 """
-CHAT, EMBED = "/v1/chat/completions", "/v1/embeddings"
+CHAT: Final = "/v1/chat/completions"
+EMBED: Final = "/v1/embeddings"
 ADMIN = "an-admin-key-of-the-fleet"
 ENDED = {"completed", "failed", "expired", "cancelled"}
 PLENTY_S = 30.0
@@ -117,8 +118,8 @@ class Serving:
 async def made(folder: Path, **settings: Any) -> AsyncIterator[Serving]:
     app = make_app(folder, MODELS, **settings)
     async with running(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             yield Serving(
                 app,
                 AsyncOpenAI(
@@ -190,8 +191,8 @@ async def test_each_line_is_answered_as_its_route_answers(service: Serving, endp
     assert ended.request_counts is not None
     counts = ended.request_counts
     assert (counts.total, counts.completed, counts.failed) == (len(bodies), len(good), len(bad))
-    transport = httpx.ASGITransport(service.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    transport = httpx2.ASGITransport(service.app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         for number, body in enumerate(bodies):
             online = await client.post(endpoint, json=body)
             line = (good if online.status_code == 200 else bad)[f"line-{number}"]
@@ -280,8 +281,8 @@ async def test_uploads_that_are_no_files_for_batches_are_refused(service: Servin
     before = await service.sql("SELECT count(*) FROM batch_files")
     kept = await service.sql("SELECT count(*) FROM batch_files WHERE NOT is_complete")
     assert kept == 0
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(service.app), base_url="http://test"
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(service.app), base_url="http://test"
     ) as client:
         json_body = await client.post("/v1/files", json={"purpose": "batch"})
         assert (json_body.status_code, json_body.json()["error"]["code"]) == (
@@ -300,7 +301,7 @@ async def test_uploads_that_are_no_files_for_batches_are_refused(service: Servin
 
 
 async def test_a_caller_has_so_many_bytes_in_files(service: Serving) -> None:
-    stored = []
+    stored: list[str] = []
     try:
         while len(stored) < 10:
             stored.append(await service.upload(["x" * 190_000]))
@@ -459,7 +460,7 @@ async def test_keys_see_their_own_and_lines_obey_what_their_key_may(tmp_path: Pa
             CHAT, asks(CHAT, *[chat("Say a lot.", model="slow", max_tokens=4)] * 400), mine
         )
         await service.until(late, {"in_progress"})
-        await service.ai.delete(f"http://test/keys/{mine_id}", cast_to=httpx.Response)
+        await service.ai.delete(f"http://test/keys/{mine_id}", cast_to=httpx2.Response)
         await service.lose(late)
         stopped = await service.until(late)
         rest = await service.lines(stopped.error_file_id)
@@ -471,8 +472,8 @@ async def test_keys_see_their_own_and_lines_obey_what_their_key_may(tmp_path: Pa
 async def test_lines_are_in_the_prediction_log_under_their_own_ids(service: Serving) -> None:
     ended = await service.until(await service.begin(EMBED, asks(EMBED, {"input": "logged"})))
     (line,) = (await service.lines(ended.output_file_id)).values()
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(service.app), base_url="http://test"
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(service.app), base_url="http://test"
     ) as client:
         async with asyncio.timeout(PLENTY_S):
             while True:
