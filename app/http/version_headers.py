@@ -29,7 +29,12 @@ ANSWER_HEADERS: Mapping[str, Any] = {
     "X-Model-Version": {
         "description": "The version of the model that answered.",
         "schema": {"type": "string"},
-    }
+    },
+    "X-Prediction-ID": {
+        "description": "The id of the answer in the log, to give feedback on, where there is a log"
+        " and the answer is one entry there.",
+        "schema": {"type": "string", "format": "uuid"},
+    },
 }
 
 
