@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 import app.features.access.tables
 import app.features.documents.tables
+import app.features.drift.tables
 import app.features.jobs.tables
 import app.features.prediction_log.tables
 import app.features.versions.tables  # noqa: F401  # declared by being imported
