@@ -22,6 +22,7 @@ from scripts.clients_environments import (
     Environment,
     NotToBeHadError,
     environments,
+    missing,
     name_of,
     versions_of,
 )
@@ -201,9 +202,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="clients-") as folder, served(Path(folder)) as address:
         for client in wanted:
             place = place_of[client.name]
+            refusal = refusals.get(place) or missing(client)
             outcomes[client.name] = (
-                Outcome(state="not to be had", reason=refusals[place])
-                if place in refusals
+                Outcome(state="not to be had", reason=refusal)
+                if refusal
                 else check(client, place, address)
             )
             show(client.name, outcomes[client.name])

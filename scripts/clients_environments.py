@@ -45,7 +45,14 @@ def name_of(client: Client) -> str:
 def installer_of(client: Client) -> str:
     """Return what makes a client's environment, also where nothing has to be installed in it."""
     is_js = any(block.language == "js" for block in client.blocks)
-    return client.installer or ("npm" if is_js else "pip")
+    return "npm" if client.installer == "npm" or is_js else "pip"
+
+
+def missing(client: Client) -> str:
+    """Return which commands of the system a client lacks: they are nothing that we install."""
+    commands = client.packages if client.installer == "apt-get" else ()
+    lacking = [command for command in commands if shutil.which(command) is None]
+    return f"there is no {', '.join(lacking)} on this machine" if lacking else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +157,8 @@ def environments(clients: Iterable[Client], root: Path) -> Mapping[str, Environm
     for client in clients:
         name = name_of(client)
         installers[name] = installer_of(client)
-        packages.setdefault(name, []).extend(client.packages)
+        wanted = () if client.installer == "apt-get" else client.packages
+        packages.setdefault(name, []).extend(wanted)
     return {
         name: Environment(
             folder=root / name,

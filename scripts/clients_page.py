@@ -9,7 +9,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "clients.md"
 ADDRESS = "localhost:8000"  # in all blocks; the only thing that a check replaces
 LANGUAGES = ("python", "js", "sh")
 HEADING = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)
-INSTALL = re.compile(r"^`(pip|npm) install (.+)`", re.MULTILINE)
+INSTALL = re.compile(r"^`(pip|npm|apt-get) install (.+)`", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTS = re.compile(r"(?:#|//) prints: (.+)$", re.MULTILINE)
 
@@ -37,7 +37,7 @@ class Client:
 
     Args:
         name: its heading.
-        installer: `pip` or `npm`; None if nothing is to be installed.
+        installer: `pip`, `npm` or `apt-get`; None if nothing is to be installed.
         packages: as the installer takes them.
         blocks: in their order.
 
