@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
 from scripts.clients_page import Client
@@ -16,9 +17,8 @@ APART: dict[str, tuple[str, ...]] = {
     "crewai": ("crewai",),
     "guidellm": ("guidellm",),  # it brings torch
     "instructor": ("instructor",),
-    "kserve": ("kserve",),
     "node-older": ("instructor-js",),
-    "older": ("llama-index", "semantic-kernel", "autogen"),
+    "older": ("autogen", "llama-index", "mirascope", "semantic-kernel", "strands-agents"),
 }
 PYTHON = "python"
 NODE = "node"
@@ -71,9 +71,16 @@ class Environment:
     packages: tuple[str, ...]
 
     @property
+    def runtime(self) -> Path:
+        """Where npm has put Node."""
+        return self.folder / "runtime"
+
+    @property
     def programs(self) -> Path:
-        """Where its commands are."""
-        return self.folder / ("bin" if self.installer == "pip" else "node_modules/.bin")
+        """Where Python or Node is."""
+        if self.installer == "pip":
+            return self.folder / "bin"
+        return self.runtime / "node_modules" / ".bin"
 
     def install(self, python: str, torch: str) -> None:
         """Install the newest versions, unless the same packages were installed before.
@@ -100,21 +107,16 @@ class Environment:
             pip = (self.folder / "bin" / "python", "-m", "pip", "install", *flags)
             run(*pip, "-c", constraints, *self.packages)
         else:
-            npm = shutil.which("npm")
-            if npm is None:
-                raise NotToBeHadError("there is no npm")
-            about = {"private": True, "type": "module"}
-            (self.folder / "package.json").write_text(json.dumps(about), encoding="utf-8")
-            flags = ("--no-fund", "--no-audit", "--loglevel", "error")
-            run(npm, "install", *flags, NODE_ITSELF, *self.packages, folder=self.folder)
+            # npm chooses versions that run in the Node that runs npm.
+            install_with_npm(self.runtime, (NODE_ITSELF,))
+            install_with_npm(self.folder, self.packages, path=self.programs)
         stamp.write_text(json.dumps(self.packages), encoding="utf-8")
 
     def versions(self) -> Mapping[str, str]:
         """Return the version of each package that is there."""
         if self.installer == "pip":
-            python = self.folder / "bin" / "python"
-            listed = json.loads(run(python, "-m", "pip", "list", "--format", "json", "--quiet"))
-            return {str(item["name"]): str(item["version"]) for item in listed}
+            places = [str(place) for place in self.folder.glob("lib/python*/site-packages")]
+            return {found.name: found.version for found in distributions(path=places)}
         lock = json.loads((self.folder / "package-lock.json").read_text("utf-8"))
         prefix = "node_modules/"
         return {
@@ -124,18 +126,36 @@ class Environment:
         }
 
 
-def run(*command: str | Path, folder: Path | None = None) -> str:
-    """Run an installer; return its output.
+def install_with_npm(folder: Path, packages: Sequence[str], path: Path | None = None) -> None:
+    """Install packages into a folder, with the Node of another folder or the machine's.
+
+    Raises:
+        NotToBeHadError: as `Environment.install`.
+
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise NotToBeHadError("there is no npm")
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"private": True, "type": "module"}
+    (folder / "package.json").write_text(json.dumps(about), encoding="utf-8")
+    flags = ("--no-fund", "--no-audit", "--loglevel", "error")
+    run(npm, "install", *flags, *packages, folder=folder, path=path)
+
+
+def run(*command: str | Path, folder: Path | None = None, path: Path | None = None) -> str:
+    """Run an installer, with the programs of `path` before others; return its output.
 
     Raises:
         NotToBeHadError: it failed, or took too long.
 
     """
+    programs = f"{path}{os.pathsep}{os.environ['PATH']}" if path else os.environ["PATH"]
     try:
         done = subprocess.run(
             [*command],
             cwd=folder,
-            env={**os.environ, "NO_COLOR": "1"},
+            env={**os.environ, "NO_COLOR": "1", "PATH": programs},
             capture_output=True,
             text=True,
             check=False,
