@@ -19,6 +19,7 @@ import app.features.access.tables
 import app.features.documents.tables
 import app.features.drift.tables
 import app.features.jobs.tables
+import app.features.openai_batches.tables
 import app.features.prediction_log.tables
 import app.features.versions.tables  # noqa: F401  # declared by being imported
 from app.db.schema import config, downgrade, upgrade
