@@ -4,6 +4,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+BOUNDS = ("errors", "latency_ratio", "disagreement")
+
 
 class RollbackRule(BaseModel):
     """Bounds, of which one at least is set; `docs/versions.md` explains each field."""
@@ -21,6 +23,6 @@ class RollbackRule(BaseModel):
     @model_validator(mode="after")
     def has_a_bound(self) -> Self:
         """Refuse a rule that could never take anything back."""
-        if self.errors is self.latency_ratio is self.disagreement is None:
-            raise ValueError("give one of errors, latency_ratio, disagreement")
+        if all(getattr(self, name) is None for name in BOUNDS):
+            raise ValueError(f"give one of {', '.join(BOUNDS)}")
         return self
