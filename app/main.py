@@ -35,6 +35,7 @@ TASKS = (
 FEATURES = (
     "access",
     "prediction_log",
+    "drift",  # beside the log: it hands entries on
     "documents",
     "jobs",
     "openai",

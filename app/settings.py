@@ -1,6 +1,7 @@
 """All settings, read once from the environment or `.env`; the only reader of either."""
 
 import os
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -241,14 +242,14 @@ class Settings(BaseSettings):
         """Folder for downloaded and converted models."""
         return self.model_cache_dir or self.data_dir / "models"
 
-    @property
+    @cached_property
     def thread_count(self) -> int:
         """Number of inference threads."""
         # More than 8 threads of one Python process gain nothing on one model: the GIL is held
         # between the engine's calls.
         return self.inference_threads or min(core_count(), 8)
 
-    @property
+    @cached_property
     def core_count(self) -> int:
         """Number of processor cores that an engine may use."""
         return self.engine_threads or core_count()

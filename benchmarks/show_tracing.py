@@ -1,10 +1,10 @@
 """What tracing costs: processor time a request, fake engine, in interleaved rounds; 1 if too much.
 
-Usage: python -m benchmarks.show_tracing [--base TREE [--off]] [--rounds 10] [--requests 4000].
+Usage: python -m benchmarks.show_tracing [--base TREE] [--all] [--rounds 10] [--requests 4000].
 Services that run all the time, one asked at a time over 64 connections: this tree with tracing off,
-at 10 % and at 100 % of requests, and TREE, the tree before tracing; with --off that and off alone.
-A collector of its own process
-takes the spans and drops them; its time isn't counted. Prints medians, and ratios round by round.
+at 10 % of requests, with --all at 100 % too, and TREE, the tree before tracing. A collector in a
+process of its own takes the spans and drops them; its time isn't counted. Prints medians, and
+ratios round by round.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -58,21 +58,21 @@ def collector() -> Iterator[str]:
 
 
 def services(
-    stack: ExitStack, base: Path | None, texts: Sequence[str], *, are_on: bool
+    stack: ExitStack, base: Path | None, texts: Sequence[str], *, shares: Mapping[str, str]
 ) -> list[Service]:
-    """Start all of them; `are_on`: those with tracing too."""
+    """Start all of them; `shares`: what is sampled, by the name of the service."""
     work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     endpoint = stack.enter_context(collector())
-    trees = {OFF: TREE} | (dict.fromkeys(SHARES, TREE) if are_on else {})
+    trees = {OFF: TREE} | dict.fromkeys(shares, TREE)
     trees |= {BASE: base.resolve()} if base else {}
     started = []
     for name, tree in trees.items():
         settings = {"JOBS": "off"}
-        if name in SHARES:
+        if name in shares:
             settings |= {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
                 "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-                "OTEL_TRACES_SAMPLER_ARG": SHARES[name],
+                "OTEL_TRACES_SAMPLER_ARG": shares[name],
             }
         folder = work / name.replace(" ", "_")
         made = serving(
@@ -96,13 +96,14 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path)
-    parser.add_argument("--off", action="store_true")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--requests", type=int, default=4_000)
     given = parser.parse_args()
     process.adopt_orphans()
     with ExitStack() as stack:
-        running = services(stack, given.base, load_texts(512), are_on=not given.off)
+        shares = SHARES if given.all else {TENTH: SHARES[TENTH]}
+        running = services(stack, given.base, load_texts(512), shares=shares)
         rows: list[dict[str, float]] = []
         for number in range(given.rounds + 1):
             order = running if number % 2 == 0 else running[::-1]
@@ -115,8 +116,6 @@ def main() -> int:
             print(f"{service.name}: {cost:.3f} ms a request, {ratio} of off; {spans(service)}")
         if given.base:
             print(f"off : before {told([row[OFF] / row[BASE] for row in rows])}")
-    if given.off:
-        return 0
     tenth = statistics.median(row[TENTH] / row[OFF] for row in rows)
     return 0 if tenth <= MOST_AT_A_TENTH else 1
 

@@ -26,4 +26,4 @@ def rules_manifest() -> str:
         },
         "spec": {"groups": groups},
     }
-    return HEAD + yaml.safe_dump(manifest, sort_keys=False, width=100)
+    return HEAD + str(yaml.safe_dump(manifest, sort_keys=False, width=100))

@@ -363,7 +363,7 @@ def test_the_workflow_runs_what_ci_runs() -> None:
     steps = [
         step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
     ]
-    ours = re.findall(r"^make [\w-]+", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
+    ours = re.findall(r"^\s*(make [\w-]+)", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
     assert ours
     assert [step for step in ours if step not in steps] == []
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))

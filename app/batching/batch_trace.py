@@ -52,8 +52,18 @@ class BatchTrace:
             self.trace.end()
 
 
-def begin_batch(batch: Batch[QueuedItem], model: str) -> BatchTrace | None:
-    """Begin the span of a batch, and end those of the wait for it; None where nothing is traced."""
+def begin_batch(batch: Batch[QueuedItem], model: str, *, calls_others: bool) -> BatchTrace | None:
+    """Begin the span of a batch, and end those of the wait for it; None where nothing is traced.
+
+    Args:
+        batch: that a worker has taken.
+        model: its name.
+        calls_others: whether the engine asks other servers or models, who are to be told of a
+            trace that isn't kept too.
+
+    """
+    if not calls_others and not any(_is_sampled(ticket.item.request) for ticket in batch.tickets):
+        return None
     first_items = {ticket.item.request: ticket.item for ticket in reversed(batch.tickets)}
     traces = [request.trace for request in first_items if request.trace is not None]
     sampled = [trace for trace in traces if trace.is_sampled]
@@ -71,6 +81,10 @@ def begin_batch(batch: Batch[QueuedItem], model: str) -> BatchTrace | None:
     for request, item in first_items.items():
         _note_wait(request, item, now_s, span)
     return BatchTrace(span)
+
+
+def _is_sampled(request: QueuedRequest) -> bool:
+    return request.trace is not None and request.trace.is_sampled
 
 
 def _note_wait(request: QueuedRequest, item: QueuedItem, now_s: float, batch: "Trace") -> None:

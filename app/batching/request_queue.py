@@ -150,6 +150,7 @@ class RequestQueue:
                 return
             if self._is_closed:
                 prepared = [NotReadyError(UNLOADED, retry_after_s=1) for _ in prepared]
+            request.encoded = prepared
             request.rows = [item if isinstance(item, Exception) else None for item in prepared]
             request.is_truncated = [
                 not isinstance(item, Exception) and item.is_truncated for item in prepared

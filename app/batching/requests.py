@@ -24,6 +24,7 @@ class Outcome:
     rows: list[Row]
     is_truncated: list[bool]
     tokens: int  # of all items, as far as the engine saw them
+    encoded: list[Prepared | Exception]  # the items as the engine took them
 
 
 class Waiter(Protocol):
@@ -57,6 +58,7 @@ class QueuedRequest:
     tickets: list[Ticket["QueuedItem"]] = field(default_factory=list)
     rows: list[Row | None] = field(default_factory=list)
     is_truncated: list[bool] = field(default_factory=list)
+    encoded: Sequence[Prepared | Exception] = ()
     tokens: int = 0
     unfinished: int = 0
     is_left: bool = False
@@ -94,5 +96,10 @@ def resolve(requests: Sequence[QueuedRequest]) -> None:
         if not request.future.done():
             rows = [row for row in request.rows if row is not None]
             request.future.set_result(
-                Outcome(rows=rows, is_truncated=request.is_truncated, tokens=request.tokens)
+                Outcome(
+                    rows=rows,
+                    is_truncated=request.is_truncated,
+                    tokens=request.tokens,
+                    encoded=list(request.encoded),
+                )
             )

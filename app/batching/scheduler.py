@@ -175,7 +175,7 @@ class BatchScheduler(Generic[E]):
 
     def _run_batch(self, batch: Batch[QueuedItem]) -> None:
         """Run the engine in a worker's thread, isolate what fails, hand out the rows."""
-        trace = begin_batch(batch, self._name) if self._requests.is_traced else None
+        trace = self._begin_batch(batch) if self._requests.is_traced else None
         try:
             with self._scope_of(batch):
                 rows = self._call_engine(batch, trace)
@@ -188,6 +188,10 @@ class BatchScheduler(Generic[E]):
         if trace is not None:
             trace.end()
         self._requests.finish(batch, rows)
+
+    def _begin_batch(self, batch: Batch[QueuedItem]) -> BatchTrace | None:
+        calls_others = self._calls_models or self.engine.kind == REMOTE
+        return begin_batch(batch, self._name, calls_others=calls_others)
 
     def _scope_of(self, batch: Batch[QueuedItem]) -> AbstractContextManager[None]:
         """Return what tells an engine that calls other models for whom it does."""

@@ -37,7 +37,7 @@ class _Handler(logging.Handler):
         """
         if current := request_id.get():
             record.request_id = current
-        if (traced := trace.get()) is not None:
+        if (traced := trace.get()) is not None and traced.is_sampled:
             record.trace_id, record.span_id = traced.trace_id, traced.span_id
         try:
             line = self.lines.format(record)

@@ -59,8 +59,6 @@ class Trace:
         "_span",
         "_telemetry",
         "is_sampled",
-        "span_id",
-        "trace_id",
     )
 
     def __init__(
@@ -68,8 +66,6 @@ class Trace:
     ) -> None:
         own = span.get_span_context()
         self.is_sampled = own.trace_flags.sampled
-        self.trace_id = format_trace_id(own.trace_id)
-        self.span_id = format_span_id(own.span_id)
         self._telemetry = telemetry
         self._span = span
         self._context = context
@@ -80,6 +76,16 @@ class Trace:
     def telemetry(self) -> "Telemetry":
         """What makes its spans."""
         return self._telemetry
+
+    @property
+    def trace_id(self) -> str:
+        """Its trace, as logs have it."""
+        return format_trace_id(self._span.get_span_context().trace_id)
+
+    @property
+    def span_id(self) -> str:
+        """Its span, as logs have it."""
+        return format_span_id(self._span.get_span_context().span_id)
 
     @property
     def exemplar(self) -> dict[str, str] | None:

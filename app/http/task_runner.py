@@ -13,7 +13,8 @@ from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
 from app.core.callers import Caller
 from app.core.logs import request_id
-from app.engines.items import BatchEngine, DescribedItem
+from app.engines.base import Encoded
+from app.engines.items import BatchEngine, DescribedItem, Prepared
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, get_answer_log
 from app.http.deps import DeadlineDep, RegistryDep, get_runtime
@@ -42,6 +43,19 @@ def _text(item: Any) -> str:  # noqa: ANN401  # a text, parsed JSON, or another 
 def _are_described(items: Sequence[Any]) -> bool:
     """Say whether no log may have the items; of none, as where each was refused before, it may."""
     return bool(items) and isinstance(items[0], DescribedItem)
+
+
+def _counts(*encoded: Prepared | Exception) -> dict[str, Any]:
+    """Return the tokens of an entry's texts, and how many of them are unknown, where that is known.
+
+    Pictures and the items of Python classes have none.
+    """
+    texts = [item for item in encoded if isinstance(item, Encoded)]
+    if not texts:
+        return {}
+    counts = {"input_tokens": sum(text.cost for text in texts)}
+    unknown = [text.unknown for text in texts if text.unknown is not None]
+    return counts | {"unknown_tokens": sum(unknown)} if unknown else counts
 
 
 class TaskRunner:
@@ -115,11 +129,13 @@ class TaskRunner:
             texts = [_text(item) for item in items]  # the engine has read them
         self._describe(inference.model, texts, time.monotonic() - started)
         log, shared = self._log, {"model": inference.model, "version": inference.version}
-        for text, row in zip(texts, inference.rows, strict=True):
+        for text, row, item in zip(texts, inference.rows, inference.encoded, strict=True):
             if isinstance(row, ServiceError):
-                log.put(log.failure(row, task, text, **shared))
+                name = log.put(log.failure(row, task, text, **shared))
             else:
-                log.put(log.entry(task, text, **shared, **columns(row)))
+                name = log.put(log.entry(task, text, **shared, **_counts(item), **columns(row)))
+            if name is not None:
+                inference.prediction_ids.append(name)
         if self._shadows.has_shadow(inference.model) and not _are_described(items):
             self._shadows.copy(
                 ShadowCopy(
@@ -195,6 +211,7 @@ class TaskRunner:
                 model=inference.model,
                 version=inference.version,
                 prompt_tokens=None if are_described else inference.tokens,
+                **_counts(*inference.encoded),
                 **(columns(result) if columns else {}),
             )
         )

@@ -13,7 +13,12 @@ ANSWER_HEADERS: Mapping[str, Any] = {
         "description": "The version of the model that answered. A request may name one in a header"
         " of this name; those with the same `X-Session-ID` get the same.",
         "schema": {"type": "string"},
-    }
+    },
+    "X-Prediction-ID": {
+        "description": "The id of the answer in the log, to give feedback on, where there is a log"
+        " and the answer is one entry there.",
+        "schema": {"type": "string", "format": "uuid"},
+    },
 }
 
 

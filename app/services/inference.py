@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
 from app.batching.requests import Outcome, Row
 from app.core.tracing import span
-from app.engines.items import BatchEngine
+from app.engines.items import BatchEngine, Prepared
 from app.errors import ServiceError
 from app.models.catalog import ModelSpec
 from app.models.registry import ModelRegistry, TaskKey
@@ -49,6 +49,8 @@ class Inference(Generic[E]):
         rows: one for each item, in their order; an error where one failed alone.
         is_truncated: whether each was cut to the model's window.
         tokens: of all items, after cutting.
+        encoded: each item as the engine took it, or its error.
+        prediction_ids: of each item's entry in the log, once there is one.
 
     """
 
@@ -58,11 +60,17 @@ class Inference(Generic[E]):
     rows: list[Any | ServiceError]
     is_truncated: list[bool]
     tokens: int
+    encoded: list[Prepared | Exception]
+    prediction_ids: list[str] = field(default_factory=list)
 
     @property
     def model(self) -> str:
         """The model's name."""
         return self.spec.name
+
+    def names(self) -> list[str] | list[None]:
+        """Return for each item the id of its entry in the log, or None where none is kept."""
+        return self.prediction_ids or [None] * len(self.rows)
 
 
 async def _shaped(rows: Sequence[Row], shape: Callable[[Any], Row] | None) -> list[Row]:
@@ -129,7 +137,7 @@ class InferenceService:
                 if refuse and (error := refuse(lease.spec, item))
             }
             accepted = [item for index, item in enumerate(items) if index not in refused]
-            outcome = Outcome(rows=[], is_truncated=[], tokens=0)
+            outcome = Outcome(rows=[], is_truncated=[], tokens=0, encoded=[])
             if accepted:
                 with span(*span_of(lease.spec)) as trace:
                     outcome = await scheduler.submit(
@@ -141,6 +149,7 @@ class InferenceService:
         for index, error in refused.items():  # ascending, so that later indexes stay right
             rows.insert(index, error)
             outcome.is_truncated.insert(index, False)
+            outcome.encoded.insert(index, error)
         return Inference(
             spec=lease.spec,
             version=lease.version,
@@ -148,4 +157,5 @@ class InferenceService:
             rows=[self._results.check(row, model=lease.spec.name) for row in rows],
             is_truncated=outcome.is_truncated,
             tokens=outcome.tokens,
+            encoded=outcome.encoded,
         )

@@ -61,6 +61,8 @@ def tables() -> Mapping[str, str]:
     return cells
 
 
+# Most of its time is in the libraries; what it runs of ours is measured in the engines' own tests.
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", PART)
 def test_a_kind_is_served_as_by_its_library_or_refused_as_the_table_says(
     name: str, tmp_path: Path, tables: Mapping[str, str]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from process import APP, STOP_TIMEOUT_S, environment, run, service
+from process import APP, START_TIMEOUT_S, STOP_TIMEOUT_S, environment, run, service
 from servers import Postgres, Valkey
 from serving import FAKE
 
@@ -59,20 +59,23 @@ def test_of_two_that_are_started_at_once_one_serves(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     try:
-        until_s = time.monotonic() + 60
+        until_s = time.monotonic() + START_TIMEOUT_S
         while all(each.poll() is None for each in started):
             assert time.monotonic() < until_s
             time.sleep(0.02)
         (refused,) = (each for each in started if each.poll() is not None)
         (serving,) = (each for each in started if each is not refused)
         assert refused.returncode == 1
-        assert f"(process {serving.pid})" in refused.communicate()[1]
+        assert refused.stderr is not None
+        assert f"(process {serving.pid})" in refused.stderr.read()
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(STOP_TIMEOUT_S) == 0
     finally:
         for each in started:
             each.kill()
-            each.communicate()
+            each.wait()
+            assert each.stderr is not None
+            each.stderr.close()
 
 
 def test_with_postgresql_and_redis_services_share_a_data_dir(

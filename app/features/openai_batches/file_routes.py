@@ -49,6 +49,7 @@ UPLOAD = {
                 "schema": {
                     "type": "object",
                     "required": ["purpose", "file"],
+                    "additionalProperties": False,
                     "properties": {
                         "purpose": {"type": "string", "enum": ["batch"]},
                         "file": {

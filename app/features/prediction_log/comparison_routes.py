@@ -17,8 +17,8 @@ from app.errors import (
     ModelVersionNotFoundError,
 )
 from app.features.prediction_log.comparing import Comparison, compare
+from app.features.prediction_log.filters import Filters
 from app.features.prediction_log.reading import read_page
-from app.features.prediction_log.repository import Filters
 from app.http.deps import RuntimeDep
 from app.http.guard import Guard
 from app.http.problems import WITH_KEY, problems

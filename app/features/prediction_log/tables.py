@@ -4,7 +4,7 @@ from datetime import datetime
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, Table, Text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
 from app.db.tables import Base, UtcDateTime
@@ -34,7 +34,10 @@ FILTERED_BY = (
     ("model", "label"),
     ("key_id", "model", "label"),
     ("request_id",),
+    ("version",),
 )
+# Of predictions that failed, which are few: neither index costs anything while all goes well.
+FAILURES_BY = ("status", "error")
 
 
 def _column(name: str, hint: Any) -> Column[Any]:  # noqa: ANN401  # a type, or one with None
@@ -54,6 +57,16 @@ TABLE = Table(
     Base.metadata,
     *(_column(name, hint) for name, hint in get_type_hints(PredictionLogEntry).items()),
     *(Index(None, *filters, *KEY) for filters in FILTERED_BY),
+    *(
+        Index(
+            None,
+            column,
+            *KEY,
+            sqlite_where=text("status <> 200"),
+            postgresql_where=text("status <> 200"),
+        )
+        for column in FAILURES_BY
+    ),
 )
 COLUMNS = tuple(column.name for column in TABLE.columns)
 TEXTS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Text))

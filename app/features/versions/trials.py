@@ -50,6 +50,11 @@ class Trials:
         self._over: dict[str, int] = {}  # looks in a row at which a model's bound was passed
         self._promoted: dict[str, tuple[str, float]] = {}  # the version, and when
 
+    @property
+    def keeps_entries(self) -> bool:
+        """Whether the log does."""
+        return self._entries.keeps_entries
+
     def put(self, entry: PredictionLogEntry) -> None:
         """Remember an answer of a model with a rule, and hand it on."""
         model = self._registry.find(entry.model)
