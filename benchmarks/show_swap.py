@@ -57,7 +57,7 @@ weight = 10
 fake = {{ fail_on = "poison" }}
 """
 TEXTS = ("A film that stays with you for days.", "It broke after a week.", "Fine, I suppose.")
-READY_S = 300.0
+READY_S = 900.0  # to convert on a machine that is busy
 BASE_S = 15.0
 PAUSE_S = 0.3  # between two swaps
 WITHIN_S = 30.0
@@ -158,7 +158,7 @@ async def show_swap(url: str, made: Running, *, swaps: int, connections: int) ->
                 took.append(await change(client, "promote", version="12"[(number + 1) % 2]))
                 await asyncio.sleep(PAUSE_S)
 
-    async with httpx2.AsyncClient(base_url=url, timeout=300) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=READY_S) as client:
         for version in ("2", "1"):  # converts the second one
             await change(client, "promote", version=version)
     base, load = (Load(url, connections=connections) for _ in range(2))

@@ -97,6 +97,10 @@ class TaskRunner:
         self._log = log
         self._line = line
 
+    async def wake(self, model_name: str | None, task: str) -> None:
+        """Load the model where it is loaded on demand; raises as `ModelRegistry.wake`."""
+        await self.inference.wake(model_name, task, deadline=self._deadline)
+
     async def each(
         self,
         task: TaskKey[Scheduler[E]],

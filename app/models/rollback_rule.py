@@ -17,7 +17,7 @@ class RollbackRule(BaseModel):
     disagreement: float | None = Field(None, gt=0, le=1)  # how far the labels' shares are apart
     window_s: float = Field(60, ge=1, le=3_600)
     min_requests: int = Field(20, ge=1, le=1_000)  # of either version; fewer say nothing
-    rounds: int = Field(3, ge=1, le=100)  # looks in a row, one every two seconds
+    rounds: int = Field(3, ge=1, le=100)  # looks in a row, one each second
     trial_s: float = Field(600, ge=1)  # after a promotion
 
     @model_validator(mode="after")

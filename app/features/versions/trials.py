@@ -17,7 +17,7 @@ from app.services.prediction_log import EntryLog, PredictionLogEntry
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 2.0
+LOOK_S = 1.0
 
 
 class Trials:
