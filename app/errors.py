@@ -131,6 +131,14 @@ class JobNotFoundError(ServiceError):
     title = "Job not found"
 
 
+class PredictionNotFoundError(ServiceError):
+    """There is no such prediction: it was never kept, was deleted, or belongs to another key."""
+
+    status = 404
+    code = "prediction_not_found"
+    title = "Prediction not found"
+
+
 class UploadedFileNotFoundError(ServiceError):
     """There is no such file: it was never uploaded, was deleted, or has expired."""
 

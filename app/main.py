@@ -35,6 +35,7 @@ TASKS = (
 FEATURES = (
     "access",
     "prediction_log",
+    "drift",  # beside the log: it hands entries on
     "documents",
     "jobs",
     "openai",
@@ -121,6 +122,7 @@ def create_app(
     """
     from app.core.client_requests import ClientRequests
     from app.core.metrics import Metrics
+    from app.core.otel import open_telemetry
     from app.http import docs, health, models
     from app.http.api_document import ApiFacts, document_api
     from app.http.model_document import ModelDocument
@@ -129,10 +131,12 @@ def create_app(
     from app.middleware.stack import App, cors, front_parts
     from app.runtime.kinds import request_kinds
     from app.runtime.opening import open_runtime
+    from app.settings import otel_variables
 
     settings = settings or load_settings()
     chosen, catalog = compose(settings, parts)
     metrics = Metrics()
+    telemetry = open_telemetry(otel_variables(), metrics, process="api")
     clients = ClientRequests(request_kinds(chosen.tasks, chosen.features))
     parts_in_front = front_parts(
         settings,
@@ -140,6 +144,7 @@ def create_app(
         body_limits=chosen.body_limits(settings),
         streamed=chosen.streamed_bodies(settings),
         clients=clients,
+        telemetry=telemetry,
     )
 
     @asynccontextmanager
@@ -151,6 +156,7 @@ def create_app(
             metrics=metrics,
             on_fatal=on_fatal,
             engine_at=engine_at,
+            telemetry=telemetry,
             own_requests=InnerRequests(own, parts_in_front),
         ) as runtime:
             app.state.runtime = runtime

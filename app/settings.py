@@ -1,6 +1,7 @@
 """All settings, read once from the environment or `.env`; the only reader of either."""
 
 import os
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -90,6 +91,16 @@ class Settings(BaseSettings):
     )
     queue_tokens: Positive = Field(
         262_144, description="Tokens that may wait for one model; more get 503 `overloaded`."
+    )
+    models_memory_mb: int | None = Field(
+        None,
+        gt=0,
+        description='Megabytes that all models of `load = "lazy"` may take together; what was used '
+        "least recently is unloaded for another. Default: as much as the machine has.",
+    )
+    shadow_bound: Positive = Field(
+        1_000,
+        description="Texts whose copies may wait for a shadow; others are dropped, counted.",
     )
     features: str = Field(
         "all",
@@ -237,14 +248,14 @@ class Settings(BaseSettings):
         """Folder for downloaded and converted models."""
         return self.model_cache_dir or self.data_dir / "models"
 
-    @property
+    @cached_property
     def thread_count(self) -> int:
         """Number of inference threads."""
         # More than 8 threads of one Python process gain nothing on one model: the GIL is held
         # between the engine's calls.
         return self.inference_threads or min(core_count(), 8)
 
-    @property
+    @cached_property
     def core_count(self) -> int:
         """Number of processor cores that an engine may use."""
         return self.engine_threads or core_count()
@@ -253,6 +264,12 @@ class Settings(BaseSettings):
 def read_secret(variable: str) -> str | None:
     """Return a secret that the catalogue names by its environment variable; None without it."""
     return os.environ.get(variable) or dotenv_values(ENV_FILE).get(variable) or None
+
+
+def otel_variables() -> dict[str, str]:
+    """Return OpenTelemetry's own variables, those of the environment before those of `.env`."""
+    both = {**dotenv_values(ENV_FILE), **os.environ}
+    return {name: value for name, value in both.items() if name.startswith("OTEL_") and value}
 
 
 def as_environment(settings: Settings) -> dict[str, str]:

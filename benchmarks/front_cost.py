@@ -1,6 +1,7 @@
 """What a request costs besides its inference: processor time, against a bare FastAPI route.
 
-Usage: python -m benchmarks.front_cost [--other TREE] [--front-ends 2] [--rounds 7] [--packaged].
+Usage: python -m benchmarks.front_cost [--other TREE] [--front-ends 2] [--rounds 7] [--packaged]
+[--off DRIFT]. With --off also of this tree without a feature, by the setting that turns it off.
 The fake engine answers at once; settings are the default ones, so with log line, row and metrics.
 The services of this tree (also with several front ends, which share a process of the models, or
 have copies), of another one and of the bare route run all the time; one is asked at a time, over 64
@@ -37,7 +38,8 @@ default = true
 labels = ["NEGATIVE", "POSITIVE"]
 """
 FRONT_ENDS = "--front-ends"
-SHARED, COPIES = "shared", "copies"
+SHARED, COPIES, WITHOUT = "shared", "copies", "without"
+OF_THIS = (("this", WITHOUT), ("this", "other"))
 PACKAGED = {"MODELS_FILE": str(PACKAGED_MODELS_FILE)}
 BARE = ["uvicorn", "benchmarks.bare:app", "--no-access-log", "--log-level", "error"]
 
@@ -97,12 +99,15 @@ def main() -> None:
     parser.add_argument(FRONT_ENDS, type=int)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--packaged", action="store_true")
+    parser.add_argument("--off", metavar="SETTING")
     given = parser.parse_args()
     process.adopt_orphans()
     texts = load_texts(512)
     commands = {"bare": (TREE, [*BARE, "--port", "{port}"]), "this": (TREE, ["app", "serve"])}
     if given.other:
         commands["other"] = (given.other.resolve(), ["app", "serve"])
+    if given.off:
+        commands[WITHOUT] = (TREE, ["app", "serve"])
     several = [SHARED, COPIES] if given.front_ends else []
     for name in several:
         commands[name] = (TREE, ["app", "serve", FRONT_ENDS, str(given.front_ends)])
@@ -113,6 +118,8 @@ def main() -> None:
         services = []
         for name, (tree, command) in commands.items():
             own = {**settings, "SHARE_MODELS": str(name != COPIES).lower()}
+            if name == WITHOUT:
+                own[given.off] = "off"
             made = serving(name, command, tree=tree, folder=work / name, texts=texts, settings=own)
             services.append(stack.enter_context(made))
         rows: list[dict[str, tuple[float, float]]] = []
@@ -130,13 +137,16 @@ def main() -> None:
             f"{name}: {rate:.0f} requests a second, {cost:.3f} ms each, {ratio} of the bare route,"
             f" {memory[name]:.0f} MB"
         )
-    for name in several:
-        dearer = told([row[name][1] / row["this"][1] for row in rows])
-        print(f"{given.front_ends} front ends, {name} : one process in processor time {dearer}")
-    if several:
-        dearer = told([row[SHARED][1] / row[COPIES][1] for row in rows])
-        print(f"{SHARED} : {COPIES} in processor time {dearer}")
-    if given.other:
+    compare(rows)
+
+
+def compare(rows: Sequence[Mapping[str, tuple[float, float]]]) -> None:
+    """Print how services that were asked in the same rounds compare."""
+    for name, other in ((SHARED, "this"), (COPIES, "this"), (SHARED, COPIES), *OF_THIS):
+        if {name, other} <= rows[0].keys():
+            dearer = told([row[name][1] / row[other][1] for row in rows])
+            print(f"{name} : {other} in processor time {dearer}")
+    if "other" in rows[0]:
         faster = told([row["this"][0] / row["other"][0] for row in rows])
         print(f"this : other in requests a second {faster}")
 

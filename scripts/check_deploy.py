@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cfnlint.api import ManualArgs, lint
-from cfnlint.decode import decode
-
 from app.server.serve import KEEP_ALIVE_S
 from scripts.deploy_commands import find_in_commands
 from scripts.deploy_tasks import (
@@ -49,6 +46,8 @@ BROAD_ACTION = "ecr:GetAuthorizationToken"
 
 def read_template(path: Path = TEMPLATE) -> Json:
     """Read a template, its short forms (!Ref) as long ones; exit if that can't be done."""
+    from cfnlint.decode import decode  # noqa: PLC0415  # a second; all workers collect all tests
+
     template, failures = decode(str(path))
     if failures or template is None:
         sys.exit("\n".join(f"{path.name}:{m.linenumber}: {m.message}" for m in failures))
@@ -58,6 +57,8 @@ def read_template(path: Path = TEMPLATE) -> Json:
 
 def find_with_cfn_lint(text: str) -> list[str]:
     """Return cfn-lint's findings, warnings included."""
+    from cfnlint.api import ManualArgs, lint  # noqa: PLC0415  # as above
+
     matches = lint(text, config=ManualArgs(regions=[REGION]))
     return [f"{TEMPLATE.name}:{m.linenumber}: {m.rule.id} {m.message}" for m in matches]
 

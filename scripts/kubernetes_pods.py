@@ -78,7 +78,8 @@ def read_pods(objects: Sequence[Json]) -> Iterator[Pod]:
 
 
 def _read_pod(workload: Json, container: Json, maps: Mapping[str, Json]) -> Pod:
-    environment, secrets = {}, set()
+    environment: dict[str, str] = {}
+    secrets: set[str] = set()
     for source in container.get("envFrom", []):
         environment |= maps[source["configMapRef"]["name"]]["data"]
     for entry in container.get("env", []):

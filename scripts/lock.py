@@ -1,7 +1,8 @@
 """Turn the ranges of pyproject.toml into pins, and check that pins, ranges and reality agree.
 
-`make lock` asks pip to resolve the ranges and writes requirements.txt, requirements-dev.txt and
-requirements-api.txt, which is requirements.txt without what only converts models.
+`make lock` asks pip to resolve the ranges and writes requirements.txt, requirements-dev.txt,
+requirements-api.txt, which is requirements.txt without what only converts models, and
+requirements-tracing.txt: what the extra `tracing` adds to that, for the images.
 `--check` needs no network: it walks the metadata of what is installed from the project's own
 requirements and fails when a package on the way isn't pinned at the version installed, when a pin
 is outside its range, or when a pin is needed by nothing.
@@ -23,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 RUNTIME_FILE = ROOT / "requirements.txt"
 DEV_FILE = ROOT / "requirements-dev.txt"
 API_FILE = ROOT / "requirements-api.txt"
+TRACING_FILE = ROOT / "requirements-tracing.txt"
+TRACING = "tracing"
 HEADER = "# Made by `make lock` from the ranges in pyproject.toml. Don't edit.\n"
 # torch pins its CUDA libraries itself; pins here would make every CPU install download them.
 UNPINNED_PREFIXES = ("nvidia-", "cuda-", "triton")
@@ -39,6 +42,12 @@ def ranges() -> tuple[list[Requirement], list[Requirement]]:
     extras = project["optional-dependencies"].values()
     runtime = [Requirement(line) for line in project["dependencies"]]
     return runtime, [Requirement(line) for extra in extras for line in extra]
+
+
+def tracing() -> list[Requirement]:
+    """Return the requirements of the extra that the images have."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [Requirement(line) for line in project["optional-dependencies"][TRACING]]
 
 
 def without_converters(requirements: Iterable[Requirement]) -> list[Requirement]:
@@ -83,6 +92,8 @@ def lock() -> None:
     write(DEV_FILE, {n: v for n, v in both.items() if n not in pins}, dev)
     api = resolve(without_converters(runtime), "-c", str(RUNTIME_FILE))
     write(API_FILE, api, runtime)
+    traced = resolve(tracing(), "-c", str(RUNTIME_FILE), "-c", str(DEV_FILE))
+    write(TRACING_FILE, {n: v for n, v in traced.items() if n not in api}, ())
 
 
 def closure(roots: Iterable[Requirement]) -> dict[str, str]:
@@ -140,6 +151,10 @@ def check() -> None:
     said += [f for f in findings([*runtime, *dev], pins | dev_pins) if f not in said]
     api = findings(without_converters(runtime), read_pins(API_FILE))
     said += [f"{API_FILE.name}: {finding}" for finding in api if finding not in said]
+    images = read_pins(API_FILE) | read_pins(TRACING_FILE)
+    traced = findings([*without_converters(runtime), *tracing()], images)
+    known = {*said, *api}
+    said += [f"{TRACING_FILE.name}: {finding}" for finding in traced if finding not in known]
     if said:
         sys.exit("requirements drifted; run `make lock`:\n" + "\n".join(said))
     print(f"requirements: {len(pins)} + {len(dev_pins)} pins agree with pyproject.toml")

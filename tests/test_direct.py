@@ -76,6 +76,8 @@ def answered(response: Response) -> tuple[Any, ...]:
         body.pop("timestamp", None)
         if response.status_code == 429:
             body["detail"] = SECONDS.sub("", body["detail"])
+        for result in body.get("results", ()):
+            result.pop("prediction_id", None)
     headers = [response.headers.get(name) for name in KEPT]
     return response.status_code, body, *headers, "retry-after" in response.headers
 

@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from commands import run
-from sentence_transformers import CrossEncoder
+from libraries import cross_encoder, library
 from tiny import PAIRS, alone, bert, edit
 from tiny import TEXTS as TINY
-from tiny_embedders import dense, embedder, library, on_torch, pooled, save_encoder, write
+from tiny_embedders import dense, embedder, on_torch, pooled, save_encoder, write
 
 import app.models.export as export_module
 from app.engines.base import Classifier, Task
@@ -120,7 +120,7 @@ def test_an_embedder_with_modules_alone_is_exported_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("activation", ["linear.Identity", "activation.Sigmoid"])
 def test_a_reranker_is_exported_with_its_activation(tmp_path: Path, activation: str) -> None:
-    made = CrossEncoder(str(bert(tmp_path / "made", num_labels=1)), device="cpu")
+    made = cross_encoder(bert(tmp_path / "made", num_labels=1))
     made.save_pretrained(str(tmp_path / "source"))
     edit(
         tmp_path / "source" / "config_sentence_transformers.json",
@@ -128,8 +128,8 @@ def test_a_reranker_is_exported_with_its_activation(tmp_path: Path, activation: 
     )
     spec = ModelSpec(name="ranker", task=Task.RANKING, source=f"file:{tmp_path / 'source'}")
     export(Catalog([spec]), "ranker", tmp_path / "out", sources=Sources(tmp_path), threads=1)
-    before = CrossEncoder(str(tmp_path / "source"), device="cpu").predict(list(PAIRS))
-    after = CrossEncoder(str(tmp_path / "out"), device="cpu").predict(list(PAIRS))
+    before = cross_encoder(tmp_path / "source").predict(list(PAIRS))
+    after = cross_encoder(tmp_path / "out").predict(list(PAIRS))
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import CrossEncoder
+from libraries import cross_encoder
 from tiny import (
     PAIRS,
     SIZES,
@@ -96,7 +96,7 @@ def test_a_cross_encoder_is_known_by_its_card(folder: Path, tmp_path: Path) -> N
 def test_what_sentence_transformers_saves_as_a_cross_encoder_needs_pairs(
     folder: Path, tmp_path: Path
 ) -> None:
-    CrossEncoder(str(folder), device="cpu", local_files_only=True).save_pretrained(str(tmp_path))
+    cross_encoder(folder).save_pretrained(str(tmp_path))
     engine = on_torch(tmp_path)
     assert needs_pairs(engine)
     expected = pipeline_rows(tmp_path, PAIRS, window=engine.max_tokens)

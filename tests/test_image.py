@@ -134,9 +134,9 @@ def test_nothing_but_what_it_copies_is_sent_to_the_builder() -> None:
     assert "**/.env*" in rules
     sent = {rule[1:] for rule in rules if rule.startswith("!")}
     copied = {file for line in said(r"^COPY (?!--from)(.*) \S+$") for file in line.split()}
-    assert copied - {"requirements-api.txt", "requirements.txt", "requirements-models.txt"} == (
-        sent - {"models", "requirements*.txt"}
-    )
+    pins = {file for file in copied if file.startswith("requirements")}
+    assert all((ROOT / file).is_file() for file in pins)
+    assert copied - pins == sent - {"models", "requirements*.txt"}
 
 
 def test_what_the_api_installs_is_pinned_and_without_torch() -> None:
@@ -363,7 +363,7 @@ def test_the_workflow_runs_what_ci_runs() -> None:
     steps = [
         step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
     ]
-    ours = re.findall(r"^make [\w-]+", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
+    ours = re.findall(r"^\s*(make [\w-]+)", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
     assert ours
     assert [step for step in ours if step not in steps] == []
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))

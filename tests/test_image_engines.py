@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
 from pictures import pictures, png
 from PIL import Image
 from tiny import edit
@@ -171,6 +170,8 @@ def test_labels_of_the_catalogue_name_the_head_s(vit: Path, tmp_path: Path) -> N
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's
 def test_an_adapter_is_merged(vit: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model  # takes seconds
+
     model = transformers.AutoModelForImageClassification.from_pretrained(vit)
     config = LoraConfig(
         r=2,

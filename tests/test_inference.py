@@ -128,7 +128,9 @@ async def test_a_bad_text_fails_alone_in_its_batch(client: AsyncClient) -> None:
     assert codes == {1: "text_empty", 2: "inference_failed", 3: "text_too_long"}
     assert len(results) == len(texts)
     assert all(
-        set(r) == {"label", "score", "truncated"} for i, r in enumerate(results) if i not in codes
+        set(r) == {"label", "score", "truncated", "prediction_id"}
+        for i, r in enumerate(results)
+        if i not in codes
     )
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -21,6 +22,7 @@ from app.http.large_answers import (
     large_answer,
     list_of,
 )
+from app.http.task_runner import QUICK_ROWS, _answered
 from app.main import installed
 from app.services.inference import QUICK_NUMBERS, _shaped
 
@@ -115,3 +117,10 @@ def test_pieces_are_the_json_of_the_whole(values: list[Any], at_once: int) -> No
     )
     whole = from_json(b"".join(pieces))
     assert whole == {"values": values, "one": values, "lists": [values for _ in values]}
+
+
+@pytest.mark.parametrize("count", [QUICK_ROWS, QUICK_ROWS + 1])
+async def test_an_answer_of_many_rows_is_made_in_a_thread(count: int) -> None:
+    rows: Any = SimpleNamespace(rows=[0] * count)
+    thread = await _answered(rows, lambda _: threading.get_ident())
+    assert (thread == threading.get_ident()) is (count <= QUICK_ROWS)

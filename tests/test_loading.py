@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
-import peft
 import pytest
 import torch
 import transformers
@@ -98,6 +97,8 @@ def old_names() -> Iterator[None]:
 def make_adapter(base: Path, folder: Path) -> None:
     """Save a LoRA of the embedder that brings a classification head of two labels."""
     named = {0: "NO", 1: "YES"}
+    import peft  # takes seconds
+
     model = transformers.AutoModelForSequenceClassification.from_pretrained(base, id2label=named)
     config = peft.LoraConfig(
         task_type="SEQ_CLS", r=2, target_modules=["query", "value"], init_lora_weights=False
@@ -372,6 +373,8 @@ def test_a_model_that_needs_code_of_its_own_is_refused(shelf: Path, tmp_path: Pa
 
 
 def test_an_adapter_is_merged_and_scores_as_peft_does(shelf: Path) -> None:
+    import peft  # takes seconds
+
     base = transformers.AutoModelForSequenceClassification.from_pretrained(
         shelf / "embedder", num_labels=2
     )

@@ -17,7 +17,9 @@ from sqlalchemy.orm import Session
 
 import app.features.access.tables
 import app.features.documents.tables
+import app.features.drift.tables
 import app.features.jobs.tables
+import app.features.openai_batches.tables
 import app.features.prediction_log.tables
 import app.features.versions.tables  # noqa: F401  # declared by being imported
 from app.db.schema import config, downgrade, upgrade

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import transformers
 from converted import converted_once
-from sentence_transformers import CrossEncoder
+from libraries import cross_encoder
 from tiny import (
     NLI,
     PAIRS,
@@ -155,7 +155,7 @@ def test_a_reranker_scores_as_sentence_transformers_does(
     folder = make(tmp_path / "model", num_labels=1)
     if activation is not None:
         edit(folder / "config.json", sentence_transformers={"activation_fn": activation})
-    library = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    library = cross_encoder(folder)
     expected = np.array([library.predict([pair]) for pair in RANKED])
     assert np.ptp(expected) > 0.05, "the pairs have to differ"
     engine = on_torch(folder, task=Task.RANKING)
@@ -174,12 +174,12 @@ def test_what_sentence_transformers_saves_is_read_with_its_activation_window_and
     tmp_path: Path, name: str
 ) -> None:
     made = typed_bert(tmp_path / "made", num_labels=1)
-    library = CrossEncoder(str(made), device="cpu", local_files_only=True)
+    library = cross_encoder(made)
     folder = tmp_path / "saved"
     library.save_pretrained(str(folder))
     edit(folder / SETTINGS, activation_fn=name)
     edit(folder / "sentence_bert_config.json", max_seq_length=12, do_lower_case=True)
-    library = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    library = cross_encoder(folder)
     engine = on_torch(folder, task=Task.RANKING)
     assert engine.max_tokens == 12
     np.testing.assert_allclose(together(engine, PAIRS)[:, 0], library.predict(PAIRS), atol=1e-4)
@@ -203,7 +203,7 @@ def test_a_cross_encoder_that_is_not_done_here_is_refused_with_field_and_remedy(
     tmp_path: Path, file: str, fields: dict[str, Any], line: str
 ) -> None:
     made = typed_bert(tmp_path / "made", num_labels=1)
-    library = CrossEncoder(str(made), device="cpu", local_files_only=True)
+    library = cross_encoder(made)
     library.save_pretrained(str(tmp_path / "saved"))
     edit(tmp_path / "saved" / file, **fields)
     with pytest.raises(EngineError, match=line) as refused:
@@ -213,7 +213,7 @@ def test_a_cross_encoder_that_is_not_done_here_is_refused_with_field_and_remedy(
 
 def test_a_second_module_behind_the_transformer_is_refused(tmp_path: Path) -> None:
     made = typed_bert(tmp_path / "made", num_labels=1)
-    library = CrossEncoder(str(made), device="cpu", local_files_only=True)
+    library = cross_encoder(made)
     library.save_pretrained(str(tmp_path / "saved"))
     modules = tmp_path / "saved" / "modules.json"
     first = modules.read_text().strip()[1:-1]

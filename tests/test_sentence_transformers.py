@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from libraries import library
 from tiny import SIZES, TEXTS, alone, seeded, word_tokenizer
 from tiny_embedders import (
     ALONE,
@@ -19,7 +20,6 @@ from tiny_embedders import (
     dense,
     embedder,
     engines,
-    library,
     on_torch,
     pooled,
     write,

@@ -252,7 +252,7 @@ def read_answer(sock: socket.socket) -> None:
 async def test_who_waits_at_the_door_is_let_in_before_it_closes(tmp_path: Path) -> None:
     async with started(tmp_path) as (server, url):
         waiting = [open_socket(url) for _ in range(3)]
-        await server._stop_listening()
+        await server.closing.stop_listening(server.servers, server._acceptors)
         signal.raise_signal(signal.SIGTERM)
         for sock in waiting:
             sock.sendall(REQUEST)
@@ -269,7 +269,7 @@ async def test_a_kept_connection_over_which_a_request_comes_is_not_closed(tmp_pa
         busy.sendall(REQUEST)
         signal.raise_signal(signal.SIGTERM)
         server.drain.closed_s = time.monotonic()
-        server._is_done()
+        server.closing.close_idle()
         assert await asyncio.to_thread(read_to_end, idle) == b""
         assert (await asyncio.to_thread(read_to_end, busy)).startswith(b"HTTP/1.1 200 ")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import batched, serving
+from serving import batched, make_app, running
 from sharing import LATE_S, Pair, counted, sharing, until
 
 from app.batching.deadline import Deadline
@@ -24,6 +24,7 @@ from app.models.catalog import ModelSpec
 from app.models.entries import ModelEntry, ModelState, Served
 from app.models.steps import LoadSteps
 from app.server.nameless import nameless
+from app.services.prediction_log import AnsweredEntry, PredictionLogEntry
 from app.sharing.facts import Facts
 from app.sharing.frames import CANCEL, MAX_PAYLOAD_BYTES, PREFIX, Kind, frame, pack_json
 from app.sharing.link import EngineLink
@@ -88,6 +89,19 @@ def plain(content: Any) -> Any:
     return {name: value for name, value in content.items() if name not in ONE_OF_ITS_OWN}
 
 
+class Lengths:
+    """Takes the place of the log, and remembers the tokens of each answer's input."""
+
+    keeps_entries = False
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, int | None]] = []
+
+    def put(self, entry: PredictionLogEntry) -> None:
+        assert isinstance(entry, AnsweredEntry)
+        self.found.append((entry.model, entry.input_tokens))
+
+
 class Held(FakeClassifier):
     """Computes when the gate is open."""
 
@@ -139,12 +153,16 @@ async def test_answers_are_those_of_one_process(tmp_path: Path) -> None:
     one.mkdir()
     two.mkdir()
     models = CLASSIFIER + OTHERS
-    async with serving(one, models) as alone, sharing(two, models) as pair:
+    app = make_app(one, models)
+    async with running(app) as alone, sharing(two, models) as pair:
+        lengths = app.state.runtime.entries, pair.front.entries = Lengths(), Lengths()
         for path, body in REQUESTS:
             expected = await alone.post(path, json=body)
             found = await pair.client.post(path, json=body)
             assert found.status_code == expected.status_code, path
             assert plain(found.json()) == plain(expected.json())
+        assert lengths[1].found == lengths[0].found
+        assert ("vectors", len("find: find: ") + 3) in lengths[1].found
         expected, found = await alone.get("/models"), await pair.client.get("/models")
         assert found.json() == expected.json()
         assert (await pair.client.get("/ready")).json() == (await alone.get("/ready")).json()

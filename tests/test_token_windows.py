@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 from tiny import word_tokenizer
 from tiny_tokens import found
-from transformers.pipelines.token_classification import (
-    AggregationStrategy,
-    TokenClassificationPipeline,
-)
 
 from app.batching.tokenising import estimate_tokens
 from app.engines.scores import softmax
@@ -109,7 +105,9 @@ def test_the_cost_of_a_long_text_isn_t_bounded_by_the_window() -> None:
 
 def theirs(row: TokenRow, labels: tuple[str, ...], way: Aggregation) -> tuple[Any, Any]:
     """Return what transformers' methods make of a row."""
-    pipe: Any = object.__new__(TokenClassificationPipeline)
+    from transformers.pipelines import token_classification as library  # takes seconds
+
+    pipe: Any = object.__new__(library.TokenClassificationPipeline)
     pipe.tokenizer = SimpleNamespace(convert_tokens_to_string="".join)
     pipe.model = SimpleNamespace(config=SimpleNamespace(id2label=dict(enumerate(labels))))
     tokens = [
@@ -119,7 +117,7 @@ def theirs(row: TokenRow, labels: tuple[str, ...], way: Aggregation) -> tuple[An
             zip(softmax(row.logits), row.offsets.tolist(), row.is_subword.tolist(), strict=True)
         )
     ]  # fmt: skip
-    entities = pipe.aggregate(tokens, AggregationStrategy(way.value))
+    entities = pipe.aggregate(tokens, library.AggregationStrategy(way.value))
     names = [e.get("entity_group", e.get("entity")) for e in entities]
     kept = [(n, e) for n, e in zip(names, entities, strict=True) if n != "O"]
     return [(n, e["start"], e["end"]) for n, e in kept], [float(e["score"]) for _, e in kept]

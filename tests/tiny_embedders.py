@@ -11,7 +11,6 @@ import torch
 from converted import CONVERTED
 from filelock import FileLock
 from safetensors.torch import save_file
-from sentence_transformers import SentenceTransformer
 from tiny import SIZES, TEXTS, seeded, word_tokenizer
 
 from app.engines.base import Embedder, EmbeddingOptions, EngineRequest, OpenVinoOptions, Task
@@ -39,11 +38,6 @@ def save_encoder(folder: Path, **fields: Any) -> Path:
     seeded("BertModel", "BertConfig", **sizes).save_pretrained(folder)
     word_tokenizer(**({"model_max_length": 40} | fields)).save_pretrained(folder)
     return folder
-
-
-def library(folder: Path, **said: Any) -> SentenceTransformer:
-    """Load a folder as its own library does."""
-    return SentenceTransformer(str(folder), device="cpu", local_files_only=True, **said)
 
 
 def write(path: Path, content: Any) -> None:

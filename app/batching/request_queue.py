@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.batching.admission import NOTHING, Admission, SpeedMeter, Work
 from app.batching.deadline import Deadline
@@ -21,6 +21,9 @@ from app.engines.items import Prepared
 from app.engines.packing import Packing
 from app.engines.stream_slots import UNLOADED
 from app.errors import NotReadyError, OverloadedError
+
+if TYPE_CHECKING:
+    from app.core.spans import Trace
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +78,9 @@ class RequestQueue:
         self._running = NOTHING
         self._caution_until_s = 0.0
         self._is_closed = False
+        self.is_traced = False  # whether any request has had a trace
 
-    def admit(
+    def admit(  # what is known of a request
         self,
         items: Sequence[Any],
         prompt: str,
@@ -84,6 +88,7 @@ class RequestQueue:
         tokens: int,
         deadline: Deadline,
         waiter: Waiter | None = None,
+        trace: "Trace | None" = None,
     ) -> QueuedRequest:
         """Count a request in, or refuse it at once; called on its event loop.
 
@@ -93,6 +98,7 @@ class RequestQueue:
             tokens: of all items, estimated.
             deadline: of the request.
             waiter: gets the outcome; None: a new future.
+            trace: that it belongs to.
 
         Raises:
             OverloadedError: it can't be done before the deadline, or the queue is full.
@@ -116,6 +122,8 @@ class RequestQueue:
         waiter = waiter or asyncio.get_running_loop().create_future()
         is_alone = not ahead.texts
         now_s = monotonic()
+        if trace is not None:
+            self.is_traced = True
         return QueuedRequest(
             items,
             prompt,
@@ -125,6 +133,7 @@ class RequestQueue:
             now_s,
             is_alone=is_alone,
             until_s=deadline.at_s,
+            trace=trace,
         )
 
     def forget(self, request: QueuedRequest) -> None:
@@ -141,6 +150,7 @@ class RequestQueue:
                 return
             if self._is_closed:
                 prepared = [NotReadyError(UNLOADED, retry_after_s=1) for _ in prepared]
+            request.encoded = prepared
             request.rows = [item if isinstance(item, Exception) else None for item in prepared]
             request.is_truncated = [
                 not isinstance(item, Exception) and item.is_truncated for item in prepared

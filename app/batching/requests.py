@@ -4,12 +4,15 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.batching.admission import Work
 from app.batching.queue import Ticket
 from app.core.call_scope import CallScope
 from app.engines.items import Prepared
+
+if TYPE_CHECKING:
+    from app.core.spans import Trace
 
 Row = Any  # what the engine gives for an item, or the exception in its place
 
@@ -21,6 +24,7 @@ class Outcome:
     rows: list[Row]
     is_truncated: list[bool]
     tokens: int  # of all items, as far as the engine saw them
+    encoded: list[Prepared | Exception]  # the items as the engine took them
 
 
 class Waiter(Protocol):
@@ -54,9 +58,12 @@ class QueuedRequest:
     tickets: list[Ticket["QueuedItem"]] = field(default_factory=list)
     rows: list[Row | None] = field(default_factory=list)
     is_truncated: list[bool] = field(default_factory=list)
+    encoded: Sequence[Prepared | Exception] = ()
     tokens: int = 0
     unfinished: int = 0
     is_left: bool = False
+    trace: "Trace | None" = None  # None: tracing is off
+    has_run: bool = False  # a batch has taken some of it
 
 
 @dataclass(slots=True, eq=False)
@@ -89,5 +96,10 @@ def resolve(requests: Sequence[QueuedRequest]) -> None:
         if not request.future.done():
             rows = [row for row in request.rows if row is not None]
             request.future.set_result(
-                Outcome(rows=rows, is_truncated=request.is_truncated, tokens=request.tokens)
+                Outcome(
+                    rows=rows,
+                    is_truncated=request.is_truncated,
+                    tokens=request.tokens,
+                    encoded=list(request.encoded),
+                )
             )

@@ -5,10 +5,12 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from app.batching.batch_trace import BatchTrace, begin_batch
 from app.batching.deadline import Deadline
 from app.batching.isolation import is_out_of_memory, run_isolated
 from app.batching.queue import Batch
@@ -26,10 +28,14 @@ from app.batching.workers import Workers
 from app.core.call_scope import in_scope
 from app.core.metrics import Metrics
 from app.core.model_metrics import ModelMetrics
+from app.core.tracing import current
 from app.engines.base import TextEngine
 from app.engines.items import BatchEngine, ItemEngine, Prepared, ProcessEngine, calls_models
 from app.engines.rows import checked
 from app.errors import DeadlineExceededError, InferenceFailedError, NotReadyError
+
+if TYPE_CHECKING:
+    from app.core.spans import Trace
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +106,7 @@ class BatchScheduler(Generic[E]):
         tokens = self._estimate(items, prompt)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         request = self._requests.admit(
-            items, prompt, tokens=tokens, deadline=deadline, waiter=future
+            items, prompt, tokens=tokens, deadline=deadline, waiter=future, trace=current()
         )
         self._hand_over(request)
         try:
@@ -117,7 +123,12 @@ class BatchScheduler(Generic[E]):
         return outcome
 
     def submit_prepared(
-        self, items: Sequence[Prepared], *, deadline: Deadline, waiter: Waiter
+        self,
+        items: Sequence[Prepared],
+        *,
+        deadline: Deadline,
+        waiter: Waiter,
+        trace: "Trace | None" = None,
     ) -> QueuedRequest:
         """Run items that another process has prepared; called on the event loop of the waiter.
 
@@ -128,7 +139,9 @@ class BatchScheduler(Generic[E]):
 
         """
         tokens = sum(item.cost for item in items)
-        request = self._requests.admit(items, "", tokens=tokens, deadline=deadline, waiter=waiter)
+        request = self._requests.admit(
+            items, "", tokens=tokens, deadline=deadline, waiter=waiter, trace=trace
+        )
         self._requests.enqueue(request, items)
         return request
 
@@ -139,7 +152,8 @@ class BatchScheduler(Generic[E]):
     def note_answered(self, request: QueuedRequest) -> None:
         """Measure how long a request took, whose outcome has come."""
         seconds = monotonic() - request.admitted_s
-        self._metrics.answered(predicted_s=request.predicted_s, seconds=seconds)
+        exemplar = None if request.trace is None else request.trace.exemplar
+        self._metrics.answered(predicted_s=request.predicted_s, seconds=seconds, exemplar=exemplar)
 
     def _hand_over(self, request: QueuedRequest) -> None:
         """Have the items prepared, in another thread unless that takes longer.
@@ -161,14 +175,23 @@ class BatchScheduler(Generic[E]):
 
     def _run_batch(self, batch: Batch[QueuedItem]) -> None:
         """Run the engine in a worker's thread, isolate what fails, hand out the rows."""
+        trace = self._begin_batch(batch) if self._requests.is_traced else None
         try:
             with self._scope_of(batch):
-                rows = self._call_engine(batch)
-        except BaseException:
+                rows = self._call_engine(batch, trace)
+        except BaseException as failure:
+            if trace is not None:
+                trace.end(failure)
             # A fault of ours kills the worker; its requests are answered first.
             self._requests.finish(batch, [InferenceFailedError() for _ in batch.tickets])
             raise
+        if trace is not None:
+            trace.end()
         self._requests.finish(batch, rows)
+
+    def _begin_batch(self, batch: Batch[QueuedItem]) -> BatchTrace | None:
+        calls_others = self._calls_models or self.engine.kind == REMOTE
+        return begin_batch(batch, self._name, calls_others=calls_others)
 
     def _scope_of(self, batch: Batch[QueuedItem]) -> AbstractContextManager[None]:
         """Return what tells an engine that calls other models for whom it does."""
@@ -177,10 +200,11 @@ class BatchScheduler(Generic[E]):
         requests = dict.fromkeys(ticket.item.request for ticket in batch.tickets)
         return in_scope(scope_of(list(requests)))
 
-    def _call_engine(self, batch: Batch[QueuedItem]) -> Sequence[Row]:
+    def _call_engine(self, batch: Batch[QueuedItem], trace: BatchTrace | None) -> Sequence[Row]:
+        run = self._run_list if trace is None else partial(trace.run, self._run_list)
         started_s = monotonic()
         rows = run_isolated(
-            lambda prepared: list(self._run(prepared)),
+            run,
             [ticket.item.prepared for ticket in batch.tickets],
             on_failure=self._note_failure,
         )
@@ -191,6 +215,9 @@ class BatchScheduler(Generic[E]):
         waits_s = [started_s - ticket.item.queued_s for ticket in batch.tickets]
         self._metrics.batch(waits_s=waits_s, cost=batch.cost, tokens=batch.tokens, seconds=seconds)
         return rows
+
+    def _run_list(self, prepared: Sequence[Prepared]) -> list[Row]:
+        return list(self._run(prepared))
 
     def _note_failure(self, failure: Exception, count: int) -> None:
         """After a call of several texts that lacked memory, have smaller batches cut."""

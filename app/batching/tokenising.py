@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
+from time import monotonic
 from typing import Any, cast
 
 from app.batching.isolation import run_isolated
 from app.batching.requests import QueuedRequest
 from app.core.logs import is_private
+from app.core.tracing import ITEMS
 from app.engines.base import Embedder, Encoded, TextEngine, TextOrPair, TokenClassifier
 from app.engines.items import BatchEngine, ItemEngine, OwnThreads, Prepared
 from app.errors import InferenceFailedError, TextWithoutTokensError
@@ -172,6 +174,7 @@ class Tokenising:
         staying = [() if request.is_left else request.items for request in requests]
         items = [item for some in staying for item in some]
         prepared: list[Prepared | Exception] = []
+        began_s = monotonic()
         try:
             prepared = self._prepare(requests[0], items) if items else []
         except BaseException:
@@ -184,4 +187,6 @@ class Tokenising:
             prepared = [InferenceFailedError() for _ in items]
         remaining = iter(prepared)
         for request, some in zip(requests, staying, strict=True):
+            if request.trace is not None and request.trace.is_sampled:
+                request.trace.add("tokenise", began_s, monotonic(), {ITEMS: len(some)})
             self._done(request, list(islice(remaining, len(some))))

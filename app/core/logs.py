@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from app.core.log_context import is_private, request_id
+from app.core.log_context import is_private, request_id, trace
 from app.core.log_formats import ConsoleLines, JsonLines
 from app.core.log_writer import LineWriter
 
@@ -37,6 +37,8 @@ class _Handler(logging.Handler):
         """
         if current := request_id.get():
             record.request_id = current
+        if (traced := trace.get()) is not None and traced.is_sampled:
+            record.trace_id, record.span_id = traced.trace_id, traced.span_id
         try:
             line = self.lines.format(record)
         except Exception as failure:  # noqa: BLE001  # to log never fails the code that does

@@ -164,6 +164,12 @@ class Metrics(MetricGroup):
             "log_lines_dropped_total",
             "Log lines that were lost: too many waited for standard error, or writing failed.",
         )
+        self.spans = self._counter(
+            "spans_total",
+            "Spans of traces, by what became of them: exported, failed (the collector wasn't"
+            " reached, or refused them), dropped (too many waited); none where tracing is off.",
+            ["outcome"],
+        )
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds",
             "How late the event loop woke up at the last check.",
@@ -203,6 +209,29 @@ class Metrics(MetricGroup):
             "Changes of a model while it serves: load, unload, promote and rollback, and whether"
             " each was done, failed, or was ended by a shutdown.",
             ["model", "action", "outcome"],
+        )
+        self.model_rollbacks = self._counter(
+            "model_rollbacks_total",
+            "Versions that were taken back by their model's rule, and by which of its bounds.",
+            ["model", "rule"],
+        )
+        self.shadow_copies = self._counter(
+            "shadow_copies_total",
+            "Texts for shadows: done, failed, or dropped as too many waited (full) or nothing was"
+            " idle in time (late).",
+            ["model", "outcome"],
+        )
+        self.on_demand_loads = self._counter(
+            "on_demand_loads_total",
+            'Loads of models of load = "lazy" that a request asked for: loaded, failed, or no_room,'
+            " where models in use took the memory.",
+            ["model", "outcome"],
+        )
+        self.on_demand_unloads = self._counter(
+            "on_demand_unloads_total",
+            'Models of load = "lazy" that were unloaded: idle, or budget, where another needed the'
+            " room.",
+            ["model", "reason"],
         )
         self.front_ends = self._gauge("front_ends", "Front ends that run, with FRONT_ENDS.")
         self.front_end_restarts = self._counter(

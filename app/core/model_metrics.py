@@ -31,10 +31,12 @@ class ModelMetrics:
         """Ask for the number of texts that wait at each scrape, instead of noting each change."""
         self._metrics.queue_depth.labels(self._name).set_function(depth)
 
-    def answered(self, *, predicted_s: float, seconds: float) -> None:
-        """One request has its answer."""
+    def answered(
+        self, *, predicted_s: float, seconds: float, exemplar: dict[str, str] | None = None
+    ) -> None:
+        """One request has its answer; `exemplar` names its trace."""
         self._predicted.observe(predicted_s)
-        self._wait.observe(seconds)
+        self._wait.observe(seconds, exemplar)
 
     def batch(self, *, waits_s: Sequence[float], cost: int, tokens: int, seconds: float) -> None:
         """One batch has run."""
@@ -88,9 +90,9 @@ class GenerationMetrics:
         """Set how many generations wait for a slot now."""
         self._waiting.set(generations)
 
-    def first_token(self, seconds: float) -> None:
-        """Note the first token of a generation."""
-        self._first_token.observe(seconds)
+    def first_token(self, seconds: float, exemplar: dict[str, str] | None = None) -> None:
+        """Note the first token of a generation; `exemplar` names its trace."""
+        self._first_token.observe(seconds, exemplar)
 
     def next_token(self, seconds: float) -> None:
         """Note another token of a generation, and the time since the last one."""

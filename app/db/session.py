@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.core.tracing import sampled
 from app.db.availability import Availability
 from app.db.call import Call
 from app.db.engine import READ, WRITE, make_engine, parse_url
@@ -20,7 +21,11 @@ from app.db.tables import SCHEMA_REVISION
 from app.db.threads import CallThreads
 from app.errors import DatabaseUnavailableError, SchemaTooNewError
 
+if TYPE_CHECKING:
+    from app.core.spans import Trace
+
 T = TypeVar("T")
+OK = "ok"
 Work = Callable[[Session], T]
 Observe = Callable[[str, float], None]
 
@@ -181,7 +186,7 @@ class Database:
         try:
             execute = partial(self._execute, work=work, options=options, timeout_s=timeout_s)
             result = await self._threads.run(execute, timeout_s=timeout_s)
-            outcome = "ok"
+            outcome = OK
         except DatabaseUnavailableError as failure:
             outcome = failure.reason
             if outcome == "timeout":
@@ -191,8 +196,22 @@ class Database:
             outcome = "cancelled"
             raise
         finally:
-            self._observe(outcome, time.monotonic() - started)
+            ended = time.monotonic()
+            self._observe(outcome, ended - started)
+            if (trace := sampled()) is not None:
+                self._trace(trace, started, ended, outcome=outcome, is_read=options is READ)
         return result
+
+    def _trace(
+        self, trace: "Trace", start_s: float, end_s: float, *, outcome: str, is_read: bool
+    ) -> None:
+        """Add the span of a transaction: no statement, since those hold users' words."""
+        operation = "read" if is_read else "write"
+        attributes = {"db.system.name": self.dialect, "db.operation.name": operation}
+        span = trace.child(f"sql {operation}", attributes, kind="client", start_s=start_s)
+        if outcome != OK:
+            span.fail(outcome)
+        span.end(end_s)
 
     def _execute(self, call: Call, work: Work[T], options: dict[str, Any], timeout_s: float) -> T:
         """Run a call in this thread.

@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON
 
 # The newest migration; revisions are numbers of four digits, so that older ones are smaller.
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0009"
 
 
 class UtcDateTime(TypeDecorator[datetime]):

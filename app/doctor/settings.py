@@ -3,17 +3,21 @@
 import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from app.core.finding import Finding, doubtful, good
+from app.core.otel import INSTALL, TracingError, is_wanted, target
 from app.runtime.composition import Composition, Installed
 from app.settings import ENV_FILE, Settings
 
 HIDDEN = "(set)"
 CLOSE = 0.85  # of difflib's ratio: one wrong letter in eight
+TRACING = "tracing"
+SDK = ("opentelemetry.sdk", "opentelemetry.exporter")
 # What OpenVINO alone reads.
 OF_OPENVINO = ("engine_streams", "engine_threads")
 
@@ -40,6 +44,7 @@ def look(
     yield from _read(settings, environment, file)
     yield from _idle(settings, parts, chosen)
     yield from _misspelt(settings, environment, file)
+    yield from _traces({**file, **environment})
 
 
 def _read(
@@ -91,3 +96,17 @@ def _misspelt(
         elif name in file:
             summary = f"in {ENV_FILE}, is no setting"
             yield good(name, f"{summary}; models.toml may name it as api_key_env")
+
+
+def _traces(variables: Mapping[str, str | None]) -> Iterator[Finding]:
+    """Say whether requests are traced, where OpenTelemetry's variables are set."""
+    given = {n: value for n, value in variables.items() if n.startswith("OTEL_") and value}
+    try:
+        is_on = is_wanted(given)
+    except TracingError as failure:
+        yield doubtful(TRACING, f"off: {failure}", "Change the variable, or remove it.")
+        return
+    if is_on and any(find_spec(name) is None for name in SDK):
+        yield doubtful(TRACING, "off: OpenTelemetry's SDK is not installed", INSTALL)
+    elif is_on:
+        yield good(TRACING, f"spans go to {target(given)}")

@@ -68,6 +68,7 @@ class Encoded:
     is_truncated: bool
     type_ids: Sequence[int] = ()  # of each token, for models that tell types apart
     left_out: int = 0  # tokens at its beginning that aren't pooled: a prompt's
+    unknown: int | None = None  # tokens that stand for words that the tokeniser doesn't know
 
     @property
     def cost(self) -> int:

@@ -12,6 +12,7 @@ import openai
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models.chat_models import BaseChatModel
 
+from app.core.tracing import outgoing
 from app.engines.base import EngineRequest, Task
 from app.engines.chat_base import ChatFailure, ChatOptions, GenerationOptions, Message
 from app.engines.remote_arguments import arguments_of, refuse_dialect
@@ -61,6 +62,7 @@ class Connections:
         self._loop = asyncio.get_running_loop()
         for name in set(request.headers) - SENT_HEADERS:
             del request.headers[name]
+        request.headers.update(outgoing())
         # A server that compresses collects tokens before sending them.
         request.headers["Accept-Encoding"] = "identity"
         if self._key is not None:

@@ -11,6 +11,7 @@ import httpx2
 
 from app.core.backoff import Backoff
 from app.core.call_scope import current_scope
+from app.core.tracing import outgoing
 from app.engines.chat_base import ChatOptions
 from app.engines.remote_settings import CONNECT_TIMEOUT_S, OPENAI_URL
 from app.engines.remote_statuses import error_of, may_pass
@@ -101,7 +102,7 @@ class RemoteServer:
         if left_s <= 0:
             raise _AttemptError(UpstreamUnreachableError())
         timeout = httpx2.Timeout(left_s, connect=min(left_s, CONNECT_TIMEOUT_S))
-        head = {"Content-Type": "application/json"}
+        head = {"Content-Type": "application/json", **outgoing()}
         try:
             with self._client.stream(
                 "POST", path, content=content, headers=head, timeout=timeout

@@ -152,6 +152,7 @@ class TokenEncoder(TextEncoder):
         return TokenText(
             token_ids=[index for window in windows for index in window.token_ids],
             is_truncated=False,
+            unknown=None if self.rules.unknown_id is None else ids.count(self.rules.unknown_id),
             windows=tuple(windows),
             starts=starts,
             before=before,

@@ -114,12 +114,14 @@ class TextEncoder:
         if prompt:
             prompted = [prompt + cast("str", text) for text in texts]
         left_out = self._left_out(prompt) if prompt and self.rules.leaves_prompt_out else 0
+        unknown = self.rules.unknown_id
         return [
             Encoded(
-                token_ids=e.ids,
+                token_ids=(ids := e.ids),
                 is_truncated=bool(e.overflowing),
                 type_ids=e.type_ids if self.rules.has_types else (),
                 left_out=left_out,
+                unknown=None if unknown is None else ids.count(unknown),
             )
             for e in self._run(prompted)
         ]

@@ -12,7 +12,9 @@ from pydantic_core import to_json
 from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
 from app.core.callers import Caller
-from app.engines.items import BatchEngine, DescribedItem
+from app.core.logs import request_id
+from app.engines.base import Encoded
+from app.engines.items import BatchEngine, DescribedItem, Prepared
 from app.errors import ServiceError
 from app.http.answer_log import AnswerLog, get_answer_log
 from app.http.deps import DeadlineDep, RegistryDep, get_runtime
@@ -20,6 +22,7 @@ from app.http.guard import CallerDep
 from app.models.registry import TaskKey
 from app.runtime.runtime import Runtime
 from app.services.inference import Inference, InferenceService, Plan, Refuse
+from app.services.shadows import ShadowCopy
 
 E = TypeVar("E", bound=BatchEngine)
 A = TypeVar("A")
@@ -40,6 +43,26 @@ def _text(item: Any) -> str:  # noqa: ANN401  # a text, parsed JSON, or another 
 def _are_described(items: Sequence[Any]) -> bool:
     """Say whether no log may have the items; of none, as where each was refused before, it may."""
     return bool(items) and isinstance(items[0], DescribedItem)
+
+
+def _counts(*encoded: Prepared | Exception) -> dict[str, Any]:
+    """Return the tokens of an entry's texts, and how many of them are unknown, where that is known.
+
+    Pictures and the items of Python classes have none.
+    """
+    texts = [item for item in encoded if isinstance(item, Encoded)]
+    if not texts:
+        return {}
+    counts = {"input_tokens": sum(text.cost for text in texts)}
+    unknown = [text.unknown for text in texts if text.unknown is not None]
+    return counts | {"unknown_tokens": sum(unknown)} if unknown else counts
+
+
+async def _answered(inference: Inference[E], answer: Callable[[Inference[E]], A]) -> A:
+    """Return an answer; of many rows in a thread, so that the event loop serves others."""
+    if len(inference.rows) <= QUICK_ROWS:
+        return answer(inference)
+    return await asyncio.to_thread(answer, inference)
 
 
 class TaskRunner:
@@ -68,10 +91,15 @@ class TaskRunner:
         self.inference = inference
         self._deadline = deadline
         self._access = runtime.access
+        self._shadows = runtime.shadows
         self._log_inputs = runtime.policy.log_inputs
         self._caller = caller
         self._log = log
         self._line = line
+
+    async def wake(self, model_name: str | None, task: str) -> None:
+        """Load the model where it is loaded on demand; raises as `ModelRegistry.wake`."""
+        await self.inference.wake(model_name, task, deadline=self._deadline)
 
     async def each(
         self,
@@ -112,11 +140,27 @@ class TaskRunner:
             texts = [_text(item) for item in items]  # the engine has read them
         self._describe(inference.model, texts, time.monotonic() - started)
         log, shared = self._log, {"model": inference.model, "version": inference.version}
-        for text, row in zip(texts, inference.rows, strict=True):
+        for text, row, item in zip(texts, inference.rows, inference.encoded, strict=True):
             if isinstance(row, ServiceError):
-                log.put(log.failure(row, task, text, **shared))
+                name = log.put(log.failure(row, task, text, **shared))
             else:
-                log.put(log.entry(task, text, **shared, **columns(row)))
+                name = log.put(log.entry(task, text, **shared, **_counts(item), **columns(row)))
+            if name is not None:
+                inference.prediction_ids.append(name)
+        if self._shadows.has_shadow(inference.model) and not _are_described(items):
+            self._shadows.copy(
+                ShadowCopy(
+                    task=task,
+                    model=inference.model,
+                    items=items,
+                    texts=texts,
+                    plan=plan,
+                    refuse=refuse,
+                    columns=columns,
+                    request_id=request_id.get(),
+                    at_s=time.monotonic(),
+                )
+            )
         return inference
 
     def _describe(self, model: str, texts: Sequence[str], seconds: float) -> None:
@@ -165,10 +209,7 @@ class TaskRunner:
                 inference = await self.inference.run(
                     task, items, model_name=model_name, deadline=self._deadline, plan=plan
                 )
-                is_quick = len(inference.rows) <= QUICK_ROWS
-                result = (
-                    answer(inference) if is_quick else await asyncio.to_thread(answer, inference)
-                )
+                result = await _answered(inference, answer)
         if are_described:
             joined = "\n".join(map(_text, items))  # the engine has read them
         self._log.put(
@@ -178,6 +219,7 @@ class TaskRunner:
                 model=inference.model,
                 version=inference.version,
                 prompt_tokens=None if are_described else inference.tokens,
+                **_counts(*inference.encoded),
                 **(columns(result) if columns else {}),
             )
         )

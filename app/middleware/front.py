@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +24,10 @@ from app.middleware.disconnect import Disconnect
 from app.middleware.exceptions import CLIENT_LEFT, ErrorAnswers
 from app.middleware.http_metrics import HttpMetrics
 from app.middleware.logging import REQUEST_ID, log_done, new_id
+from app.middleware.request_trace import RequestTrace, begin_trace
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 CLOSE = (b"connection", b"close")
 ENDING = "The service is shutting down."
@@ -41,6 +46,7 @@ class FrontParts:
         limits: of bodies.
         metrics: where requests are counted.
         errors: answers exceptions.
+        telemetry: makes traces of requests; None: they aren't traced.
         clients: where those that run models are counted.
 
     """
@@ -48,6 +54,7 @@ class FrontParts:
     limits: BodyLimits
     metrics: HttpMetrics
     errors: ErrorAnswers
+    telemetry: "Telemetry | None" = None
     clients: ClientRequests = field(default_factory=ClientRequests)
 
 
@@ -100,6 +107,7 @@ class Exchange:
         )
         self._body: Body | None = None
         self._disconnect: Disconnect | None = None
+        self._trace: RequestTrace | None = None
         self._status = 0  # until the answer begins
         self._seconds = 0.0  # until it began
         self._out_bytes = 0  # that it announced
@@ -125,6 +133,10 @@ class Exchange:
         found = self._front.routes.find(scope)
         route = metrics.route_of(scope) if found is None else found.name
         metrics.begin(self._method, route)
+        if (telemetry := self._front.parts.telemetry) is not None:
+            self._trace = begin_trace(
+                telemetry, scope, self._headers, method=self._method, route=route, id_=self._id
+            )
         clients = self._front.parts.clients
         runs_model = clients.begin(self._method, route)
         try:
@@ -140,9 +152,12 @@ class Exchange:
                 in_bytes=announced_bytes(self._headers),
                 out_bytes=self._out_bytes,
                 seconds=self._seconds,
+                exemplar=None if self._trace is None else self._trace.exemplar,
             )
             seconds = time.monotonic() - self._began_s
             log_done(scope, method=self._method, status=status, seconds=seconds)
+            if self._trace is not None:
+                self._trace.end(status)
             version_choice.reset(version)
             request_id.reset(token)
 
@@ -243,6 +258,8 @@ class Exchange:
 
         """
         response = self._front.parts.errors.response(failure, self._scope)
+        if self._trace is not None:
+            self._trace.failure = failure
         if self._status:
             raise failure
         await response(self._scope, self._receive, self.send)

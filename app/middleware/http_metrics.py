@@ -92,8 +92,16 @@ class HttpMetrics:
         """One request has begun."""
         self._in_progress(method, route).inc()
 
-    def end(
-        self, method: str, route: str, *, status: int, in_bytes: int, out_bytes: int, seconds: float
+    def end(  # noqa: PLR0913  # what is counted of a request
+        self,
+        method: str,
+        route: str,
+        *,
+        status: int,
+        in_bytes: int,
+        out_bytes: int,
+        seconds: float,
+        exemplar: dict[str, str] | None = None,
     ) -> None:
         """Count a request that began.
 
@@ -104,11 +112,12 @@ class HttpMetrics:
             in_bytes: the length that the request announced.
             out_bytes: the length that the answer announced.
             seconds: until the answer began; 0.0 if it never did.
+            exemplar: what a sample of its duration names: its trace.
 
         """
         self._in_progress(method, route).dec()
         self._requests(method, str(status), route).inc()
         self._in_bytes(route).observe(in_bytes)
         self._out_bytes(route).observe(out_bytes)
-        self._fine_seconds.observe(seconds)
-        self._seconds(method, route).observe(seconds)
+        self._fine_seconds.observe(seconds, exemplar)
+        self._seconds(method, route).observe(seconds, exemplar)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -22,6 +22,9 @@ from app.middleware.front import Front, FrontParts
 from app.middleware.http_metrics import HttpMetrics
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
+
 # Headers that a page may send; keys aren't cookies, so credentials aren't allowed.
 CORS_HEADERS = (
     "Authorization",
@@ -32,6 +35,8 @@ CORS_HEADERS = (
     "X-Model-Version",
     "X-Request-ID",
     "X-Request-Timeout-Ms",
+    "traceparent",  # W3C's Trace Context: pages that are traced send them
+    "tracestate",
     "X-Session-ID",
 )
 # Of all bodies: a small part of what a process with models takes, and so much at least that two
@@ -103,6 +108,7 @@ def front_parts(
     metrics: Metrics,
     *,
     body_limits: Mapping[str, int],
+    telemetry: "Telemetry | None" = None,
     streamed: Mapping[str, int],
     clients: ClientRequests,
 ) -> FrontParts:
@@ -112,6 +118,7 @@ def front_parts(
         settings: as the entry point read them.
         metrics: where it counts.
         body_limits: bytes that a request's body may have, by path, where it isn't the default.
+        telemetry: makes traces of requests; None: they aren't traced.
         streamed: those of bodies that are read as they come, by path.
         clients: where requests that run models are counted.
 
@@ -130,6 +137,7 @@ def front_parts(
         limits=limits,
         metrics=HttpMetrics(metrics.registry),
         errors=ErrorAnswers(metrics),
+        telemetry=telemetry,
         clients=clients,
     )
 

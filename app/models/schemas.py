@@ -111,6 +111,15 @@ Truncated = Annotated[
 ]
 
 
+PredictionId = Annotated[
+    str | None,
+    Field(
+        description="Of the text's entry in the log, to give feedback on; missing without a log."
+        " An answer that is one entry says it in the header `X-Prediction-ID`."
+    ),
+]
+
+
 class PredictResponse(Response):
     """The best label of one text."""
 
@@ -165,6 +174,7 @@ class TextResult(LabelScore):
     """The best label of a text of a batch."""
 
     truncated: Truncated
+    prediction_id: PredictionId = None
 
 
 class TextError(Response):

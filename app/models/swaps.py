@@ -4,8 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from app.core.metrics import Metrics
 from app.errors import (
@@ -20,37 +19,17 @@ from app.models.applying import Applied, apply
 from app.models.catalog import Catalog
 from app.models.entries import ModelEntry, ModelState
 from app.models.registry import ModelRegistry
+from app.models.swap import Action, Swap, check_unload, only_other
 from app.models.versions import Model, Traffic
+
+__all__ = ["Action", "OnSwap", "Swap", "Swaps"]
 
 log = logging.getLogger(__name__)
 
-Action = Literal["load", "unload", "promote", "rollback", "follow"]
 # Told of each model whose traffic has changed here; raises a ServiceError for who changed it.
-OnSwap = Callable[[Model], Awaitable[None]]
+OnSwap = Callable[[Model, Swap], Awaitable[None]]
 APPLYING = "The catalogue is being read anew."
 NO_VERSIONS = "The model has no versions: its entry has no [[models.versions]]."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swap:
-    """A change of a model that somebody wants.
-
-    Args:
-        action: what is to be done.
-        model: its name.
-        version: which one; None: the model, or the version that the action is about anyhow.
-        percent: `promote`: its share of the requests; None: all, and it serves from then on.
-        traffic: `follow`: what another replica has decided.
-        by: who wants it, for the log.
-
-    """
-
-    action: Action
-    model: str
-    version: str | None = None
-    percent: float | None = None
-    traffic: Traffic | None = None
-    by: str | None = None
 
 
 class Swaps:
@@ -133,18 +112,18 @@ class Swaps:
         if swap.action == "load":
             return lambda: self._load(model, names)
         if swap.action == "unload":
-            _check_unload(model, swap.version)
-            return lambda: self._unload(model, names)
+            check_unload(model, swap.version)
+            return lambda: self._unload(model, names, swap)
         if not model.has_versions:
             raise SwapRefusedError(NO_VERSIONS)
         if (traffic := swap.traffic) is not None:
             return lambda: self._switch(model, traffic)
         if swap.action == "rollback":
-            return self._rolled_back(model, swap.version)
-        name = swap.version or _only_other(model)
+            return self._rolled_back(model, swap)
+        name = swap.version or only_other(model)
         if name == model.serving and (swap.percent is not None or not model.is_shared):
             raise SwapRefusedError("This version serves already.")
-        return lambda: self._promote(model, name, swap.percent)
+        return lambda: self._promote(model, name, swap)
 
     def _named(self, model: Model, version: str | None) -> list[str]:
         """Return the versions that are meant; None: all that are used."""
@@ -156,13 +135,14 @@ class Swaps:
             raise ModelVersionNotFoundError
         return [version]
 
-    def _rolled_back(self, model: Model, version: str | None) -> Callable[[], Awaitable[None]]:
+    def _rolled_back(self, model: Model, swap: Swap) -> Callable[[], Awaitable[None]]:
+        version = swap.version
         if version is None and not model.is_shared:
             version = model.previous
             if version is None:
                 raise SwapRefusedError("No version served before this one.")
         name = version or model.serving
-        return lambda: self._promote(model, name, None)
+        return lambda: self._promote(model, name, swap)
 
     async def _run(self, model: Model, swap: Swap, work: Callable[[], Awaitable[None]]) -> Model:
         began_s = time.monotonic()
@@ -200,18 +180,18 @@ class Swaps:
         if entry.state is not ModelState.READY:
             await self._registry.bring(entry)
 
-    async def _unload(self, model: Model, names: list[str]) -> None:
+    async def _unload(self, model: Model, names: list[str], swap: Swap) -> None:
         for name in names:
             if name != model.serving:
                 model.weights[name] = 0.0
             self._registry.drop(model.entries[name])
         self._registry.show(model)
-        await self._tell(model)
+        await self._tell(model, swap)
 
-    async def _promote(self, model: Model, name: str, percent: float | None) -> None:
+    async def _promote(self, model: Model, name: str, swap: Swap) -> None:
         """Let a version have its share, or all, and tell the others."""
-        await self._switch(model, model.with_share(name, percent))
-        await self._tell(model)
+        await self._switch(model, model.with_share(name, swap.percent))
+        await self._tell(model, swap)
 
     async def _switch(self, model: Model, traffic: Traffic) -> None:
         """Load the versions that are to answer, let them, and unload those that don't any more."""
@@ -224,34 +204,6 @@ class Swaps:
                 self._registry.drop(model.entries[one])
         self._registry.show(model)
 
-    async def _tell(self, model: Model) -> None:
+    async def _tell(self, model: Model, swap: Swap) -> None:
         for tell in self.on_swap:
-            await tell(model)
-
-
-def _check_unload(model: Model, version: str | None) -> None:
-    """Refuse to unload what has to serve.
-
-    Raises:
-        SwapRefusedError: says why.
-
-    """
-    if model.entry.is_required and (version is None or not model.has_versions):
-        raise SwapRefusedError("The model is required: without it the service isn't ready.")
-    if version is not None and model.has_versions and version == model.serving:
-        raise SwapRefusedError("This version serves; promote another one first.")
-
-
-def _only_other(model: Model) -> str:
-    """Return the version to promote where the request names none.
-
-    Raises:
-        SwapRefusedError: there are several.
-
-    """
-    others = [name for name in model.entries if name != model.serving]
-    sharing = [name for name in others if model.weights[name]]
-    found = sharing or others
-    if len(found) != 1:
-        raise SwapRefusedError(f"Name a version; there are {', '.join(found) or 'no others'}.")
-    return found[0]
+            await tell(model, swap)

@@ -29,6 +29,7 @@ class VersionSpec(BaseModel):
     fake: Mapping[str, Any] = {}
     weight: float | None = Field(None, ge=0, le=LARGEST_WEIGHT)  # of the traffic
     shadow: bool = False  # gets copies, and answers nobody
+    allow_remote_shadow: bool = False  # copies may go to another server
 
     def over(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return an entry's fields with those of this version."""
@@ -39,7 +40,7 @@ class VersionSpec(BaseModel):
         return kept | self.model_dump(exclude_unset=True, include=set(OWN_FIELDS))
 
 
-def check_versions(versions: Sequence[VersionSpec], *, task: str) -> None:
+def check_versions(versions: Sequence[VersionSpec], *, task: str, is_remote: bool = False) -> None:
     """Refuse versions that can't be told apart, or among which nothing could choose.
 
     Raises:
@@ -59,6 +60,11 @@ def check_versions(versions: Sequence[VersionSpec], *, task: str) -> None:
     for one in versions:
         if one.shadow and one.weight:
             raise ValueError(f"{one.version!r}: a shadow answers nobody, so it has no weight")
+        if one.shadow and is_remote and not one.allow_remote_shadow:
+            raise ValueError(
+                f"{one.version!r}: copies of what clients send would go to another server; if they"
+                " may, say allow_remote_shadow = true"
+            )
     if not any(weights_of(versions).values()):
         raise ValueError("none of them gets any traffic: give one a weight")
 

@@ -105,6 +105,15 @@ class Model:
         """Whether another version than the one that serves gets requests."""
         return any(weight for name, weight in self.weights.items() if name != self.serving)
 
+    @property
+    def shadows(self) -> list[str]:
+        """The names of its shadows that are loaded."""
+        return [
+            name
+            for name, one in self.entries.items()
+            if one.version and one.version.shadow and one.state is ModelState.READY
+        ]
+
     def plan(self) -> None:
         """Say before anything is loaded which versions will be."""
         for name, entry in self.entries.items():

@@ -1,16 +1,19 @@
 """Opens every long-lived object in order, and closes them in reverse."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
-from app.core.background import run_in_background
+from app.core.background import Work, run_in_background
 from app.core.metrics import Metrics
 from app.models.catalog import Catalog
+from app.models.on_demand import Budget
 from app.models.registry import ModelRegistry
-from app.models.room import RoomCheck
+from app.models.room import MIB, RoomCheck
 from app.models.steps import LoadSteps
 from app.models.swaps import Swaps
 from app.runtime import watching
@@ -25,8 +28,12 @@ from app.services.inference import InferenceService
 from app.services.model_calls import CalledServices, ModelCalls
 from app.services.own_requests import OwnRequests
 from app.services.results import ResultChecker
+from app.services.shadows import Shadows
 from app.settings import Settings
 from app.sharing.opening import make_shared_load, open_link, shared_part
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +52,7 @@ async def open_runtime(  # noqa: PLR0913  # the root, where everything comes in
     metrics: Metrics,
     on_fatal: OnFatal,
     engine_at: str | None = None,
+    telemetry: "Telemetry | None" = None,
     own_requests: OwnRequests | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open everything, load the models in the background, and close it all at the end.
@@ -56,23 +64,28 @@ async def open_runtime(  # noqa: PLR0913  # the root, where everything comes in
         metrics: where everything counts.
         on_fatal: called on the loop when a required model can't be loaded.
         engine_at: the Unix socket of the process that has the models for texts; None: this one.
+        telemetry: exports what waits, at the end; None: tracing is off.
         own_requests: answers the service's own; None where there are no routes.
 
     """
     catalog = _leave_out(catalog, chosen)
     async with AsyncExitStack() as stack:
+        if telemetry is not None:
+            stack.push_async_callback(asyncio.to_thread, telemetry.close)
         runtime = await _open_core(
             stack, settings, catalog, chosen, metrics=metrics, engine_at=engine_at
         )
+        runtime.telemetry = telemetry
         runtime.own_requests = own_requests
         runtime.provide(CatalogFile(settings.models_file, tasks=chosen.kinds, runtime=runtime))
         for feature in chosen.features:
             await stack.enter_async_context(feature.open(runtime, settings))
         load = partial(load_models, runtime, on_fatal)
         await stack.enter_async_context(run_in_background(load, name="load_models", restart=None))
-        watches = {
+        watches: dict[str, Work] = {
             "watch_loading": partial(watch_loading, runtime),
             "watch_lag": partial(watch_lag, runtime),
+            "shadows": runtime.shadows.run,
         }
         if settings.reload_models:
             watches["reload_models"] = partial(reload_models, runtime, catalog)
@@ -131,28 +144,41 @@ async def _open_core(
         )
         load = make_shared_load(link, tokenisers=tokenisers, metrics=metrics, other=load)
         threads += len(shared.specs)  # which only wait
+    room = RoomCheck(make_loader(settings, catalog, chosen))
     registry = ModelRegistry(
         catalog,
         load=load,
         executor=_open_threads(stack, "model-load", threads),
         metrics=metrics,
-        check_room=RoomCheck(make_loader(settings, catalog, chosen)),
+        check_room=room,
+        budget=Budget(
+            size=room.size,
+            limit_bytes=settings.models_memory_mb and settings.models_memory_mb * MIB,
+        ),
     )
     stack.push_async_callback(registry.close, timeout_s=UNLOAD_S)
     swaps = Swaps(registry, metrics=metrics)
     stack.push_async_callback(swaps.close)
     results = ResultChecker(metrics, log_inputs=settings.log_inputs)
+    inference = InferenceService(registry, results)
     calls.open(
         CalledServices(
             registry=registry,
-            inference=InferenceService(registry, results),
+            inference=inference,
             buffer_tokens=settings.stream_buffer_tokens,
         )
     )
     database = open_database(settings, metrics) if chosen.is_stored else None
     if database is not None:
         stack.push_async_callback(database.close)
-    return Runtime(
+    shadows = Shadows(
+        registry,
+        inference,
+        entries=lambda: runtime.entries,
+        metrics=metrics,
+        bound=settings.shadow_bound,
+    )
+    runtime = Runtime(
         policy=ServingPolicy(
             request_timeout_ms=settings.request_timeout_ms,
             chat_timeout_ms=settings.chat_timeout_ms,
@@ -170,7 +196,9 @@ async def _open_core(
         results=results,
         database=database,
         request_kinds=request_kinds(chosen.tasks, chosen.features),
+        shadows=shadows,
     )
+    return runtime
 
 
 def _open_threads(stack: AsyncExitStack, name: str, count: int) -> ThreadPoolExecutor:

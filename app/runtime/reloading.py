@@ -19,7 +19,7 @@ Stamp = tuple[int, int] | None
 def watched_files(catalog: Catalog) -> dict[str, Path]:
     """Return the file of each Python class, by the model's name."""
     files = {
-        spec.name: file_of(spec.source or "", base=catalog.folder)
+        spec.name: file_of((catalog.to_load(spec.name) or spec).source or "", base=catalog.folder)
         for spec in catalog.specs
         if spec.engine == PYTHON
     }

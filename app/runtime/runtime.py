@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.core.metrics import Metrics
 from app.core.request_kinds import RequestKind
@@ -19,6 +19,10 @@ from app.services.access import Access, OpenAccess
 from app.services.own_requests import OwnRequests
 from app.services.prediction_log import EntryLog, NoEntryLog
 from app.services.results import ResultChecker
+from app.services.shadows import Shadows
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 P = TypeVar("P")
 OVERLOADED = "overloaded"
@@ -64,6 +68,7 @@ class Runtime:
         registry: lends the models.
         swaps: changes them while they serve.
         steps: of models that load.
+        shadows: take copies of texts.
         results: checks what engines return.
         database: SQL; None where nothing is stored.
         request_kinds: of the requests to routes, by their paths.
@@ -72,6 +77,7 @@ class Runtime:
         own_requests: answers the service's own; None in a process without routes.
         loaded: set once the models are.
         stored: set after the first check of the database, or where there is none.
+        telemetry: continues traces that are stored; None: tracing is off.
 
     """
 
@@ -80,6 +86,7 @@ class Runtime:
     registry: ModelRegistry
     swaps: Swaps
     steps: LoadSteps
+    shadows: Shadows
     results: ResultChecker
     database: Database | None
     request_kinds: Mapping[str, RequestKind] = field(default_factory=dict)
@@ -88,6 +95,7 @@ class Runtime:
     own_requests: OwnRequests | None = None
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     stored: asyncio.Event = field(default_factory=asyncio.Event)
+    telemetry: "Telemetry | None" = None
     database_problem: str | None = None
     is_draining: bool = False
     loop_lag_s: float = 0.0

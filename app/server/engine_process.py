@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 from app.core.metrics import Metrics
+from app.core.otel import open_telemetry
 from app.engines.loader import EngineTable
 from app.errors import StartupError
 from app.main import compose
@@ -20,8 +21,8 @@ from app.runtime.opening import open_runtime
 from app.runtime.runtime import Runtime
 from app.runtime.watching import OnFatal
 from app.server.member import Member
-from app.server.server import SIGNALS
-from app.settings import Settings
+from app.server.signals import SIGNALS
+from app.settings import Settings, otel_variables
 from app.sharing.host import EngineHost
 from app.sharing.left_alone import leave_alone
 from app.sharing.opening import shared_part
@@ -58,10 +59,12 @@ async def open_host(
     chosen, catalog = compose(settings)
     bare = SharedPart(tasks=chosen.tasks, features=(), left_out={})
     shared = shared_part(catalog, chosen.engines())
+    metrics = Metrics()
+    telemetry = open_telemetry(otel_variables(), metrics, process="engine")
     async with open_runtime(
-        settings, shared, bare, metrics=Metrics(), on_fatal=on_fatal
+        settings, shared, bare, metrics=metrics, on_fatal=on_fatal, telemetry=telemetry
     ) as runtime:
-        host = EngineHost(runtime.registry, runtime.steps, began_s=began_s)
+        host = EngineHost(runtime.registry, runtime.steps, began_s=began_s, telemetry=telemetry)
         async with host.serving(listener):
             yield runtime
 

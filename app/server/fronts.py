@@ -7,66 +7,29 @@ import asyncio
 import logging
 import os
 import signal
-import socket
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from functools import partial
 
 from app.core.metrics import Metrics
 from app.errors import StartupError
-from app.main import compose
 from app.runtime.applying import OF_SEVERAL
 from app.runtime.composition import ACCESS, Composition
 from app.server.collecting import Collector
 from app.server.drain import OVERDUE_S, Drain
 from app.server.front import Front, Watched
 from app.server.keeping import Keeper
-from app.server.listening import listening_apart
-from app.server.nameless import nameless
 from app.server.processes import Listening, make_engine, make_front
-from app.server.server import SIGNALS, print_address
-from app.server.sole import kept_files, sole
-from app.server.spreading import spread
+from app.server.server import print_address
+from app.server.signals import handled
+from app.server.telling import Telling
 from app.settings import Settings
-from app.sharing.opening import shared_part
 
 log = logging.getLogger(__name__)
 
-# Between two messages to front ends of how the others are.
-TELL_S = 1.0
-# A front end that is silent for so long gets no new connections; it tells twice a second.
-SILENT_S = 3.0
 # For the engine's process to close its models, when no front end needs them any more.
 ENGINE_END_S = 5.0
 EXIT_OK, EXIT_UNFINISHED = 0, 70  # EX_SOFTWARE of sysexits.h
-
-
-def serve_fronts(settings: Settings) -> int:
-    """Serve with several processes until a signal comes, and return the exit status.
-
-    Raises:
-        StartupError: as `serve.serve`, or a front end ended before it had loaded its models.
-
-    """
-    if sys.platform != "linux":
-        raise StartupError("FRONT_ENDS: more than one needs Linux")
-    chosen, catalog = compose(settings)
-    count = settings.front_ends
-    is_sharing = settings.share_models and bool(shared_part(catalog, chosen.engines()).specs)
-    with ExitStack() as stack:
-        sockets = stack.enter_context(
-            listening_apart(settings.host, settings.port, processes=count)
-        )
-        probe_sockets: list[list[socket.socket]] = [[] for _ in range(count)]
-        if settings.probe_port is not None:
-            probe_sockets = stack.enter_context(
-                listening_apart(settings.host, settings.probe_port, "PROBE_PORT", processes=count)
-            )
-        stack.enter_context(sole(kept_files(chosen, settings)))
-        engine_socket = stack.enter_context(nameless()) if is_sharing else None
-        listening = Listening(sockets, probe_sockets, engine_socket)
-        return asyncio.run(FrontEnds(settings, chosen, listening).run())
 
 
 class FrontEnds:
@@ -91,7 +54,6 @@ class FrontEnds:
         self._is_open = asyncio.Event()  # once the first front end has loaded its models
         self._goes_on = asyncio.Event()  # from then on, or when the end has begun
         self._are_fronts_over = asyncio.Event()
-        self._places: list[int] = []  # of those that get new connections
         self._overdue: asyncio.TimerHandle | None = None
         self._failure: StartupError | None = None
         self._status = EXIT_OK
@@ -102,6 +64,13 @@ class FrontEnds:
         self._engine = make_engine(settings, listening.engine) if listening.engine else None
         self._watched: list[Watched] = [*self._fronts, *([self._engine] if self._engine else [])]
         self._collector = Collector(self._watched, own=self._metrics)
+        self._telling = Telling(
+            self._fronts,
+            self._watched,
+            self._sockets,
+            metrics=self._metrics,
+            max_lag_ms=settings.health_max_lag_ms,
+        )
 
     async def run(self) -> int:
         """Run until a signal comes, or a process can't start; return the exit status.
@@ -123,7 +92,7 @@ class FrontEnds:
             has_redis = bool(self._fronts[0].child.environment.get("REDIS_URL"))
             if self._chosen.has(ACCESS) and not has_redis:
                 log.warning("counts_per_front_end", extra={"front_ends": len(self._fronts)})
-            telling = asyncio.create_task(self._keep_telling())
+            telling = asyncio.create_task(self._telling.keep_on())
             try:
                 async with asyncio.TaskGroup() as group:
                     if self._engine is not None:
@@ -138,23 +107,13 @@ class FrontEnds:
             raise self._failure
         return self._status
 
-    @contextmanager
-    def _taking_signals(self) -> Iterator[None]:
+    def _taking_signals(self) -> AbstractContextManager[None]:
         loop = asyncio.get_running_loop()
-
-        def take(*_: object) -> None:
-            loop.call_soon_threadsafe(self._take_signal)
 
         def hang_up(*_: object) -> None:
             loop.call_soon_threadsafe(self._take_signal if os.isatty(0) else refuse_catalogue)
 
-        before = {number: signal.signal(number, take) for number in SIGNALS}
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return handled(end=lambda *_: loop.call_soon_threadsafe(self._take_signal), hang_up=hang_up)
 
     async def _keep_front(self, front: Front) -> None:
         if front is not self._fronts[0]:
@@ -176,7 +135,7 @@ class FrontEnds:
             collector=self._collector,
             restarts=self._metrics.engine_restarts,
             on_start=lambda: self._end_if_late(engine),
-            on_state=lambda has_changed: self._look() if has_changed else None,
+            on_state=lambda has_changed: self._telling.look() if has_changed else None,
             on_end=lambda _: None,
         )
         # Until the last front end has ended: they need it for what is in flight.
@@ -213,7 +172,7 @@ class FrontEnds:
         if self._is_ending.is_set() and front.is_listening and status != EXIT_OK:
             self._status = EXIT_UNFINISHED
         front.is_listening = front.is_ready = False
-        self._look()
+        self._telling.look()
 
     def _greet(self, front: Front) -> None:
         if self._is_ending.is_set():
@@ -227,43 +186,7 @@ class FrontEnds:
             self._is_open.set()
             self._goes_on.set()
         if has_changed:
-            self._look()
-
-    async def _keep_telling(self) -> None:
-        while True:
-            self._look()
-            await asyncio.sleep(TELL_S)
-
-    def _look(self) -> None:
-        """Decide which front ends get new connections, and tell each of the others."""
-        now_s = asyncio.get_running_loop().time()
-        listening = [front for front in self._fronts if front.is_listening]
-        ready = [f for f in listening if f.is_ready and now_s - f.heard_s < SILENT_S]
-        self._metrics.front_ends.set(len(listening))
-        # At the start the first: what comes to others would wait until they are started.
-        coming = [front for front in self._fronts if front.has_opened] or self._fronts[:1]
-        self._spread([self._fronts.index(front) for front in ready or listening or coming])
-        away = [front.place.number for front in self._fronts if front not in ready]
-        telling = [one for one in self._watched if one.is_listening]
-        problems = {one.name: self._problems(one, now_s) for one in telling}
-        for front in listening:
-            number = front.place.number
-            others = [p for name, found in problems.items() if name != front.name for p in found]
-            if front.channel is not None:
-                front.channel.send("others", away=[n for n in away if n != number], problems=others)
-
-    def _problems(self, one: Watched, now_s: float) -> list[str]:
-        silent_s = now_s - one.heard_s
-        is_stuck = silent_s * 1000 > self._settings.health_max_lag_ms
-        problems = [f"silent for {silent_s:.0f} s"] if is_stuck else one.problems
-        return [f"{one.name}: {problem}" for problem in problems]
-
-    def _spread(self, places: list[int]) -> None:
-        if places == self._places or self._is_ending.is_set():
-            return
-        self._places = places
-        for sockets in zip(*self._sockets, strict=True):
-            spread(sockets, places)
+            self._telling.look()
 
     def _take_signal(self) -> None:
         self._end(self._signals + 1)
@@ -275,6 +198,7 @@ class FrontEnds:
         self._signals = signals
         self._drain.begin(loop.time(), was_ready=is_ready)
         self._is_ending.set()
+        self._telling.end()
         self._goes_on.set()
         # So that an address ends when the last front end stops listening on it.
         for sock in (sock for own in self._sockets for sock in own):

@@ -1,7 +1,9 @@
 """Runs the app under uvicorn."""
 
+import asyncio
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,13 +16,16 @@ from app.main import compose, create_app
 from app.server.descriptors import limit, needed_descriptors
 from app.server.drain import Drain, LastAnswers
 from app.server.front_end import FrontEnd, Place
-from app.server.fronts import serve_fronts
+from app.server.fronts import FrontEnds
 from app.server.gate import Gate
-from app.server.listening import listening
+from app.server.listening import listening, listening_apart
+from app.server.nameless import nameless
+from app.server.processes import Listening
 from app.server.protocol import BoundedHttpProtocol
 from app.server.server import Server
 from app.server.sole import kept_files, sole
 from app.settings import Settings
+from app.sharing.opening import shared_part
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +108,33 @@ def serve(settings: Settings, *, on_overdue: Callable[[], None] | None = None) -
     kept = kept_files(compose(settings)[0], settings)
     run(server, probe_port=settings.probe_port, kept=kept)
     return EXIT_OK
+
+
+def serve_fronts(settings: Settings) -> int:
+    """Serve with several processes until a signal comes, and return the exit status.
+
+    Raises:
+        StartupError: as `serve`, or a front end ended before it had loaded its models.
+
+    """
+    if sys.platform != "linux":
+        raise StartupError("FRONT_ENDS: more than one needs Linux")
+    chosen, catalog = compose(settings)
+    count = settings.front_ends
+    is_sharing = settings.share_models and bool(shared_part(catalog, chosen.engines()).specs)
+    with ExitStack() as stack:
+        sockets = stack.enter_context(
+            listening_apart(settings.host, settings.port, processes=count)
+        )
+        probe_sockets: list[list[socket.socket]] = [[] for _ in range(count)]
+        if settings.probe_port is not None:
+            probe_sockets = stack.enter_context(
+                listening_apart(settings.host, settings.probe_port, "PROBE_PORT", processes=count)
+            )
+        stack.enter_context(sole(kept_files(chosen, settings)))
+        engine_socket = stack.enter_context(nameless()) if is_sharing else None
+        listening = Listening(sockets, probe_sockets, engine_socket)
+        return asyncio.run(FrontEnds(settings, chosen, listening).run())
 
 
 def serve_as(

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import select
 import signal
 import socket
 import threading
@@ -16,34 +15,26 @@ from typing import cast
 
 import uvicorn
 
-from app.core.ending import TIME_IS_OVER
 from app.core.logs import announce
 from app.core.request_kinds import PathKinds
 from app.errors import StartupError
 from app.runtime.applying import CatalogFile
 from app.runtime.runtime import Runtime
 from app.server.accepting import Acceptor, Refuse, refuse_none
-from app.server.drain import LAST_LINE_S, Drain
+from app.server.closing import Closing, wait
+from app.server.drain import Drain
 from app.server.early import EarlyRefusal
 from app.server.front_end import FrontEnd
 from app.server.gate import Gate
 from app.server.gated import GatedHttpProtocol
 from app.server.overload import Overload
-from app.server.protocol import BoundedHttpProtocol
+from app.server.signals import handled
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Of a process that takes the place of another: clients wait for it, and most no longer than that.
 READY_TIMEOUT_S = 30.0
 READY_POLL_S = 0.02
-# Uvicorn's connections and tasks don't notify when they end.
-POLL_S = 0.05
-# A connection that was opened and has said nothing yet: its first request is on its way.
-FIRST_REQUEST_S = 1.0
-# Turns of the event loop: asyncio has accepted a connection a turn or two before it is one of
-# the server's. New ones may come as fast as they are accepted; listening stops all the same.
-QUIET_ROUNDS, MAX_ROUNDS = 3, 100
 
 
 class Server(uvicorn.Server):
@@ -73,6 +64,7 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self.drain = drain
+        self.closing = Closing(self.server_state, drain)
         self.gate = gate
         self.overload: Overload | None = None  # once the lifespan has made the runtime
         self.probe_sockets: list[socket.socket] = []  # which answer probes only
@@ -119,13 +111,8 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Stop on SIGTERM and SIGINT; unlike uvicorn's own, don't raise them again afterwards."""
-        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self.handle_hangup)
-        try:
+        with handled(end=self.handle_exit, hang_up=self.handle_hangup):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # as uvicorn
         """Begin the shutdown, or shorten it; `/ready` says so from now on."""
@@ -177,13 +164,12 @@ class Server(uvicorn.Server):
             self.front_end.tell()  # so that new connections go to the others
         if self.overload is not None:
             self.overload.stop()
-        await self._stop_listening()
+        await self.closing.stop_listening(self.servers, self._acceptors)
         self.drain.closed_s = time.monotonic()
-        await self._wait(self._is_done, self.drain.is_answering)
-        await self._cut()
+        await self.closing.let_end()
         began_s = time.monotonic()
         closing = asyncio.create_task(self.lifespan.shutdown())
-        await self._wait(closing.done, lambda now_s: self.drain.may_close(now_s, since_s=began_s))
+        await wait(closing.done, lambda now_s: self.drain.may_close(now_s, since_s=began_s))
         if not closing.done():
             log.error("drain_unfinished")
         log.info("drain_done", extra={"seconds": round(time.monotonic() - self.drain.closed_s, 2)})
@@ -232,67 +218,9 @@ class Server(uvicorn.Server):
         if (runtime := self.runtime()) is not None:
             runtime.metrics.descriptor_shortages.inc()
 
-    async def _stop_listening(self) -> None:
-        """Stop listening, after accepting clients that wait: they would be reset."""
-        listening = [one.fileno() for server in self.servers for one in server.sockets]
-        quiet = 0
-        for _ in range(MAX_ROUNDS):
-            quiet = 0 if _has_arrived(*listening) else quiet + 1
-            if quiet > QUIET_ROUNDS:
-                break
-            await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
-        for acceptor in self._acceptors:
-            await acceptor.wait_closed()
-
-    def _is_done(self) -> bool:
-        """Close connections that are idle; tell whether none is left, and no request."""
-        for connection in list(self.server_state.connections):
-            self._close_when_idle(cast("BoundedHttpProtocol", connection))
-        return not self.server_state.connections and not self.server_state.tasks
-
-    def _close_when_idle(self, connection: BoundedHttpProtocol) -> None:
-        """Close a connection after its answer, or now if no request is on its way."""
-        if connection.transport.is_closing():
-            return
-        closed_s = cast("float", self.drain.closed_s)
-        is_awaited = (
-            connection.is_idle
-            and not connection.is_kept
-            and time.monotonic() < closed_s + FIRST_REQUEST_S
-        )
-        has_request = connection.is_kept and _has_arrived(
-            connection.transport.get_extra_info("socket").fileno()
-        )
-        if not is_awaited and not has_request:
-            connection.shutdown()
-
-    async def _cut(self) -> None:
-        """Cancel the requests whose time is over; each tells its client."""
-        if tasks := set(self.server_state.tasks):
-            log.warning("drain_cut", extra={"requests": len(tasks)})
-            for task in tasks:
-                task.cancel(TIME_IS_OVER)
-        until_s = time.monotonic() + LAST_LINE_S
-        await self._wait(self._is_done, lambda now_s: now_s < until_s)
-
-    async def _wait(self, is_over: Callable[[], bool], may: Callable[[float], bool]) -> None:
-        """Wait until something is over, or there is no more time for it."""
-        while not is_over() and may(time.monotonic()):  # noqa: ASYNC110  # as POLL_S says
-            await asyncio.sleep(POLL_S)
-
 
 def print_address(sock: socket.socket) -> None:
     """Say in one line, on standard error, where the service is."""
     host, port = sock.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     announce(f"ml-api: {url} (docs at /docs; ready when /ready is)", "listening", url=url)
-
-
-def _has_arrived(*descriptors: int) -> bool:
-    """Return whether the kernel has something for these sockets that the event loop hasn't seen."""
-    waiting = select.poll()
-    for descriptor in descriptors:
-        waiting.register(descriptor, select.POLLIN)
-    return bool(waiting.poll(0))

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from app.batching.base import Scheduler
 from app.batching.deadline import Deadline
 from app.batching.requests import Outcome, Row
-from app.engines.items import BatchEngine
+from app.core.tracing import span
+from app.engines.items import BatchEngine, Prepared
 from app.errors import ServiceError
 from app.models.catalog import ModelSpec
 from app.models.registry import ModelRegistry, TaskKey
+from app.services.model_trace import attributes_of, span_of
 from app.services.results import ResultChecker
 
 E = TypeVar("E", bound=BatchEngine)
@@ -47,6 +49,8 @@ class Inference(Generic[E]):
         rows: one for each item, in their order; an error where one failed alone.
         is_truncated: whether each was cut to the model's window.
         tokens: of all items, after cutting.
+        encoded: each item as the engine took it, or its error.
+        prediction_ids: of each item's entry in the log, once there is one.
 
     """
 
@@ -56,11 +60,17 @@ class Inference(Generic[E]):
     rows: list[Any | ServiceError]
     is_truncated: list[bool]
     tokens: int
+    encoded: list[Prepared | Exception]
+    prediction_ids: list[str] = field(default_factory=list)
 
     @property
     def model(self) -> str:
         """The model's name."""
         return self.spec.name
+
+    def names(self) -> list[str] | list[None]:
+        """Return for each item the id of its entry in the log, or None where none is kept."""
+        return self.prediction_ids or [None] * len(self.rows)
 
 
 async def _shaped(rows: Sequence[Row], shape: Callable[[Any], Row] | None) -> list[Row]:
@@ -93,6 +103,10 @@ class InferenceService:
         """Return the entry of the model that would run; None where there is no such model."""
         return self._registry.spec(model_name, task)
 
+    async def wake(self, model_name: str | None, task: str, *, deadline: Deadline) -> None:
+        """Load the model where it is loaded on demand; raises as `ModelRegistry.wake`."""
+        await self._registry.wake(model_name, task, until_s=deadline.at_s)
+
     async def run(
         self,
         task: TaskKey[Scheduler[E]],
@@ -118,6 +132,7 @@ class InferenceService:
             OverloadedError, DeadlineExceededError, NotReadyError: as the scheduler says.
 
         """
+        await self.wake(model_name, task, deadline=deadline)
         with self._registry.lease(model_name, task) as lease:
             scheduler = lease.model
             planned = plan(scheduler.engine) if plan else Plan()
@@ -127,13 +142,19 @@ class InferenceService:
                 if refuse and (error := refuse(lease.spec, item))
             }
             accepted = [item for index, item in enumerate(items) if index not in refused]
-            outcome = Outcome(rows=[], is_truncated=[], tokens=0)
+            outcome = Outcome(rows=[], is_truncated=[], tokens=0, encoded=[])
             if accepted:
-                outcome = await scheduler.submit(accepted, deadline=deadline, prompt=planned.prompt)
+                with span(*span_of(lease.spec)) as trace:
+                    outcome = await scheduler.submit(
+                        accepted, deadline=deadline, prompt=planned.prompt
+                    )
+                    if trace is not None:
+                        trace.note(attributes_of(lease.spec, outcome))
         rows = await _shaped(outcome.rows, planned.shape)
         for index, error in refused.items():  # ascending, so that later indexes stay right
             rows.insert(index, error)
             outcome.is_truncated.insert(index, False)
+            outcome.encoded.insert(index, error)
         return Inference(
             spec=lease.spec,
             version=lease.version,
@@ -141,4 +162,5 @@ class InferenceService:
             rows=[self._results.check(row, model=lease.spec.name) for row in rows],
             is_truncated=outcome.is_truncated,
             tokens=outcome.tokens,
+            encoded=outcome.encoded,
         )

@@ -11,11 +11,29 @@ from app.core.logs import request_id
 
 OK = 200
 ID_BITS = 53  # every JSON reader has integers up to here
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Of a UUID (RFC 9562): the bits after its last hyphen, and the variant, which stands before it.
+LAST = 48
+LAST_BITS = (1 << LAST) - 1
+VARIANT = 0x8000
 
 
 def new_id() -> int:
     """Return an id for an entry; together with its time it is unique."""
     return random.getrandbits(ID_BITS)
+
+
+def prediction_id(time: datetime, number: int) -> str:
+    """Return the name of an entry in answers: a UUID that says its time and its id, and no more.
+
+    So it is known before the entry is written, and leads to it by the table's own key. As RFC 9562
+    has version 7: milliseconds in front; then the microseconds (its method 3), and the id.
+    """
+    since = time - EPOCH
+    ms, us = divmod(since.microseconds, 1000)
+    head = f"{(since.days * 86_400 + since.seconds) * 1000 + ms:012x}"
+    tail = f"{number & LAST_BITS:012x}"
+    return f"{head[:8]}-{head[8:]}-7{us:03x}-{VARIANT | number >> LAST:04x}-{tail}"
 
 
 def to_ms(seconds: float) -> float:
@@ -65,8 +83,21 @@ class PredictionLogEntry:
     finish_reason: str | None = None
 
 
+@dataclass(slots=True, kw_only=True)
+class AnsweredEntry(PredictionLogEntry):
+    """An entry with what is known of its input while it is answered, and isn't stored."""
+
+    input_tokens: int | None = None
+    unknown_tokens: int | None = None  # of them; None where the tokeniser knows every word
+
+
 class EntryLog(Protocol):
     """Takes entries."""
+
+    @property
+    def keeps_entries(self) -> bool:
+        """Whether they can be found again later, by the ids that answers carry."""
+        ...
 
     def put(self, entry: PredictionLogEntry) -> None:
         """Take an entry, to be written soon; it is the log's from now on.
@@ -78,5 +109,8 @@ class EntryLog(Protocol):
 class NoEntryLog:
     """Drops all entries: what a service has without the feature `prediction_log`."""
 
+    keeps_entries = False
+
     def put(self, entry: PredictionLogEntry) -> None:
-        """Drop it."""
+        """Drop it; whoever else has it is left without its text."""
+        entry.input = None

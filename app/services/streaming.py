@@ -11,6 +11,7 @@ from app.batching.deadline import Deadline
 from app.batching.generations import Generations
 from app.core.backoff import Backoff
 from app.core.ending import is_shutdown
+from app.core.tracing import enter
 from app.engines.base import Task
 from app.engines.chat_base import ChatEngine, Generation, GenerationOptions, Message
 from app.errors import (
@@ -21,6 +22,7 @@ from app.errors import (
     UpstreamFailedError,
 )
 from app.models.registry import ModelRegistry, TaskKey
+from app.services.model_trace import begin_chat
 from app.services.token_stream import End, FinishedGeneration, OnEnd, Stream
 
 log = logging.getLogger(__name__)
@@ -136,6 +138,7 @@ class ChatService:
         self, conversation: Conversation, deadline: Deadline, started_s: float
     ) -> tuple[Stream, asyncio.Task[None]]:
         """Lease the model, take a slot, start the generation; it holds both until it ends."""
+        await self._registry.wake(conversation.model_name, CHAT_MODELS, until_s=deadline.at_s)
         with ExitStack() as held:
             lease = held.enter_context(self._registry.lease(conversation.model_name, CHAT_MODELS))
             generations = lease.model
@@ -143,6 +146,9 @@ class ChatService:
             slot = await generations.acquire(deadline)
             held.callback(generations.release, slot)
             stream = Stream(lease, slot, started_s=started_s, bound=self._buffer_tokens)
+            stream.trace = begin_chat(
+                lease.spec, conversation.options, slot=slot, started_s=started_s
+            )
             generation = _generate(generations, conversation, stream)
             task = generations.start(generation, held.pop_all())
         return stream, task
@@ -166,6 +172,8 @@ async def _generate(generations: Generations, conversation: Conversation, stream
     keeps both, and `/health` reports how long no token has come.
     """
     end: End = InternalError()
+    if stream.trace is not None:
+        enter(stream.trace.trace)
     try:
         end = await _attempt(generations, conversation, stream)
     except Exception as failure:  # noqa: BLE001  # the boundary to LangChain and its providers

@@ -15,6 +15,7 @@ from app.models.registry import Lease
 
 if TYPE_CHECKING:
     from app.engines.chain import TokenQueue
+    from app.services.model_trace import ChatTrace
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Stream:
         self.first_token_s: float | None = None
         self.token_count = 0
         self.is_left = False  # its reader is gone
+        self.trace: ChatTrace | None = None  # None: tracing is off
         self.was_shut_down = False  # by the server; else it is the client who leaves
         self._metrics = generations.metrics
         self._slot = slot
@@ -113,6 +115,8 @@ class Stream:
             cached=usage.cached_tokens if usage else 0,
             seconds=slot.progress_s - (self.first_token_s or slot.progress_s),
         )
+        if self.trace is not None:
+            self.trace.end(self.finished(), outcome)
         extra = {
             "model": self.model,
             "end": outcome,
@@ -128,7 +132,8 @@ class Stream:
         self.token_count += 1
         if self.first_token_s is None:
             self.first_token_s = now_s
-            self._metrics.first_token(now_s - self._started_s)
+            exemplar = None if self.trace is None else self.trace.exemplar
+            self._metrics.first_token(now_s - self._started_s, exemplar)
         else:
             self._metrics.next_token(now_s - self._slot.progress_s)
         self._slot.progress_s = now_s

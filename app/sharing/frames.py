@@ -30,6 +30,7 @@ class Kind(IntEnum):
     CANCEL = 4  # a front end: nobody waits for a request any more
     ROWS = 5  # the engine's process: the rows of a request
     REFUSED = 6  # the engine's process: the error of a whole request
+    TRACED = 7  # a front end: as REQUEST, behind the trace that it belongs to
 
 
 class LinkError(ValueError):

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from app.batching.scheduler import BatchScheduler
 from app.core.background import run_in_background
@@ -17,6 +17,9 @@ from app.models.steps import LoadSteps
 from app.sharing.facts import Facts
 from app.sharing.frames import Kind, TooLargeError, frame, pack_json
 from app.sharing.served_front import ServedFront
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +36,20 @@ class EngineHost:
         registry: loads the models; what it has is never unloaded before the end.
         steps: how far each has come.
         began_s: when the process began, as `time.monotonic` counts.
+        telemetry: continues the traces of front ends; None: tracing is off.
 
     """
 
-    def __init__(self, registry: ModelRegistry, steps: LoadSteps, *, began_s: float) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        steps: LoadSteps,
+        *,
+        began_s: float,
+        telemetry: "Telemetry | None" = None,
+    ) -> None:
         self._registry = registry
+        self._telemetry = telemetry
         self._steps = steps
         self._began_s = began_s
         self._fronts: set[ServedFront] = set()
@@ -64,7 +76,12 @@ class EngineHost:
                 front.abort()
 
     def _connection(self) -> asyncio.Protocol:
-        front = ServedFront(self.scheduler, on_open=self._open, on_end=self._fronts.discard)
+        front = ServedFront(
+            self.scheduler,
+            on_open=self._open,
+            on_end=self._fronts.discard,
+            telemetry=self._telemetry,
+        )
         return front.protocol()
 
     def scheduler(self, index: int) -> BatchScheduler[Any] | None:

@@ -218,7 +218,9 @@ def _request(request: SharedRequest, payload: bytes) -> bytes:
     head = REQUEST.pack(
         request.number, request.model.index, len(request.prepared), request.deadline.at_s
     )
-    return frame(Kind.REQUEST, head, payload)
+    if request.trace is None:
+        return frame(Kind.REQUEST, head, payload)
+    return frame(Kind.TRACED, request.trace.pack(), head, payload)
 
 
 def _number(payload: bytearray) -> int:

@@ -40,6 +40,7 @@ class SharedRequest(QueuedRequest):
 
     def take(self, prepared: Sequence[Prepared | Exception]) -> None:
         """Keep the tokens of its texts, or the errors of those that have none."""
+        self.encoded = prepared
         for place, item in enumerate(prepared):
             if isinstance(item, Exception):
                 self.rows.append(item)

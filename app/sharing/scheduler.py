@@ -12,6 +12,7 @@ from app.batching.requests import Outcome, QueuedRequest, resolve
 from app.batching.tokenising import Tokenising, estimator
 from app.core.metrics import Metrics
 from app.core.model_metrics import ModelMetrics
+from app.core.tracing import current
 from app.engines.items import Prepared
 from app.errors import DeadlineExceededError, NotReadyError
 from app.sharing.engines import SharedText
@@ -91,6 +92,7 @@ class SharedScheduler:
             engine=self.engine,
             deadline=deadline,
             answer=answer,
+            trace=current(),
         )
 
     def _tokenise(self, request: SharedRequest) -> None:

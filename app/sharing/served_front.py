@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from app.batching.deadline import Deadline
 from app.batching.requests import Outcome, QueuedRequest
 from app.batching.scheduler import BatchScheduler
+from app.core.tracing import PACKED_BYTES
 from app.errors import InferenceFailedError, ModelNotReadyError, ServiceError
 from app.sharing.connection import Connection
 from app.sharing.failures import write_failure
@@ -24,6 +25,10 @@ from app.sharing.frames import (
 from app.sharing.items import unpack_items
 from app.sharing.rows import pack_rows
 
+if TYPE_CHECKING:
+    from app.core.spans import Trace
+    from app.core.telemetry import Telemetry
+
 log = logging.getLogger(__name__)
 
 # That a front end may leave unread; it reads as fast as rows come, unless it is stuck.
@@ -38,6 +43,7 @@ class ServedFront:
         find: returns what runs a model, by its index; None while it doesn't serve.
         on_open: called with this when it has connected.
         on_end: called with this when it has left.
+        telemetry: continues its traces; None: tracing is off.
         max_unread_bytes: that may wait to be read; with more, the connection is ended.
 
     """
@@ -48,11 +54,13 @@ class ServedFront:
         *,
         on_open: "Callable[[ServedFront], None]",
         on_end: "Callable[[ServedFront], None]",
+        telemetry: "Telemetry | None" = None,
         max_unread_bytes: int = MAX_UNREAD_BYTES,
     ) -> None:
         self._find = find
         self._on_open = on_open
         self._on_end = on_end
+        self._telemetry = telemetry
         self._max_unread_bytes = max_unread_bytes
         self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -108,6 +116,10 @@ class ServedFront:
     def _take(self, kind: Kind, payload: bytearray) -> None:
         if kind is Kind.REQUEST and len(payload) >= REQUEST.size:
             self._queue(payload)
+        elif kind is Kind.TRACED and len(payload) >= PACKED_BYTES + REQUEST.size:
+            telemetry = self._telemetry
+            trace = None if telemetry is None else telemetry.unpack(payload[:PACKED_BYTES])
+            self._queue(payload[PACKED_BYTES:], trace)
         elif kind is Kind.CANCEL and len(payload) == CANCEL.size:
             number, is_client_gone = CANCEL.unpack(payload)
             if reply := self._replies.pop(number, None):
@@ -115,7 +127,7 @@ class ServedFront:
         else:
             raise LinkError(f"a frame of the kind {kind.name} of {len(payload)} bytes")
 
-    def _queue(self, payload: bytearray) -> None:
+    def _queue(self, payload: bytearray, trace: "Trace | None" = None) -> None:
         number, index, count, at_s = REQUEST.unpack_from(payload)
         items = unpack_items(payload[REQUEST.size :], count)
         scheduler = self._find(index)
@@ -125,7 +137,7 @@ class ServedFront:
             reply = Reply(self, number, scheduler)
             self._replies[number] = reply
             reply.request = scheduler.submit_prepared(
-                items, deadline=Deadline(at_s=at_s), waiter=reply
+                items, deadline=Deadline(at_s=at_s), waiter=reply, trace=trace
             )
         except ServiceError as failure:
             self._replies.pop(number, None)

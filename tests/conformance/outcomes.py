@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from kinds import WINDOW, Kind
-from sentence_transformers import CrossEncoder, SentenceTransformer
+from libraries import cross_encoder, library
 from tiny import PAIRS, TEXTS, alone, pipeline_rows, request_for, together
 from token_outcomes import TokenTrial
 from zero_shot import hypothesis, zero_shot_rows, zero_shot_scores
@@ -189,11 +189,11 @@ def _expected(kind: Kind, folder: Path, texts: list[Any]) -> FloatArray:
     if kind.head.task == Task.ZERO_SHOT:
         return zero_shot_rows(folder, [t for t, _ in texts[:: len(LABELS)]], LABELS, window=WINDOW)
     if kind.head.task == Task.RANKING:
-        ranker = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+        ranker = cross_encoder(folder)
         return np.array([ranker.predict([pair]) for pair in texts], dtype=np.float32)
-    library = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    expert = library(folder)
     is_plain = kind.head.modules is None
-    rows = [library.encode([text], normalize_embeddings=is_plain)[0] for text in texts]
+    rows = [expert.encode([text], normalize_embeddings=is_plain)[0] for text in texts]
     return np.array(rows, dtype=np.float32)
 
 

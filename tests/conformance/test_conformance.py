@@ -33,6 +33,7 @@ PART = {
     "Bert, pairs": "token types of pairs",
     "XLNet, pairs": "other token types, on the other side",
     "Roberta, reranker": "two separators; no token types; packed",
+    "XLMRoberta, reranker": "as the multilingual ones are; sentencepiece; packed",
     "GPT2, reranker": "no separators",
     "DebertaV2, zero-shot": "the entailment by its label; only the text is cut",
     "FNet, mean": "no attention mask; a model that sees its padding: one text a call",
@@ -60,6 +61,8 @@ def tables() -> Mapping[str, str]:
     return cells
 
 
+# Most of its time is in the libraries; what it runs of ours is measured in the engines' own tests.
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", PART)
 def test_a_kind_is_served_as_by_its_library_or_refused_as_the_table_says(
     name: str, tmp_path: Path, tables: Mapping[str, str]

@@ -40,6 +40,7 @@ def cells() -> Mapping[str, str]:
     }
 
 
+@pytest.mark.no_cover  # as in test_conformance.py
 @pytest.mark.parametrize("name", PART)
 def test_a_kind_is_served_as_by_transformers_or_refused_as_the_table_says(
     name: str, tmp_path: Path, cells: Mapping[str, str]

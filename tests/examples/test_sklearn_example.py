@@ -34,7 +34,7 @@ async def test_it_knows_an_iris_by_its_lengths(client: AsyncClient) -> None:
 async def test_many_get_their_answers_in_order(client: AsyncClient) -> None:
     body = {"items": [SETOSA, VIRGINICA[:2], VIRGINICA]}
     first, wrong, last = (await client.post("/predict-batch/iris", json=body)).json()["results"]
-    assert (first, last) == ({"answer": "setosa"}, {"answer": "virginica"})
+    assert (first["answer"], last["answer"]) == ("setosa", "virginica")
     assert wrong["error"]["code"] == "invalid_request"
 
 

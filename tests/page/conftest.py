@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ Visiting = Callable[..., visit.Visit]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark all of this folder: they need a browser."""
     for item in items:
-        if item.path.parent.name == "page":
+        if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.browser)
 
 

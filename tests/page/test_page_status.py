@@ -93,6 +93,27 @@ def test_the_page_looks_only_while_the_tab_is_shown(visiting: Any) -> None:
     assert len(visit.sent("/metrics")) == before
 
 
+def test_a_model_whose_texts_have_become_longer_is_shown_as_drifted(
+    visiting: Any, tmp_path: Path
+) -> None:
+    sizes = {"drift_reference_rows": 1000, "drift_window_rows": 500}
+    with service(tmp_path, ONE.format("mood"), **sizes) as running:
+        running.wait_ready()
+        visit = visiting(running.url, path="/#status")
+        expect(visit.page.locator("#models tr")).to_have_text(re.compile("^mood *ready"))
+        expect(visit.page.get_by_role("heading", name="Drift")).to_be_hidden()
+        for words in (10, 10, 10, 10, 10, 10, 60, 60):
+            texts = [" ".join(["word"] * (words + n % 5)) for n in range(250)]
+            body = {"texts": texts}
+            httpx2.post(f"{running.url}/predict-batch", json=body).raise_for_status()
+        row = visit.page.locator("#drift tr")
+        expect(row).to_have_text(re.compile("^mood .*, drifted"), timeout=FRESH_MS)
+        expect(row.locator(".state.bad")).to_have_count(1)
+        expect(row.locator("td").last).to_have_text(
+            "\N{EN DASH}"
+        )  # the fake tokeniser knows every word
+
+
 QUANTILES = """async () => {
     const { parse, quantile } = await import(
         new URL("static/page/prometheus.js", document.baseURI));

@@ -169,9 +169,10 @@ def release_memory(file: Path, mappings: Path = MAPPINGS) -> None:
     with suppress(OSError, AttributeError):
         system = ctypes.CDLL(None)
         system.malloc_trim(0)
+        of_file = f" {file.resolve()}"
         for line in mappings.read_text(encoding="utf-8", errors="replace").splitlines():
             span, permissions, *_ = line.split(maxsplit=2)
             # Only what can't have been written to: a changed page would lose its change.
-            if line.endswith(f" {file.resolve()}") and "w" not in permissions:
+            if line.endswith(of_file) and "w" not in permissions:
                 start, end = (int(address, 16) for address in span.split("-"))
                 system.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpcore2
 
@@ -24,6 +25,9 @@ from app.features.jobs.webhooks.addresses import AllowedHosts
 from app.features.jobs.webhooks.client import CheckedNetwork, WebhookClient, system_resolver
 from app.features.jobs.webhooks.sender import WebhookSender
 from app.runtime.runtime import Runtime
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +93,14 @@ async def open_jobs(
         await open_supervisor(
             stack, settings, database, notifier=broker.notifier, metrics=metrics, after=stored
         )
-        await open_webhooks(stack, settings, database, metrics=metrics, after=stored)
+        await open_webhooks(
+            stack,
+            settings,
+            database,
+            metrics=metrics,
+            after=stored,
+            telemetry=runtime.telemetry,
+        )
         yield
 
 
@@ -190,6 +201,7 @@ async def open_webhooks(
     *,
     metrics: JobMetrics,
     after: Callable[[], Awaitable[object]],
+    telemetry: "Telemetry | None" = None,
 ) -> None:
     """Deliver webhooks until the stack closes.
 
@@ -199,6 +211,7 @@ async def open_webhooks(
         database: where jobs and their webhooks are.
         metrics: where attempts count.
         after: awaited before the first delivery.
+        telemetry: continues the traces of the requests that submitted jobs; None: it's off.
 
     """
     lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="webhook-lookup")
@@ -213,5 +226,6 @@ async def open_webhooks(
         client=WebhookClient(network),
         secrets=settings.webhook_secrets,
         metrics=metrics,
+        telemetry=telemetry,
     )
     await stack.enter_async_context(sender.running(after=after))

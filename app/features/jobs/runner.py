@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
 from app.core.logs import request_id
+from app.core.tracing import resumed, sampled
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, ServiceError, StartupError
 from app.features.jobs.batches import Batch, BatchBounds, JobBatches, JobEmbedder, Row
@@ -21,6 +23,9 @@ from app.features.jobs.leases import JobLeases
 from app.features.jobs.metrics import JobMetrics
 from app.features.jobs.policy import LeaseLostError, RetryPolicy
 from app.features.jobs.values import Job
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +63,7 @@ class JobRunner:
         policy: the limits.
         metrics: where attempts and documents count.
         is_stopping: called between batches; if true the job goes back to the queue.
+        telemetry: continues the traces of the requests that submitted jobs; None: it's off.
 
     """
 
@@ -69,12 +75,14 @@ class JobRunner:
         policy: RunnerPolicy,
         metrics: JobMetrics,
         is_stopping: Callable[[], bool] = lambda: False,
+        telemetry: "Telemetry | None" = None,
     ) -> None:
         self._database = database
         self._find = find
         self._policy = policy
         self._metrics = metrics
         self._is_stopping = is_stopping
+        self._telemetry = telemetry
 
     async def run_next(self) -> bool:
         """Run the job that is due for one slice of time; False when none was due.
@@ -89,7 +97,9 @@ class JobRunner:
             return False
         token = request_id.set(job.request_id)
         try:
-            await self._attempt(job, lease)
+            name = f"job {job.kind}"
+            with resumed(self._telemetry, job.trace, name, _attributes(job), kind="consumer"):
+                await self._attempt(job, lease)
         finally:
             request_id.reset(token)
         return True
@@ -126,6 +136,8 @@ class JobRunner:
 
     async def _fail(self, job: Job, lease: str, code: str, detail: str) -> None:
         log.warning("job_attempt_failed", extra={"job": job.id, "code": code})
+        if (trace := sampled()) is not None:
+            trace.fail(code)
         fail = partial(
             _fail_attempt,
             key=job.key,
@@ -168,6 +180,12 @@ class JobRunner:
             for _, task in pending:
                 task.cancel()
             await asyncio.gather(*(task for _, task in pending), return_exceptions=True)
+
+
+def _attributes(job: Job) -> dict[str, str | int]:
+    """Return what the span of a slice says: it is one of as many as the job takes."""
+    done = {"mlapi.job.done": job.done, "mlapi.items": job.total}
+    return {"mlapi.job.id": job.id, "mlapi.model": job.model, "mlapi.attempt": job.attempts, **done}
 
 
 def _claim(session: Session, *, lease: str, lease_s: float) -> Job | None:

@@ -9,6 +9,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
+from app.core.tracing import carried
 from app.db.session import Database
 from app.engines.base import Task
 from app.errors import (
@@ -109,6 +110,7 @@ class JobService:
             idempotency_key=request.idempotency_key,
             request_hash=request.request_hash,
             webhook_url=request.webhook_url,
+            trace=carried(),
         )
         work = partial(submit, new=new, request=request, scope=scope, max_open=self._max_open)
         with self._counted():

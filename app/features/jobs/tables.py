@@ -15,8 +15,8 @@ class JobRow(Base):
     `lease` is the token of the worker that has it: without it no worker can commit.
     `stalled_attempts` counts attempts in a row that committed nothing; `lease_done` is what was
     done when this attempt began. `due_at` is when a queued job may run next, `claimed_at` when a
-    worker last took it. `is_announced` says that a finished job has been reported: counted,
-    logged, its webhook made due.
+    worker last took it. `trace` has the headers of the trace in which it was submitted.
+    `is_announced` says that a finished job has been reported: counted, logged, its webhook due.
     """
 
     __tablename__ = "jobs"
@@ -60,6 +60,7 @@ class JobRow(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     run_seconds: Mapped[float]
     is_announced: Mapped[bool]
+    trace: Mapped[str | None] = mapped_column(Text)
     webhook_url: Mapped[str | None] = mapped_column(Text)
     webhook_status: Mapped[str | None] = mapped_column(Text)
     webhook_attempts: Mapped[int] = mapped_column(Integer)

@@ -46,6 +46,7 @@ class NewJob:
     idempotency_key: str | None = None
     request_hash: str
     webhook_url: str | None = None
+    trace: str | None = None  # headers of the request's trace, as JSON; None: it had none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,7 @@ class Worker:
         signals.setup_logging.connect(_leave_logging_alone)
         signals.worker_process_init.connect(self._on_child)
         # Celery ends its child without the interpreter's own end, which would do it.
-        signals.worker_process_shutdown.connect(_write_last_lines)
+        signals.worker_process_shutdown.connect(self._on_child_end)
         worker: Any = self._celery_worker(celery)
         worker.start()
         return int(worker.exitcode or EXIT_OK)
@@ -113,6 +113,11 @@ class Worker:
         self._child_count[:] = (before + 1).to_bytes(COUNTER_BYTES, "little")
         if self._settings.worker_metrics_port is not None:
             self._serve_metrics(self._metrics.service, self._settings.worker_metrics_port)
+
+    def _on_child_end(self, **_: object) -> None:
+        if self._child is not None:
+            self._child.close()
+        write_last_lines()
 
     def _serve_metrics(self, metrics: Metrics, port: int) -> None:
         try:
@@ -179,10 +184,6 @@ def find_broker(settings: JobsSettings) -> str:
     if file.is_file() and (socket := Path(file.read_text(encoding="utf-8"))).is_socket():
         return f"unix://{socket}"
     raise SettingsError("REDIS_URL is not set, and no service runs that has started a Valkey")
-
-
-def _write_last_lines(**_: object) -> None:
-    write_last_lines()
 
 
 def _leave_logging_alone(**_: object) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from app.console.ending import leave
 from app.core.metrics import Metrics
+from app.core.otel import open_telemetry
 from app.errors import DatabaseUnavailableError
 from app.features.jobs.embedders import JobEmbedders
 from app.features.jobs.metrics import JobMetrics
@@ -16,6 +17,7 @@ from app.features.jobs.runner import JobRunner, RunnerPolicy
 from app.features.jobs.settings import JobsSettings
 from app.models.catalog import Catalog
 from app.runtime.parts import make_load, open_database
+from app.settings import otel_variables
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class WorkerChild:
         self._loop = asyncio.Runner()
         self._notifier = CeleryNotifier(redis_url, metrics=metrics.jobs)
         self._tokenisers = ThreadPoolExecutor(settings.thread_count, thread_name_prefix="tokenise")
+        self._telemetry = open_telemetry(otel_variables(), metrics.service, process="worker")
         load = make_load(settings, catalog, tokenisers=self._tokenisers, metrics=metrics.service)
         self._embedders = JobEmbedders(catalog, load=load)
         self._runner = JobRunner(
@@ -69,6 +72,7 @@ class WorkerChild:
             ),
             metrics=metrics.jobs,
             is_stopping=lambda: phase[0] >= STOPPING,
+            telemetry=self._telemetry,
         )
         self._phase = phase
         self._metrics = metrics.service
@@ -92,9 +96,15 @@ class WorkerChild:
             self._metrics.count_dropped_lines()
         if self._embedders.are_broken:
             log.critical("worker_broken")
+            self.close()
             leave(EXIT_BROKEN)
         if had_work:
             self._notifier.notify_now()
+
+    def close(self) -> None:
+        """Export the spans that wait, within a bound."""
+        if self._telemetry is not None:
+            self._telemetry.close()
 
     async def _run_next(self) -> bool:
         """Run one slice; ABORTING cancels it."""

@@ -90,5 +90,5 @@ def _entry(entry: ModelEntry) -> dict[str, Any]:
         "name": entry.spec.name,
         "version": entry.version_name or "",
         "state": STATES.get(entry.state_now, UNAVAILABLE),
-        "reason": entry.detail or "",
+        "reason": entry.detail_now or "",
     }

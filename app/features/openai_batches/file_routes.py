@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -49,6 +49,7 @@ UPLOAD = {
                 "schema": {
                     "type": "object",
                     "required": ["purpose", "file"],
+                    "additionalProperties": False,
                     "properties": {
                         "purpose": {"type": "string", "enum": ["batch"]},
                         "file": {
@@ -69,7 +70,9 @@ UPLOAD = {
         },
     }
 }
-CONTENT = {200: {"description": "The file.", "content": {JSONL: {"schema": {"type": "string"}}}}}
+CONTENT: dict[int | str, Any] = {
+    200: {"description": "The file.", "content": {JSONL: {"schema": {"type": "string"}}}}
+}
 
 
 @router.post(

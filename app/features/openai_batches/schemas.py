@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app.core.callers import Scope
 from app.core.field_errors import field_errors
 from app.errors import InvalidRequestError
 from app.features.openai_batches.values import Batch, BatchStatus, StoredFile
-from app.models.schemas import Request, Response, example
+from app.models.schemas import Request, Response, example, whole_number
 
 HOUR_S, DAY_S = 3_600, 86_400
 FILE_ID = r"^file-[A-Za-z0-9_-]{1,60}$"
@@ -66,7 +66,7 @@ class ExpiresAfter(Request):
     """After how many seconds a file is deleted."""
 
     anchor: Literal["created_at"] = "created_at"
-    seconds: Annotated[int, Field(ge=HOUR_S, le=30 * DAY_S)]
+    seconds: Annotated[int, Field(ge=HOUR_S, le=30 * DAY_S), BeforeValidator(whole_number)]
 
 
 class FileForm(BaseModel):

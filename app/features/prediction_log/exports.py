@@ -5,24 +5,38 @@ import csv
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from datetime import datetime
+from operator import attrgetter
 from typing import Any, Protocol
 
 from pydantic_core import to_json
 
 from app.errors import ServiceError
 from app.features.prediction_log.cells import escape
+from app.features.prediction_log.feedback import FIELDS, Feedback, JudgedEntry
 from app.features.prediction_log.parameters import TEXT_INDEXES, values_of
 from app.features.prediction_log.tables import COLUMNS
 from app.http.error_bodies import problem
 from app.http.streamed import SEND_TIMEOUT_S, StreamedResponse
-from app.services.prediction_log import PredictionLogEntry
+from app.services.prediction_log import PredictionLogEntry, prediction_id
 
 TIME_INDEX = COLUMNS.index("time")
+CSV_COLUMNS = (*COLUMNS, "prediction_id", *(f"feedback_{name}" for name in FIELDS))
+said_of = attrgetter(*FIELDS)
+NOTHING_SAID = [None] * len(FIELDS)
 
 
 def as_dict(prediction: PredictionLogEntry) -> dict[str, Any]:
-    """Return a prediction's columns by name."""
-    return dict(zip(COLUMNS, values_of(prediction), strict=True))
+    """Return a prediction's columns by name, the name that answers have for it, and feedback."""
+    row = dict(zip(COLUMNS, values_of(prediction), strict=True))
+    row["prediction_id"] = prediction_id(prediction.time, prediction.id)
+    said = _feedback(prediction)
+    row["feedback"] = said and dict(zip(FIELDS, said_of(said), strict=True))
+    return row
+
+
+def _feedback(prediction: PredictionLogEntry) -> Feedback | None:
+    return prediction.feedback if isinstance(prediction, JudgedEntry) else None
 
 
 class Format(Protocol):
@@ -71,7 +85,7 @@ class CsvFormat:
 
     def head(self) -> bytes:
         """Return the columns' names."""
-        return _csv([COLUMNS])
+        return _csv([CSV_COLUMNS])
 
     def rows(self, predictions: Sequence[PredictionLogEntry]) -> bytes:
         """Return a record for each; an empty cell is null."""
@@ -89,11 +103,26 @@ FORMATS: dict[str, type[NdjsonFormat | CsvFormat]] = {
 
 def _cells(prediction: PredictionLogEntry) -> list[object]:
     cells = list(values_of(prediction))
-    cells[TIME_INDEX] = prediction.time.isoformat().replace("+00:00", "Z")
+    cells[TIME_INDEX] = _iso(prediction.time)
     for index in TEXT_INDEXES:
         if text := cells[index]:
             cells[index] = escape(text)
-    return cells
+    cells.append(prediction_id(prediction.time, prediction.id))
+    said = _feedback(prediction)
+    return cells + (NOTHING_SAID if said is None else [_cell(v) for v in said_of(said)])
+
+
+def _cell(value: object) -> object:
+    """Return a value of feedback as CSV has it."""
+    if isinstance(value, datetime):
+        return _iso(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return escape(value) if isinstance(value, str) else value
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _csv(records: Sequence[Sequence[object]]) -> bytes:

@@ -21,7 +21,7 @@ class PredictionLogFeature(Feature["PredictionLogSettings"]):
     name = "prediction_log"
     tags = MappingProxyType(
         {
-            "predictions": "What was answered: pages of it, and exports.",
+            "predictions": "What was answered: pages of it, exports, and feedback on it.",
         }
     )
     is_stored = True
@@ -43,10 +43,10 @@ class PredictionLogFeature(Feature["PredictionLogSettings"]):
         return "PREDICTION_LOG=off" if settings.prediction_log == "off" else None
 
     def routers(self, tasks: Sequence[Task]) -> "Sequence[APIRouter]":  # noqa: ARG002
-        """Return `/predictions`."""
-        from app.features.prediction_log.routes import router
+        """Return `/predictions`, feedback on them, and what compares versions by them."""
+        from app.features.prediction_log import comparison_routes, feedback_routes, routes
 
-        return (router,)
+        return (routes.router, feedback_routes.router, comparison_routes.router)
 
     def open(
         self, runtime: "Runtime", settings: "PredictionLogSettings"

@@ -24,6 +24,13 @@ class PredictionLogMetrics(MetricGroup):
         self.prediction_log_seconds = self._histogram(
             "prediction_log_seconds", "Time to write one batch of predictions."
         )
+        self.prediction_feedback = self._counter(
+            "prediction_feedback_total",
+            "Feedback that was given, by what it says: correct, wrong or unjudged.",
+            ["verdict"],
+        )
+        for verdict in ("correct", "wrong", "unjudged"):
+            self.prediction_feedback.labels(verdict)
         self.prediction_log_deleted = self._counter(
             "prediction_log_deleted_total", "Predictions that retention deleted."
         )

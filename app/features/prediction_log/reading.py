@@ -6,12 +6,9 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
-from app.features.prediction_log.repository import (
-    NO_FILTERS,
-    Filters,
-    Position,
-    PredictionRepository,
-)
+from app.features.prediction_log.feedback import FeedbackRepository
+from app.features.prediction_log.filters import NO_FILTERS, Filters, Position
+from app.features.prediction_log.repository import PredictionRepository
 from app.services.prediction_log import PredictionLogEntry
 
 EXPORT_ROWS = 1000
@@ -23,7 +20,8 @@ async def export(
     """Yield all predictions in chunks, newest first.
 
     Each chunk is a transaction of its own: a slow reader holds no connection, no thread and no
-    snapshot. Rows that are written meanwhile are newer than those still to be read.
+    snapshot. Rows that are written meanwhile are newer than those still to be read, unless they are
+    of streams that began before: some of these may be missing.
 
     Raises:
         DatabaseUnavailableError: also in the middle.
@@ -42,5 +40,6 @@ async def export(
 def read_page(
     session: Session, *, filters: Filters, after: Position | None, limit: int
 ) -> list[PredictionLogEntry]:
-    """Return a page, within a transaction."""
-    return PredictionRepository(session).page(filters, after=after, limit=limit)
+    """Return a page with the feedback on it, within a transaction."""
+    page = PredictionRepository(session).page(filters, after=after, limit=limit)
+    return FeedbackRepository(session).with_feedback(page)

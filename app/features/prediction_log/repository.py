@@ -1,19 +1,14 @@
 """The prediction log within one transaction: writes batches, reads pages, deletes old rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from sqlalchemy import (
-    Column,
     CursorResult,
     Text,
-    Tuple,
     bindparam,
     delete,
     func,
-    literal,
     literal_column,
     select,
     text,
@@ -22,66 +17,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app.features.prediction_log.feedback import FeedbackRepository
+from app.features.prediction_log.filters import (
+    NO_FILTERS,
+    Filters,
+    Position,
+    row_of,
+)
+from app.features.prediction_log.page_query import ORDER, page_query
 from app.features.prediction_log.parameters import for_postgresql, for_sqlite
 from app.features.prediction_log.tables import COLUMNS, TABLE
-from app.services.prediction_log import ID_BITS, PredictionLogEntry
+from app.services.prediction_log import PredictionLogEntry
 
-ORDER = (TABLE.c.time, TABLE.c.id)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """A position in the log; `str` and `parse` make a cursor of it."""
-
-    time: datetime
-    id: int
-
-    def __str__(self) -> str:
-        return f"{(self.time - EPOCH) // timedelta(microseconds=1)}-{self.id}"
-
-    @classmethod
-    def parse(cls, cursor: str) -> Self:
-        """Read a cursor.
-
-        Raises:
-            ValueError: it isn't a cursor.
-
-        """
-        microseconds, _, number = cursor.partition("-")
-        if not (microseconds.isdecimal() and number.isdecimal()) or int(number) >> ID_BITS:
-            raise ValueError("not a cursor")
-        try:
-            return cls(EPOCH + timedelta(microseconds=int(microseconds)), int(number))
-        except OverflowError:
-            raise ValueError("not a cursor") from None
-
-    @classmethod
-    def of(cls, prediction: PredictionLogEntry) -> Self:
-        """Return a prediction's position."""
-        return cls(prediction.time, prediction.id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """Which predictions; None means no filter. `since` is included, `until` isn't."""
-
-    key_id: int | None = None
-    model: str | None = None
-    label: str | None = None
-    request_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def equal(self) -> dict[str, object]:
-        """Return columns and the values that they must have, in the order of the indexes."""
-        values = {name: getattr(self, name) for name in ("key_id", "model", "label", "request_id")}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-NO_FILTERS = Filters()
-FIRST = Position(datetime.min.replace(tzinfo=UTC), -1)
-LAST = Position(datetime.max.replace(tzinfo=UTC), -1)
 # As text, with a tuple for each row: so SQLAlchemy hands both to the driver as they are.
 INSERT_SQLITE = str(sqlite.insert(TABLE).on_conflict_do_nothing().compile(dialect=sqlite.dialect()))
 # One parameter for the whole batch: takes a third of a VALUES list's time, and holds the GIL for a
@@ -121,22 +68,7 @@ class PredictionRepository:
         self, filters: Filters = NO_FILTERS, *, after: Position | None = None, limit: int
     ) -> list[PredictionLogEntry]:
         """Return predictions, newest first, that come after a position in that order."""
-        equal = filters.equal()
-        # A request has few rows, so no index combines its id with other columns.
-        indexed = {"request_id"} & equal.keys() or equal.keys()
-        prefix = [TABLE.c[name] for name in equal if name in indexed]
-        values = [equal[column.name] for column in prefix]
-        index = [*prefix, *ORDER]
-        until = Position(filters.until or LAST.time, FIRST.id)
-        end = min(after, until) if after else until
-        # One range of the one index that has this order.
-        within = (
-            tuple_(*index) >= _tuple(index, *values, filters.since or FIRST.time, FIRST.id),
-            tuple_(*index) < _tuple(index, *values, end.time, end.id),
-            *(TABLE.c[name] == value for name, value in equal.items() if name not in indexed),
-        )
-        newest = [column.desc() for column in index]
-        query = select(TABLE).where(*within).order_by(*newest).limit(limit)
+        query = page_query(filters, after, limit=limit)
         if not self._is_sqlite:
             self._session.execute(NO_SORTING)
         return [PredictionLogEntry(**row) for row in self._session.execute(query).mappings()]
@@ -150,19 +82,15 @@ class PredictionRepository:
 
     def delete_from(self, position: Position, *, limit: int) -> int:
         """Delete up to `limit` of the oldest predictions, up to a position; return how many."""
-        oldest = select(*ORDER).where(tuple_(*ORDER) <= _tuple(ORDER, position.time, position.id))
+        oldest = select(*ORDER).where(tuple_(*ORDER) <= row_of(ORDER, position.time, position.id))
         oldest = oldest.order_by(*ORDER).limit(limit)
         rows = self._session.execute(oldest).all()
         if not rows:
             return 0
         # Rows that another process deletes at the same time are counted there.
         deletion = delete(TABLE).where(
-            tuple_(*ORDER) >= _tuple(ORDER, *rows[0]),
-            tuple_(*ORDER) <= _tuple(ORDER, *rows[-1]),
+            tuple_(*ORDER) >= row_of(ORDER, *rows[0]),
+            tuple_(*ORDER) <= row_of(ORDER, *rows[-1]),
         )
+        FeedbackRepository(self._session).delete_to(Position(*rows[-1]))
         return cast("CursorResult[Any]", self._session.execute(deletion)).rowcount
-
-
-def _tuple(columns: Sequence[Column[Any]], *values: object) -> Tuple:
-    """Return a row value of SQL; each value is bound as its column's type."""
-    return tuple_(*(literal(v, column.type) for column, v in zip(columns, values, strict=True)))

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from app.db.retention import Retention
 from app.db.session import Database
+from app.features.prediction_log.filters import Position
 from app.features.prediction_log.metrics import PredictionLogMetrics
-from app.features.prediction_log.repository import Position, PredictionRepository
+from app.features.prediction_log.repository import PredictionRepository
 
 DELETE_ROWS = 1000
 # Counting half a million index entries takes 0.1 s; a log may be a hundred times as large.

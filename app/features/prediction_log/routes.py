@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic_core import to_json
 
-from app.core.callers import Scope
 from app.core.logs import request_id
 from app.errors import DatabaseUnavailableError, InvalidRequestError
 from app.features.prediction_log.exports import (
@@ -15,16 +14,15 @@ from app.features.prediction_log.exports import (
     NdjsonFormat,
     as_dict,
 )
-from app.features.prediction_log.repository import Filters, Position
+from app.features.prediction_log.filters import Filters, Position
 from app.features.prediction_log.schemas import (
     ExportQuery,
     PageQuery,
     PredictionFilters,
     PredictionPage,
 )
-from app.features.prediction_log.service import PredictionLog, PredictionsScope
-from app.http.deps import part
-from app.http.guard import CallerDep, Guard
+from app.features.prediction_log.scope import PredictionsDep, ScopeDep
+from app.http.guard import Guard
 from app.http.json_route import JsonRoute
 from app.http.problems import WITH_KEY, problems
 
@@ -46,20 +44,15 @@ EXPORTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def get_predictions_scope(caller: CallerDep) -> PredictionsScope:
-    """Return whose predictions the caller may see: its own, or as an admin all."""
-    return PredictionsScope(key_id=caller.key_id, sees_all=caller.may(Scope.ADMIN))
-
-
-PredictionsDep = Annotated[PredictionLog, Depends(part(PredictionLog))]
-ScopeDep = Annotated[PredictionsScope, Depends(get_predictions_scope)]
-
-
 def _filters(query: PredictionFilters) -> Filters:
     return Filters(
         model=query.model,
         label=query.label,
         request_id=query.request_id,
+        version=query.version,
+        status=query.status,
+        error=query.error,
+        feedback=query.feedback,
         since=query.since,
         until=query.until,
     )

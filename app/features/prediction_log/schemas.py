@@ -1,49 +1,23 @@
 """The wire contract of `/predictions` and `/predictions/export`."""
 
-import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-)
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from app.features.prediction_log.bounds import (
+    MAX_ID_CHARS,
+    MAX_LABEL_CHARS,
+    MAX_VERSION_CHARS,
+    NO_NUL,
+    Moment,
+)
+from app.features.prediction_log.feedback_schemas import GivenFeedback
+from app.features.prediction_log.filters import Judgement
 from app.models.schemas import MAX_NAME_CHARS, Response, example
 from app.services.prediction_log import PredictionLogEntry
 
 MAX_PAGE_ROWS = 1_000
-MAX_LABEL_CHARS = 256
-MAX_ID_CHARS = 128
 MAX_CURSOR_CHARS = 64
-# PostgreSQL can't store U+0000, and its driver refuses it even in a filter.
-NO_NUL = r"^[^\x00]*$"
-LOST_PLUS = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:[0-9]{2}$)")
-IS_DATE = re.compile(r"[0-9]{4}-")
-
-
-def _iso(value: str) -> str:
-    """Accept ISO 8601 only, not seconds since 1970; restore a "+" that a URL made a blank."""
-    if not IS_DATE.match(value):
-        raise ValueError("give a time as ISO 8601 has it, such as 2026-11-22T12:00:00Z")
-    # With one colon it is a time without a zone, and its blank is the one after the date.
-    return LOST_PLUS.sub("+", value) if value.count(":") > 1 else value
-
-
-def _utc(moment: datetime) -> datetime:
-    """Return the moment in UTC; the first and last hours of the calendar may have none."""
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("out of the calendar") from None
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_iso), AfterValidator(_utc)]
 
 
 class PredictionFilters(BaseModel):
@@ -70,6 +44,26 @@ class PredictionFilters(BaseModel):
     request_id: str | None = Field(
         None, max_length=MAX_ID_CHARS, pattern=NO_NUL, description="Only of this request."
     )
+    version: str | None = Field(
+        None,
+        max_length=MAX_VERSION_CHARS,
+        pattern=NO_NUL,
+        description="Only of this version of a model.",
+    )
+    status: int | None = Field(
+        None, ge=100, le=599, description="Only with this status, such as 200 or 503."
+    )
+    error: str | None = Field(
+        None,
+        max_length=MAX_ID_CHARS,
+        pattern=NO_NUL,
+        description="Only with this error's code, such as `overloaded`.",
+    )
+    feedback: Judgement | None = Field(
+        None,
+        description="Only with feedback (`given`), without (`none`), or what it calls `correct` or"
+        " `wrong`.",
+    )
 
 
 class PageQuery(PredictionFilters):
@@ -95,6 +89,12 @@ class ExportQuery(PredictionFilters):
 _COLUMNS: dict[str, Any] = {
     name: (hint, ...)
     for name, hint in get_type_hints(PredictionLogEntry, include_extras=True).items()
+} | {
+    "prediction_id": (
+        Annotated[str, Field(description="As in the answer's `X-Prediction-ID`.")],
+        ...,
+    ),
+    "feedback": (GivenFeedback | None, ...),
 }
 LoggedPrediction = create_model(
     "LoggedPrediction", __base__=Response, __doc__="One answer of the service.", **_COLUMNS
@@ -128,6 +128,14 @@ class PredictionPage(Response):
                         "completion_tokens": None,
                         "ttft_ms": None,
                         "finish_reason": None,
+                        "prediction_id": "019bfa4d-0680-707b-8010-000000000000",
+                        "feedback": {
+                            "given_at": "2026-11-22T12:03:00.5Z",
+                            "label": "NEGATIVE",
+                            "correct": False,
+                            "score": None,
+                            "comment": None,
+                        },
                     }
                 ],
                 "next": "1795348800123456-4503599627370496",

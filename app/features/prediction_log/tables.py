@@ -1,10 +1,10 @@
-"""The table of the prediction log, and its indexes."""
+"""The tables of the prediction log: of predictions, with its indexes, and of feedback on them."""
 
 from datetime import datetime
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
 from app.db.tables import Base, UtcDateTime
@@ -34,7 +34,10 @@ FILTERED_BY = (
     ("model", "label"),
     ("key_id", "model", "label"),
     ("request_id",),
+    ("version",),
 )
+# Of predictions that failed, which are few: neither index costs anything while all goes well.
+FAILURES_BY = ("status", "error")
 
 
 def _column(name: str, hint: Any) -> Column[Any]:  # noqa: ANN401  # a type, or one with None
@@ -54,7 +57,35 @@ TABLE = Table(
     Base.metadata,
     *(_column(name, hint) for name, hint in get_type_hints(PredictionLogEntry).items()),
     *(Index(None, *filters, *KEY) for filters in FILTERED_BY),
+    *(
+        Index(
+            None,
+            column,
+            *KEY,
+            sqlite_where=text("status <> 200"),
+            postgresql_where=text("status <> 200"),
+        )
+        for column in FAILURES_BY
+    ),
 )
 COLUMNS = tuple(column.name for column in TABLE.columns)
 TEXTS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Text))
 FLOATS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Double))
+
+# It has the prediction's own key, and so its order. No foreign key: rows are deleted together, in
+# ranges, and neither table waits for the other. What is filtered and grouped by is copied: most
+# predictions have no feedback, and a join would read them.
+FEEDBACK = Table(
+    "prediction_feedback",
+    Base.metadata,
+    Column("time", UtcDateTime(), primary_key=True),
+    Column("id", BigInteger(), primary_key=True, autoincrement=False),
+    Column("key_id", BigInteger()),
+    Column("model", Text(), nullable=False),
+    Column("version", Text()),
+    Column("given_at", UtcDateTime(), nullable=False),
+    Column("label", Text()),
+    Column("correct", Boolean()),
+    Column("score", Double()),
+    Column("comment", Text()),
+)

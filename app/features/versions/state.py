@@ -28,7 +28,7 @@ NOT_STORED = "versions:not_stored"
 
 def hash_of(spec: ModelSpec) -> str:
     """Return what changes with an entry of the catalogue: a decision about another one is void."""
-    fields = spec.model_dump(mode="json", exclude_defaults=True)
+    fields = spec.model_dump(mode="json", exclude_defaults=True, exclude={"rollback"})
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -70,6 +70,10 @@ class StateKeeper:
             self._revisions[state.model] = state.revision
             fields = {"model": state.model, "serving": state.serving, "weights": state.weights}
             log.info("model_state_restored", extra=fields)
+
+    async def note_swap(self, model: Model, _: Swap) -> None:
+        """Store what was decided here; raises as `store`."""
+        await self.store(model)
 
     async def store(self, model: Model) -> None:
         """Store what was decided of a model.

@@ -52,6 +52,7 @@ async def get_account(access: AccessDep, caller: CallerDep, log: AnswerLogDep) -
 
     async def account(messages: Sequence[Message], tools: Tools) -> OnEnd:
         settle = await access.begin(caller, messages, tools)
+        log.announce()
 
         def on_end(generation: FinishedGeneration) -> None:
             log.put(entry_of(generation, messages, log=log))

@@ -144,10 +144,10 @@ async def predict_batch(body: PredictBatchRequest, run: RunnerDep) -> PredictBat
         refuse=refuse,
         columns=columns_of,
     )
-    pairs = zip(inference.rows, inference.is_truncated, strict=True)
+    each = zip(inference.rows, inference.is_truncated, inference.names(), strict=True)
     return PredictBatchResponse(
         model=inference.model,
-        results=[_result(row, is_truncated=is_truncated) for row, is_truncated in pairs],
+        results=[_result(row, name, is_truncated=is_truncated) for row, is_truncated, name in each],
         problem_type=_problem_type(inference),
     )
 
@@ -156,7 +156,9 @@ def _best(result: Classification, count: int) -> list[LabelScore]:
     return [LabelScore(label=label, score=score) for label, score in result.scores[:count]]
 
 
-def _result(row: Classification | ServiceError, *, is_truncated: bool) -> TextResult | FailedText:
+def _result(
+    row: Classification | ServiceError, name: str | None, *, is_truncated: bool
+) -> TextResult | FailedText:
     if isinstance(row, ServiceError):
         return FailedText.of(row)
-    return TextResult(label=row.label, score=row.score, truncated=is_truncated)
+    return TextResult(label=row.label, score=row.score, truncated=is_truncated, prediction_id=name)

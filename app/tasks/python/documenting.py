@@ -172,7 +172,11 @@ def _batch(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _results(answer: Mapping[str, Any]) -> dict[str, Any]:
-    answered = {"type": "object", "properties": {"answer": answer}, "required": ["answer"]}
+    answered = {
+        "type": "object",
+        "properties": {"answer": answer, "prediction_id": {"type": "string"}},
+        "required": ["answer"],
+    }
     failed = {"type": "object", "properties": {"error": ERROR}, "required": ["error"]}
     results = {"type": "array", "items": {"anyOf": [answered, failed]}}
     return {

@@ -96,17 +96,21 @@ async def predict_batch(model_name: ModelName, body: PredictItemsRequest, run: R
         lambda: fields_of(
             {
                 "model": inference.model,
-                "results": joined([_result(row, index)] for index, row in enumerate(rows)),
+                "results": joined(
+                    [_result(row, name, index)]
+                    for index, (row, name) in enumerate(zip(rows, inference.names(), strict=True))
+                ),
             }
         ),
         values=length // BYTES_PER_VALUE,
     )
 
 
-def _result(row: Answer | ServiceError, index: int) -> bytes:
+def _result(row: Answer | ServiceError, name: str | None, index: int) -> bytes:
     """Return the place of an item in the answer."""
     if isinstance(row, Answer):
-        return b'{"answer":%b}' % row.content
+        named = b"" if name is None else b',"prediction_id":"%b"' % name.encode()
+        return b'{"answer":%b%b}' % (row.content, named)
     error: dict[str, Any] = {"code": row.code, "detail": row.detail}
     if fields := row.extensions.get("errors"):
         error["errors"] = [_moved(field, index) for field in fields]
@@ -153,5 +157,6 @@ async def stream(  # noqa: PLR0913, PLR0917  # each is a dependency
     opening = PieceService(registry, runtime.results).open(
         CLASSES, body, model_name=model_name, deadline=deadline, heartbeat_s=HEARTBEAT_S
     )
+    log.announce()
     lines = _lines_of(accept)(path=request.url.path, request_id=request_id.get())
     return PieceResponse(opening, lines=lines, account=account)

@@ -79,10 +79,10 @@ async def _find(body: NerRequest, run: TaskRunner, *, model_name: str | None) ->
             lambda: fields_of({"entities": entities_of(texts[0], row), "model": inference.model}),
             values=values,
         )
-    pairs = zip(texts, rows, strict=True)
+    each = zip(texts, rows, inference.names(), strict=True)
     return await large_answer(
         lambda: fields_of(
-            {"model": inference.model, "results": joined(_result(*pair) for pair in pairs)}
+            {"model": inference.model, "results": joined(_result(*one) for one in each)}
         ),
         values=values,
     )
@@ -124,7 +124,8 @@ def entities_of(text: str, spans: Spans) -> Iterator[bytes]:
     return list_of(entities, at_once=AT_ONCE)
 
 
-def _result(text: str, row: Spans | ServiceError) -> Iterator[bytes]:
+def _result(text: str, row: Spans | ServiceError, name: str | None) -> Iterator[bytes]:
     if isinstance(row, ServiceError):
         return iter([FailedText.of(row).model_dump_json().encode()])
-    return fields_of({"entities": entities_of(text, row)})
+    named = {} if name is None else {"prediction_id": name}
+    return fields_of({"entities": entities_of(text, row), **named})

@@ -8,6 +8,7 @@ from app.models.schemas import (
     MAX_BATCH_TEXTS,
     FailedText,
     ModelName,
+    PredictionId,
     Request,
     Response,
     example,
@@ -73,6 +74,7 @@ class Entities(Response):
     """The entities of one text in their order."""
 
     entities: list[Entity]
+    prediction_id: PredictionId = None
 
 
 class NerResponse(Entities):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
+from libraries import library
 from serving import FAKE_EMBEDDER, make_app, running, serve_instead
 from sqlalchemy.orm import Session
 from tiny import TEXTS
@@ -19,7 +20,6 @@ from tiny_embedders import (
     dense,
     embedder,
     engines,
-    library,
     on_torch,
     pooled,
     write,

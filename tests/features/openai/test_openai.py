@@ -329,7 +329,7 @@ async def test_a_header_that_is_wrong_is_named_without_its_place(tmp_path: Path)
 async def test_a_schema_reaches_the_engine_as_the_client_wrote_it() -> None:
     from app.tasks.chat.openai_routes import _conversation
 
-    async def account(_: Sequence[Message]) -> OnEnd:
+    async def account(_messages: Sequence[Message], _tools: Any) -> OnEnd:
         return lambda _: None
 
     schema = {"type": "object", "properties": {"a": {"const": None}}, "x": [1, {"y": None}]}

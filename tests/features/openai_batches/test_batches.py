@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import httpx
+import httpx2
 import openai
 import pytest
 from databases import says
@@ -16,7 +16,13 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 from openai.types import Batch
 from serving import make_app, running
+from starlette.types import Message
 
+from app.errors import BodyTimeoutError, OverloadedError
+from app.features.documents.collections import CollectionScope
+from app.features.openai_batches.metrics import BatchesMetrics
+from app.features.openai_batches.opening import BatchesPart
+from app.features.openai_batches.upload import UploadBounds, Uploads
 from app.runtime.runtime import Runtime
 
 MODELS = """
@@ -40,7 +46,8 @@ engine = "fake"
 slots = 2
 fake = { delay_ms = 50 }
 """
-CHAT, EMBED = "/v1/chat/completions", "/v1/embeddings"
+CHAT: Final = "/v1/chat/completions"
+EMBED: Final = "/v1/embeddings"
 ADMIN = "an-admin-key-of-the-fleet"
 ENDED = {"completed", "failed", "expired", "cancelled"}
 PLENTY_S = 30.0
@@ -117,8 +124,8 @@ class Serving:
 async def made(folder: Path, **settings: Any) -> AsyncIterator[Serving]:
     app = make_app(folder, MODELS, **settings)
     async with running(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             yield Serving(
                 app,
                 AsyncOpenAI(
@@ -190,8 +197,8 @@ async def test_each_line_is_answered_as_its_route_answers(service: Serving, endp
     assert ended.request_counts is not None
     counts = ended.request_counts
     assert (counts.total, counts.completed, counts.failed) == (len(bodies), len(good), len(bad))
-    transport = httpx.ASGITransport(service.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    transport = httpx2.ASGITransport(service.app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         for number, body in enumerate(bodies):
             online = await client.post(endpoint, json=body)
             line = (good if online.status_code == 200 else bad)[f"line-{number}"]
@@ -280,8 +287,8 @@ async def test_uploads_that_are_no_files_for_batches_are_refused(service: Servin
     before = await service.sql("SELECT count(*) FROM batch_files")
     kept = await service.sql("SELECT count(*) FROM batch_files WHERE NOT is_complete")
     assert kept == 0
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(service.app), base_url="http://test"
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(service.app), base_url="http://test"
     ) as client:
         json_body = await client.post("/v1/files", json={"purpose": "batch"})
         assert (json_body.status_code, json_body.json()["error"]["code"]) == (
@@ -299,8 +306,66 @@ async def test_uploads_that_are_no_files_for_batches_are_refused(service: Servin
     assert await service.sql("SELECT count(*) FROM batch_files") == before
 
 
+UNFINISHED = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n{}'
+
+
+async def test_uploads_are_bounded_in_number_and_time(service: Serving) -> None:
+    uploads = Uploads(
+        service.runtime.part(BatchesPart).files,
+        bounds=UploadBounds(at_once=1, seconds=0.3, file_bytes=1_000),
+        metrics=BatchesMetrics(),
+    )
+    scope = CollectionScope(collection=0, sees_all=False)
+    began = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield UNFINISHED
+        began.set()
+        await asyncio.Event().wait()
+
+    first = asyncio.create_task(uploads.store(endless(), b"x", scope=scope))
+    await began.wait()
+    with pytest.raises(OverloadedError):
+        await uploads.store(endless(), b"x", scope=scope)
+    with pytest.raises(BodyTimeoutError):
+        await first
+    assert await service.sql("SELECT count(*) FROM batch_files WHERE NOT is_complete") == 0
+
+
+async def test_an_upload_whose_client_leaves_is_deleted(service: Serving) -> None:
+    messages: list[Message] = [
+        {"type": "http.request", "body": UNFINISHED, "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    kind = (b"content-type", b"multipart/form-data; boundary=x")
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/v1/files",
+        "raw_path": b"/v1/files",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [kind, (b"transfer-encoding", b"chunked")],
+        "client": ("127.0.0.1", 1),
+        "server": ("test", 80),
+        "scheme": "http",
+    }
+    await service.app(scope, receive, send)
+    assert [message.get("status") for message in sent] == [499, None]
+    assert await service.sql("SELECT count(*) FROM batch_files WHERE NOT is_complete") == 0
+
+
 async def test_a_caller_has_so_many_bytes_in_files(service: Serving) -> None:
-    stored = []
+    stored: list[str] = []
     try:
         while len(stored) < 10:
             stored.append(await service.upload(["x" * 190_000]))
@@ -459,7 +524,7 @@ async def test_keys_see_their_own_and_lines_obey_what_their_key_may(tmp_path: Pa
             CHAT, asks(CHAT, *[chat("Say a lot.", model="slow", max_tokens=4)] * 400), mine
         )
         await service.until(late, {"in_progress"})
-        await service.ai.delete(f"http://test/keys/{mine_id}", cast_to=httpx.Response)
+        await service.ai.delete(f"http://test/keys/{mine_id}", cast_to=httpx2.Response)
         await service.lose(late)
         stopped = await service.until(late)
         rest = await service.lines(stopped.error_file_id)
@@ -471,8 +536,8 @@ async def test_keys_see_their_own_and_lines_obey_what_their_key_may(tmp_path: Pa
 async def test_lines_are_in_the_prediction_log_under_their_own_ids(service: Serving) -> None:
     ended = await service.until(await service.begin(EMBED, asks(EMBED, {"input": "logged"})))
     (line,) = (await service.lines(ended.output_file_id)).values()
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(service.app), base_url="http://test"
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(service.app), base_url="http://test"
     ) as client:
         async with asyncio.timeout(PLENTY_S):
             while True:

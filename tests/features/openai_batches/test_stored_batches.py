@@ -226,7 +226,7 @@ async def test_answers_are_written_with_what_is_done_and_never_without_the_lease
 
 
 async def test_a_batch_whose_process_died_is_claimed_by_another(database: Database) -> None:
-    await begun(database)
+    key = (await begun(database)).key
     assert await claim(database, "other") is None  # the lease holds
     for stalled in (0, 1, 2):  # the first turn had begun the batch
         await set_due(database)
@@ -234,12 +234,10 @@ async def test_a_batch_whose_process_died_is_claimed_by_another(database: Databa
         assert again is not None
         assert again.stalled_attempts == stalled
     held = {"lease": "turn2"}
-    await leases(
-        database, lambda b: b.write(again.key, **held, after=0, answers=[answer(5, "1\n")])
-    )
+    await leases(database, lambda b: b.write(key, **held, after=0, answers=[answer(5, "1\n")]))
     await set_due(database)
     assert (await claim(database)).stalled_attempts == 0  # type: ignore[union-attr]  # it is due
-    assert await leases(database, lambda b: b.release(again.key, **HELD, due_in_s=60))
+    assert await leases(database, lambda b: b.release(key, **HELD, due_in_s=60))
     assert await claim(database) is None
     assert not await leases(database, lambda b: b.is_due())
 

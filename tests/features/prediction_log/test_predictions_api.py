@@ -26,11 +26,19 @@ from app.db.session import Database
 from app.engines.base import Task
 from app.engines.chat_base import Generation, Message, Usage
 from app.errors import DatabaseUnavailableError, OverloadedError
-from app.features.prediction_log.exports import CsvFormat, ExportResponse, NdjsonFormat, as_dict
+from app.features.prediction_log.exports import (
+    CSV_COLUMNS,
+    CsvFormat,
+    ExportResponse,
+    NdjsonFormat,
+    as_dict,
+)
+from app.features.prediction_log.feedback_routes import router as feedback_router
 from app.features.prediction_log.metrics import PredictionLogMetrics
 from app.features.prediction_log.repository import PredictionRepository
-from app.features.prediction_log.routes import get_predictions_scope, router
+from app.features.prediction_log.routes import router
 from app.features.prediction_log.schemas import LoggedPrediction, PredictionPage
+from app.features.prediction_log.scope import get_predictions_scope
 from app.features.prediction_log.service import (
     EXPORT_ROWS,
     LogPolicy,
@@ -69,6 +77,7 @@ KEY_ID = 7
 def make_app(database: Database, scope: PredictionsScope | None = None) -> FastAPI:
     app = App(parts=front_parts())
     app.include_router(router)
+    app.include_router(feedback_router)
     document_api(app)
     log = PredictionLog(database, policy=LogPolicy(), metrics=PredictionLogMetrics())
     access = OpenAccess()
@@ -125,7 +134,8 @@ async def test_a_prediction_is_listed_with_all_that_is_known_of_it(database: Dat
         page = await listed(client)
     assert page["next"] is None
     (row,) = page["predictions"]
-    assert list(row) == list(COLUMNS) == list(LoggedPrediction.model_fields)
+    assert list(row) == list(LoggedPrediction.model_fields)
+    assert list(row) == [*COLUMNS, "prediction_id", "feedback"]
     assert row["time"] == "2026-05-04T03:02:01.123456Z"
     assert LoggedPrediction(**row).model_dump() == as_dict(ONE)
 
@@ -265,7 +275,7 @@ async def test_an_export_is_offered_as_a_file(database: Database) -> None:
 async def test_a_csv_of_nothing_has_its_columns(database: Database) -> None:
     async with client_of(database) as client:
         answer = await client.get("/predictions/export", params={"format": "csv"})
-    assert answer.text == ",".join(COLUMNS) + "\r\n"
+    assert answer.text == ",".join(CSV_COLUMNS) + "\r\n"
 
 
 async def test_a_csv_has_every_text_back(database: Database) -> None:
@@ -413,7 +423,8 @@ async def test_the_document_knows_every_filter(database: Database) -> None:
     async with client_of(database) as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
     names = {p["name"] for p in paths["/predictions"]["get"]["parameters"]}
-    assert names == {"since", "until", "model", "label", "request_id", "limit", "cursor"}
+    filters = {"since", "until", "model", "label", "request_id", "version", "status", "error"}
+    assert names == filters | {"feedback", "limit", "cursor"}
     assert set(paths["/predictions/export"]["get"]["responses"]) >= {"200", "422", "503"}
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from serving import make_app, running, serving
 from test_schemas import check_problem
 
+from app.features.prediction_log.service import PredictionLog
+
 
 async def test_a_batch_that_fails_leaves_a_row_for_each_text(tmp_path: Path) -> None:
     async with serving(tmp_path) as client, asyncio.timeout(10):
@@ -24,5 +26,5 @@ async def test_a_text_that_is_too_long_is_refused_while_its_model_loads_and_leav
     app = make_app(tmp_path, slow)
     async with running(app, wait=False) as client:
         refused = await client.post("/predict", json={"text": "x" * 2001})
-        assert app.state.runtime.entries.waiting == 0
+        assert app.state.runtime.part(PredictionLog).waiting == 0
     check_problem(refused, 422, "invalid_request")

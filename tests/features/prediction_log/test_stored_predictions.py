@@ -10,12 +10,9 @@ import pytest
 from databases import migrated
 
 from app.db.session import Database
+from app.features.prediction_log.filters import Filters, Position
 from app.features.prediction_log.reading import export
-from app.features.prediction_log.repository import (
-    Filters,
-    Position,
-    PredictionRepository,
-)
+from app.features.prediction_log.repository import PredictionRepository
 from app.features.prediction_log.retention import trim
 from app.services.prediction_log import PredictionLogEntry
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from httpx2 import AsyncClient
+from libraries import library
 from serving import FAKE_EMBEDDER, make_app, running, serve_instead
 from test_schemas import check_problem
 from tiny import TEXTS
@@ -18,7 +19,6 @@ from tiny_embedders import (
     both,
     dense,
     embedder,
-    library,
     on_torch,
     pooled,
     save_encoder,

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from httpx2 import AsyncClient
+from libraries import library
 from serving import FAKE_EMBEDDER, make_app, running, serve_instead, serving
 from test_schemas import check_problem
 from tiny import TEXTS
-from tiny_embedders import embedder, library, on_torch, pooled, save_encoder
+from tiny_embedders import embedder, on_torch, pooled, save_encoder
 
 SHORT = FAKE_EMBEDDER + "limits = { max_tokens = 8 }\n"
 

@@ -131,7 +131,7 @@ async def test_items_of_a_batch_have_an_answer_or_an_error_each_in_order(
     answer = await client.post("/predict-batch/iris", json={"items": items})
     good, wrong, failed, last = answer.json()["results"]
     assert answer.json()["model"] == "iris"
-    assert (good, last) == ({"answer": "virginica"}, {"answer": "setosa"})
+    assert (good["answer"], last["answer"]) == ("virginica", "setosa")
     assert wrong["error"]["code"] == "invalid_request"
     assert wrong["error"]["errors"][0]["loc"] == ["body", "items", 1, "sepal"]
     assert failed["error"] == {

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_urlsafe
+from typing import TYPE_CHECKING
 
 import httpx2
 from sqlalchemy.orm import Session
 
 from app.core.background import run_in_background
+from app.core.tracing import resumed
 from app.db import clock
 from app.db.session import Database
 from app.features.jobs.metrics import JobMetrics
@@ -24,6 +26,9 @@ from app.features.jobs.webhooks.client import TOTAL_S, Answer, Outcome, WebhookC
 from app.features.jobs.webhooks.repository import Attempt, WebhookRepository, WebhookStatus
 from app.features.jobs.webhooks.secrets import SecretRepository
 from app.features.jobs.webhooks.signature import HEADER, sign, standard_headers
+
+if TYPE_CHECKING:
+    from app.core.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +83,11 @@ class WebhookSender:
         metrics: where attempts are counted.
         policy: when failed attempts are repeated.
         now: returns the time, in a transaction.
+        telemetry: continues the traces of the requests that submitted jobs; None: it's off.
 
     """
 
-    def __init__(  # its collaborators, and two values for tests
+    def __init__(  # noqa: PLR0913  # its collaborators, and two values for tests
         self,
         database: Database,
         *,
@@ -90,6 +96,7 @@ class WebhookSender:
         metrics: JobMetrics,
         policy: DeliveryPolicy | None = None,
         now: Clock = clock.now,
+        telemetry: "Telemetry | None" = None,
     ) -> None:
         self._database = database
         self._client = client
@@ -100,6 +107,7 @@ class WebhookSender:
             self._count.labels(outcome)
         self._policy = policy or DeliveryPolicy()
         self._now = now
+        self._telemetry = telemetry
         self._is_failing = False
 
     @asynccontextmanager
@@ -176,7 +184,18 @@ class WebhookSender:
             "X-Webhook-Id": f"{job.id}.{job.webhook_attempts}",
             "X-Request-ID": job.request_id,
         }
-        return await self._client.post(job.webhook_url, body, headers)
+        attributes = {"http.request.method": "POST", "mlapi.job.id": job.id} | {
+            "server.address": _fields(job)["host"] or ""
+        }
+        with resumed(self._telemetry, job.trace, "POST", attributes, kind="client") as trace:
+            if trace is not None:
+                headers |= trace.headers()
+            answer = await self._client.post(job.webhook_url, body, headers)
+            if trace is not None and answer.summary.isdecimal():
+                trace.note({"http.response.status_code": int(answer.summary)})
+            if trace is not None and answer.outcome is not Outcome.DELIVERED:
+                trace.fail(answer.outcome.value)
+        return answer
 
     def _is_due(self, session: Session) -> bool:
         return WebhookRepository(session).is_due(self._now(session))

@@ -4,6 +4,7 @@ import { show } from "./alert.js";
 import { ask, askJson } from "./api.js";
 import { Chart } from "./chart.js";
 import { byId, make } from "./dom.js";
+import { drawDrift } from "./drift.js";
 import { duration, integer, number } from "./format.js";
 import { compare, onModels, REQUEST as MODELS } from "./models.js";
 import { Problem } from "./problem.js";
@@ -65,6 +66,7 @@ export function startStatus() {
       const now = await readMetrics();
       if (last) addPoints(charts, last, now);
       last = now;
+      drawDrift(now.samples);
       await drawState();
       show(byId("status-problem"), null);
     } catch (failure) {
