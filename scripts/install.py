@@ -106,19 +106,11 @@ def install_generators(venv: Path) -> None:
     subprocess.run([npm, "install", "--no-fund", "--no-audit", "--silent"], cwd=node, check=True)
 
 
-def install_ray(venv: Path) -> None:
-    """Install the service without what converts models, and Ray, at versions that suit both."""
-    print("ml-api: installing Ray beside the service", flush=True)
-    pip(venv, "install", "-r", "requirements-api.txt", *dependency_group("ray"))
-    pip(venv, "install", "--no-deps", "--editable", ".")
-
-
 INSTALLERS = {
     "runtime": install_runtime,
     "dev": install_dev,
     "audit": install_audit,
     "generators": install_generators,
-    "ray": install_ray,
 }
 
 

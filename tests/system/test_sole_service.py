@@ -16,8 +16,15 @@ pytestmark = pytest.mark.system
 
 def serve(folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """Try to start a service where one runs; to its end, which comes when it is refused."""
-    models = folder / "models.toml"
-    return run(folder, "serve", "--port", "0", models_file=models, log_format="json", **settings)
+    return subprocess.run(
+        [APP, "serve", "--port", "0"],
+        cwd=folder,
+        env=environment(folder, models_file=folder / "models.toml", **settings),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=START_TIMEOUT_S,
+    )
 
 
 def test_a_second_service_is_refused_with_the_firsts_id_and_commands_are_not(
