@@ -6,6 +6,7 @@ kills: 1,600 lines for the default embedder and 400 for the default chat model, 
 service is killed five times while they run, and its worker five times: each line is answered once.
 clients: what a client that asks every 0.1 s waits for an embedding and for a chat answer, without a
 batch and with one that runs meanwhile.
+`--fake` takes models without weights, which start at once where the machine is busy.
 """
 
 import argparse
@@ -56,6 +57,21 @@ required = true
 slots = 4
 context_tokens = 1024
 """
+FAKE = """
+[[models]]
+name = "vectors"
+task = "embedding"
+engine = "fake"
+required = true
+fake = { delay_ms = 20 }
+
+[[models]]
+name = "chatty"
+task = "chat"
+engine = "fake"
+required = true
+fake = { delay_ms = 5 }
+"""
 
 
 def body_of(endpoint: str, text: str) -> dict[str, Any]:
@@ -66,10 +82,10 @@ def body_of(endpoint: str, text: str) -> dict[str, Any]:
     return {"messages": [message], "max_tokens": TOKENS, "temperature": 0}
 
 
-def settings_in(folder: Path) -> dict[str, str]:
+def settings_in(folder: Path, models: str) -> dict[str, str]:
     """Return the settings of a service in a folder."""
     file = folder / "models.toml"
-    file.write_text(MODELS, encoding="utf-8")
+    file.write_text(models, encoding="utf-8")
     return SETTINGS | {"MODELS_FILE": str(file)}
 
 
@@ -117,7 +133,7 @@ def kill(made: Service, kind: str) -> bool:
     return bool(pids)
 
 
-def show_kills(seed: int) -> bool:
+def show_kills(seed: int, models: str) -> bool:
     """Kill again and again while batches run, each time after more was answered."""
     chance = random.Random(seed)  # noqa: S311  # no secret
     plan = ["service", "worker"] * KILLS
@@ -129,7 +145,7 @@ def show_kills(seed: int) -> bool:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         while True:
-            with service(Path(name), **settings_in(Path(name))) as made:
+            with service(Path(name), **settings_in(Path(name), models)) as made:
                 ai = client_of(made)
                 batches = batches or [begin(ai, *each) for each in COUNTS.items()]
                 is_alive = True
@@ -194,14 +210,14 @@ def waits(made: Service, endpoint: str) -> list[float]:
     return seconds
 
 
-def show_clients() -> bool:
+def show_clients(models: str) -> bool:
     """Compare what a client waits without and with a batch."""
     is_held = True
     print("| client asks | batch | alone: median, longest (ms) | beside it | answers |")
     print("| --- | --- | --- | --- | --- |")
     with (
         tempfile.TemporaryDirectory() as name,
-        service(Path(name), **settings_in(Path(name))) as made,
+        service(Path(name), **settings_in(Path(name), models)) as made,
     ):
         ai = client_of(made)
         for asked in (EMBED, CHAT):
@@ -230,8 +246,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="*", default=["kills", "clients"])
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--fake", action="store_true", help="take models without weights")
     given = parser.parse_args()
-    shows = {"kills": lambda: show_kills(given.seed), "clients": show_clients}
+    models = FAKE if given.fake else MODELS
+    shows = {
+        "kills": lambda: show_kills(given.seed, models),
+        "clients": lambda: show_clients(models),
+    }
     held = [shows[name]() for name in given.what]
     sys.exit(0 if all(held) else 1)
 

@@ -44,8 +44,9 @@ SAME = (
     "chat_template_kwargs",
 )
 DONE = frozenset(done(ChatCompletionRequest))
-# What Hugging Face's clients send where no model is named.
+# What Hugging Face's clients send where no model is named; that in JavaScript sends the address.
 NO_NAME = frozenset({"dummy", "tgi"})
+ADDRESSES = ("http://", "https://")
 CHUNK = (
     'data: {"id":"chatcmpl-0b9a","object":"chat.completion.chunk","created":1795348800,'
     '"model":"smollm2","choices":[{"index":0,"delta":{"content":"The"},"finish_reason":null}]}\n\n'
@@ -136,7 +137,9 @@ async def complete_chat(
     runtime: RuntimeDep,
 ) -> ChatCompletion | Response:
     """Answer whole, or with `stream` token by token; leaving stops the generation."""
-    if body.model in NO_NAME and runtime.registry.spec(body.model, CHAT_MODELS) is None:
+    name = body.model or ""
+    is_none = name in NO_NAME or name.startswith(ADDRESSES)
+    if is_none and runtime.registry.spec(name, CHAT_MODELS) is None:
         body = body.model_copy(update={"model": None})
     count = body.n or 1
     check_answers(count, runtime.policy.chat_max_answers)

@@ -64,6 +64,17 @@ def test_the_hub_s_own_client_does_its_tasks(url: str) -> None:
         client("/hf/nothing").text_classification(TEXT)
 
 
+@pytest.mark.parametrize("name", ["dummy", "tgi", "http://localhost:8000", "https://a.example/b"])
+async def test_what_hub_clients_send_for_no_model_is_the_default_one(
+    client: AsyncClient, name: str
+) -> None:
+    body = {"messages": [{"role": "user", "content": TEXT}], "model": name}
+    answer = (await client.post("/v1/chat/completions", json=body)).json()
+    assert answer["choices"][0]["message"]["content"] == TEXT
+    other = await client.post("/v1/chat/completions", json={**body, "model": "localhost"})
+    assert other.status_code == 404
+
+
 async def test_plain_inputs_go_to_the_classifier_and_several_are_lists(client: AsyncClient) -> None:
     answer = await client.post("/", json={"inputs": [TEXT, "b"], "parameters": {"top_k": 1}})
     assert answer.status_code == 200, answer.text

@@ -11,6 +11,7 @@ from httpx2 import AsyncClient
 from serving import make_app, running
 
 from app.errors import CatalogError
+from app.features.versions import trials
 from app.features.versions.judging import Answer, judge
 from app.features.versions.trials import Trials
 from app.models.catalog import read_catalog
@@ -74,7 +75,10 @@ def test_a_rule_that_does_nothing_is_refused(tmp_path: Path, text: str, part: st
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[tuple[FastAPI, AsyncClient]]:
+async def served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[FastAPI, AsyncClient]]:
+    monkeypatch.setattr(trials, "LOOK_S", 3_600)  # each test looks itself
     app = make_app(tmp_path, MODELS, auth="off")
     async with running(app) as client:
         yield app, client
@@ -109,14 +113,14 @@ async def test_a_canary_that_fails_is_taken_back_after_some_looks(
 ) -> None:
     app, client = served
     caplog.set_level(logging.WARNING)
-    trials = trials_of(app)
+    found = trials_of(app)
     counted = 'mlapi_model_rollbacks_total{model="mood",rule="errors"}'
     assert f"{counted} 0.0" in (await client.get("/metrics")).text  # so that alerts see the first
     await promote(client, percent=50)
     assert 500 in await send(client, "poison", 40)
-    await trials.look()
+    await found.look()
     assert (await serving(client))["2"] == 50  # once says nothing
-    await trials.look()
+    await found.look()
     assert await serving(client) == {"1": 1, "2": 0}
     assert set(await send(client, "poison", 5)) == {200}
     (line,) = [r for r in caplog.records if r.getMessage() == "model_rolled_back"]
@@ -129,22 +133,22 @@ async def test_a_promoted_version_is_on_trial_for_a_while_and_one_that_is_back_i
     served: tuple[FastAPI, AsyncClient],
 ) -> None:
     app, client = served
-    trials = trials_of(app)
+    found = trials_of(app)
     await promote(client)
     await send(client, "good", 10)
     for _ in range(3):
-        await trials.look()
+        await found.look()
     assert (await serving(client))["2"] == 1
     await send(client, "poison", 10)
-    now_s = trials._now_s
-    trials._now_s = lambda: now_s() + 30  # within the trial and the window
-    await trials.look()
-    await trials.look()
+    now_s = found._now_s
+    found._now_s = lambda: now_s() + 30  # within the trial and the window
+    await found.look()
+    await found.look()
     assert await serving(client) == {"1": 1, "2": 0}
-    await trials.look()
+    await found.look()
     await promote(client)
-    trials._now_s = lambda: now_s() + 1_000  # its trial is over
+    found._now_s = lambda: now_s() + 1_000  # its trial is over
     await send(client, "poison", 10)
     for _ in range(3):
-        await trials.look()
+        await found.look()
     assert (await serving(client))["2"] == 1
