@@ -7,6 +7,7 @@ DEV := $(VENV)/.dev-installed
 AUDIT := .venv-audit
 GENERATORS := .venv-generators
 RAY := .venv-ray
+CLIENTS := .venv-clients
 PYTEST := $(BIN)/python -m pytest -q
 # Tests also wait for servers and clocks, so one worker more than there are cores; above 8 memory
 # is what counts. docs/testing.md says what a group of tests is.
@@ -19,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help serve install test coverage check test-random test-system test-browser fuzz lint
-.PHONY: conformance removal-check format lock docs eval bench soak clean audit generators-check deploy-check image-check ray-check screenshots
+.PHONY: conformance removal-check format lock docs eval bench soak clean audit generators-check clients-check deploy-check image-check ray-check screenshots
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -88,6 +89,9 @@ deploy-check: $(DEV)  ## Check deploy/: cfn-lint, botocore's models, kustomize, 
 generators-check: $(DEV) $(GENERATORS)/.installed  ## Make clients from the OpenAPI document with seven generators, and call with four.
 	@PYTHONPATH=.:tests $(BIN)/python scripts/generators_check.py --venv $(GENERATORS) $(NAMES)
 
+clients-check: $(DEV)  ## Run what docs/clients.md says of each client against the real service (NAMES for some).
+	@PYTHONPATH=.:tests $(BIN)/python scripts/clients_check.py --environments $(CLIENTS) --python $(PYTHON) $(NAMES)
+
 image-check: $(DEV)  ## Build the images and run them hardened, as root; BASE_IMAGE is understood.
 	@PYTHONPATH=.:tests $(BIN)/python scripts/image_check.py $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(SCRATCH),--scratch $(SCRATCH))
 
@@ -111,7 +115,7 @@ soak: $(DEV)  ## Ten minutes of mixed lengths: memory must stay flat.
 	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 clean:  ## Remove .venv and caches. Keeps data/.
-	rm -rf $(VENV) $(AUDIT) $(GENERATORS) $(RAY) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) $(AUDIT) $(GENERATORS) $(RAY) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 
 $(RUNTIME): requirements.txt requirements-models.txt pyproject.toml scripts/install.py
 	@$(PYTHON) scripts/install.py --venv $(VENV) runtime

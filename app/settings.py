@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     queue_tokens: Positive = Field(
         262_144, description="Tokens that may wait for one model; more get 503 `overloaded`."
     )
+    models_memory_mb: int | None = Field(
+        None,
+        gt=0,
+        description='Megabytes that all models of `load = "lazy"` may take together; what was used '
+        "least recently is unloaded for another. Default: as much as the machine has.",
+    )
     shadow_bound: Positive = Field(
         1_000,
         description="Texts whose copies may wait for a shadow; others are dropped, counted.",

@@ -26,4 +26,5 @@ def rules_manifest() -> str:
         },
         "spec": {"groups": groups},
     }
-    return HEAD + str(yaml.safe_dump(manifest, sort_keys=False, width=100))
+    written: str = yaml.safe_dump(manifest, sort_keys=False, width=100)
+    return HEAD + written

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]  # no types there
+import jsonschema  # type: ignore[import-untyped]  # its types are a package of their own
 import kubernetes_validate
 
 Json = dict[str, Any]

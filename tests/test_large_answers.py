@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
@@ -14,9 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
-from app.batching.deadline import Deadline
 from app.batching.requests import Row
-from app.core.callers import Caller
 from app.http.large_answers import (
     QUICK_VALUES,
     LargeAnswer,
@@ -25,9 +22,8 @@ from app.http.large_answers import (
     large_answer,
     list_of,
 )
-from app.http.task_runner import QUICK_ROWS, TaskRunner
+from app.http.task_runner import QUICK_ROWS, _answered
 from app.main import installed
-from app.models.registry import TaskKey
 from app.services.inference import QUICK_NUMBERS, _shaped
 
 # Lists in lists that are short, and why.
@@ -123,37 +119,8 @@ def test_pieces_are_the_json_of_the_whole(values: list[Any], at_once: int) -> No
     assert whole == {"values": values, "one": values, "lists": [values for _ in values]}
 
 
-class Rows:
-    """Inference, log and access of a request whose engine answers so many rows."""
-
-    def __init__(self, count: int) -> None:
-        self.rows = [0] * count
-        self.model, self.version, self.tokens = "m", "v", 1
-
-    async def run(self, *_: Any, **__: Any) -> "Rows":
-        return self
-
-    def failures(self, *_: Any, **__: Any) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def entry(self, *_: Any, **__: Any) -> None:
-        """Keep nothing."""
-
-    put = entry
-
-
 @pytest.mark.parametrize("count", [QUICK_ROWS, QUICK_ROWS + 1])
 async def test_an_answer_of_many_rows_is_made_in_a_thread(count: int) -> None:
-    rows: Any = Rows(count)
-    shadows = SimpleNamespace(has_shadow=lambda _: False)
-    runtime: Any = SimpleNamespace(
-        access=None, shadows=shadows, policy=SimpleNamespace(log_inputs=False)
-    )
-    deadline = Deadline.after(30)
-    run = TaskRunner(runtime, rows, deadline=deadline, caller=Caller(), log=rows, line={})
-    task: TaskKey[Any] = TaskKey("text-ranking")
-    items = ["x"] * count
-    thread = await run.together(
-        task, items, model_name=None, answer=lambda _: threading.get_ident()
-    )
+    rows: Any = SimpleNamespace(rows=[0] * count)
+    thread = await _answered(rows, lambda _: threading.get_ident())
     assert (thread == threading.get_ident()) is (count <= QUICK_ROWS)

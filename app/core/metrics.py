@@ -221,6 +221,18 @@ class Metrics(MetricGroup):
             " idle in time (late).",
             ["model", "outcome"],
         )
+        self.on_demand_loads = self._counter(
+            "on_demand_loads_total",
+            'Loads of models of load = "lazy" that a request asked for: loaded, failed, or no_room,'
+            " where models in use took the memory.",
+            ["model", "outcome"],
+        )
+        self.on_demand_unloads = self._counter(
+            "on_demand_unloads_total",
+            'Models of load = "lazy" that were unloaded: idle, or budget, where another needed the'
+            " room.",
+            ["model", "reason"],
+        )
         self.front_ends = self._gauge("front_ends", "Front ends that run, with FRONT_ENDS.")
         self.front_end_restarts = self._counter(
             "front_end_restarts_total", "Times that a front end ended and was started again."

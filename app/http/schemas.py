@@ -51,6 +51,9 @@ class ModelInfo(Response):
     source: str | None = None
     default: bool
     required: bool
+    load: Literal["start", "lazy"] = Field(
+        "start", description="`lazy`: it is loaded when it is first asked."
+    )
     state: ModelState
     reason: str | None = Field(None, description="The code of why it could not be loaded.")
     detail: str | None = Field(None, description="The same in words: the line of the log.")

@@ -58,6 +58,13 @@ def _counts(*encoded: Prepared | Exception) -> dict[str, Any]:
     return counts | {"unknown_tokens": sum(unknown)} if unknown else counts
 
 
+async def _answered(inference: Inference[E], answer: Callable[[Inference[E]], A]) -> A:
+    """Return an answer; of many rows in a thread, so that the event loop serves others."""
+    if len(inference.rows) <= QUICK_ROWS:
+        return answer(inference)
+    return await asyncio.to_thread(answer, inference)
+
+
 class TaskRunner:
     """Runs items for one request.
 
@@ -89,6 +96,10 @@ class TaskRunner:
         self._caller = caller
         self._log = log
         self._line = line
+
+    async def wake(self, model_name: str | None, task: str) -> None:
+        """Load the model where it is loaded on demand; raises as `ModelRegistry.wake`."""
+        await self.inference.wake(model_name, task, deadline=self._deadline)
 
     async def each(
         self,
@@ -198,10 +209,7 @@ class TaskRunner:
                 inference = await self.inference.run(
                     task, items, model_name=model_name, deadline=self._deadline, plan=plan
                 )
-                is_quick = len(inference.rows) <= QUICK_ROWS
-                result = (
-                    answer(inference) if is_quick else await asyncio.to_thread(answer, inference)
-                )
+                result = await _answered(inference, answer)
         if are_described:
             joined = "\n".join(map(_text, items))  # the engine has read them
         self._log.put(

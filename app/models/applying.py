@@ -14,7 +14,7 @@ from app.models.versions import ONLY, Model, model_of
 log = logging.getLogger(__name__)
 
 # What other parts of the process were made with.
-FIXED = ("task", "engine", "default", "required", "uses")
+FIXED = ("task", "engine", "default", "required", "uses", "load")
 Outcome = Literal["added", "changed", "removed", "failed"]
 
 

@@ -105,9 +105,10 @@ class Catalog:
 
         Unless its entry says so, a task's default model is required, but not a remote one: loading
         checks only its settings, not its server. So is each Python class, which has no default.
+        What is loaded on demand never is.
         """
-        if spec.required is not None:
-            return spec.required
+        if spec.required is not None or spec.is_lazy:
+            return bool(spec.required)
         if spec.task == Task.PYTHON:
             return True
         return spec.engine != REMOTE and self.default(spec.task) == spec.name

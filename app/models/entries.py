@@ -86,6 +86,8 @@ class ModelEntry:
     began_s: float | None = None  # when loading began, as `time.monotonic` counts
     loans: Loans = field(default_factory=Loans)
     settled: asyncio.Event = field(default_factory=asyncio.Event)  # loaded once, or failed
+    used_s: float = 0.0  # on demand: when it was last asked, as `time.monotonic` counts
+    awaiting: int = 0  # on demand: requests that wait for it to be loaded
 
     @property
     def to_load(self) -> ModelSpec:
@@ -147,6 +149,11 @@ class ModelEntry:
     def is_blocking(self) -> bool:
         """Whether `/ready` has to wait for this model."""
         return self.is_required and self.state_now is not ModelState.READY
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether it isn't loaded, and will be when it is asked."""
+        return self.spec.is_lazy and self.state is ModelState.UNLOADED
 
     @property
     def is_loading(self) -> bool:

@@ -77,6 +77,7 @@ class Loads:
         try:
             await self._await_used(entry.spec)
             entry.state = ModelState.LOADING
+            entry.settled.clear()
             entry.began_s = started = time.monotonic()
             if beside_others:
                 await self._in_thread(self._check_room, entry.to_load)
@@ -104,6 +105,8 @@ class Loads:
         """
         for name in spec.uses:
             used = self._find(name)
+            if used is not None and used.spec.is_lazy:
+                continue  # it is loaded when the class calls it
             if used is not None:
                 await used.settled.wait()
             if used is None or used.served is None:

@@ -10,14 +10,13 @@ from typing import TypeVar
 
 from app.core.metrics import Metrics
 from app.core.version_choice import version_choice
-from app.errors import (
-    ModelVersionNotFoundError,
-)
+from app.errors import ModelNotReadyError, ModelVersionNotFoundError
 from app.models.catalog import Catalog
 from app.models.closing import Replaced, Retired, close_unused
 from app.models.entries import Loans, ModelEntry, ModelState, Servable
-from app.models.leases import Lease, TaskKey, usable
+from app.models.leases import LOADING_RETRY_S, Lease, TaskKey, usable
 from app.models.loads import CheckRoom, LoadModel, Loads, has_room
+from app.models.on_demand import Budget, OnDemand
 from app.models.table import ModelTable
 from app.models.version_metrics import hide_model, show_model
 from app.models.versions import Model
@@ -48,6 +47,7 @@ class ModelRegistry(ModelTable):
         executor: Executor,
         metrics: Metrics,
         check_room: CheckRoom = has_room,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(catalog)
         self._metrics = metrics
@@ -60,7 +60,11 @@ class ModelRegistry(ModelTable):
             check_room=check_room,
         )
         self._retired = Retired()
+        self._on_demand = OnDemand(self, metrics=metrics, budget=budget or Budget())
         for model in self.models:
+            if model.spec.is_lazy:
+                model.entry.state = ModelState.UNLOADED
+                model.entry.settled.set()
             show_model(model, metrics)
 
     async def load_all(self) -> None:
@@ -73,10 +77,27 @@ class ModelRegistry(ModelTable):
         try:
             async with asyncio.TaskGroup() as group:
                 for model in self.models:
-                    for entry in model.used:
+                    for entry in [] if model.spec.is_lazy else model.used:
                         group.create_task(self._loads.bring(entry))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+
+    async def wake(self, name: str | None, task: str, *, until_s: float) -> None:
+        """Load the model that `lease` would lend where it is loaded on demand, and isn't.
+
+        Args:
+            name: None for the task's default model.
+            task: of the model.
+            until_s: when to give up, as `time.monotonic` counts; the load goes on.
+
+        Raises:
+            ModelNotFoundError: no model of that name does this task.
+            ModelNotReadyError: it isn't loaded by then, or there is no room for it now.
+
+        """
+        entry = self.for_task(name, task).entry
+        while self._on_demand.is_asleep(entry):
+            await self._on_demand.wake(entry, until_s=until_s)
 
     @contextmanager
     def lease(self, name: str | None, task: TaskKey[M]) -> Iterator[Lease[M]]:
@@ -93,6 +114,8 @@ class ModelRegistry(ModelTable):
         """
         model, choice = self.for_task(name, task), version_choice.get()
         entry = model.choose(choice)
+        if entry.spec.is_lazy:
+            self._ask(entry)
         served, loans = usable(entry), entry.loans
         version = entry.version_name or served.version
         if choice is not None:
@@ -107,8 +130,20 @@ class ModelRegistry(ModelTable):
             yield Lease(spec=entry.spec, model=task.of(served.model), version=version)
         finally:
             loans.count -= 1
+            if entry.spec.is_lazy:
+                entry.used_s = time.monotonic()
             if loans.count == 0:
                 loans.idle.set()
+
+    def _ask(self, entry: ModelEntry) -> None:
+        """Note that a model of those on demand is asked; raises as `usable` where it isn't loaded.
+
+        Who can wait has called `wake` before.
+        """
+        if self._on_demand.is_asleep(entry):
+            self._on_demand.begin(entry)
+            raise ModelNotReadyError(retry_after_s=LOADING_RETRY_S)
+        self._on_demand.note_used(entry)
 
     def _show(self, entry: ModelEntry) -> None:
         """Show in the metrics that an entry has changed."""
@@ -121,6 +156,7 @@ class ModelRegistry(ModelTable):
         A model that is still leased then is closed where that is safe. Else it stays until the
         process ends: freeing its memory during a call could crash the process.
         """
+        self._on_demand.close()
         until_s = time.monotonic() + timeout_s
         entries = self.all_entries
         names = [*(one.label for one in entries), "those that were replaced"]
@@ -173,6 +209,10 @@ class ModelRegistry(ModelTable):
             StartupError: it can't be loaded; the entry says why.
 
         """
+        if entry.state is ModelState.LOADING:  # by somebody else: once is enough
+            await entry.settled.wait()
+        if entry.state is ModelState.READY:
+            return
         await self._loads.bring(entry, beside_others=True)
 
     def drop(self, entry: ModelEntry) -> None:

@@ -36,12 +36,16 @@ class RoomCheck:
             StartupError: it doesn't fit, or its files can't be resolved.
 
         """
-        request, _ = self._loader.request(spec)
-        wanted, free = weight_bytes(request.folder), self._free()
+        wanted, free = self.size(spec), self._free()
         if free is not None and wanted > free:
             raise EngineError(
                 f"it needs about {wanted // MIB} MiB of memory, and {free // MIB} MiB are free"
             )
+
+    def size(self, spec: ModelSpec) -> int:
+        """Return about how many bytes of memory a model takes; raises as the check."""
+        request, _ = self._loader.request(spec)
+        return weight_bytes(request.folder)
 
 
 def weight_bytes(path: Path | None) -> int:

@@ -114,6 +114,8 @@ class ModelSpec(BaseModel):
     uses: Annotated[
         tuple[str, ...], BeforeValidator(_several)
     ] = ()  # engine "python": models that it calls
+    load: Literal["start", "lazy"] = "start"  # lazy: when it is first asked
+    idle_unload_s: float | None = Field(None, gt=0)  # lazy: after which it goes; None: never
     rollback: RollbackRule | None = None  # None: an operator takes versions back
     versions: tuple[VersionSpec, ...] = ()  # none: the entry itself is the only one
 
@@ -181,6 +183,17 @@ class ModelSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def lazy_can_wait(self) -> Self:
+        """Refuse what contradicts a load on demand."""
+        if not self.is_lazy and self.idle_unload_s is not None:
+            raise ValueError('idle_unload_s is for models of load = "lazy"')
+        if self.is_lazy and self.required:
+            raise ValueError('a model of load = "lazy" can\'t be required: nothing waits for it')
+        if self.is_lazy and self.versions:
+            raise ValueError('load = "lazy" has no meaning for a model with versions')
+        return self
+
+    @model_validator(mode="after")
     def versions_can_serve(self) -> Self:
         """Refuse versions that can't be told apart, and fields that one can't have."""
         if self.rollback is not None and not self.versions:
@@ -212,6 +225,11 @@ class ModelSpec(BaseModel):
         own = self.model_dump(exclude_unset=True, exclude={"versions", "rollback"})
         merged = ModelSpec.model_validate(version.over(own))
         return merged.model_copy(update={"name": f"{self.name}@{version.version}"})
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether it is loaded when it is first asked."""
+        return self.load == "lazy"
 
     @property
     def loads(self) -> "tuple[ModelSpec, ...]":

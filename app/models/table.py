@@ -45,8 +45,10 @@ class ModelTable:
 
     @property
     def serves(self) -> bool:
-        """Whether any model serves."""
-        return any(entry.state_now is ModelState.READY for entry in self.all_entries)
+        """Whether any model serves, or will when it is asked."""
+        return any(
+            entry.is_asleep or entry.state_now is ModelState.READY for entry in self.all_entries
+        )
 
     @property
     def is_idle(self) -> bool:

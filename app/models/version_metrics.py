@@ -1,5 +1,7 @@
 """Shows in metrics which models and versions serve, and how they share the traffic."""
 
+from contextlib import suppress
+
 from app.core.metrics import Metrics
 from app.models.entries import ModelState
 from app.models.rollback_rule import BOUNDS
@@ -9,7 +11,11 @@ from app.models.versions import Model
 def show_model(model: Model, metrics: Metrics) -> None:
     """Set the gauges of a model, and of its versions where it has any."""
     name = model.spec.name
-    metrics.model_ready.labels(name).set(model.entry.state is ModelState.READY)
+    if not model.entry.is_asleep:
+        metrics.model_ready.labels(name).set(model.entry.state is ModelState.READY)
+    else:
+        with suppress(KeyError):
+            metrics.model_ready.remove(name)  # an alert would wait for it
     if not model.has_versions:
         return
     # Made now: `increase`, and so alerts, wouldn't see the event that creates a series.

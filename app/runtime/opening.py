@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from app.core.background import Work, run_in_background
 from app.core.metrics import Metrics
 from app.models.catalog import Catalog
+from app.models.on_demand import Budget
 from app.models.registry import ModelRegistry
-from app.models.room import RoomCheck
+from app.models.room import MIB, RoomCheck
 from app.models.steps import LoadSteps
 from app.models.swaps import Swaps
 from app.runtime import watching
@@ -143,12 +144,17 @@ async def _open_core(
         )
         load = make_shared_load(link, tokenisers=tokenisers, metrics=metrics, other=load)
         threads += len(shared.specs)  # which only wait
+    room = RoomCheck(make_loader(settings, catalog, chosen))
     registry = ModelRegistry(
         catalog,
         load=load,
         executor=_open_threads(stack, "model-load", threads),
         metrics=metrics,
-        check_room=RoomCheck(make_loader(settings, catalog, chosen)),
+        check_room=room,
+        budget=Budget(
+            size=room.size,
+            limit_bytes=settings.models_memory_mb and settings.models_memory_mb * MIB,
+        ),
     )
     stack.push_async_callback(registry.close, timeout_s=UNLOAD_S)
     swaps = Swaps(registry, metrics=metrics)

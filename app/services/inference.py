@@ -103,6 +103,10 @@ class InferenceService:
         """Return the entry of the model that would run; None where there is no such model."""
         return self._registry.spec(model_name, task)
 
+    async def wake(self, model_name: str | None, task: str, *, deadline: Deadline) -> None:
+        """Load the model where it is loaded on demand; raises as `ModelRegistry.wake`."""
+        await self._registry.wake(model_name, task, until_s=deadline.at_s)
+
     async def run(
         self,
         task: TaskKey[Scheduler[E]],
@@ -128,6 +132,7 @@ class InferenceService:
             OverloadedError, DeadlineExceededError, NotReadyError: as the scheduler says.
 
         """
+        await self.wake(model_name, task, deadline=deadline)
         with self._registry.lease(model_name, task) as lease:
             scheduler = lease.model
             planned = plan(scheduler.engine) if plan else Plan()

@@ -82,6 +82,7 @@ class PieceService:
             OverloadedError: as many run as may.
 
         """
+        await self._registry.wake(model_name, task, until_s=deadline.at_s)
         with ExitStack() as held:
             lease = held.enter_context(self._registry.lease(model_name, task))
             slots = lease.model.engine.slots

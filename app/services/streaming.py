@@ -138,6 +138,7 @@ class ChatService:
         self, conversation: Conversation, deadline: Deadline, started_s: float
     ) -> tuple[Stream, asyncio.Task[None]]:
         """Lease the model, take a slot, start the generation; it holds both until it ends."""
+        await self._registry.wake(conversation.model_name, CHAT_MODELS, until_s=deadline.at_s)
         with ExitStack() as held:
             lease = held.enter_context(self._registry.lease(conversation.model_name, CHAT_MODELS))
             generations = lease.model

@@ -23,7 +23,7 @@ SHARED_TASKS: Final = CLASSIFYING | {Task.EMBEDDING, Task.NER}
 
 def is_shared(spec: ModelSpec, engines: EngineTable) -> bool:
     """Say whether a model can run in the engine's process: one for texts, on an engine of ours."""
-    if spec.versions:
+    if spec.versions or spec.is_lazy:
         return False  # each front end has them itself
     kind = engines.kinds.get(spec.engine)
     # What `auto` gives to llama.cpp, whose tokeniser is in its own process. Of a folder with such a

@@ -79,6 +79,7 @@ class ChatDecider:
         version: str | None = None
         try:
             with self._answers.failures(Task.CHAT, state, model=model_name), ExitStack() as held:
+                await self._registry.wake(model_name, CHAT_MODELS, until_s=self._deadline.at_s)
                 lease = held.enter_context(self._registry.lease(model_name, CHAT_MODELS))
                 version = lease.version
                 verdicts, usage = await self._read(lease, held, state, questions)

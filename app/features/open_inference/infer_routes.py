@@ -58,6 +58,7 @@ def make_router(tasks: TensorTasks) -> APIRouter:
         if body.model_name not in {None, model_name}:
             raise ModelNameConflictError
         texts = texts_of(body, tensors)
+        await run.wake(model_name, registry.task_of(model_name))
         with leased(registry, model_name, version or body.model_version) as lease:
             found = await tensors.answer(texts, run, model_name)
         return await infer_answer(body, found, model=model_name, version=lease.version)

@@ -1,7 +1,7 @@
 """Finds what a request's path names: a model, its task's tensors, its version."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from app.batching.base import Scheduler
@@ -25,6 +25,15 @@ def tensors_of(tasks: TensorTasks, registry: ModelRegistry, model_name: str) -> 
     if kind not in tasks:
         raise UnsupportedFieldError(detail=f"Models of the task {kind} have no tensors.")
     return tasks[kind]
+
+
+def checked(
+    registry: ModelRegistry, model_name: str, version: str | None
+) -> AbstractContextManager[object]:
+    """Check that a model serves, or will when it is asked: the question must not wake it."""
+    if registry.model(model_name).entry.is_asleep:
+        return nullcontext()
+    return leased(registry, model_name, version)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 
-from app.features.open_inference.models import TensorTasks, leased, tensors_of
+from app.features.open_inference.models import TensorTasks, checked, leased, tensors_of
 from app.http.deps import RegistryDep, RuntimeDep
 from app.http.guard import get_caller
 from app.models.schemas import MAX_NAME_CHARS
@@ -73,7 +73,7 @@ def make_router(tasks: TensorTasks) -> APIRouter:
 
     def readiness(registry: RegistryDep, model_name: str, version: str | None) -> dict[str, Any]:
         tensors_of(tasks, registry, model_name)
-        with leased(registry, model_name, version):
+        with checked(registry, model_name, version):
             return {"name": model_name, "ready": True}
 
     return router

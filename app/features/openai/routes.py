@@ -35,8 +35,12 @@ def _place(entry: ModelEntry) -> int:
     dependencies=[Depends(get_caller)],
 )
 async def list_openai_models(registry: RegistryDep) -> OpenAiModels:
-    """List the models that are ready: chat models, embedders, then those of other tasks."""
-    ready = [entry for entry in registry.entries if entry.state_now is ModelState.READY]
+    """List the models that are ready, or will be when asked: chat models, embedders, others."""
+    ready = [
+        entry
+        for entry in registry.entries
+        if entry.is_asleep or entry.state_now is ModelState.READY
+    ]
     return OpenAiModels(data=[_model(entry) for entry in sorted(ready, key=_place)])
 
 
@@ -55,6 +59,8 @@ async def show_openai_model(
     entry = next((entry for entry in registry.entries if entry.spec.name == model), None)
     if entry is None:
         raise ModelNotFoundError
+    if entry.is_asleep:  # a question must not wake it
+        return _model(entry)
     # Leased only for its errors, which say why a model can't be used.
     with registry.lease(model, TaskKey[Servable](entry.spec.task)):
         return _model(entry)

@@ -8,9 +8,8 @@ from sqlalchemy import ColumnElement, Integer, cast, delete, func, select, tuple
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.features.prediction_log.feedback_table import FEEDBACK
 from app.features.prediction_log.filters import Filters, Position, row_of
-from app.features.prediction_log.tables import TABLE
+from app.features.prediction_log.tables import FEEDBACK, TABLE
 from app.services.prediction_log import PredictionLogEntry
 
 KEY = (FEEDBACK.c.time, FEEDBACK.c.id)

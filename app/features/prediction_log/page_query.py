@@ -5,9 +5,8 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Select, and_, literal_column, select, tuple_
 
-from app.features.prediction_log.feedback_table import FEEDBACK
 from app.features.prediction_log.filters import FIRST, LAST, Filters, Position, row_of
-from app.features.prediction_log.tables import TABLE
+from app.features.prediction_log.tables import FEEDBACK, TABLE
 from app.services.prediction_log import OK
 
 ORDER = (TABLE.c.time, TABLE.c.id)

@@ -1,10 +1,10 @@
-"""The table of the prediction log, and its indexes."""
+"""The tables of the prediction log: of predictions, with its indexes, and of feedback on them."""
 
 from datetime import datetime
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
 from app.db.tables import Base, UtcDateTime
@@ -71,3 +71,21 @@ TABLE = Table(
 COLUMNS = tuple(column.name for column in TABLE.columns)
 TEXTS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Text))
 FLOATS = tuple(name for name in COLUMNS if isinstance(TABLE.c[name].type, Double))
+
+# It has the prediction's own key, and so its order. No foreign key: rows are deleted together, in
+# ranges, and neither table waits for the other. What is filtered and grouped by is copied: most
+# predictions have no feedback, and a join would read them.
+FEEDBACK = Table(
+    "prediction_feedback",
+    Base.metadata,
+    Column("time", UtcDateTime(), primary_key=True),
+    Column("id", BigInteger(), primary_key=True, autoincrement=False),
+    Column("key_id", BigInteger()),
+    Column("model", Text(), nullable=False),
+    Column("version", Text()),
+    Column("given_at", UtcDateTime(), nullable=False),
+    Column("label", Text()),
+    Column("correct", Boolean()),
+    Column("score", Double()),
+    Column("comment", Text()),
+)

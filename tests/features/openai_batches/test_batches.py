@@ -16,7 +16,13 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 from openai.types import Batch
 from serving import make_app, running
+from starlette.types import Message
 
+from app.errors import BodyTimeoutError, OverloadedError
+from app.features.documents.collections import CollectionScope
+from app.features.openai_batches.metrics import BatchesMetrics
+from app.features.openai_batches.opening import BatchesPart
+from app.features.openai_batches.upload import UploadBounds, Uploads
 from app.runtime.runtime import Runtime
 
 MODELS = """
@@ -298,6 +304,64 @@ async def test_uploads_that_are_no_files_for_batches_are_refused(service: Servin
         )
         assert cut.json()["error"]["code"] == "malformed_form"
     assert await service.sql("SELECT count(*) FROM batch_files") == before
+
+
+UNFINISHED = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n{}'
+
+
+async def test_uploads_are_bounded_in_number_and_time(service: Serving) -> None:
+    uploads = Uploads(
+        service.runtime.part(BatchesPart).files,
+        bounds=UploadBounds(at_once=1, seconds=0.3, file_bytes=1_000),
+        metrics=BatchesMetrics(),
+    )
+    scope = CollectionScope(collection=0, sees_all=False)
+    began = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield UNFINISHED
+        began.set()
+        await asyncio.Event().wait()
+
+    first = asyncio.create_task(uploads.store(endless(), b"x", scope=scope))
+    await began.wait()
+    with pytest.raises(OverloadedError):
+        await uploads.store(endless(), b"x", scope=scope)
+    with pytest.raises(BodyTimeoutError):
+        await first
+    assert await service.sql("SELECT count(*) FROM batch_files WHERE NOT is_complete") == 0
+
+
+async def test_an_upload_whose_client_leaves_is_deleted(service: Serving) -> None:
+    messages: list[Message] = [
+        {"type": "http.request", "body": UNFINISHED, "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    kind = (b"content-type", b"multipart/form-data; boundary=x")
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/v1/files",
+        "raw_path": b"/v1/files",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [kind, (b"transfer-encoding", b"chunked")],
+        "client": ("127.0.0.1", 1),
+        "server": ("test", 80),
+        "scheme": "http",
+    }
+    await service.app(scope, receive, send)
+    assert [message.get("status") for message in sent] == [499, None]
+    assert await service.sql("SELECT count(*) FROM batch_files WHERE NOT is_complete") == 0
 
 
 async def test_a_caller_has_so_many_bytes_in_files(service: Serving) -> None:
