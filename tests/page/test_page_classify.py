@@ -18,7 +18,7 @@ PAUSED_MS = 1_000  # more than the page waits for the next letter
 
 def answer(served: Service, text: str, **fields: Any) -> dict[str, Any]:
     body = {"text": text, "top_k": 5, **fields}
-    got: dict[str, Any] = httpx2.post(f"{served.url}/predict", json=body).json()
+    got: dict[str, Any] = httpx2.post(f"{served.url}/predict", json=body, timeout=30).json()
     return got
 
 

@@ -105,7 +105,8 @@ def test_a_model_whose_texts_have_become_longer_is_shown_as_drifted(
         for words in (10, 10, 10, 10, 10, 10, 60, 60):
             texts = [" ".join(["word"] * (words + n % 5)) for n in range(250)]
             body = {"texts": texts}
-            httpx2.post(f"{running.url}/predict-batch", json=body).raise_for_status()
+            answer = httpx2.post(f"{running.url}/predict-batch", json=body, timeout=60)
+            answer.raise_for_status()
         row = visit.page.locator("#drift tr")
         expect(row).to_have_text(re.compile("^mood .*, drifted"), timeout=FRESH_MS)
         expect(row.locator(".state.bad")).to_have_count(1)

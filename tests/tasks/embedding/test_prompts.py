@@ -278,7 +278,7 @@ async def test_a_vector_of_which_nothing_is_left_is_an_error_of_its_text(
 ) -> None:
     app = make_app(tmp_path, FAKE_EMBEDDER)
     async with running(app) as client:
-        scheduler = app.state.runtime.registry._entries["vectors"].served.model
+        scheduler = app.state.runtime.registry.model("vectors").entry.served.model
         embed_all = scheduler.engine.embed
 
         def zeros(batch: Any) -> Any:
