@@ -205,6 +205,36 @@ async def test_an_idle_model_is_unloaded_and_one_on_loan_stays(
         assert loader.loads == ["a", "a"]
 
 
+async def test_the_clock_of_an_idle_model_begins_anew_with_each_request(
+    threads: ThreadPoolExecutor, loader: Loader
+) -> None:
+    async with registry_of(threads, loader, "a", idle_s=0.3) as (registry, metrics):
+        model, began_s = await use(registry, "a"), time.monotonic()
+        await asyncio.sleep(0.2)
+        await use(registry, "a")
+        assert await asyncio.to_thread(model.closed.wait, PATIENCE_S)
+        assert time.monotonic() - began_s > 0.45
+        await use(registry, "a")
+        registry.drop(registry.model("a").entry)  # an operator was quicker than the clock
+        await asyncio.sleep(0.35)
+        assert count(metrics, "unloads", model="a", reason="idle") == 1
+
+
+async def test_the_end_of_the_service_ends_a_load(
+    threads: ThreadPoolExecutor, loader: Loader
+) -> None:
+    loader.may.clear()
+    async with registry_of(threads, loader, "a") as (registry, metrics):
+        waiting = asyncio.create_task(use(registry, "a"))
+        while not loader.loads:
+            await asyncio.sleep(0.01)
+        await registry.close(timeout_s=PATIENCE_S)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        loader.may.set()
+        assert count(metrics, "loads", model="a", outcome="loaded") is None
+
+
 async def test_one_that_failed_is_tried_again_later_and_not_by_each_request(
     threads: ThreadPoolExecutor, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,7 @@ def model_info(model: Model) -> ModelInfo:
         source=entry.to_load.source,
         default=entry.is_default,
         required=entry.is_required,
-        load=spec.load,
+        load="lazy" if spec.is_lazy else None,
         state=entry.state_now,
         reason=entry.reason_now,
         detail=entry.detail_now,

@@ -51,8 +51,8 @@ class ModelInfo(Response):
     source: str | None = None
     default: bool
     required: bool
-    load: Literal["start", "lazy"] = Field(
-        "start", description="`lazy`: it is loaded when it is first asked."
+    load: Literal["lazy"] | None = Field(
+        None, description="Only there for a model that is loaded when it is first asked."
     )
     state: ModelState
     reason: str | None = Field(None, description="The code of why it could not be loaded.")

@@ -1,7 +1,7 @@
 """Takes over a catalogue that has changed while its models serve."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,24 +74,20 @@ async def apply(registry: ModelRegistry, catalog: Catalog) -> list[Applied]:
     old = registry.catalog
     check_change(old, catalog)
     applied: list[Applied] = []
-    specs: list[ModelSpec] = []
     for spec in catalog.specs:
         before = old.get(spec.name)
         if before == spec:
-            specs.append(spec)
             continue
         failure = await _take_over(registry, model_of(spec, catalog))
         outcome: Outcome = "failed" if failure else "changed" if before else "added"
         applied.append(Applied(model=spec.name, outcome=outcome, reason=failure))
-        if failure is None:
-            specs.append(spec)
-        elif before is not None:
-            specs.append(before)
     for spec in old.specs:
         if catalog.get(spec.name) is None:
             registry.remove(spec.name)
             applied.append(Applied(model=spec.name, outcome="removed"))
-    registry.adopt(Catalog(specs, folder=catalog.folder))
+    failed = {one.model for one in applied if one.outcome == "failed"}
+    kept = [old.get(spec.name) if spec.name in failed else spec for spec in catalog.specs]
+    registry.adopt(Catalog(list(filter(None, kept)), folder=catalog.folder))
     for one in applied:
         fields = {"model": one.model, "outcome": one.outcome, "reason": one.reason}
         log.info("model_applied", extra={k: v for k, v in fields.items() if v is not None})
@@ -107,14 +103,9 @@ async def _take_over(registry: ModelRegistry, model: Model) -> str | None:
         for name, entry in model.entries.items()
         if name in old and old[name].served and old[name].to_load == entry.to_load
     }
-    loaded = [one for one in model.used if (one.version_name or ONLY) not in carried]
-    try:
-        for entry in loaded:
-            await registry.bring(entry)
-    except StartupError as failure:
-        for entry in loaded:
-            registry.drop(entry)
-        return failure.line
+    loaded = [one for one in model.to_bring if (one.version_name or ONLY) not in carried]
+    if (reason := await _bring_all(registry, loaded)) is not None:
+        return reason
     for name, entry in carried.items():
         _renew(entry, model.entries[name])
         model.entries[name] = entry
@@ -126,6 +117,19 @@ async def _take_over(registry: ModelRegistry, model: Model) -> str | None:
         if carried.get(name) is not entry or not model.is_used(name):
             registry.drop(entry)
     return None
+
+
+async def _bring_all(registry: ModelRegistry, entries: Sequence[ModelEntry]) -> str | None:
+    """Load versions; where one can't be, load none, and return why."""
+    reason = None
+    try:
+        for entry in entries:
+            await registry.bring(entry)
+    except StartupError as failure:
+        reason = failure.line
+    for entry in entries if reason is not None else ():
+        registry.drop(entry)
+    return reason
 
 
 def _renew(entry: ModelEntry, of: ModelEntry) -> None:

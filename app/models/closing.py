@@ -31,7 +31,11 @@ class Retired:
     async def close(self, replaced: Replaced, *, timeout_s: float) -> None:
         """Close a model once its leases have ended; what it still runs then gets an error."""
         self._kept.append(replaced)  # `close_all` has those whose time the shutdown cuts
-        await close_unused(replaced, time.monotonic() + timeout_s)
+        try:
+            await close_unused(replaced, time.monotonic() + timeout_s)
+        except Exception:
+            self._kept.remove(replaced)  # once is enough
+            raise
         self._kept.remove(replaced)
 
     def close_soon(self, replaced: Replaced, *, timeout_s: float) -> None:

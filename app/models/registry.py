@@ -62,9 +62,6 @@ class ModelRegistry(ModelTable):
         self._retired = Retired()
         self._on_demand = OnDemand(self, metrics=metrics, budget=budget or Budget())
         for model in self.models:
-            if model.spec.is_lazy:
-                model.entry.state = ModelState.UNLOADED
-                model.entry.settled.set()
             show_model(model, metrics)
 
     async def load_all(self) -> None:
@@ -77,7 +74,7 @@ class ModelRegistry(ModelTable):
         try:
             async with asyncio.TaskGroup() as group:
                 for model in self.models:
-                    for entry in [] if model.spec.is_lazy else model.used:
+                    for entry in model.to_bring:
                         group.create_task(self._loads.bring(entry))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None

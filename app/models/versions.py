@@ -129,6 +129,11 @@ class Model:
         """The versions that get requests, or copies of them."""
         return [entry for name, entry in self.entries.items() if self.is_used(name)]
 
+    @property
+    def to_bring(self) -> list[ModelEntry]:
+        """The versions that are loaded without being asked."""
+        return [] if self.spec.is_lazy else self.used
+
     def choose(self, choice: VersionChoice | None) -> ModelEntry:
         """Return the version for a request: the one that it names, had before, or is to get.
 
@@ -166,6 +171,9 @@ def model_of(spec: ModelSpec, catalog: Catalog) -> Model:
     is_required = catalog.is_required(spec)
     if not spec.versions:
         entry = ModelEntry(spec=spec, is_default=is_default, is_required=is_required)
+        if spec.is_lazy:
+            entry.state = ModelState.UNLOADED
+            entry.settled.set()
         return Model(spec=spec, entries={ONLY: entry}, serving=ONLY, weights={ONLY: 1.0})
     weights = weights_of(spec.versions)
     serving = serving_of(weights)
