@@ -1,7 +1,7 @@
 """Takes over a catalogue that has changed while its models serve."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,8 +104,13 @@ async def _take_over(registry: ModelRegistry, model: Model) -> str | None:
         if name in old and old[name].served and old[name].to_load == entry.to_load
     }
     loaded = [one for one in model.to_bring if (one.version_name or ONLY) not in carried]
-    if (reason := await _bring_all(registry, loaded)) is not None:
-        return reason
+    try:
+        for entry in loaded:
+            await registry.bring(entry)
+    except StartupError as failure:
+        for entry in loaded:
+            registry.drop(entry)
+        return failure.line
     for name, entry in carried.items():
         _renew(entry, model.entries[name])
         model.entries[name] = entry
@@ -117,19 +122,6 @@ async def _take_over(registry: ModelRegistry, model: Model) -> str | None:
         if carried.get(name) is not entry or not model.is_used(name):
             registry.drop(entry)
     return None
-
-
-async def _bring_all(registry: ModelRegistry, entries: Sequence[ModelEntry]) -> str | None:
-    """Load versions; where one can't be, load none, and return why."""
-    reason = None
-    try:
-        for entry in entries:
-            await registry.bring(entry)
-    except StartupError as failure:
-        reason = failure.line
-    for entry in entries if reason is not None else ():
-        registry.drop(entry)
-    return reason
 
 
 def _renew(entry: ModelEntry, of: ModelEntry) -> None:
