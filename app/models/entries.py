@@ -145,6 +145,10 @@ class ModelEntry:
         engine = self.served.engine if self.served else None
         return engine.refusal() if engine else None
 
+    def fail(self, failure: StartupError) -> None:
+        """Note why it can't be loaded."""
+        self.state, self.reason, self.detail = ModelState.FAILED, failure.reason, failure.line
+
     @property
     def is_blocking(self) -> bool:
         """Whether `/ready` has to wait for this model."""

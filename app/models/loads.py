@@ -84,8 +84,7 @@ class Loads:
             entry.served = await self.call(entry.to_load)
             entry.reason = entry.detail = None
         except StartupError as failure:
-            entry.state, entry.reason = ModelState.FAILED, failure.reason
-            entry.detail = failure.line
+            entry.fail(failure)
             if entry.is_required:
                 raise type(failure)(f"model {name!r} (required): {failure.line}") from failure
             log.warning("model_failed", extra={"model": name, "reason": failure.line})

@@ -149,11 +149,7 @@ class OnDemand:
                     f"it takes about {wanted // mib} MiB, more than MODELS_MEMORY_MB allows for all"
                 )
         except StartupError as failure:
-            entry.state, entry.reason, entry.detail = (
-                ModelState.FAILED,
-                failure.reason,
-                failure.line,
-            )
+            entry.fail(failure)
             entry.began_s = time.monotonic()
             log.warning("model_failed", extra={"model": name, "reason": failure.line})
             raise
