@@ -223,8 +223,8 @@ class Metrics(MetricGroup):
         )
         self.on_demand_loads = self._counter(
             "on_demand_loads_total",
-            'Loads of models of load = "lazy" that a request asked for: loaded, failed, or no_room,'
-            " where models in use took the memory.",
+            'Loads of models of load = "lazy": loaded, failed, no_room, where models in use took'
+            " the memory, or dropped, where it was unloaded before it was there.",
             ["model", "outcome"],
         )
         self.on_demand_unloads = self._counter(
