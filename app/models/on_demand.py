@@ -123,6 +123,9 @@ class OnDemand:
         except asyncio.CancelledError:
             outcome = "dropped"
             raise
+        except StartupError:
+            entry.began_s = time.monotonic()  # the next try is after a pause, however long it took
+            raise
         finally:
             if self._taken is not None and entry.state is not ModelState.READY:
                 self._taken.release(entry)
@@ -143,7 +146,6 @@ class OnDemand:
             self._taken.check(entry)
         except StartupError as failure:
             entry.fail(failure)
-            entry.began_s = time.monotonic()
             log.warning("model_failed", extra={"model": entry.label, "reason": failure.line})
             raise
         for displaced in self._taken.reserve(entry):
