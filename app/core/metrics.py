@@ -217,8 +217,8 @@ class Metrics(MetricGroup):
         )
         self.shadow_copies = self._counter(
             "shadow_copies_total",
-            "Texts for shadows: done, failed, or dropped as too many waited (full) or nothing was"
-            " idle in time (late).",
+            "Answers copied for shadows: done, failed, or dropped as too many waited (full) or"
+            " nothing was idle in time (late).",
             ["model", "outcome"],
         )
         self.on_demand_loads = self._counter(
