@@ -100,7 +100,8 @@ class Settings(BaseSettings):
     )
     shadow_bound: Positive = Field(
         1_000,
-        description="Texts whose copies may wait for a shadow; others are dropped, counted.",
+        description="Texts, or pairs of them, that may wait for a shadow; more are dropped, and"
+        " counted.",
     )
     features: str = Field(
         "all",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from app.core.background import Work, run_in_background
 from app.core.metrics import Metrics
 from app.models.catalog import Catalog
-from app.models.on_demand import Budget
+from app.models.memory_budget import Budget
 from app.models.registry import ModelRegistry
 from app.models.room import MIB, RoomCheck
 from app.models.steps import LoadSteps

@@ -424,7 +424,7 @@ async def test_the_document_knows_every_filter(database: Database) -> None:
         paths = (await client.get("/openapi.json")).json()["paths"]
     names = {p["name"] for p in paths["/predictions"]["get"]["parameters"]}
     filters = {"since", "until", "model", "label", "request_id", "version", "status", "error"}
-    assert names == filters | {"feedback", "limit", "cursor"}
+    assert names == filters | {"feedback", "shadow", "limit", "cursor"}
     assert set(paths["/predictions/export"]["get"]["responses"]) >= {"200", "422", "503"}
 
 
