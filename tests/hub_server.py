@@ -5,19 +5,18 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from types import TracebackType
-from typing import Self
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
+
+from loopback import LoopbackServer
 
 Files = Mapping[str, bytes]
 
 
-class HubServer:
+class HubServer(LoopbackServer):
     """Serves what is published to it, notes each request, and fails to order.
 
-    `with HubServer() as hub:` starts it; `stop()` makes it unreachable before the end.
+    `stop()` makes it unreachable before the end; its `url` is the hub's endpoint.
     """
 
     def __init__(self) -> None:
@@ -25,25 +24,7 @@ class HubServer:
         self.refused: dict[str, HTTPStatus] = {}  # a part of a path → how it is answered
         self._commits: dict[tuple[str, str], Files] = {}
         self._branches: dict[tuple[str, str], str] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        failure: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    @property
-    def url(self) -> str:
-        """Address to give as the hub's endpoint."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        super().__init__(partial(_Handler, self))
 
     def publish(self, repo: str, files: Files, *, branch: str = "main") -> str:
         """Commit files to a branch; return the commit."""
@@ -52,13 +33,6 @@ class HubServer:
         self._commits[repo, commit] = dict(files)
         self._branches[repo, branch] = commit
         return commit
-
-    def stop(self) -> None:
-        """Refuse connections from now on. May be called twice."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
 
     def fetched(self) -> list[str]:
         """Return the names of the files whose content was sent."""

@@ -11,15 +11,15 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from threading import Event
+from typing import Any
+
+from loopback import WAIT_S, LoopbackServer
 
 # What no client of the service may ever read: every error of this server says it.
 PROVIDER_WORDS = "words-of-the-provider"
 PATH = "/v1/chat/completions"
-WAIT_S = 10.0  # no test is that slow; a hanging one ends
 USAGE = {
     "prompt_tokens": 9,
     "completion_tokens": 3,
@@ -37,8 +37,8 @@ class Recorded:
     body: Any
 
 
-class OpenAiServer:
-    """Notes each request and answers it as its behaviours say; `with` starts and ends it."""
+class OpenAiServer(LoopbackServer):
+    """Notes each request and answers it as its behaviours say."""
 
     def __init__(self, *behaviours: "Behaviour") -> None:
         self.requests: list[Recorded] = []
@@ -49,30 +49,15 @@ class OpenAiServer:
         self.accepted = 0  # connections so far
         self.is_killed = False
         self._behaviours = behaviours or (say("Hello", " wide", " world"),)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        super().__init__(partial(_Handler, self))
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        failure: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
         self.kill()
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_port)
 
     @property
     def url(self) -> str:
         """Address to give as `base_url`."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{super().url}/v1"
 
     def behave(self, *behaviours: "Behaviour") -> None:
         """Begin anew, with other behaviours and nothing noted."""
@@ -90,10 +75,7 @@ class OpenAiServer:
         """End as a killed process does: every connection is reset, new ones are refused."""
         self.is_killed = True
         self.go.set()
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join(WAIT_S)
-        self._server.server_close()
+        super().stop()
         for connection in list(self.connections):
             reset(connection)
 

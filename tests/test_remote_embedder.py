@@ -1,5 +1,6 @@
 """Embedders of other servers, through the app: what they are asked, and what failures become."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable
@@ -268,6 +269,19 @@ async def test_nothing_is_asked_past_the_deadline(tmp_path: Path, behaviour: Beh
         # The model is closed, so no call of it runs: else its retries would still come.
         assert len(server.requests) == 1
         assert behaviour is not drip or server.left.wait(5)
+
+
+async def test_a_call_ends_when_all_who_wait_for_it_have_left(tmp_path: Path) -> None:
+    with OpenAiServer(lambda exchange: void(exchange.hold()), embeds()) as server:
+        async with serving(tmp_path, models(server)) as client:
+            asking = asyncio.create_task(client.post("/embed", json=ASK))
+            while not server.requests:
+                await asyncio.sleep(0.01)  # it tells no event of this loop
+            asking.cancel()
+            assert await asyncio.to_thread(server.left.wait, 9)
+            again = await client.post("/embed", json=ASK)
+    assert again.status_code == 200
+    assert len(server.requests) == 2, "what nobody waits for isn't asked again"
 
 
 @pytest.mark.parametrize(

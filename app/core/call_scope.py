@@ -28,6 +28,11 @@ class CallScope:
         """Seconds that are left; 0 when the time is up."""
         return max(0.0, self.until_s - monotonic())
 
+    @property
+    def is_left(self) -> bool:
+        """Whether none of those who could leave waits any more; any thread may ask."""
+        return bool(self.waiting) and all(one.done() for one in self.waiting)
+
 
 _scope: ContextVar[CallScope | None] = ContextVar("call_scope", default=None)
 

@@ -203,7 +203,10 @@ def _result(generation: Generation) -> ChatResult:
         input_tokens=generation.usage.prompt_tokens,
         output_tokens=generation.usage.completion_tokens,
         total_tokens=generation.usage.total_tokens,
-        input_token_details=InputTokenDetails(cache_read=generation.usage.cached_tokens),
+        input_token_details=InputTokenDetails(
+            cache_read=generation.usage.cached_tokens,
+            cache_creation=generation.usage.cache_write_tokens,
+        ),
     )
     message = AIMessage(
         content=generation.text,

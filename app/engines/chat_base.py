@@ -98,6 +98,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt, that were in the prefix cache
+    cache_write_tokens: int = 0  # of the prompt, that are in it from now on
     reasoning_tokens: int = 0  # of the answer, that were thoughts, where a server says so
 
     @property

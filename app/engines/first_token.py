@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from threading import Event, Thread
+from threading import Thread
 from typing import Protocol, runtime_checkable
 
+from app.core.call_scope import CallScope, in_scope
 from app.engines.chat_base import Message, Usage
 
 
@@ -59,30 +60,35 @@ async def read_in_turn(
     prompts: Sequence[Sequence[Message]],
     *,
     thread_name: str,
+    until_s: float,
     on_read: Callable[[], None],
 ) -> list[FirstToken]:
     """Read prompts one after another, so that each finds the beginning that they share cached.
 
-    When cancelled, it ends with the piece of the prompt that is being read.
+    When cancelled, it ends with the piece of the prompt that is being read; a call of another
+    server is stopped.
 
     Args:
         reader: called in a thread of its own.
         prompts: with the same beginning.
         thread_name: for that thread.
+        until_s: when the answer is of no use any more, as `time.monotonic` counts.
         on_read: called there after each.
 
     """
     result: Future[list[FirstToken]] = Future()
-    left = Event()
+    waiting = asyncio.get_running_loop().create_future()
+    scope = CallScope(until_s=until_s, waiting=(waiting,))
 
     def read() -> None:
         found = []
         try:
-            for messages in prompts:
-                if left.is_set():
-                    break
-                found.append(reader.first_token(messages, is_left=left.is_set))
-                on_read()
+            with in_scope(scope):
+                for messages in prompts:
+                    if scope.is_left:
+                        break
+                    found.append(reader.first_token(messages, is_left=lambda: scope.is_left))
+                    on_read()
             result.set_result(found)
         except BaseException as failure:  # noqa: BLE001  # the waiter raises it
             result.set_exception(failure)
@@ -93,6 +99,6 @@ async def read_in_turn(
     try:
         return await asyncio.shield(ended)
     finally:
-        left.set()
+        waiting.cancel()
         await asyncio.wait({ended})
         ended.exception()  # else asyncio would log that nothing has read it

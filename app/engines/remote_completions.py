@@ -106,11 +106,12 @@ def _usage(counts: Any) -> UsageMetadata | None:  # noqa: ANN401  # OpenAI's
     if counts is None:
         return None
     cached = getattr(counts.prompt_tokens_details, "cached_tokens", None)
+    written = getattr(counts.prompt_tokens_details, "cache_write_tokens", None)
     return UsageMetadata(
         input_tokens=counts.prompt_tokens,
         output_tokens=counts.completion_tokens,
         total_tokens=counts.total_tokens,
-        input_token_details=InputTokenDetails(cache_read=cached or 0),
+        input_token_details=InputTokenDetails(cache_read=cached or 0, cache_creation=written or 0),
     )
 
 

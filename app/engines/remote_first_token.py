@@ -50,7 +50,7 @@ class RemoteFirstToken:
         self,
         messages: Sequence[Message],
         *,
-        is_left: Callable[[], bool],  # noqa: ARG002  # the call's deadline ends it
+        is_left: Callable[[], bool],  # noqa: ARG002  # the scope of the call says it too
     ) -> FirstToken:
         """Ask for one token and those that are likely beside it; blocks.
 
@@ -113,4 +113,5 @@ def _usage(counts: Mapping[str, Any] | None) -> Usage | None:
         prompt_tokens=int(counts["prompt_tokens"]),
         completion_tokens=int(counts["completion_tokens"]),
         cached_tokens=int(details.get("cached_tokens") or 0),
+        cache_write_tokens=int(details.get("cache_write_tokens") or 0),
     )

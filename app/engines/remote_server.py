@@ -4,18 +4,25 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final, TypeVar
 
 import httpx2
 
 from app.core.backoff import Backoff
-from app.core.call_scope import current_scope
+from app.core.call_scope import CallScope, current_scope
+from app.core.loop_thread import LeftError, LoopThread
 from app.core.tracing import outgoing
 from app.engines.chat_base import ChatOptions
 from app.engines.remote_settings import CONNECT_TIMEOUT_S, OPENAI_URL
 from app.engines.remote_statuses import error_of, may_pass
-from app.errors import ServiceError, UpstreamFailedError, UpstreamUnreachableError
+from app.errors import (
+    DeadlineExceededError,
+    ServiceError,
+    UpstreamFailedError,
+    UpstreamUnreachableError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +46,7 @@ class _AttemptError(Exception):
 
 
 class RemoteServer:
-    """The connections to one server. They are used in threads.
+    """The connections to one server. They are used in threads, and end when nobody waits there.
 
     Args:
         chat: the server's address, key, and the silence after which it is given up.
@@ -49,7 +56,8 @@ class RemoteServer:
     def __init__(self, chat: ChatOptions) -> None:
         self._timeout_s = chat.timeout_s
         key = {} if chat.api_key is None else {"Authorization": f"Bearer {chat.api_key}"}
-        self._client = httpx2.Client(
+        self._calls = LoopThread("remote-calls")
+        self._client = httpx2.AsyncClient(
             base_url=chat.base_url or OPENAI_URL,
             # What is compressed could be of any size when it isn't any more.
             headers={"Accept": "application/json", "Accept-Encoding": "identity", **key},
@@ -57,7 +65,7 @@ class RemoteServer:
         )
 
     def post(self, path: str, body: Any, *, max_bytes: int, read: Callable[[Any], T]) -> T:  # noqa: ANN401  # JSON
-        """Ask, and again after a failure that may pass, while somebody waits for it.
+        """Ask, and again after a failure that may pass, while somebody waits for it; blocks.
 
         Args:
             path: below the server's address.
@@ -67,17 +75,19 @@ class RemoteServer:
                 TypeError where it is none that was asked for.
 
         Raises:
-            ServiceError: the server can't be reached, refuses, or answers something else.
+            ServiceError: the server can't be reached, refuses, or answers something else; or
+                nobody waits any more.
 
         """
-        scope = current_scope()
+        given = current_scope() or CallScope(until_s=inf)
         content = json.dumps(body).encode()
-        until_s = min(
-            scope.until_s if scope else inf, time.monotonic() + MAX_SILENCES * self._timeout_s
-        )
+        until_s = min(given.until_s, time.monotonic() + MAX_SILENCES * self._timeout_s)
+        scope = replace(given, until_s=until_s)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._ask(path, content, max_bytes=max_bytes, until_s=until_s, read=read)
+                return self._ask(path, content, max_bytes=max_bytes, scope=scope, read=read)
+            except LeftError:
+                raise DeadlineExceededError from None
             except _AttemptError as failure:
                 pause_s = BACKOFF.pause_s(attempt)
                 is_late = time.monotonic() + pause_s >= until_s
@@ -95,21 +105,24 @@ class RemoteServer:
         content: bytes,
         *,
         max_bytes: int,
-        until_s: float,
+        scope: CallScope,
         read: Callable[[Any], T],
     ) -> T:
-        left_s = min(self._timeout_s, until_s - time.monotonic())
+        """Ask once; raises `_AttemptError`, or LeftError when nobody waits any more."""
+        left_s = min(self._timeout_s, scope.remaining_s)
         if left_s <= 0:
             raise _AttemptError(UpstreamUnreachableError())
-        timeout = httpx2.Timeout(left_s, connect=min(left_s, CONNECT_TIMEOUT_S))
-        head = {"Content-Type": "application/json", **outgoing()}
+        request = self._client.build_request(
+            "POST",
+            path,
+            content=content,
+            headers={"Content-Type": "application/json", **outgoing()},
+            timeout=httpx2.Timeout(left_s, connect=min(left_s, CONNECT_TIMEOUT_S)),
+        )
         try:
-            with self._client.stream(
-                "POST", path, content=content, headers=head, timeout=timeout
-            ) as response:
-                is_well = response.is_success
-                most = max_bytes if is_well else MAX_ERROR_BYTES
-                answered = _read(response, most, until_s=until_s, is_cut=not is_well)
+            answer = self._calls.call(
+                self._send(request, max_bytes, scope), is_left=lambda: scope.is_left
+            )
         except httpx2.TimeoutException as failure:
             # The server may still be working on it.
             raise _AttemptError(UpstreamUnreachableError()) from failure
@@ -117,21 +130,46 @@ class RemoteServer:
             raise _AttemptError(UpstreamUnreachableError(), may_pass=True) from failure
         except httpx2.HTTPError as failure:
             raise _AttemptError(UpstreamFailedError()) from failure
-        if not is_well:
-            status = response.status_code
-            error = error_of(status, response.headers, answered)
-            raise _AttemptError(error, may_pass=may_pass(status, error))
+        if not answer.is_well:
+            error = error_of(answer.status, answer.headers, answer.content)
+            raise _AttemptError(error, may_pass=may_pass(answer.status, error))
         try:
-            return read(json.loads(answered))
+            return read(json.loads(answer.content))
         except UNREADABLE as failure:
             raise _AttemptError(UpstreamFailedError()) from failure
 
+    async def _send(self, request: httpx2.Request, max_bytes: int, scope: CallScope) -> "_Answer":
+        """Return what the server answers to a request; raises as `_read`."""
+        response = await self._client.send(request, stream=True)
+        try:
+            is_well = response.is_success
+            most = max_bytes if is_well else MAX_ERROR_BYTES
+            content = await _read(response, most, until_s=scope.until_s, is_cut=not is_well)
+        finally:
+            await response.aclose()
+        return _Answer(
+            status=response.status_code,
+            headers=response.headers,
+            content=content,
+            is_well=is_well,
+        )
+
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections; blocks, for some seconds at most."""
+        self._calls.close(self._client.aclose)
 
 
-def _read(response: httpx2.Response, most: int, *, until_s: float, is_cut: bool) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What a server answered; of an error perhaps not all of it."""
+
+    status: int
+    headers: httpx2.Headers
+    content: bytes
+    is_well: bool
+
+
+async def _read(response: httpx2.Response, most: int, *, until_s: float, is_cut: bool) -> bytes:
     """Return an answer's bytes; of one that may be cut no more than the most.
 
     Raises:
@@ -141,7 +179,7 @@ def _read(response: httpx2.Response, most: int, *, until_s: float, is_cut: bool)
     """
     pieces: list[bytes] = []
     size = 0
-    for piece in response.iter_bytes():  # each as it comes, 64 KiB at most
+    async for piece in response.aiter_bytes():  # each as it comes, 64 KiB at most
         pieces.append(piece)
         size += len(piece)
         if size > most:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import APIRouter, Response
-from pydantic import AfterValidator, BaseModel, Field
-from pydantic_core import PydanticCustomError, to_json
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from app.core.callers import Scope
-from app.errors import ServiceError, TextTooLongError, UnsupportedFieldError
+from app.errors import ServiceError
+from app.http.cuts import Cuts
 from app.http.large_answers import LargeAnswer
 from app.http.task_runner import TaskRunner
 from app.models.schemas import MAX_BATCH_TEXTS, Request
@@ -59,20 +60,9 @@ class HubTask:
     routers: Sequence[APIRouter] = ()
 
 
-def _is_right(side: str) -> str:
-    """Refuse to cut the beginning of a text: which side is cut is the model's."""
-    if side.lower() != "right":
-        raise PydanticCustomError(UnsupportedFieldError.code, "This value is not supported")
-    return side
-
-
-class HubRequest(Request):
+class HubRequest(Request, Cuts):
     """What the bodies share."""
 
-    truncate: Annotated[
-        bool | None, Field(description="False: a text longer than the window is refused.")
-    ] = None
-    truncation_direction: Annotated[str, AfterValidator(_is_right)] | None = None
     options: Annotated[dict[str, Any] | None, Field(description="Ignored: of HF's servers.")] = None
 
 
@@ -90,26 +80,12 @@ def all_rows(inference: Inference[Any], body: HubRequest) -> list[Any]:
     """Return all rows, or raise the first error: these dialects know none of single texts.
 
     Raises:
-        ServiceError: as `whole`, or as `refuse_cut`.
+        ServiceError: as `whole`, or as `Cuts.check`.
 
     """
     rows = whole(inference.rows, place_in("inputs"))
-    cut = [index for index, is_cut in enumerate(inference.is_truncated) if is_cut]
-    refuse_cut(body.truncate, cut)
+    body.check([index for index, is_cut in enumerate(inference.is_truncated) if is_cut])
     return rows
-
-
-def refuse_cut(truncate: bool | None, cut: Sequence[int]) -> None:  # noqa: FBT001  # a field
-    """Refuse texts that were cut where the request says that none may be.
-
-    Raises:
-        TextTooLongError: some were.
-
-    """
-    if truncate is False and cut:
-        raise TextTooLongError(
-            f"Text {cut[0]} is longer than the model's window, and truncate is false."
-        )
 
 
 def first_error(errors: Sequence[ServiceError | None]) -> None:

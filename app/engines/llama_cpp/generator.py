@@ -7,7 +7,7 @@ slot, grammars for JSON schemas.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken, Usage
+from app.engines.chat_base import Generation, GenerationOptions, Message, OnToken
 from app.engines.first_token import FirstToken
 from app.engines.llama_cpp.held_schemas import check_held, check_stop
 from app.engines.llama_cpp.json_schema import check_cost
@@ -16,6 +16,7 @@ from app.engines.llama_cpp.plain_schemas import plain
 from app.engines.llama_cpp.sampling import as_completion, check_sampling
 from app.engines.llama_cpp.token_probabilities import read_first_token
 from app.engines.llama_cpp.tool_answers import ToolAnswers
+from app.engines.llama_cpp.usage import usage_of
 from app.engines.thoughts import Thought, thought_in
 from app.engines.token_scores import ScoredText
 from app.engines.token_scores import as_openai as as_openai_score
@@ -166,21 +167,14 @@ class _Answer:
             raise _service_error(self._error)
         if self._finish_reason is None and not self._is_stopped:
             raise InferenceFailedError  # the loop ended without a reason
-        details = self._usage.get("prompt_tokens_details") or {}
         return Generation(
             text="".join(self._pieces),
             finish_reason=self._finish_reason or "cancelled",
             tool_calls=self._calls.calls,
             scores=tuple(self._scores),
             thoughts="".join(self._thoughts),
-            usage=Usage(
-                prompt_tokens=self._usage.get("prompt_tokens", 0),
-                # A stopped generation has no usage; a piece is a token, nearly always.
-                completion_tokens=self._usage.get(
-                    "completion_tokens", len(self._pieces) + len(self._thoughts)
-                ),
-                cached_tokens=details.get("cached_tokens", 0),
-            ),
+            # A stopped generation has no usage; a piece is a token, nearly always.
+            usage=usage_of(self._usage, completion_tokens=len(self._pieces) + len(self._thoughts)),
         )
 
 

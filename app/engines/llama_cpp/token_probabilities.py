@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from app.engines.chat_base import Message, Usage
+from app.engines.chat_base import Message
 from app.engines.first_token import FirstToken
 from app.engines.llama_cpp.native_tools import CONTEXT_EXCEEDED, as_openai
 from app.engines.llama_cpp.tokens import LlamaTokenizer
+from app.engines.llama_cpp.usage import usage_of
 from app.errors import ContextLengthExceededError, InferenceFailedError
 
 # So many tokens are looked at: what is beyond is less likely than one in some ten thousand. It
@@ -79,11 +80,7 @@ def read_first_token(
     usage: Mapping[str, Any] = next((c["usage"] for c in reversed(chunks) if c.get("usage")), {})
     return FirstToken(
         probabilities=probabilities,
-        usage=Usage(
-            prompt_tokens=usage.get("prompt_tokens", 0),
-            completion_tokens=usage.get("completion_tokens", 1),
-            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
-        ),
+        usage=usage_of(usage, completion_tokens=1),
     )
 
 

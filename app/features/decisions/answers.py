@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from app.features.decisions.questions import Decided, Verdict
 from app.features.decisions.schemas import DecisionQuestion
+from app.http.openai_schemas import InputTokensDetails, OutputTokensDetails
 from app.models.schemas import Response, example
 
 ANSWER = {
@@ -91,19 +92,6 @@ class RefusalAnswer(Response):
 DecisionAnswer = PredicateAnswer | ChoiceAnswer | ScoreAnswer | RefusalAnswer
 
 
-class InputTokensDetails(Response):
-    """Which tokens were read before."""
-
-    cache_write_tokens: int
-    cached_tokens: int
-
-
-class OutputTokensDetails(Response):
-    """Which tokens were thoughts: none."""
-
-    reasoning_tokens: int = 0
-
-
 class DecisionUsageAnswer(Response):
     """Tokens of all questions together."""
 
@@ -117,11 +105,10 @@ class DecisionUsageAnswer(Response):
     def of(cls, decided: Decided) -> "DecisionUsageAnswer":
         """Return what decisions cost."""
         usage = decided.usage
-        written = usage.input_tokens - usage.cached_tokens
         return cls(
             input_tokens=usage.input_tokens,
             input_tokens_details=InputTokensDetails(
-                cache_write_tokens=written, cached_tokens=usage.cached_tokens
+                cache_write_tokens=usage.cache_write_tokens, cached_tokens=usage.cached_tokens
             ),
             output_tokens=usage.output_tokens,
             total_tokens=usage.input_tokens + usage.output_tokens,

@@ -9,7 +9,6 @@ from typing import Any
 
 from app.batching.deadline import Deadline
 from app.batching.generations import Generations
-from app.core.call_scope import CallScope, in_scope
 from app.core.callers import Caller, Scope
 from app.engines.base import Task
 from app.engines.chat_base import Generation, Message, Usage
@@ -114,6 +113,7 @@ class ChatDecider:
             usage=DecisionUsage(
                 input_tokens=usage.prompt_tokens,
                 cached_tokens=usage.cached_tokens,
+                cache_write_tokens=usage.cache_write_tokens,
                 output_tokens=usage.completion_tokens,
             ),
         )
@@ -142,10 +142,10 @@ class ChatDecider:
             slot.progress_s = time.monotonic()
 
         name = f"decide-{lease.spec.name}"
-        reading = read_in_turn(reader, prompts, thread_name=name, on_read=note)
-        # A remote server isn't asked any more when the time is up.
-        with in_scope(CallScope(until_s=self._deadline.at_s)):
-            tokens = await self._until_read(generations, reading, held.pop_all())
+        reading = read_in_turn(
+            reader, prompts, thread_name=name, until_s=self._deadline.at_s, on_read=note
+        )
+        tokens = await self._until_read(generations, reading, held.pop_all())
         usage = _total(tokens)
         generations.metrics.ended(LENGTH)
         generations.metrics.spent(
@@ -246,4 +246,5 @@ def _total(tokens: Sequence[FirstToken]) -> Usage:
         prompt_tokens=sum(usage.prompt_tokens for usage in usages),
         completion_tokens=sum(usage.completion_tokens for usage in usages),
         cached_tokens=sum(usage.cached_tokens for usage in usages),
+        cache_write_tokens=sum(usage.cache_write_tokens for usage in usages),
     )

@@ -98,6 +98,7 @@ class DecisionUsage:
 
     input_tokens: int
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
 
 

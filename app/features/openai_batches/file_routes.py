@@ -20,8 +20,7 @@ from app.errors import (
 )
 from app.features.documents.deps import CollectionDep
 from app.features.openai_batches.deps import PartDep
-from app.features.openai_batches.file_service import FileService
-from app.features.openai_batches.schemas import (
+from app.features.openai_batches.file_schemas import (
     FILE_ID,
     HOUR_S,
     MAX_PAGE,
@@ -30,6 +29,7 @@ from app.features.openai_batches.schemas import (
     FileObjects,
     FilesQuery,
 )
+from app.features.openai_batches.file_service import FileService
 from app.features.openai_batches.values import StoredFile
 from app.http.forms import FORM, boundary_of
 from app.http.guard import Guard
@@ -108,12 +108,7 @@ async def list_files(
         is_ascending=query.order == "asc",
         limit=min(query.limit, MAX_PAGE),
     )
-    return FileObjects(
-        data=[FileObject.of(file) for file in files],
-        first_id=files[0].id if files else None,
-        last_id=files[-1].id if files else None,
-        has_more=has_more,
-    )
+    return FileObjects.of([FileObject.of(file) for file in files], has_more=has_more)
 
 
 @router.get("/files/{file_id}", summary="Get a file", responses=openai_problems(*ONE))

@@ -74,12 +74,7 @@ async def list_batches(
 ) -> BatchObjects:
     """List the caller's batches, newest first; an admin's list has everyone's."""
     batches, has_more = await part.batches.page(scope=scope, after=query.after, limit=query.limit)
-    return BatchObjects(
-        data=[BatchObject.of(batch) for batch in batches],
-        first_id=batches[0].id if batches else None,
-        last_id=batches[-1].id if batches else None,
-        has_more=has_more,
-    )
+    return BatchObjects.of([BatchObject.of(batch) for batch in batches], has_more=has_more)
 
 
 @router.get("/batches/{batch_id}", summary="Get a batch", responses=openai_problems(*ONE))

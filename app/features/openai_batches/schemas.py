@@ -1,22 +1,23 @@
-"""The wire contract of `/v1/files` and `/v1/batches`, which is OpenAI's."""
+"""The wire contract of `/v1/batches`, which is OpenAI's."""
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from app.core.callers import Scope
-from app.core.field_errors import field_errors
-from app.errors import InvalidRequestError
-from app.features.openai_batches.values import Batch, BatchStatus, StoredFile
-from app.models.schemas import Request, Response, example, whole_number
+from app.features.openai_batches.file_schemas import (
+    FILE,
+    FILE_ID,
+    MAX_PAGE,
+    ExpiresAfter,
+    seconds_of,
+)
+from app.features.openai_batches.values import Batch, BatchStatus
+from app.http.openai_lists import OpenAiList, example_list
+from app.models.schemas import Request, Response, example
 
-HOUR_S, DAY_S = 3_600, 86_400
-FILE_ID = r"^file-[A-Za-z0-9_-]{1,60}$"
 BATCH_ID = r"^batch_[A-Za-z0-9_-]{1,60}$"
-MAX_PAGE = 100
-OPENAI_MAX_PAGE = 10_000  # what its clients may ask for; a page has MAX_PAGE at most
 MAX_METADATA = 16
 # What a key needs to have lines of an endpoint run.
 ENDPOINTS: Mapping[str, Scope] = {
@@ -26,17 +27,6 @@ ENDPOINTS: Mapping[str, Scope] = {
     "/v1/embeddings": Scope.EMBED,
 }
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"]
-FILE: dict[str, Any] = {
-    "id": "file-9V1mXk2q0yWc3fT7uZb5RsLe",
-    "object": "file",
-    "bytes": 1_024,
-    "created_at": 1795348800,
-    "expires_at": 1797940800,
-    "filename": "questions.jsonl",
-    "purpose": "batch",
-    "status": "processed",
-    "status_details": None,
-}
 BATCH: dict[str, Any] = {
     "id": "batch_3fT7uZb5RsLe9V1mXk2q0yWc",
     "object": "batch",
@@ -59,114 +49,6 @@ BATCH: dict[str, Any] = {
     "request_counts": {"total": 100, "completed": 20, "failed": 0},
     "metadata": {"job": "nightly"},
 }
-DELETED = {"id": FILE["id"], "object": "file", "deleted": True}
-
-
-class ExpiresAfter(Request):
-    """After how many seconds a file is deleted."""
-
-    anchor: Literal["created_at"] = "created_at"
-    seconds: Annotated[int, Field(ge=HOUR_S, le=30 * DAY_S), BeforeValidator(whole_number)]
-
-
-class FileForm(BaseModel):
-    """The fields of a form with a file, beside it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    purpose: Literal["batch"]
-    anchor: Annotated[Literal["created_at"] | None, Field(alias="expires_after[anchor]")] = None
-    expires_s: Annotated[
-        Annotated[int, Field(ge=HOUR_S, le=30 * DAY_S)] | None,
-        Field(alias="expires_after[seconds]"),
-    ] = None
-
-    @classmethod
-    def read(cls, fields: Mapping[str, str]) -> Self:
-        """Return the fields, checked.
-
-        Raises:
-            InvalidRequestError: naming the first that is wrong.
-
-        """
-        try:
-            return cls.model_validate(dict(fields))
-        except ValidationError as failure:
-            failures = [{**e, "loc": ("body", *e["loc"])} for e in failure.errors()]
-            raise InvalidRequestError(field_errors(failures)) from None
-
-
-class FileObject(Response):
-    """A file."""
-
-    model_config = ConfigDict(json_schema_extra=example(FILE))
-
-    id: str
-    object: Literal["file"] = "file"
-    bytes: int
-    created_at: Annotated[int, Field(description="In seconds since 1970, as all times here.")]
-    expires_at: int | None
-    filename: str
-    purpose: Annotated[str, Field(description="`batch`, or `batch_output` for answers.")]
-    status: Literal["processed"] = "processed"
-    status_details: str | None = None
-
-    @classmethod
-    def of(cls, file: StoredFile) -> "FileObject":
-        """Show a file."""
-        return cls(
-            id=file.id,
-            bytes=file.size,
-            created_at=int(file.created_at.timestamp()),
-            expires_at=_seconds(file.expires_at),
-            filename=file.filename,
-            purpose=file.purpose.value,
-        )
-
-
-class FileObjects(Response):
-    """Files."""
-
-    model_config = ConfigDict(
-        json_schema_extra=example(
-            {
-                "object": "list",
-                "data": [FILE],
-                "first_id": FILE["id"],
-                "last_id": FILE["id"],
-                "has_more": False,
-            }
-        )
-    )
-
-    object: Literal["list"] = "list"
-    data: list[FileObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-class DeletedFile(Response):
-    """A file that was deleted."""
-
-    model_config = ConfigDict(json_schema_extra=example(DELETED))
-
-    id: str
-    object: Literal["file"] = "file"
-    deleted: Literal[True] = True
-
-
-class FilesQuery(Request):
-    """Which files are listed."""
-
-    model_config = ConfigDict(strict=False)
-
-    after: Annotated[str | None, Field(pattern=FILE_ID, description="The `last_id` before.")] = None
-    limit: Annotated[
-        int, Field(ge=1, le=OPENAI_MAX_PAGE, description=f"A page has {MAX_PAGE} at most.")
-    ] = OPENAI_MAX_PAGE
-    order: Annotated[Literal["asc", "desc"], Field(description="By time.")] = "desc"
-    purpose: Annotated[str | None, Field(max_length=64, pattern=r"^[a-z_-]*$")] = None
 
 
 class BatchesQuery(Request):
@@ -269,7 +151,7 @@ class BatchObject(Response):
         """Show a batch."""
 
         def ended(status: BatchStatus) -> int | None:
-            return _seconds(batch.finished_at) if batch.status is status else None
+            return seconds_of(batch.finished_at) if batch.status is status else None
 
         errors = [BatchError.model_validate(error) for error in batch.errors or ()]
         return cls(
@@ -282,13 +164,13 @@ class BatchObject(Response):
             output_file_id=None if batch.is_open else batch.output_file_id,
             error_file_id=None if batch.is_open else batch.error_file_id,
             created_at=int(batch.created_at.timestamp()),
-            in_progress_at=_seconds(batch.in_progress_at),
+            in_progress_at=seconds_of(batch.in_progress_at),
             expires_at=int(batch.expires_at.timestamp()),
-            finalizing_at=_seconds(batch.finalizing_at),
+            finalizing_at=seconds_of(batch.finalizing_at),
             completed_at=ended(BatchStatus.COMPLETED),
             failed_at=ended(BatchStatus.FAILED),
             expired_at=ended(BatchStatus.EXPIRED),
-            cancelling_at=_seconds(batch.cancelling_at),
+            cancelling_at=seconds_of(batch.cancelling_at),
             cancelled_at=ended(BatchStatus.CANCELLED),
             request_counts=RequestCounts(
                 total=batch.total, completed=batch.completed, failed=batch.failed
@@ -297,27 +179,7 @@ class BatchObject(Response):
         )
 
 
-class BatchObjects(Response):
+class BatchObjects(OpenAiList[BatchObject]):
     """Batches, newest first."""
 
-    model_config = ConfigDict(
-        json_schema_extra=example(
-            {
-                "object": "list",
-                "data": [BATCH],
-                "first_id": BATCH["id"],
-                "last_id": BATCH["id"],
-                "has_more": False,
-            }
-        )
-    )
-
-    object: Literal["list"] = "list"
-    data: list[BatchObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-def _seconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp())
+    model_config = example_list(BATCH)

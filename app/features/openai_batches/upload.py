@@ -18,10 +18,10 @@ from app.errors import (
     ServiceError,
 )
 from app.features.documents.collections import CollectionScope
+from app.features.openai_batches.file_schemas import FileForm
 from app.features.openai_batches.file_service import FileService
 from app.features.openai_batches.files import CHUNK_BYTES
 from app.features.openai_batches.metrics import BatchesMetrics
-from app.features.openai_batches.schemas import FileForm
 from app.features.openai_batches.values import StoredFile
 
 STORED_BYTES = 4 * CHUNK_BYTES  # in a transaction

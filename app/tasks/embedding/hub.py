@@ -8,7 +8,7 @@ from pydantic import Field
 from app.core.callers import Scope
 from app.engines.base import unit
 from app.errors import UnsupportedFieldError
-from app.http.hub import HubCall, HubRequest, HubTask, hub_answer, refuse_cut, texts_in
+from app.http.hub import HubCall, HubRequest, HubTask, hub_answer, texts_in
 from app.http.large_answers import large_answer, list_of, plain
 from app.http.openai_schemas import Only
 from app.http.task_runner import TaskRunner
@@ -47,7 +47,7 @@ async def _answer(body: EmbedInputs, run: TaskRunner, model_name: str | None) ->
     else:
         texts = texts_in(body.inputs)  # type: ignore[arg-type]  # it isn't `Compared`
     found = await embed_texts(run, texts, model_name=model_name, fields=body, place=INPUTS)
-    refuse_cut(body.truncate, found.truncated)
+    body.check(found.truncated)
     if compared is not None:
         return hub_answer(cosines(found.vectors))
     vectors = found.vectors

@@ -33,6 +33,7 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 async def create_embeddings(body: EmbeddingsRequest, run: RunnerDep) -> LargeAnswer:
     """Embed up to 2048 texts; a longer one than the model's window is cut."""
     embeddings = await embed_texts(run, body.input, model_name=body.model, fields=body, place=INPUT)
+    body.check(embeddings.truncated)
     encode: Encode = _in_base64 if body.encoding_format == "base64" else plain
     tokens = embeddings.tokens
     return await large_answer(

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from app.http.cuts import Cuts
 from app.http.openai_schemas import Ignored, OpenAiRequest, listed, unsupported
 from app.models.schemas import Response, example
 from app.tasks.embedding.schemas import EmbeddingFields
@@ -27,7 +28,7 @@ InputText = Annotated[str, Field(min_length=1)]
 InputTexts = Annotated[list[InputText], Field(min_length=1, max_length=MAX_OPENAI_TEXTS)]
 
 
-class EmbeddingsRequest(OpenAiRequest, EmbeddingFields):
+class EmbeddingsRequest(OpenAiRequest, EmbeddingFields, Cuts):
     """Up to 2048 texts to embed; a longer one than the model's window is cut."""
 
     model_config = ConfigDict(

@@ -38,6 +38,7 @@ async def rerank_for_jina(body: JinaRerankRequest, run: RunnerDep) -> JinaRerank
     """Rank up to 1000 documents."""
     texts = texts_of(body.documents)
     ranking = await rank_texts(run, body.query, texts, model_name=body.model, field=FIELD)
+    body.check(ranking.truncated)
     return JinaRerankResponse(
         model=ranking.model,
         usage=RerankUsage(prompt_tokens=ranking.tokens, total_tokens=ranking.tokens),
@@ -55,6 +56,7 @@ async def rerank_for_cohere(body: CohereRerankRequest, run: RunnerDep) -> Cohere
     """Rank up to 1000 documents."""
     texts = texts_of(body.documents)
     ranking = await rank_texts(run, body.query, texts, model_name=body.model, field=FIELD)
+    body.check(ranking.truncated)
     return CohereRerankResponse(
         id=request_id.get(),
         results=ranked(ranking, texts, top_n=body.top_n, shows_texts=body.return_documents),
@@ -72,6 +74,7 @@ async def score_pairs(body: ScoreRequest, run: RunnerDep) -> ScoreResponse:
     ranking = await rank_pairs(
         run, body.pairs(), model_name=body.model, field="text_2", logged=logged
     )
+    body.check(ranking.truncated)
     return ScoreResponse(
         id=f"score-{request_id.get()}",
         created=int(time.time()),

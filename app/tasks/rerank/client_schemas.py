@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from app.http.cuts import Cuts
 from app.models.schemas import MAX_NAME_CHARS, Request, Response, example, whole_number
 from app.tasks.rerank.schemas import EXAMPLE, Documents, RankedDocument, RerankFields
 
@@ -22,7 +23,7 @@ BODY = {
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 
 
-class JinaRerankRequest(Request, RerankFields):
+class JinaRerankRequest(Request, RerankFields, Cuts):
     """A query, and up to 1000 documents; a pair longer than the model's window is cut."""
 
     model_config = ConfigDict(json_schema_extra=example(BODY))
@@ -32,7 +33,7 @@ class JinaRerankRequest(Request, RerankFields):
     return_documents: bool = True
 
 
-class CohereRerankRequest(Request, RerankFields):
+class CohereRerankRequest(Request, RerankFields, Cuts):
     """A query, and up to 1000 documents; a pair longer than the model's window is cut."""
 
     model_config = ConfigDict(json_schema_extra=example(BODY))

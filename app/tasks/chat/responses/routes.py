@@ -134,10 +134,4 @@ def page_of(items: list[dict[str, Any]], *, limit: int, after: str | None) -> It
     """Return the items that follow one; all if there is none with this id."""
     ids = [item["id"] for item in items]
     start = ids.index(after) + 1 if after in ids else 0
-    page = items[start : start + limit]
-    return ItemList(
-        data=page,
-        first_id=page[0]["id"] if page else None,
-        last_id=page[-1]["id"] if page else None,
-        has_more=start + limit < len(items),
-    )
+    return ItemList.of(items[start : start + limit], has_more=start + limit < len(items))
