@@ -339,13 +339,13 @@ async def test_a_model_may_ask_another_while_it_is_loaded(
         assert loader.loads == ["a", "b"]
 
 
-async def test_another_catalogue_takes_over_what_is_loaded_and_what_is_being_loaded(
+async def test_another_catalogue_closes_what_is_loaded_and_what_is_being_loaded(
     threads: ThreadPoolExecutor, loader: Loader
 ) -> None:
     async with registry_of(threads, loader, "a", budget=10) as (registry, metrics):
         first = await use(registry, "a")
-        await apply(registry, catalog_of("a", idle_s=0.02))
-        assert await asyncio.to_thread(first.closed.wait, PATIENCE_S)  # though nobody asked it
+        await apply(registry, catalog_of("a", idle_s=PATIENCE_S))
+        assert await asyncio.to_thread(first.closed.wait, PATIENCE_S)
         loader.may.clear()
         waiting = asyncio.create_task(use(registry, "a"))
         while len(loader.loads) < 2:

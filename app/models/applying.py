@@ -113,7 +113,6 @@ async def _take_over(registry: ModelRegistry, model: Model) -> str | None:
         return failure.line
     for name, entry in carried.items():
         _renew(entry, model.entries[name])
-        registry.note_changed(entry)
         model.entries[name] = entry
     if before is not None and before.serving in model.entries:
         model.previous = before.serving if before.serving != model.serving else before.previous

@@ -81,9 +81,9 @@ class MemoryTaken:
 
     def note_dropped(self, entry: ModelEntry, closing: asyncio.Task[None]) -> None:
         """Note that a model is lent no more; its memory is free when it is closed."""
-        if self._counted.pop(id(entry), None) is not None:
-            self._leaving[closing] = entry.size_bytes
-            closing.add_done_callback(self._leaving.pop)
+        self._counted.pop(id(entry), None)
+        self._leaving[closing] = entry.size_bytes  # 0 of one that isn't on demand
+        closing.add_done_callback(self._leaving.pop)
 
     async def await_freed(self) -> None:
         """Wait until there is room for all that are counted beside what is still being closed.

@@ -158,11 +158,6 @@ class OnDemand:
         if entry.state is ModelState.READY and id(entry) not in self._timers:
             self._watch(entry)
 
-    def note_changed(self, entry: ModelEntry) -> None:
-        """Note that the catalogue says something else of a model that stays loaded."""
-        self._forget_timer(entry)
-        self.note_used(entry)
-
     def note_dropped(self, entry: ModelEntry, closing: asyncio.Task[None] | None) -> None:
         """Note that a model is lent no more, and load it no further.
 

@@ -246,11 +246,6 @@ class ModelRegistry(ModelTable):
             closing = self._retired.close_soon(replaced, timeout_s=REPLACED_S)
         self._on_demand.note_dropped(entry, closing)
 
-    def note_changed(self, entry: ModelEntry) -> None:
-        """Note that the catalogue says something else of an entry that stays loaded."""
-        if entry.spec.is_lazy:
-            self._on_demand.note_changed(entry)
-
     def show(self, model: Model) -> None:
         """Show in the metrics that a model's traffic has changed."""
         show_model(model, self._metrics)

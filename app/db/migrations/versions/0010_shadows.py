@@ -12,7 +12,9 @@ INDEX = "ix_predictions_shadows_time_id"
 
 def upgrade() -> None:
     """Add the column; rows that are there count as answers."""
-    shadow = sa.Column("shadow", sa.Boolean(), nullable=False, server_default=sa.false())
+    shadow: sa.Column[bool] = sa.Column(
+        "shadow", sa.Boolean(), nullable=False, server_default=sa.false()
+    )
     op.add_column("predictions", shadow)
     op.create_index(
         INDEX,
