@@ -138,6 +138,7 @@ def _module_of(content: bytes, path: Path, name: str) -> ModuleType:
     """Run a file as a module of its own, which isn't found by `import`."""
     module = ModuleType(PREFIX + name)
     module.__file__ = os.fspath(path)
+    module.__package__ = ""  # it is in none: what relative imports are told
     before = sys.modules.get(module.__name__)  # of a class that is loaded anew
     # Dataclasses and Pydantic look up a class's module by its name.
     sys.modules[module.__name__] = module
