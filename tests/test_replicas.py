@@ -63,7 +63,7 @@ async def on_ray(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OnRa
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     with pytest.MonkeyPatch.context() as monkeypatch:
         async with AsyncExitStack() as stack:
-            settings = make_settings(one, MODELS, ray_app=APPLICATION)
+            settings = make_settings(one, MODELS, features="none")
             deployments = {
                 name: StubDeployment(
                     await stack.enter_async_context(open_replica(settings, name, cores=1))
@@ -71,9 +71,9 @@ async def on_ray(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OnRa
                 for name in NAMES
             }
             install(monkeypatch, deployments)
-            app = make_app(one, MODELS, ray_app=APPLICATION, ray_replicas=2)
+            app = make_app(one, MODELS, features="none", ray_app=APPLICATION, ray_replicas=2)
             client = await stack.enter_async_context(running(app))
-            alone = await stack.enter_async_context(running(make_app(two, MODELS)))
+            alone = await stack.enter_async_context(running(make_app(two, MODELS, features="none")))
             yield OnRay(client, alone, app.state.runtime, deployments)
 
 
@@ -162,7 +162,7 @@ async def test_who_leaves_a_stream_ends_it_in_its_replica(on_ray: OnRay) -> None
     deployment = on_ray.deployments["echo"]
     deployment.cancelled.clear()
     replica: Replica = deployment.replica
-    facts = replica.facts.chat
+    facts = (await replica.facts()).chat
     assert facts is not None
     engine = ReplicaChat(facts, Replicas("echo", deployment, NO_ERRORS))
     words = Message(role="user", content="word " * 1_000)
@@ -190,7 +190,7 @@ async def test_another_model_under_the_name_is_refused(on_ray: OnRay, tmp_path: 
     deployments = on_ray.deployments
     replicas = {name: deployments[name].replica for name in ("dummy", "echo")}
     other = MODELS.replace('name = "dummy"\n', 'name = "dummy"\nlabels = ["a", "b"]\n')
-    settings = make_settings(tmp_path, other)
+    settings = make_settings(tmp_path, other, features="none")
     async with open_replica(settings, "dummy", cores=1) as replica:
         deployments["dummy"].replica = replica
         status, problem, _ = await predict(on_ray)

@@ -45,13 +45,18 @@ class Replica:
     """
 
     def __init__(self, runtime: Runtime, served: Served, facts: ReplicaFacts) -> None:
-        self.facts = facts
+        self._facts = facts
         self._runtime = runtime
         self._model = served.model
+        self._edition = facts.edition
 
     def check_health(self) -> None:
         """Check that the model can do work; raises as `Runtime.check_health`."""
         self._runtime.check_health()
+
+    async def facts(self) -> ReplicaFacts:
+        """Return what the service has to know of the model."""
+        return self._facts
 
     async def run(self, edition: str, tokens: bytes, count: int, left_s: float) -> bytes:
         """Run texts; return their rows, packed, each with its error where it has one.
@@ -111,7 +116,7 @@ class Replica:
             generations.release(slot)
 
     def _check(self, edition: str) -> None:
-        if edition != self.facts.edition:
+        if edition != self._edition:
             raise ModelUnavailableError(OTHER_MODEL)
 
 

@@ -68,7 +68,7 @@ class Model:
 
     async def facts(self) -> ReplicaFacts:
         """Return what the service has to know of the model."""
-        return self._replica.facts
+        return await self._replica.facts()
 
     async def run(self, *call: Any) -> bytes:  # noqa: ANN401  # as `Replica.run`
         """Run texts."""
