@@ -108,7 +108,8 @@ async def test_a_call_whose_replica_died_is_repeated_once(
     assert (await predict(on_ray))[0] == 200
     deployment.failures[:] = [death(), death()]
     status, problem, retry_after = await predict(on_ray)
-    assert (status, problem["code"], retry_after) == (503, "model_crashed", "1")
+    assert (status, problem["code"]) == (503, "model_crashed")
+    assert int(retry_after) >= 1  # as long as it took to load
     assert [r.__dict__["attempt"] for r in caplog.records if r.msg == "replica_lost"] == [1, 1, 2]
     assert (await predict(on_ray))[0] == 200
 
