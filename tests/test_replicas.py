@@ -18,7 +18,7 @@ from test_sharing import CLASSIFIER, OTHERS, REQUESTS, plain
 from app.engines.chat_base import GenerationOptions, Message
 from app.errors import EngineError, SettingsError
 from app.replicas.asking import RayErrors, Replicas
-from app.replicas.chat import ReplicaChat
+from app.replicas.chat import ReplicaChatModel
 from app.replicas.cluster import join
 from app.runtime.runtime import Runtime
 from app.server.replica import Replica, open_replica
@@ -160,14 +160,15 @@ async def test_a_stream_is_started_again_only_before_its_first_token(on_ray: OnR
 
 
 async def test_who_leaves_a_stream_ends_it_in_its_replica(on_ray: OnRay) -> None:
-    deployment = on_ray.deployments["echo"]
+    deployment: Any = on_ray.deployments["echo"]
     deployment.cancelled.clear()
     replica: Replica = deployment.replica
     facts = (await replica.facts()).chat
     assert facts is not None
-    engine = ReplicaChat(facts, Replicas("echo", deployment, NO_ERRORS))
+    replicas = Replicas("echo", deployment, NO_ERRORS)
+    chat_model = ReplicaChatModel(replicas=replicas, edition=facts.version, kind=facts.kind)
     words = Message(role="user", content="word " * 1_000)
-    run = engine.chat_model.start([words], GenerationOptions())
+    run = chat_model.start([words], GenerationOptions())
     pieces = run.tokens()
     assert await anext(pieces) == "word"
     assert counted(runtime_of(replica), "generations_active", model="echo") == 1

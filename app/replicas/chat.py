@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult
 
@@ -31,7 +32,7 @@ class ReplicaChat:
     def __init__(self, facts: ChatFacts, replicas: Replicas) -> None:
         self.kind = facts.kind
         self.device = facts.device
-        self.chat_model = ReplicaChatModel(
+        self.chat_model: BaseChatModel = ReplicaChatModel(
             replicas=replicas, edition=facts.version, kind=facts.kind
         )
         self._replicas = replicas
