@@ -59,6 +59,14 @@ class Settings(BaseSettings):
         description="Whether several front ends share one process that runs the models for texts; "
         "`false`: each has its own copy of them, and its share of the processor cores.",
     )
+    ray_app: str = Field(
+        "",
+        description="Application on Ray Serve whose replicas run the models for texts and chat; "
+        "default: none. See deploy/ray/README.md.",
+    )
+    ray_replicas: Positive = Field(
+        4, description="The most replicas of a model on Ray, so how many are given calls at once."
+    )
     data_dir: Path = Field(
         Path("data"), description="Folder under which everything that the service writes lies."
     )

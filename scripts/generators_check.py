@@ -214,7 +214,7 @@ def main() -> None:
         with service(served_from, MODELS, jobs="on", auth="off") as served:
             served.wait_ready()
             bench = Bench(venv=arguments.venv.absolute(), folder=Path(folder), url=served.url)
-            document = httpx2.get(f"{served.url}/openapi.json").json()
+            document = httpx2.get(f"{served.url}/openapi.json", timeout=LIMIT_S).json()
             bench.document.write_text(json.dumps(document, indent=1), encoding="utf-8")
             is_good = check(bench, arguments.names or tuple(CHECKS))
     sys.exit(0 if is_good else 1)

@@ -6,7 +6,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
-WAIT_S = 10.0  # no test is that slow; a hanging one ends
+WAIT_S = 20.0  # no test is that slow; a hanging one ends
 
 
 class LoopbackServer:

@@ -58,7 +58,7 @@ class Service:
         while any(model["state"] in LOADING for model in self._models()):
             if time.monotonic() > until:
                 raise TimeoutError(self.log)
-            time.sleep(0.02)  # between two questions to another process there is nothing to wait on
+            time.sleep(0.2)  # each question takes processor time, which a model is loaded with
 
     def _models(self) -> list[dict[str, Any]]:
         return list(httpx2.get(f"{self.url}/models", timeout=10).json()["models"])

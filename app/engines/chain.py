@@ -198,12 +198,11 @@ class ChatChain:
 def _generation(message: AIMessage, streamed: Sequence[ToolCall]) -> Generation:
     """Convert LangChain's answer to ours; arguments of calls are as they were streamed."""
     counts = message.usage_metadata
-    prompt = (counts or {}).get("input_token_details", {})
     usage = counts and Usage(
         prompt_tokens=counts["input_tokens"],
         completion_tokens=counts["output_tokens"],
-        cached_tokens=prompt.get("cache_read") or 0,
-        cache_write_tokens=prompt.get("cache_creation") or 0,
+        cached_tokens=counts.get("input_token_details", {}).get("cache_read") or 0,
+        cache_write_tokens=counts.get("input_token_details", {}).get("cache_creation") or 0,
         reasoning_tokens=counts.get("output_token_details", {}).get("reasoning") or 0,
     )
     reason = _finish_reason(message.response_metadata)

@@ -1,20 +1,19 @@
 """Whether a text longer than the model's window may be cut, by the names of all dialects."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
 from app.errors import TextTooLongError
-from app.http.openai_schemas import Only, unsupported
+from app.http.openai_schemas import unsupported
 
 # Cohere's and NVIDIA's words.
 END, NONE = "END", "NONE"
+RIGHT = "right"
+WINDOW = -1
 TO_THE_WINDOW = "a text is cut to the model's window (-1), to no other length."
 AT_THE_END = "a text is cut at its end."
-Side = Annotated[
-    Any, Only(None, "right", "Right", hint=AT_THE_END), Field(description="Texts lose their end.")
-]
 
 
 def _may_cut(value: object) -> object:
@@ -24,6 +23,30 @@ def _may_cut(value: object) -> object:
     if value not in {END, NONE}:
         raise unsupported(AT_THE_END)
     return value == END
+
+
+def _side(value: object) -> object:
+    """Read the side at which texts are cut: TEI writes it in capitals."""
+    if isinstance(value, str) and value.lower() == RIGHT:
+        return RIGHT
+    if value is None:
+        return None
+    raise unsupported(AT_THE_END)
+
+
+def _to_the_window(value: object) -> object:
+    """Refuse another length."""
+    if value is None:
+        return None
+    if value == WINDOW:  # -1.0 too: JSON has one kind of numbers
+        return WINDOW
+    raise unsupported(TO_THE_WINDOW)
+
+
+# Not an enum that has both spellings: generators of clients make one name of the two, and crash.
+Side = Annotated[
+    Literal["right"] | None, BeforeValidator(_side), Field(description="Texts lose their end.")
+]
 
 
 class Cuts(BaseModel):
@@ -36,7 +59,9 @@ class Cuts(BaseModel):
     ] = None
     truncation: Annotated[bool | None, Field(description="Another name for `truncate`.")] = None
     truncate_prompt_tokens: Annotated[
-        Any, Only(None, -1, hint=TO_THE_WINDOW), Field(description="-1: the model's window.")
+        Annotated[int, Field(ge=WINDOW, le=WINDOW)] | None,
+        BeforeValidator(_to_the_window),
+        Field(description="-1: the model's window."),
     ] = None
     truncation_side: Side = None
     truncation_direction: Side = None

@@ -47,6 +47,8 @@ UPLOAD = {
         "content": {
             FORM: {
                 "schema": {
+                    # Else a generator names it as it names the operation's parameters.
+                    "title": "FileUpload",
                     "type": "object",
                     "required": ["purpose", "file"],
                     "additionalProperties": False,

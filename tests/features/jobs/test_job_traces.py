@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from collector import LATE_S, Collector, turn_on
+from collector import Collector, turn_on
+from loopback import WAIT_S
 from process import service
 from receivers import receiving
 from test_job_runner import LineEmbedder, bench
@@ -44,7 +45,7 @@ async def test_from_the_request_through_the_worker_to_the_webhook_it_is_one_trac
                 path = f"{served.url}/embed-batch"
                 answer = await asyncio.to_thread(httpx2.post, path, json=body, headers=SENT)
                 assert answer.status_code == 202, answer.text
-                hook = await asyncio.wait_for(receiver.got.get(), LATE_S)
+                hook = await asyncio.wait_for(receiver.got.get(), WAIT_S)
                 done = await asyncio.to_thread(finish, served, answer.json()["job_id"])
                 assert done["status"] == "succeeded"
                 assert await asyncio.to_thread(served.stop) == 0

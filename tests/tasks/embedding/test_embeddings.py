@@ -86,6 +86,6 @@ async def test_openai_s_dialect_cuts_unless_a_field_of_others_forbids_it(tmp_pat
             error = refused.json()["error"]
             assert (refused.status_code, error["code"]) == (400, "text_too_long")
             assert "Text 1" in error["message"]
-        for name, value in (("truncate_prompt_tokens", 8), ("truncation_side", "left")):
-            error = (await embed(**{name: value})).json()["error"]
-            assert (error["code"], error["param"]) == ("unsupported_field", name)
+        for other in ({"truncate_prompt_tokens": 8}, {"truncation_side": "left"}):
+            error = (await embed(**other)).json()["error"]
+            assert (error["code"], error["param"]) == ("unsupported_field", *other)

@@ -89,7 +89,7 @@ class IncompleteDetails(Response):
     reason: str
 
 
-class ResponseError(Response):
+class ResponseFailure(Response):  # generators of clients have a ResponseError of their own
     """Why there is no answer; only in the last event of a stream."""
 
     code: str
@@ -112,7 +112,7 @@ class ResponseObject(Response):
         Field(description="Items: thoughts, messages with `output_text`, calls of functions."),
     ] = []  # noqa: RUF012  # pydantic copies it
     usage: ResponseUsage | None = None
-    error: ResponseError | None = None
+    error: ResponseFailure | None = None
     incomplete_details: IncompleteDetails | None = None
     instructions: str | None
     previous_response_id: str | None

@@ -9,7 +9,7 @@ from app.engines.chat_base import Generation
 from app.engines.tool_calls import Piece
 from app.errors import ServiceError
 from app.tasks.chat.dialects import Dialect
-from app.tasks.chat.responses.answer import ResponseError, ResponseObject
+from app.tasks.chat.responses.answer import ResponseFailure, ResponseObject
 from app.tasks.chat.responses.output import Event
 from app.tasks.chat.responses.turns import Turn, Turns
 
@@ -58,7 +58,7 @@ class ResponsesDialect(Dialect):
         """Return the event with the error; what has come of the output is in it."""
         failed = {
             "status": "failed",
-            "error": ResponseError(code=error.code, message=error.detail),
+            "error": ResponseFailure(code=error.code, message=error.detail),
             "output": self._turn.output.items,
             "store": False,
         }
