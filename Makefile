@@ -7,6 +7,7 @@ DEV := $(VENV)/.dev-installed
 AUDIT := .venv-audit
 GENERATORS := .venv-generators
 CLIENTS := .venv-clients
+RAY := .venv-ray
 PYTEST := $(BIN)/python -m pytest -q
 # Tests also wait for servers and clocks, so one worker more than there are cores; above 8 memory
 # is what counts. docs/testing.md says what a group of tests is.
@@ -19,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help serve install test coverage check test-random test-system test-browser fuzz lint
-.PHONY: conformance removal-check format lock docs eval bench soak clean audit generators-check clients-check deploy-check image-check screenshots
+.PHONY: conformance removal-check format lock docs eval bench soak clean audit generators-check clients-check deploy-check image-check ray-check screenshots
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -94,6 +95,9 @@ clients-check: $(DEV)  ## Run what docs/clients.md says of each client against t
 image-check: $(DEV)  ## Build the images and run them hardened, as root; BASE_IMAGE is understood.
 	@PYTHONPATH=.:tests $(BIN)/python scripts/image_check.py $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(SCRATCH),--scratch $(SCRATCH))
 
+ray-check: $(RUNTIME) $(RAY)/.installed  ## Run the service on a local Ray: two replicas, streams, killed ones; prints figures.
+	@PYTHONPATH=. $(RAY)/bin/python scripts/ray_check.py --models $(RAY)/models --converter $(BIN)/app
+
 docs: $(RUNTIME)  ## Write the tables of docs/ and .env.example from the code.
 	@$(BIN)/python scripts/document.py
 
@@ -109,7 +113,7 @@ soak: $(DEV)  ## Ten minutes of mixed lengths: memory must stay flat.
 	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 clean:  ## Remove .venv and caches. Keeps data/.
-	rm -rf $(VENV) $(AUDIT) $(GENERATORS) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) $(AUDIT) $(GENERATORS) $(CLIENTS) $(RAY) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 
 $(RUNTIME): requirements.txt requirements-models.txt pyproject.toml scripts/install.py
 	@$(PYTHON) scripts/install.py --venv $(VENV) runtime
@@ -121,6 +125,10 @@ $(DEV): $(RUNTIME) requirements-dev.txt
 
 $(GENERATORS)/.installed: pyproject.toml scripts/install.py scripts/generators/package.json
 	@$(PYTHON) scripts/install.py --venv $(GENERATORS) generators
+	@touch $@
+
+$(RAY)/.installed: pyproject.toml requirements-api.txt scripts/install.py
+	@$(PYTHON) scripts/install.py --venv $(RAY) ray
 	@touch $@
 
 $(AUDIT)/.installed: pyproject.toml scripts/install.py

@@ -124,7 +124,7 @@ def create_app(
     from app.core.metrics import Metrics
     from app.core.otel import open_telemetry
     from app.http import docs, health, models
-    from app.http.api_document import ApiFacts, document_api
+    from app.http.api_document import ApiDocument, ApiFacts
     from app.http.model_document import ModelDocument
     from app.http.prefix import check_prefix
     from app.middleware.own_requests import InnerRequests
@@ -190,5 +190,5 @@ def create_app(
         tags=chosen.tags,
         models=chosen.example_models(catalog),
     )
-    document_api(app, facts, extend=extend)
+    ApiDocument(app, facts, extend=extend)
     return app

@@ -59,6 +59,14 @@ class Settings(BaseSettings):
         description="Whether several front ends share one process that runs the models for texts; "
         "`false`: each has its own copy of them, and its share of the processor cores.",
     )
+    ray_app: str = Field(
+        "",
+        description="Application on Ray Serve whose replicas run the models for texts and chat; "
+        "default: none. See deploy/ray/README.md.",
+    )
+    ray_replicas: Positive = Field(
+        4, description="The most replicas of a model on Ray, so how many are given calls at once."
+    )
     data_dir: Path = Field(
         Path("data"), description="Folder under which everything that the service writes lies."
     )
@@ -100,7 +108,8 @@ class Settings(BaseSettings):
     )
     shadow_bound: Positive = Field(
         1_000,
-        description="Texts whose copies may wait for a shadow; others are dropped, counted.",
+        description="Texts, or pairs of them, that may wait for a shadow; more are dropped, and"
+        " counted.",
     )
     features: str = Field(
         "all",

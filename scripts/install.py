@@ -87,6 +87,14 @@ def dependency_group(name: str) -> list[str]:
     return [str(requirement) for requirement in groups[name]]
 
 
+def extra(name: str) -> list[str]:
+    """Return the requirements of an extra of pyproject.toml."""
+    import tomllib  # noqa: PLC0415  # as above
+
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [str(requirement) for requirement in project["optional-dependencies"][name]]
+
+
 def install_audit(venv: Path) -> None:
     """Install what `make audit` runs: not pinned, because it should know today's flaws."""
     print("ml-api: installing what the audit needs", flush=True)
@@ -106,11 +114,19 @@ def install_generators(venv: Path) -> None:
     subprocess.run([npm, "install", "--no-fund", "--no-audit", "--silent"], cwd=node, check=True)
 
 
+def install_ray(venv: Path) -> None:
+    """Install the service, without what only converts models, beside Ray."""
+    print("ml-api: installing Ray beside the service (some minutes, once)", flush=True)
+    pip(venv, "install", "-r", "requirements-api.txt", *extra("ray"))
+    pip(venv, "install", "--no-deps", "--editable", ".")
+
+
 INSTALLERS = {
     "runtime": install_runtime,
     "dev": install_dev,
     "audit": install_audit,
     "generators": install_generators,
+    "ray": install_ray,
 }
 
 

@@ -26,6 +26,7 @@ DEV_FILE = ROOT / "requirements-dev.txt"
 API_FILE = ROOT / "requirements-api.txt"
 TRACING_FILE = ROOT / "requirements-tracing.txt"
 TRACING = "tracing"
+APART = frozenset({"ray"})  # of 300 MB, for `make ray-check` alone
 HEADER = "# Made by `make lock` from the ranges in pyproject.toml. Don't edit.\n"
 # torch pins its CUDA libraries itself; pins here would make every CPU install download them.
 UNPINNED_PREFIXES = ("nvidia-", "cuda-", "triton")
@@ -36,10 +37,11 @@ CONVERTERS = frozenset({"peft", "protobuf", "sentencepiece", "torch", "transform
 def ranges() -> tuple[list[Requirement], list[Requirement]]:
     """Return the runtime requirements of pyproject.toml, and those of development.
 
-    Tests have all extras: nobody else needs them all, so they are pinned there.
+    Tests have all extras but those for environments of their own: nobody else needs them all, so
+    they are pinned there.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"].values()
+    extras = [e for name, e in project["optional-dependencies"].items() if name not in APART]
     runtime = [Requirement(line) for line in project["dependencies"]]
     return runtime, [Requirement(line) for extra in extras for line in extra]
 

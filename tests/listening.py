@@ -19,6 +19,16 @@ def bound_socket() -> socket.socket:
     return bound
 
 
+def connect_small(port: int) -> socket.socket:
+    """Connect with small buffers: some kernels take tens of megabytes that nobody reads."""
+    client = socket.socket()
+    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        client.setsockopt(socket.SOL_SOCKET, buffer, SMALL_BUFFER)
+    client.settimeout(20)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
 @asynccontextmanager
 async def listening(asgi: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
     """Serve an ASGI app on a socket, with the service's own protocol."""

@@ -14,7 +14,10 @@ DOCUMENTS = sorted(
     [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
         *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / name / "README.md" for name in ("deploy", "deploy/kubernetes", "benchmarks")),
+        *(
+            ROOT / name / "README.md"
+            for name in ("deploy", "deploy/kubernetes", "deploy/ray", "benchmarks")
+        ),
         *(ROOT / ".github").rglob("*.md"),
     ]
 )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from process import run
 from test_openvino import TEXTS, contrary, cut_short, tiny
+from test_pairs import typed_bert
 from tiny_embedders import save_encoder
 
 from app.engines.base import Classifier, Embedder, OpenVinoOptions, Task
@@ -25,6 +26,7 @@ from app.models.catalog_writing import write_catalog
 from app.models.loading import ModelLoader
 from app.models.sources import Sources
 from app.models.verify import verify
+from app.models.version_specs import VersionSpec
 from app.settings import PACKAGED_MODELS_FILE
 
 TORCHLESS = """
@@ -233,6 +235,50 @@ def test_what_can_t_be_baked_is_named_and_leaves_nothing(
     with pytest.raises(StartupError, match=says):
         bake(catalog, tmp_path / "models", sources=Sources(tmp_path), cores=1)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_each_version_is_baked_and_the_entry_keeps_what_they_share(
+    source: Path, tmp_path: Path
+) -> None:
+    path = source / "versions.toml"
+    path.write_text(
+        '[[models]]\nname = "tiny"\nsource = "file:model"\nlimits = { max_tokens = 9 }\n'
+        "[models.rollback]\nerrors = 0.1\n"
+        '[[models.versions]]\nversion = "1"\n'
+        '[[models.versions]]\nversion = "2.b"\nshadow = true\nsource = "file:model"\n'
+        '[[models]]\nname = "dummy"\nengine = "fake"\n'
+        '[[models.versions]]\nversion = "1"\nfake = { delay_ms = 5 }\n',
+        encoding="utf-8",
+    )
+    catalog = read_catalog(path)
+    bake(catalog, tmp_path / "models", sources=Sources(tmp_path), cores=1)
+    found, dummy = read_catalog(tmp_path / "models/models.toml").specs
+    assert dummy == catalog.specs[1]
+    assert (found.engine, found.source, found.limits.max_tokens) == ("openvino", None, 9)
+    assert found.rollback == catalog.specs[0].rollback
+    assert found.versions == (
+        VersionSpec(version="1", source="file:tiny/1"),
+        VersionSpec(version="2.b", source="file:tiny/2.b", shadow=True),
+    )
+    for one in found.loads:
+        engine = loader(tmp_path / "models")(one).engine
+        assert isinstance(engine, Classifier)
+        assert engine.classify(engine.encode(TEXTS)).shape == (len(TEXTS), 3)
+
+
+def test_versions_that_one_engine_can_t_serve_are_not_baked_together(
+    source: Path, tmp_path: Path
+) -> None:
+    typed_bert(source / "ranker", num_labels=1)
+    fields = {
+        "name": "order",
+        "task": Task.RANKING,
+        "source": "file:ranker",
+        "versions": [{"version": "1"}, {"version": "2", "source": "file:chat.gguf"}],
+    }
+    catalog = Catalog([ModelSpec.model_validate(fields)], folder=source)
+    with pytest.raises(StartupError, match="'order': its versions can't be baked together"):
+        bake(catalog, tmp_path / "models", sources=Sources(tmp_path), cores=1)
 
 
 def test_a_folder_in_use_is_left_alone(source: Path) -> None:

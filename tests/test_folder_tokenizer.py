@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
+from converted import converted_once
 from tiny import (
     SIZES,
     TEXTS,
@@ -209,7 +210,7 @@ def test_xlnet_is_padded_on_the_left_and_given_token_types_that_its_folder_names
     np.testing.assert_allclose(together(engine, TEXTS), expected, atol=1e-3)
     without = [Encoded(token_ids=item.token_ids, is_truncated=False)]  # all are 0
     assert np.abs(engine.classify(without) - engine.classify([item])).max() > 1e-3
-    request = request_for(folder, engine="openvino")
+    request = converted_once(request_for(folder, engine="openvino"))
     prepare(request, load_reference)
     converted = read(folder_of(request))
     assert converted is not None

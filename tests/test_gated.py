@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from listening import connect_small
 from serving import FAKE, make_settings, serve_instead
 from test_inference import GatedClassifier
 
@@ -394,7 +394,7 @@ async def test_on_the_port_of_probes_nothing_else_is_found(tmp_path: Path) -> No
 
 
 def send_without_end(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), 20) as client:
+    with connect_small(port) as client:
         client.sendall(HEALTH)  # or the first one would be refused when it is accepted
         while not client.recv(65_536).endswith(b"}"):  # later ones aren't sent together with it
             pass

@@ -156,7 +156,16 @@ def test_base64_and_data_urls_give_the_same_file() -> None:
     file = png()
     text = base64.b64encode(file).decode()
     broken = "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
-    for content in (file, text, broken, f"data:image/png;base64,{text}", f"data:;base64,{text}"):
+    for content in (
+        file,
+        text,
+        broken,
+        f" {text}\r\n",
+        base64.urlsafe_b64encode(file).decode(),
+        f"data:image/png;base64,{text}",
+        f"data:;base64,{text}",
+        f"DATA:image/PNG;BASE64,{text}",
+    ):
         item = ImageItem(content)
         assert read_file(item) == file
         assert item.describe() == (

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,13 +18,17 @@ from app.engines.base import Task
 from app.errors import (
     CatalogError,
     EngineError,
+    ModelLoadFailedError,
     ModelNotReadyError,
     ModelUnavailableError,
 )
-from app.models import on_demand
+from app.models import memory_budget, on_demand
+from app.models.applying import apply
 from app.models.catalog import Catalog, ModelSpec, read_catalog
 from app.models.entries import ModelState, Served
+from app.models.memory_budget import Budget
 from app.models.registry import ModelRegistry, TaskKey
+from app.models.swaps import Action, Swap, Swaps
 
 pytestmark = pytest.mark.core
 
@@ -55,14 +59,18 @@ class Loader:
 
     may: Event = field(default_factory=Event)
     loads: list[str] = field(default_factory=list)
+    made: list[Loaded] = field(default_factory=list)
     failure: EngineError | None = None
+    calls: Callable[[str], None] = lambda _: None  # what a model's code does while it is loaded
 
     def __call__(self, spec: ModelSpec) -> Served:
         self.loads.append(spec.name)
         assert self.may.wait(PATIENCE_S)
+        self.calls(spec.name)
         if self.failure is not None:
             raise self.failure
-        return Served(model=Loaded(), version="1")
+        self.made.append(Loaded())
+        return Served(model=self.made[-1], version="1")
 
 
 @pytest.fixture
@@ -78,6 +86,16 @@ def loader() -> Loader:
     return loader
 
 
+def catalog_of(*names: str, idle_s: float | None = None, source: str = "file:a") -> Catalog:
+    return Catalog(
+        [
+            ModelSpec(name=name, engine="fake", load="lazy", idle_unload_s=idle_s, source=source)
+            for name in names
+        ],
+        folder=Path(),
+    )
+
+
 @asynccontextmanager
 async def registry_of(
     threads: ThreadPoolExecutor,
@@ -86,18 +104,18 @@ async def registry_of(
     budget: int | None = None,
     idle_s: float | None = None,
 ) -> AsyncIterator[tuple[ModelRegistry, Metrics]]:
-    """Open a registry of lazy models, each of which takes ten bytes."""
-    catalog = Catalog(
-        [ModelSpec(name=name, engine="fake", load="lazy", idle_unload_s=idle_s) for name in names],
-        folder=Path(),
-    )
+    """Open a registry of lazy models, each of which takes ten bytes, and "large" twenty."""
+    catalog = catalog_of(*names, idle_s=idle_s)
     metrics = Metrics()
     registry = ModelRegistry(
         catalog,
         load=loader,
         executor=threads,
         metrics=metrics,
-        budget=on_demand.Budget(size=lambda _: 10, limit_bytes=budget),
+        budget=Budget(
+            size=lambda spec: 20 if spec.name == "large" else 10,
+            limit_bytes=budget,
+        ),
     )
     await registry.load_all()
     yield registry, metrics
@@ -229,10 +247,140 @@ async def test_the_end_of_the_service_ends_a_load(
         while not loader.loads:
             await asyncio.sleep(0.01)
         await registry.close(timeout_s=PATIENCE_S)
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(ModelNotReadyError):
             await waiting
         loader.may.set()
         assert count(metrics, "loads", model="a", outcome="loaded") is None
+
+
+async def change(registry: ModelRegistry, metrics: Metrics, action: Action, name: str) -> None:
+    """Do what an operator wants, by whichever route."""
+    await Swaps(registry, metrics=metrics).begin(Swap(action=action, model=name))
+
+
+async def test_what_an_operator_loads_is_counted_and_goes_again(
+    threads: ThreadPoolExecutor, loader: Loader
+) -> None:
+    async with registry_of(threads, loader, "a", "b", "large", budget=20) as (registry, metrics):
+        await change(registry, metrics, "load", "a")
+        await change(registry, metrics, "load", "b")
+        await change(registry, metrics, "load", "a")  # it is there, and counts as used
+        with registry.lease("b", KEY):
+            with pytest.raises(ModelNotReadyError, match="memory"):
+                await change(registry, metrics, "load", "large")
+            assert state(registry, "a") is ModelState.READY  # to unload it would not have helped
+        await change(registry, metrics, "load", "large")
+        assert {state(registry, one) for one in "ab"} == {ModelState.UNLOADED}
+        await change(registry, metrics, "unload", "large")
+        await use(registry, "a")
+        await use(registry, "b")
+        assert count(metrics, "unloads", model="large", reason="budget") is None
+        assert count(metrics, "unloads", model="a", reason="budget") == 1
+        assert count(metrics, "loads", model="large", outcome="no_room") == 1
+    async with registry_of(threads, loader, "large", budget=10) as (registry, metrics):
+        with pytest.raises(ModelLoadFailedError, match="MODELS_MEMORY_MB"):
+            await change(registry, metrics, "load", "large")
+    async with registry_of(threads, loader, "a", idle_s=0.02) as (registry, metrics):
+        await change(registry, metrics, "load", "a")
+        assert await asyncio.to_thread(loader.made[-1].closed.wait, PATIENCE_S)
+        assert count(metrics, "unloads", model="a", reason="idle") == 1
+
+
+async def test_what_is_unloaded_while_it_is_loaded_is_closed_and_who_waits_is_told(
+    threads: ThreadPoolExecutor, loader: Loader
+) -> None:
+    loader.may.clear()
+    async with registry_of(threads, loader, "a", budget=10) as (registry, metrics):
+        waiting = asyncio.create_task(use(registry, "a"))
+        by_hand = asyncio.create_task(change(registry, metrics, "load", "a"))
+        while not loader.loads:
+            await asyncio.sleep(0.01)
+        registry.drop(registry.model("a").entry)
+        for one in (waiting, by_hand):
+            with pytest.raises(ModelNotReadyError):
+                await one
+        loader.may.set()
+        second = await use(registry, "a")
+        assert [one is second for one in loader.made] == [False, True]
+        assert await asyncio.to_thread(loader.made[0].closed.wait, PATIENCE_S)
+        assert count(metrics, "loads", model="a", outcome="dropped") == 1
+
+
+async def test_the_room_of_a_model_is_free_once_it_is_closed(
+    threads: ThreadPoolExecutor, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with registry_of(threads, loader, "a", "b", budget=10) as (registry, metrics):
+        first = await use(registry, "a")
+        with registry.lease("a", KEY):
+            await change(registry, metrics, "unload", "a")
+            monkeypatch.setattr(memory_budget, "FREED_S", 0.02)
+            with pytest.raises(ModelNotReadyError, match="memory"):
+                await use(registry, "b")
+            monkeypatch.setattr(memory_budget, "FREED_S", PATIENCE_S)
+            waiting = asyncio.create_task(use(registry, "b"))
+            await asyncio.sleep(0.02)
+            assert not first.closed.is_set()
+        await waiting
+        assert first.closed.is_set()
+
+
+async def test_a_model_may_ask_another_while_it_is_loaded(
+    threads: ThreadPoolExecutor, loader: Loader
+) -> None:
+    async with registry_of(threads, loader, "a", "b", budget=20) as (registry, _):
+        loop = asyncio.get_running_loop()
+
+        def ask(name: str) -> None:
+            if name == "a":
+                asyncio.run_coroutine_threadsafe(use(registry, "b"), loop).result(PATIENCE_S)
+
+        loader.calls = ask
+        await use(registry, "a")
+        assert loader.loads == ["a", "b"]
+
+
+async def test_another_catalogue_closes_what_is_loaded_and_what_is_being_loaded(
+    threads: ThreadPoolExecutor, loader: Loader
+) -> None:
+    async with registry_of(threads, loader, "a", budget=10) as (registry, metrics):
+        first = await use(registry, "a")
+        await apply(registry, catalog_of("a", idle_s=PATIENCE_S))
+        assert await asyncio.to_thread(first.closed.wait, PATIENCE_S)
+        loader.may.clear()
+        waiting = asyncio.create_task(use(registry, "a"))
+        while len(loader.loads) < 2:
+            await asyncio.sleep(0.01)
+        await apply(registry, catalog_of("a", source="file:b"))
+        with pytest.raises(ModelNotReadyError):
+            await waiting
+        loader.may.set()
+        await use(registry, "a")
+        assert await asyncio.to_thread(loader.made[1].closed.wait, PATIENCE_S)
+        assert count(metrics, "unloads", model="a", reason="budget") is None
+
+
+async def test_a_file_that_has_changed_is_read_by_the_next_request(
+    threads: ThreadPoolExecutor, loader: Loader
+) -> None:
+    loader.failure = EngineError("a typo")
+    async with registry_of(threads, loader, "a") as (registry, _):
+        with pytest.raises(ModelUnavailableError):
+            await use(registry, "a")
+        loader.failure = None
+        await registry.reload("a")
+        assert loader.loads == ["a"]
+        first = await use(registry, "a")
+        await registry.reload("a")
+        assert first.closed.is_set()
+        loader.may.clear()
+        reloading = asyncio.create_task(registry.reload("a"))
+        while len(loader.loads) < 4:
+            await asyncio.sleep(0.01)
+        registry.drop(registry.model("a").entry)
+        loader.may.set()
+        await reloading
+        assert state(registry, "a") is ModelState.UNLOADED
+        assert [one.closed.is_set() for one in loader.made] == [True, True, True]
 
 
 async def test_one_that_failed_is_tried_again_later_and_not_by_each_request(

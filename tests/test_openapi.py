@@ -1,7 +1,10 @@
 """The OpenAPI document: complete, true, and shown without internet."""
 
+import asyncio
 import re
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from openapi_spec_validator import validate
 from process import APP, service
 from serving import FAKE, serving
 
+from app.http import api_document
 from app.http.openai_schemas import OpenAiError
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
@@ -39,6 +43,24 @@ def operations(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 async def test_the_document_is_valid(client: AsyncClient) -> None:
     validate(await document(client))
+
+
+async def test_it_is_made_once_and_not_on_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def make(*_: Any) -> dict[str, Any]:
+        threads.append(threading.get_ident())
+        time.sleep(0.05)  # others ask meanwhile
+        return {"paths": {}, "components": {"schemas": {}}}
+
+    monkeypatch.setattr(api_document, "_document", make)
+    async with serving(tmp_path, FAKE) as client:
+        answers = await asyncio.gather(*(client.get("/openapi.json") for _ in range(3)))
+    assert [answer.json()["servers"] for answer in answers] == [[{"url": "/"}]] * 3
+    (thread,) = threads
+    assert thread != threading.get_ident()
 
 
 async def test_every_body_has_an_example(client: AsyncClient) -> None:

@@ -1,11 +1,11 @@
 """One connection that sends far more requests than it waits for answers."""
 
 import asyncio
-import socket
 from typing import Any
 
 import pytest
 import uvicorn
+from listening import connect_small
 from test_protocol import port_of, serving_app
 
 from app.server.protocol import BoundedHttpProtocol
@@ -91,11 +91,7 @@ async def test_what_isn_t_http_is_refused_after_the_answers_before_it() -> None:
 
 
 def send_and_read_nothing(port: int) -> None:
-    with socket.socket() as client:
-        # Left alone, some kernels take tens of megabytes of answers that nobody reads.
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        client.settimeout(20)
-        client.connect(("127.0.0.1", port))
+    with connect_small(port) as client:
         while True:
             client.sendall(LONG * 100)
 

@@ -68,12 +68,12 @@ class Reference:
     def __init__(self, folder: Path, *, window: int) -> None:
         self._pipe = transformers.pipeline("token-classification", str(folder), device="cpu")
         self._pipe.tokenizer.model_max_length = window
+        self._text: str | None = None
+        self._said: dict[str, Any] = {}
 
     def found(self, text: str, way: Aggregation) -> tuple[Found, list[float]]:
         """Return the entities of a text."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that words are guessed by blanks
-            return _read(self._pipe(text, aggregation_strategy=way.value))
+        return self._entities(self._output(text), way)
 
     def scores(self, text: str) -> FloatArray:
         """Return the scores of a text's own tokens, (tokens, labels)."""
@@ -88,15 +88,20 @@ class Reference:
         logits = np.zeros((len(own), row.logits.shape[1]), dtype=np.float32)
         logits[own] = row.logits
         output["logits"] = torch.from_numpy(logits)[None]
+        return self._entities(output, way)
+
+    def _entities(self, output: dict[str, Any], way: Aggregation) -> tuple[Found, list[float]]:
+        strategy = transformers.pipelines.token_classification.AggregationStrategy(way.value)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            strategy = transformers.pipelines.token_classification.AggregationStrategy(way.value)
+            warnings.simplefilter("ignore")  # that words are guessed by blanks
             return _read(self._pipe.postprocess([output], aggregation_strategy=strategy))
 
     def _output(self, text: str) -> dict[str, Any]:
-        (inputs,) = self._pipe.preprocess(text, is_split_into_words=False, delimiter=None)
-        output: dict[str, Any] = self._pipe.forward(inputs)
-        return output
+        """Return what the model says of a text; kept, as each way of aggregation begins with it."""
+        if self._text != text:
+            (inputs,) = self._pipe.preprocess(text, is_split_into_words=False, delimiter=None)
+            self._text, self._said = text, self._pipe.forward(inputs)
+        return dict(self._said)
 
 
 def _read(entities: Sequence[Mapping[str, Any]]) -> tuple[Found, list[float]]:

@@ -217,14 +217,14 @@ class Metrics(MetricGroup):
         )
         self.shadow_copies = self._counter(
             "shadow_copies_total",
-            "Texts for shadows: done, failed, or dropped as too many waited (full) or nothing was"
-            " idle in time (late).",
+            "Answers copied for shadows: done, failed, or dropped as too many waited (full) or"
+            " nothing was idle in time (late).",
             ["model", "outcome"],
         )
         self.on_demand_loads = self._counter(
             "on_demand_loads_total",
-            'Loads of models of load = "lazy" that a request asked for: loaded, failed, or no_room,'
-            " where models in use took the memory.",
+            'Loads of models of load = "lazy": loaded, failed, no_room, where models in use took'
+            " the memory, or dropped, where it was unloaded before it was there.",
             ["model", "outcome"],
         )
         self.on_demand_unloads = self._counter(

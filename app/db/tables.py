@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON
 
 # The newest migration; revisions are numbers of four digits, so that older ones are smaller.
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0010"
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from contextvars import copy_context
 from functools import partial
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -67,16 +67,63 @@ class LocalChat:
         self.generator.close()
 
 
-class GeneratorChatModel(BaseChatModel):
-    """LangChain's interface of a generator; it calls callbacks for each token."""
+class Run(Protocol):
+    """One generation, which has been started."""
+
+    @property
+    def generation(self) -> Generation:
+        """What came out, once there are no more tokens; raises what it failed with."""
+        ...
+
+    def tokens(self) -> AsyncGenerator[Piece]:
+        """Yield tokens until the end; closing the generator stops it."""
+        ...
+
+
+class StreamedChatModel(BaseChatModel):
+    """LangChain's interface of what answers in pieces; it calls callbacks for each token."""
+
+    cache: bool = False  # answers are never taken from LangChain's process-wide cache
+
+    def start(self, messages: Sequence[Message], options: GenerationOptions) -> Run:
+        """Start a generation; called on the event loop."""
+        raise NotImplementedError
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,  # noqa: ANN401  # LangChain's signature
+    ) -> ChatResult:
+        """Generate; when cancelled, the generation is stopped.
+
+        One method instead of LangChain's `_astream`, which makes and merges a message object for
+        every token.
+        """
+        run = self.start(_plain(messages), _options(stop, kwargs))
+        async with aclosing(run.tokens()) as pieces:
+            async for piece in pieces:
+                if run_manager is not None:
+                    token, more = _token(piece)
+                    await run_manager.on_llm_new_token(token, **more)
+        return _result(run.generation)
+
+
+class GeneratorChatModel(StreamedChatModel):
+    """A generator of this process, in a thread for each generation."""
 
     generator: Any
     thread_name: str
-    cache: bool = False  # answers are never taken from LangChain's process-wide cache
 
     @property
     def _llm_type(self) -> str:
         return str(self.generator.kind)
+
+    def start(self, messages: Sequence[Message], options: GenerationOptions) -> Run:
+        """Start a thread; when it is stopped, it ends with its next token."""
+        generate = partial(self.generator.generate, messages, options)
+        return _ThreadRun(generate, thread_name=self.thread_name)
 
     def _generate(
         self,
@@ -96,29 +143,8 @@ class GeneratorChatModel(BaseChatModel):
         options = _options(stop, kwargs)
         return _result(self.generator.generate(_plain(messages), options, on_token=on_token))
 
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,  # noqa: ANN401  # LangChain's signature
-    ) -> ChatResult:
-        """Generate in a thread of the model; when cancelled, it ends with its next token.
 
-        One method instead of LangChain's `_astream`, which makes and merges a message object for
-        every token.
-        """
-        generate = partial(self.generator.generate, _plain(messages), _options(stop, kwargs))
-        run = _Run(generate, thread_name=self.thread_name)
-        async with aclosing(run.tokens()) as pieces:
-            async for piece in pieces:
-                if run_manager is not None:
-                    token, more = _token(piece)
-                    await run_manager.on_llm_new_token(token, **more)
-        return _result(run.generation)
-
-
-class _Run:
+class _ThreadRun:
     """One generation in its thread, and its tokens on their way to the event loop."""
 
     def __init__(self, generate: Callable[..., Generation], *, thread_name: str) -> None:

@@ -1,5 +1,6 @@
 """What the OpenAPI document says beside what FastAPI finds in the routes."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata
@@ -10,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.http.document_forms import complete_examples, name_models, simplify
 from app.http.error_bodies import is_openai
+from app.http.large_answers import fields_of
 from app.http.openai_schemas import OpenAiError
 from app.http.problems import REF
 from app.http.schemas import Problem
@@ -42,30 +44,63 @@ class ApiFacts:
     models: Mapping[str, str] = field(default_factory=dict)
 
 
-def document_api(
-    app: FastAPI,
-    facts: ApiFacts | None = None,
-    *,
-    extend: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document,
-) -> None:
-    """Let the app answer our OpenAPI document instead of FastAPI's.
+class ApiDocument:
+    """Our OpenAPI document, which the app answers instead of FastAPI's.
 
     Args:
         app: whose document it is.
         facts: what it says beside the routes.
         extend: called with the document each time it is wanted; returns it with what models add
-            that were loaded meanwhile.
+            that were loaded meanwhile, and the same one until others are.
 
     """
-    known = facts or ApiFacts()
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _document(app, known)
-        document = extend(app.openapi_schema)
-        return {**document, "tags": _tags(document, known)}
+    def __init__(
+        self,
+        app: FastAPI,
+        facts: ApiFacts | None = None,
+        *,
+        extend: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document,
+    ) -> None:
+        self._app = app
+        self._facts = facts or ApiFacts()
+        self._extend = extend
+        self._one_at_a_time = asyncio.Lock()
+        # The last answer, and what it was made of.
+        self._encoded = b""
+        self._encoded_of: tuple[dict[str, Any], str] | None = None
+        app.openapi = self  # type: ignore[method-assign]  # FastAPI's documented way to do it
+        app.state.api_document = self
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to do it
+    def __call__(self) -> dict[str, Any]:
+        """Return the document; making it takes a second of a slow processor the first time."""
+        return self._tagged(self._current())
+
+    async def encoded(self, server: str) -> bytes:
+        """Return it as JSON; it is made in a thread, once for all who ask meanwhile.
+
+        Args:
+            server: the address that the caller has used.
+
+        """
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._encode, server)
+
+    def _encode(self, server: str) -> bytes:
+        document = self._current()
+        made_of = self._encoded_of
+        if made_of is None or made_of[0] is not document or made_of[1] != server:
+            fields = {**self._tagged(document), "servers": [{"url": server}]}
+            self._encoded, self._encoded_of = b"".join(fields_of(fields)), (document, server)
+        return self._encoded
+
+    def _current(self) -> dict[str, Any]:
+        if self._app.openapi_schema is None:
+            self._app.openapi_schema = _document(self._app, self._facts)
+        return self._extend(self._app.openapi_schema)
+
+    def _tagged(self, document: dict[str, Any]) -> dict[str, Any]:
+        return {**document, "tags": _tags(document, self._facts)}
 
 
 def _document(app: FastAPI, facts: ApiFacts) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from app.http.api_document import ApiDocument
+from app.http.large_answers import LargeAnswer
 from app.http.prefix import public_prefix
 
 router = APIRouter(include_in_schema=False)
@@ -32,10 +34,10 @@ INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 @router.get("/openapi.json")
-async def openapi(request: Request) -> JSONResponse:
+async def openapi(request: Request) -> LargeAnswer:
     """Answer the OpenAPI document, with the address that the caller has used."""
-    servers = [{"url": await public_prefix(request) or "/"}]
-    return JSONResponse({**request.app.openapi(), "servers": servers})
+    document: ApiDocument = request.app.state.api_document
+    return LargeAnswer(await document.encoded(await public_prefix(request) or "/"))
 
 
 @router.get("/docs")

@@ -14,7 +14,6 @@ from app.http.problems import WITH_BODY
 from app.services.model_calls import ModelCall, texts_of
 
 MAX_IMAGES = 32
-STANDARD = str.maketrans("-_", "+/")  # base64's alphabet, of the one for addresses
 # A PNG of one grey pixel.
 EXAMPLE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
@@ -75,16 +74,13 @@ def items_of(contents: Sequence[bytes | str]) -> list[ImageItem]:
 
 
 def called_images(call: ModelCall) -> list[ImageItem]:
-    """Return the images that a Python class sends: base64, of either alphabet.
+    """Return the images that a Python class sends, in base64.
 
     Raises:
         InvalidRequestError: an item is no text.
 
     """
-    return [
-        ImageItem(text if text.startswith("data:") else text.translate(STANDARD))
-        for text in texts_of(call)
-    ]
+    return items_of(texts_of(call))
 
 
 def form_of(field: str, *, may_be_empty: bool = False, **others: dict[str, Any]) -> dict[str, Any]:

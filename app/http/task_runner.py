@@ -147,21 +147,42 @@ class TaskRunner:
                 name = log.put(log.entry(task, text, **shared, **_counts(item), **columns(row)))
             if name is not None:
                 inference.prediction_ids.append(name)
-        if self._shadows.has_shadow(inference.model) and not _are_described(items):
-            self._shadows.copy(
-                ShadowCopy(
-                    task=task,
-                    model=inference.model,
-                    items=items,
-                    texts=texts,
-                    plan=plan,
-                    refuse=refuse,
-                    columns=columns,
-                    request_id=request_id.get(),
-                    at_s=time.monotonic(),
-                )
-            )
+
+        def entries(shadowed: Inference[E]) -> list[Mapping[str, Any] | ServiceError]:
+            rows = shadowed.rows
+            return [row if isinstance(row, ServiceError) else columns(row) for row in rows]
+
+        self._copy(task, inference, items, texts=texts, answer=entries, plan=plan, refuse=refuse)
         return inference
+
+    def _copy(  # noqa: PLR0913  # what a shadow needs to do the same
+        self,
+        task: TaskKey[Scheduler[E]],
+        inference: Inference[E],
+        items: Sequence[Any],
+        *,
+        texts: Sequence[str],
+        answer: Callable[[Inference[E]], Sequence[Mapping[str, Any] | ServiceError]],
+        plan: Callable[[E], Plan] | None,
+        refuse: Refuse | None = None,
+    ) -> None:
+        """Give a copy of what was answered to the model's shadows, if it has any."""
+        if _are_described(items) or not self._shadows.of(inference.model, inference.version):
+            return
+        self._shadows.copy(
+            ShadowCopy(
+                task=task,
+                model=inference.model,
+                version=inference.version,
+                items=items,
+                texts=texts,
+                answer=answer,
+                plan=plan,
+                refuse=refuse,
+                request_id=request_id.get(),
+                at_s=time.monotonic(),
+            )
+        )
 
     def _describe(self, model: str, texts: Sequence[str], seconds: float) -> None:
         """Add to the request's line in the log which model ran how many items, how long."""
@@ -223,6 +244,12 @@ class TaskRunner:
                 **(columns(result) if columns else {}),
             )
         )
+
+        def entries(shadowed: Inference[E]) -> list[Mapping[str, Any]]:
+            shadow_result = answer(shadowed)  # raises where it has none
+            return [columns(shadow_result) if columns else {}]
+
+        self._copy(task, inference, items, texts=[joined], answer=entries, plan=plan)
         return result
 
 

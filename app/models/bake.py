@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.engines.base import IMAGE_TASKS, EngineRequest, OpenVinoOptions, Task
@@ -51,7 +52,8 @@ def bake(catalog: Catalog, folder: Path, *, sources: Sources, cores: int) -> Non
         with tempfile.TemporaryDirectory(
             dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
         ) as unfinished:
-            specs = [_bake_named(spec, Path(unfinished), loader) for spec in catalog.specs]
+            baking = _Baking(Path(unfinished), loader)
+            specs = [baking.named(spec) for spec in catalog.specs]
             write_catalog(specs, Path(unfinished) / CATALOG_FILE)
             Path(unfinished).chmod(READABLE)
             Path(unfinished).replace(folder)
@@ -59,63 +61,102 @@ def bake(catalog: Catalog, folder: Path, *, sources: Sources, cores: int) -> Non
         raise StartupError(f"{folder}: can't be written: {failure.strerror}") from failure
 
 
-def _bake_named(spec: ModelSpec, folder: Path, loader: ModelLoader) -> ModelSpec:
-    """Bake one model; errors name it."""
-    try:
-        return _bake_model(spec, folder / spec.name, loader)
-    except StartupError as failure:
-        raise StartupError(f"model {spec.name!r}: {failure}") from failure
+class _Baking:
+    """Bakes one model after the other.
+
+    Args:
+        folder: of all.
+        loader: resolves their files.
+
+    """
+
+    def __init__(self, folder: Path, loader: ModelLoader) -> None:
+        self._folder = folder
+        self._loader = loader
+
+    def named(self, spec: ModelSpec) -> ModelSpec:
+        """Bake one model; return its new entry. Errors name it."""
+        name = spec.name
+        try:
+            if not spec.versions:
+                return self._model(spec, name)
+            entries = []
+            for version, loads in zip(spec.versions, spec.loads, strict=True):
+                name = loads.name
+                entries.append(self._model(loads, f"{spec.name}/{version.version}"))
+        except StartupError as failure:
+            raise StartupError(f"model {name!r}: {failure}") from failure
+        return _with_versions(spec, entries)
+
+    def _model(self, spec: ModelSpec, place: str) -> ModelSpec:
+        """Write what one entry loads into a folder in the folder of all; return its new entry."""
+        if spec.engine == PYTHON and (spec.source or "").startswith("file:"):
+            raise StartupError(
+                "a class in a file can't be baked, as only it knows which files it opens; install"
+                ' it as a package, and name it "python:package.module:Class"'
+            )
+        if spec.engine in known_engines() and not known_engines()[spec.engine].has_files:
+            return spec
+        target = self._folder / place
+        target.parent.mkdir(exist_ok=True)
+        if self._is_gguf(spec):
+            file = self._copy_gguf(spec, target)
+            return spec.model_copy(update={"source": f"file:{place}/{file}", "sha256": None})
+        if spec.task in IMAGE_TASKS:
+            raise StartupError(
+                "image models can't be baked: their images are prepared by transformers, which a"
+                " lean image doesn't have"
+            )
+        if spec.engine not in ENGINES:
+            raise StartupError(f"engine {spec.engine!r} can't be baked")
+        # It is computed on the CPU here, and by OpenVINO there.
+        spec = spec.model_copy(update={"device": None})
+        request, version = self._loader.request(spec)
+        baked.bake(request, target)
+        _note_version(spec, request, version, target)
+        changed = {"source": f"file:{place}", "adapter": None, "engine": "openvino", "sha256": None}
+        return spec.model_copy(update=changed | EMBEDDING_DEFAULTS)  # they are in the model
+
+    def _is_gguf(self, spec: ModelSpec) -> bool:
+        """Say whether llama.cpp serves it, as chat models in any case."""
+        tasks = known_engines()[LLAMA_CPP].tasks
+        if spec.task not in tasks or spec.engine not in {"auto", LLAMA_CPP}:
+            return False
+        is_its = spec.task == Task.CHAT or spec.engine == LLAMA_CPP
+        return is_its or is_gguf(self._loader.request(spec)[0].folder)
+
+    def _copy_gguf(self, spec: ModelSpec, target: Path) -> str:
+        """Copy a GGUF file; return its name."""
+        request, version = self._loader.request(spec)
+        file = find_file(request.folder)
+        target.mkdir()
+        shutil.copyfile(file, target / file.name)
+        _note_version(spec, request, version, target)
+        return file.name
 
 
-def _bake_model(spec: ModelSpec, target: Path, loader: ModelLoader) -> ModelSpec:
-    """Write one model into a folder of its own name; return its new entry."""
-    if spec.versions:
+def _with_versions(spec: ModelSpec, entries: Sequence[ModelSpec]) -> ModelSpec:
+    """Return an entry whose versions have files of their own.
+
+    Raises:
+        StartupError: one engine can't serve them all any more.
+
+    """
+    if list(entries) == list(spec.loads):
+        return spec  # none has files
+    shared = [one.model_copy(update={"name": "", "source": None, "fake": {}}) for one in entries]
+    if any(one != shared[0] for one in shared):
         raise StartupError(
-            "a model with versions can't be baked: an image has one of them, and the next one is"
-            " another image; give the entry that version's source, and no [[models.versions]]"
+            f"model {spec.name!r}: its versions can't be baked together, as some are files of GGUF"
+            " and others aren't: an entry has one engine"
         )
-    if spec.engine == PYTHON and (spec.source or "").startswith("file:"):
-        raise StartupError(
-            "a class in a file can't be baked, as only it knows which files it opens; install it as"
-            ' a package, and name it "python:package.module:Class"'
-        )
-    if spec.engine in known_engines() and not known_engines()[spec.engine].has_files:
-        return spec
-    if _is_gguf(spec, loader):
-        source = _copy_gguf(spec, target, loader)
-        return spec.model_copy(update={"source": source, "sha256": None})
-    if spec.task in IMAGE_TASKS:
-        raise StartupError(
-            "image models can't be baked: their images are prepared by transformers, which a lean"
-            " image doesn't have"
-        )
-    if spec.engine not in ENGINES:
-        raise StartupError(f"engine {spec.engine!r} can't be baked")
-    # It is computed on the CPU here, and by OpenVINO there.
-    spec = spec.model_copy(update={"device": None})
-    request, version = loader.request(spec)
-    baked.bake(request, target)
-    _note_version(spec, request, version, target)
-    changed = {"source": f"file:{spec.name}", "adapter": None, "engine": "openvino", "sha256": None}
-    return spec.model_copy(update=changed | EMBEDDING_DEFAULTS)  # they are in the model
-
-
-def _is_gguf(spec: ModelSpec, loader: ModelLoader) -> bool:
-    """Say whether llama.cpp serves it, as chat models in any case."""
-    if spec.task not in known_engines()[LLAMA_CPP].tasks or spec.engine not in {"auto", LLAMA_CPP}:
-        return False
-    is_its = spec.task == Task.CHAT or spec.engine == LLAMA_CPP
-    return is_its or is_gguf(loader.request(spec)[0].folder)
-
-
-def _copy_gguf(spec: ModelSpec, target: Path, loader: ModelLoader) -> str:
-    """Copy a GGUF file; return its new source."""
-    request, version = loader.request(spec)
-    file = find_file(request.folder)
-    target.mkdir()
-    shutil.copyfile(file, target / file.name)
-    _note_version(spec, request, version, target)
-    return f"file:{spec.name}/{file.name}"
+    own = {"adapter": None, "sha256": None}
+    versions = tuple(
+        version.model_copy(update={"source": one.source, **own})
+        for version, one in zip(spec.versions, entries, strict=True)
+    )
+    kept = {"name": spec.name, "fake": spec.fake, "rollback": spec.rollback}
+    return shared[0].model_copy(update={**kept, "versions": versions})
 
 
 def _note_version(spec: ModelSpec, request: EngineRequest, version: str, target: Path) -> None:

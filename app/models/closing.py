@@ -38,11 +38,12 @@ class Retired:
             raise
         self._kept.remove(replaced)
 
-    def close_soon(self, replaced: Replaced, *, timeout_s: float) -> None:
-        """Close a model likewise, without anybody who waits for it."""
+    def close_soon(self, replaced: Replaced, *, timeout_s: float) -> asyncio.Task[None]:
+        """Begin to close a model likewise; the task doesn't raise."""
         task = asyncio.create_task(self._close_alone(replaced, timeout_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _close_alone(self, replaced: Replaced, timeout_s: float) -> None:
         try:

@@ -88,6 +88,7 @@ class ModelEntry:
     settled: asyncio.Event = field(default_factory=asyncio.Event)  # loaded once, or failed
     used_s: float = 0.0  # on demand: when it was last asked, as `time.monotonic` counts
     awaiting: int = 0  # on demand: requests that wait for it to be loaded
+    size_bytes: int = 0  # on demand: what it takes of the budget, once that was looked up
 
     @property
     def to_load(self) -> ModelSpec:

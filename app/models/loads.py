@@ -80,7 +80,7 @@ class Loads:
             entry.settled.clear()
             entry.began_s = started = time.monotonic()
             if beside_others:
-                await self._in_thread(self._check_room, entry.to_load)
+                await self.in_thread(self._check_room, entry.to_load)
             entry.served = await self.call(entry.to_load)
             entry.reason = entry.detail = None
         except StartupError as failure:
@@ -120,19 +120,30 @@ class Loads:
         log.info("model_ready", extra={"model": entry.label, "seconds": round(seconds, 2)})
 
     async def call(self, spec: ModelSpec) -> Served:
-        """Run `load` in a thread; any other exception becomes an EngineError.
+        """Run `load` in a thread; raises as `in_thread`.
 
         A load can't be stopped: what comes of it when nobody waits any more is closed.
         """
-        return await self._in_thread(self._load, spec, late=_close_late)
+        return await self.in_thread(self._load, spec, late=_close_late)
 
-    async def _in_thread(
+    async def in_thread(
         self,
         work: Callable[[ModelSpec], T],
         spec: ModelSpec,
         *,
         late: Callable[[Future[T]], None] = _forget,
     ) -> T:
+        """Run what blocks in one of the threads that load, never in those that others need.
+
+        Args:
+            work: is called with the entry.
+            spec: of the model.
+            late: is called with what comes when nobody waits any more.
+
+        Raises:
+            StartupError: as `work`; any other exception becomes an EngineError.
+
+        """
         future = self._executor.submit(work, spec)
         try:
             return await asyncio.wrap_future(future)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from app.core.metrics import Metrics
@@ -16,7 +17,8 @@ from app.models.closing import Replaced, Retired, close_unused
 from app.models.entries import Loans, ModelEntry, ModelState, Servable
 from app.models.leases import LOADING_RETRY_S, Lease, TaskKey, usable
 from app.models.loads import CheckRoom, LoadModel, Loads, has_room
-from app.models.on_demand import Budget, OnDemand
+from app.models.memory_budget import Budget
+from app.models.on_demand import OnDemand
 from app.models.table import ModelTable
 from app.models.version_metrics import hide_model, show_model
 from app.models.versions import Model
@@ -60,7 +62,14 @@ class ModelRegistry(ModelTable):
             check_room=check_room,
         )
         self._retired = Retired()
-        self._on_demand = OnDemand(self, metrics=metrics, budget=budget or Budget())
+        budget = budget or Budget()
+        self._on_demand = OnDemand(
+            measure=partial(self._loads.in_thread, budget.size),
+            load=partial(self._loads.bring, beside_others=True),
+            drop=self.drop,
+            metrics=metrics,
+            limit_bytes=budget.limit_bytes,
+        )
         for model in self.models:
             show_model(model, metrics)
 
@@ -92,8 +101,7 @@ class ModelRegistry(ModelTable):
             ModelNotReadyError: it isn't loaded by then, or there is no room for it now.
 
         """
-        entry = self.for_task(name, task).entry
-        while self._on_demand.is_asleep(entry):
+        while self._on_demand.is_asleep(entry := self.for_task(name, task).entry):
             await self._on_demand.wake(entry, until_s=until_s)
 
     @contextmanager
@@ -181,15 +189,23 @@ class ModelRegistry(ModelTable):
     async def reload(self, name: str, *, timeout_s: float = REPLACED_S) -> None:
         """Load a model anew beside what serves, put it in its place, and close the old one.
 
-        What the old one still runs after `timeout_s` ends with an error where that is safe.
+        What the old one still runs after `timeout_s` ends with an error where that is safe. One on
+        demand that isn't loaded is loaded anew by its next request.
 
         Raises:
             StartupError: it can't be loaded; the old one goes on.
 
         """
         entry = self.model(name).entry
+        if entry.spec.is_lazy and entry.state is not ModelState.READY:
+            self.drop(entry)  # also what is being loaded, or failed
+            return
         started = time.monotonic()
         served = await self._loads.call(entry.to_load)
+        if entry.spec.is_lazy and entry.state is not ModelState.READY:  # it went meanwhile
+            late = Replaced(name=entry.label, served=served, loans=Loans())
+            await self._retired.close(late, timeout_s=timeout_s)
+            return
         old, loans = entry.served, entry.loans
         entry.served, entry.loans = served, Loans()
         entry.reason = entry.detail = None
@@ -202,10 +218,16 @@ class ModelRegistry(ModelTable):
     async def bring(self, entry: ModelEntry) -> None:
         """Load a version that isn't, beside those that serve, if there is room for it.
 
+        One that is loaded on demand is counted as if a request had asked for it.
+
         Raises:
             StartupError: it can't be loaded; the entry says why.
+            ModelNotReadyError: it is loaded on demand, and there is no room for it now.
 
         """
+        if entry.spec.is_lazy:
+            await self._on_demand.bring(entry)
+            return
         if entry.state is ModelState.LOADING:  # by somebody else: once is enough
             await entry.settled.wait()
         if entry.state is ModelState.READY:
@@ -216,10 +238,13 @@ class ModelRegistry(ModelTable):
         """Lend a version no more; it is unloaded once its leases have ended."""
         served, loans = entry.served, entry.loans
         entry.state, entry.served, entry.loans = ModelState.UNLOADED, None, Loans()
+        entry.reason = entry.detail = None
         self._show(entry)
+        closing: asyncio.Task[None] | None = None
         if served is not None:
             replaced = Replaced(name=entry.label, served=served, loans=loans)
-            self._retired.close_soon(replaced, timeout_s=REPLACED_S)
+            closing = self._retired.close_soon(replaced, timeout_s=REPLACED_S)
+        self._on_demand.note_dropped(entry, closing)
 
     def show(self, model: Model) -> None:
         """Show in the metrics that a model's traffic has changed."""

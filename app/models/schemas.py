@@ -82,7 +82,7 @@ class PredictRequest(Request):
         json_schema_extra=example({"text": "A film that stays with you for days.", "top_k": 2})
     )
 
-    # The limit depends on the model; `document_api` puts the catalogue's into OpenAPI.
+    # The limit depends on the model; `http/api_document.py` puts the catalogue's into OpenAPI.
     text: Annotated[
         str,
         Field(

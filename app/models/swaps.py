@@ -17,7 +17,6 @@ from app.errors import (
 )
 from app.models.applying import Applied, apply
 from app.models.catalog import Catalog
-from app.models.entries import ModelEntry, ModelState
 from app.models.registry import ModelRegistry
 from app.models.swap import Action, Swap, check_unload, only_other
 from app.models.versions import Model, Traffic
@@ -174,11 +173,7 @@ class Swaps:
 
     async def _load(self, model: Model, names: list[str]) -> None:
         for name in names:
-            await self._bring(model.entries[name])
-
-    async def _bring(self, entry: ModelEntry) -> None:
-        if entry.state is not ModelState.READY:
-            await self._registry.bring(entry)
+            await self._registry.bring(model.entries[name])
 
     async def _unload(self, model: Model, names: list[str], swap: Swap) -> None:
         for name in names:
@@ -196,7 +191,7 @@ class Swaps:
     async def _switch(self, model: Model, traffic: Traffic) -> None:
         """Load the versions that are to answer, let them, and unload those that don't any more."""
         for name in {traffic.serving, *(one for one, weight in traffic.weights.items() if weight)}:
-            await self._bring(model.entries[name])
+            await self._registry.bring(model.entries[name])
         before = [one for one in model.entries if model.is_used(one)]
         model.take(traffic)
         for one in before:

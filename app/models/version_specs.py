@@ -10,6 +10,8 @@ from app.engines.base import Task
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Their vectors are stored and compared: those of two versions can't be.
 WITHOUT_VERSIONS = frozenset({Task.EMBEDDING.value, Task.IMAGE_EMBEDDING.value})
+# Their answers aren't copied: a chat is a stream, and a picture is too large to be kept waiting.
+WITHOUT_SHADOWS = frozenset({Task.CHAT.value, Task.IMAGE_CLASSIFICATION.value})
 # What a version may have instead of its entry.
 OWN_FIELDS = frozenset({"source", "adapter", "sha256", "fake"})
 # What belongs to the files of a source, and so goes with it.
@@ -58,6 +60,8 @@ def check_versions(versions: Sequence[VersionSpec], *, task: str, is_remote: boo
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two have the same name: {', '.join(twice)}")
     for one in versions:
+        if one.shadow and task in WITHOUT_SHADOWS:
+            raise ValueError(f"{one.version!r}: a model of the task {task} can't have shadows")
         if one.shadow and one.weight:
             raise ValueError(f"{one.version!r}: a shadow answers nobody, so it has no weight")
         if one.shadow and is_remote and not one.allow_remote_shadow:

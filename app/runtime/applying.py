@@ -53,7 +53,7 @@ class CatalogFile:
         """
         check_changeable(self._runtime)
         try:
-            catalog = read_catalog(self._path)
+            catalog = await asyncio.to_thread(read_catalog, self._path)
             catalog.check_tasks(self._tasks)
             task = self._runtime.swaps.apply(catalog.of_tasks(self._tasks))
             done, _ = await asyncio.wait({task}, timeout=wait_s)

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from app.core.background import Work, run_in_background
 from app.core.metrics import Metrics
 from app.models.catalog import Catalog
-from app.models.on_demand import Budget
+from app.models.memory_budget import Budget
 from app.models.registry import ModelRegistry
 from app.models.room import MIB, RoomCheck
 from app.models.steps import LoadSteps
 from app.models.swaps import Swaps
+from app.replicas.cluster import join
 from app.runtime import watching
 from app.runtime.applying import CatalogFile
 from app.runtime.composition import Composition
 from app.runtime.kinds import request_kinds
+from app.runtime.on_ray import loading_from_ray
 from app.runtime.parts import make_load, make_loader, open_database
 from app.runtime.reloading import reload_models
 from app.runtime.runtime import Runtime, ServingPolicy
@@ -144,6 +146,20 @@ async def _open_core(
         )
         load = make_shared_load(link, tokenisers=tokenisers, metrics=metrics, other=load)
         threads += len(shared.specs)  # which only wait
+    if settings.ray_app:
+        cluster = await asyncio.to_thread(join, settings.ray_app)
+        stack.push_async_callback(asyncio.to_thread, cluster.leave)
+        load = stack.enter_context(
+            loading_from_ray(
+                cluster.replicas,
+                settings,
+                chosen.engines(),
+                tokenisers=tokenisers,
+                metrics=metrics,
+                other=load,
+            )
+        )
+        threads += len(catalog.specs)  # most of which only wait
     room = RoomCheck(make_loader(settings, catalog, chosen))
     registry = ModelRegistry(
         catalog,

@@ -128,7 +128,7 @@ def _serve(
     loaded = load(spec)
     engine = loaded.engine
     if isinstance(engine, ChatEngine):
-        return Served(model=_chat(spec, engine, metrics=metrics), version=loaded.version)
+        return Served(model=make_generations(spec, engine, metrics=metrics), version=loaded.version)
     policy = _policy(settings, spec, engine)
     apart = engine if isinstance(engine, ProcessEngine) and engine.processes() else None
     if apart is not None:
@@ -171,7 +171,7 @@ def _policy(settings: Settings, spec: ModelSpec, engine: TextEngine | ItemEngine
     )
 
 
-def _chat(spec: ModelSpec, engine: ChatEngine, *, metrics: Metrics) -> Generations:
+def make_generations(spec: ModelSpec, engine: ChatEngine, *, metrics: Metrics) -> Generations:
     """Make the slots of a chat model."""
     from app.engines.chain import ChatChain  # noqa: PLC0415  # imports LangChain
 

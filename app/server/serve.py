@@ -121,7 +121,11 @@ def serve_fronts(settings: Settings) -> int:
         raise StartupError("FRONT_ENDS: more than one needs Linux")
     chosen, catalog = compose(settings)
     count = settings.front_ends
-    is_sharing = settings.share_models and bool(shared_part(catalog, chosen.engines()).specs)
+    is_sharing = (
+        settings.share_models
+        and not settings.ray_app  # whose replicas have those models
+        and bool(shared_part(catalog, chosen.engines()).specs)
+    )
     with ExitStack() as stack:
         sockets = stack.enter_context(
             listening_apart(settings.host, settings.port, processes=count)

@@ -81,6 +81,9 @@ class PredictionLogEntry:
     completion_tokens: int | None = None
     ttft_ms: Annotated[float | None, Field(description="Time to the first token of a chat.")] = None
     finish_reason: str | None = None
+    shadow: Annotated[
+        bool, Field(description="Whether a shadow made it, of a copy: nobody got it.")
+    ] = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,10 +15,13 @@ from app.core.metrics import Metrics
 from app.core.version_choice import VersionChoice, version_choice
 from app.errors import ServiceError
 from app.models.registry import ModelRegistry, TaskKey
-from app.services.inference import InferenceService, Plan, Refuse
+from app.services.inference import Inference, InferenceService, Plan, Refuse
 from app.services.prediction_log import EntryLog, PredictionLogEntry, to_ms
 
 log = logging.getLogger(__name__)
+
+# Of an entry of the log, by their names.
+Columns = Mapping[str, Any]
 
 # After which a copy that found no idle moment is dropped: it would only grow older.
 PATIENCE_S = 10.0
@@ -35,11 +38,13 @@ class ShadowCopy:
     Args:
         task: of the model.
         model: its name.
+        version: that answered.
         items: that were answered.
-        texts: what the log is given of each.
+        texts: what the log is given, of each or of all together.
+        answer: makes for each of these texts the columns of its log entry, or its error; raises
+            if there is none for all. Called in a thread.
         plan: as for the answer.
         refuse: likewise.
-        columns: makes the columns of a log entry from a row.
         request_id: of the request.
         at_s: when it was answered, as `time.monotonic` counts.
 
@@ -47,11 +52,12 @@ class ShadowCopy:
 
     task: TaskKey[Scheduler[Any]]
     model: str
+    version: str
     items: Sequence[Any]
     texts: Sequence[str]
+    answer: Callable[[Inference[Any]], Sequence[Columns | ServiceError]]
     plan: Callable[[Any], Plan] | None
     refuse: Refuse | None
-    columns: Callable[[Any], Mapping[str, Any]]
     request_id: str
     at_s: float
 
@@ -64,7 +70,7 @@ class Shadows:
         inference: runs them.
         entries: returns where answers are logged.
         metrics: where it counts.
-        bound: texts that may wait; more are dropped.
+        bound: items that may wait; more are dropped.
 
     """
 
@@ -83,21 +89,27 @@ class Shadows:
         self._metrics = metrics
         self._bound = bound
         self._waiting: deque[ShadowCopy] = deque()
-        self._texts = 0  # that wait
+        self._items = 0  # that wait
         self._has_any = asyncio.Event()
 
-    def has_shadow(self, name: str) -> bool:
-        """Say whether a model has a shadow that is loaded."""
+    def of(self, name: str, version: str) -> list[str]:
+        """Return the shadows of a model that are loaded, and that are to get a copy.
+
+        Args:
+            name: of the model.
+            version: that answered; a shadow with a share of the traffic may be that itself.
+
+        """
         model = self._registry.find(name)
-        return model is not None and bool(model.shadows)
+        return [one for one in model.shadows if one != version] if model is not None else []
 
     def copy(self, copy: ShadowCopy) -> None:
         """Take a copy, or drop and count it; never waits, never raises."""
-        if self._texts + len(copy.texts) > self._bound:
+        if self._items + len(copy.items) > self._bound:
             self._count(copy, "full")
             return
         self._waiting.append(copy)
-        self._texts += len(copy.texts)
+        self._items += len(copy.items)
         self._has_any.set()
 
     async def run(self) -> None:
@@ -116,7 +128,7 @@ class Shadows:
 
     def _take(self) -> None:
         copy = self._waiting.popleft()
-        self._texts -= len(copy.texts)
+        self._items -= len(copy.items)
         if not self._waiting:
             self._has_any.clear()
 
@@ -125,8 +137,7 @@ class Shadows:
 
     async def _run(self, copy: ShadowCopy) -> None:
         """Run a copy on each shadow of its model."""
-        model = self._registry.find(copy.model)
-        for version in model.shadows if model is not None else ():
+        for version in self.of(copy.model, copy.version):
             try:
                 await self._run_on(version, copy)
             except Exception:
@@ -137,7 +148,7 @@ class Shadows:
         began_s = time.monotonic()
         request_id.set(copy.request_id)
         version_choice.set(VersionChoice(wanted=version))
-        rows: Sequence[Any]
+        answers: Sequence[Columns | ServiceError]
         try:
             inference = await self._inference.run(
                 copy.task,
@@ -147,23 +158,23 @@ class Shadows:
                 plan=copy.plan,
                 refuse=copy.refuse,
             )
-            rows = inference.rows
+            answers = await asyncio.to_thread(copy.answer, inference)
         except ServiceError as error:
-            rows = [error] * len(copy.texts)
+            answers = [error] * len(copy.texts)
         shared: dict[str, Any] = {
             "task": copy.task,
             "model": copy.model,
             "version": version,
             "request_id": copy.request_id,
             "latency_ms": to_ms(time.monotonic() - began_s),
+            "shadow": True,
         }
         entries, failed = self._entries(), 0
-        for text, row in zip(copy.texts, rows, strict=True):
-            if isinstance(row, ServiceError):
+        for text, answer in zip(copy.texts, answers, strict=True):
+            columns = answer
+            if isinstance(columns, ServiceError):
                 failed += 1
-                columns: Mapping[str, Any] = {"status": row.status, "error": row.code}
-            else:
-                columns = copy.columns(row)
+                columns = {"status": columns.status, "error": columns.code}
             entries.put(PredictionLogEntry(input=text, **shared, **columns))
         self._metrics.shadow_copies.labels(copy.model, "failed").inc(failed)
-        self._metrics.shadow_copies.labels(copy.model, "done").inc(len(rows) - failed)
+        self._metrics.shadow_copies.labels(copy.model, "done").inc(len(answers) - failed)

@@ -32,6 +32,7 @@ MAX_SEGMENTS = 10_000  # of a JPEG; cameras write some dozens
 MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 SCAN, END = b"\xda", b"\xd9"
 ADDRESSES = ("http:", "https:", "ftp:", "file:", "s3:")
+STANDARD = str.maketrans("-_", "+/")  # base64's alphabet, of the one for addresses
 DATA_URL = "data:"
 ROOM_TIMEOUT_S = 30.0
 RETRY_AFTER_S = 1
@@ -117,15 +118,17 @@ def read_file(item: ImageItem) -> bytes:
 
 
 def _decode(text: str) -> bytes:
-    """Decode base64, alone or in a `data:` URL."""
-    if text.startswith(DATA_URL):
+    """Decode base64 of either alphabet, alone or in a `data:` URL."""
+    if text[: len(DATA_URL)].lower() == DATA_URL:
         head, mark, text = text.partition(",")
-        if not mark or not head.endswith(";base64"):
+        if not mark or not head.lower().endswith(";base64"):
             raise ImageUnreadableError("A data: URL of an image needs `;base64,` before its data.")
     elif text.lower().startswith(ADDRESSES):
         raise ImageUnreadableError("Addresses are not fetched; send the image itself, as base64.")
-    if "\n" in text:
+    if "\n" in text or text[:1].isspace() or text[-1:].isspace():
         text = "".join(text.split())  # encoders break lines
+    if "-" in text or "_" in text:
+        text = text.translate(STANDARD)
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:

@@ -1,6 +1,12 @@
 """The JSON form of a NumPy array: numbers (or booleans, or texts) in nested lists."""
 
-from typing import Any
+import copy
+import dataclasses
+import types
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +17,10 @@ from pydantic_core import CoreSchema, core_schema
 # Which kinds of values of a list an array of a kind takes: no text becomes a number.
 ACCEPTED = {"f": "iuf", "i": "iu", "u": "iu", "b": "b", "U": "U"}
 SCALARS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
+
+# In which arrays are found.
+CONTAINERS: Final = (list, tuple, dict, set, frozenset, Sequence)
+UNIONS: Final = (Union, types.UnionType)
 
 
 class ArrayForm:
@@ -67,6 +77,8 @@ class ArrayForm:
             given = np.asarray(value)
         except ValueError:
             raise ValueError("the lists of an array must be of one length at each level") from None
+        if given.ndim == 0:
+            raise ValueError("an array is needed, not a single value")
         if given.size == 0:
             return given.astype(self._dtype)
         if given.dtype.kind not in ACCEPTED[self._dtype.kind]:
@@ -83,3 +95,49 @@ class ArrayForm:
 
     def _write(self, array: npt.NDArray[Any]) -> Any:  # noqa: ANN401  # nested lists
         return array.tolist()
+
+
+def with_array_forms(annotation: Any) -> Any:  # noqa: ANN401  # any annotation
+    """Return an annotation with arrays as Pydantic can read them, inside lists and the like too.
+
+    Raises:
+        TypeError: JSON has no form for an array's values.
+
+    """
+    if annotation is np.ndarray:
+        return Annotated[np.ndarray, ArrayForm(np.float64)]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is np.ndarray:
+        scalars = get_args(arguments[1]) if len(arguments) > 1 else ()
+        known = scalars[0] if scalars and isinstance(scalars[0], type) else np.float64
+        return Annotated[np.ndarray, ArrayForm(known)]
+    if origin is Annotated:
+        inner = with_array_forms(arguments[0])
+        return annotation if inner is arguments[0] else Annotated[inner, *arguments[1:]]
+    if origin in UNIONS:
+        return reduce(or_, map(with_array_forms, arguments))
+    if origin in CONTAINERS:
+        return origin[tuple(a if a is ... else with_array_forms(a) for a in arguments)]
+    return annotation
+
+
+def without_numpy(value: Any) -> Any:  # noqa: ANN401  # what a class answered
+    """Return lists and numbers of Python's in the place of NumPy's, at any depth."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {without_numpy(key): without_numpy(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        plain: Sequence[Any] = [without_numpy(one) for one in value]
+        return plain if isinstance(value, list) else tuple(plain)
+    if isinstance(value, set | frozenset):
+        return type(value)(map(without_numpy, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # Not made anew: it may compute fields when it is.
+        changed = copy.copy(value)
+        for field in dataclasses.fields(value):
+            if hasattr(value, field.name):
+                one = without_numpy(getattr(value, field.name))
+                object.__setattr__(changed, field.name, one)  # of a frozen one, too
+        return changed
+    return value

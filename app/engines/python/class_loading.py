@@ -3,11 +3,10 @@
 Processes of models import this, and so nothing that only the service needs.
 """
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from app.engines.python.contract import Contract, read_contract
+from app.engines.python.contract import Contract, arguments_of_load, read_contract
 from app.engines.python.failures import UserCodeError, during_load
 from app.engines.python.finding import FoundClass, find_class
 from app.engines.python.json_forms import JsonForm
@@ -60,8 +59,8 @@ def _instance(found: FoundClass, device: str, models: Models) -> Any:  # noqa: A
                 ) from refused
     method = getattr(instance, "load", None)
     if method is not None:
-        arguments = (device,) if inspect.signature(method).parameters else ()
-        during_load("load", lambda: method(*arguments), file=found.file)
+        arguments, named = arguments_of_load(method, device)
+        during_load("load", lambda: method(*arguments, **named), file=found.file)
     return instance
 
 

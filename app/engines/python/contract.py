@@ -72,6 +72,7 @@ def read_contract(kind: type) -> Contract:
     for name in (method, *OPTIONAL):
         if hasattr(kind, name):
             _check_callable(kind, name)
+    _check_is_made(kind)
     parameter, item, answer = _types(kind, method)
     if method == PREDICT:
         item = _of_batch(item, f"the parameter {parameter} of predict")
@@ -148,8 +149,7 @@ def _check_parameter(kind: type, name: str) -> str:
         UserCodeError: it has none, or needs more.
 
     """
-    # Of the class, so self is the first; a static method has none and is no method of its object.
-    parameters = list(inspect.signature(getattr(kind, name)).parameters.values())[1:]
+    parameters = list(_signature(kind, name).parameters.values())
     positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     needed = [p for p in parameters if p.default is p.empty and p.kind in positional]
     others = [p for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
@@ -157,6 +157,52 @@ def _check_parameter(kind: type, name: str) -> str:
         plural = "items" if name == PREDICT else "item"
         raise UserCodeError(f"{name} is called with one argument: {name}(self, {plural})")
     return needed[0].name
+
+
+def _signature(kind: type, name: str) -> inspect.Signature:
+    """Return how a method of an object is called."""
+    signature = inspect.signature(getattr(kind, name))
+    # Of the class, self is the first; of static methods and those of the class it isn't there.
+    if isinstance(inspect.getattr_static(kind, name), staticmethod | classmethod):
+        return signature
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _check_is_made(kind: type) -> None:
+    """Refuse what can't be made without arguments.
+
+    Raises:
+        UserCodeError: `__init__` needs some.
+
+    """
+    try:
+        inspect.signature(kind).bind()
+    except TypeError as missing:
+        raise UserCodeError(
+            f"{kind.__name__}() is called without arguments, and {missing}; give it a default, or"
+            " read it in load"
+        ) from None
+    except ValueError:  # Python can't tell, of a class that is no Python
+        return
+
+
+def arguments_of_load(
+    load: Callable[..., Any], device: str
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return what an object's `load` is called with: the device, if it takes one.
+
+    Raises:
+        UserCodeError: it needs something else.
+
+    """
+    signature = inspect.signature(load)
+    for arguments, named in (((device,), {}), ((), {"device": device}), ((), {})):
+        try:
+            signature.bind(*arguments, **named)
+        except TypeError:
+            continue
+        return arguments, named
+    raise UserCodeError("load is called with the device alone: load(self, device)")
 
 
 def _hints(kind: type, name: str) -> dict[str, Any]:

@@ -22,6 +22,9 @@ FILE: Final = "file"
 PYTHON: Final = "python"
 FORMS: Final = '"python:package.module:Class" or "file:model.py:Class"'
 VERSION_CHARS: Final = 12
+ONE_FILE: Final = (
+    "files beside it aren't found: install them as a package, and name python:package.module:Class"
+)
 # Names of modules that are made of files; no package can have one.
 PREFIX: Final = "ml_api model "
 
@@ -135,6 +138,7 @@ def _module_of(content: bytes, path: Path, name: str) -> ModuleType:
     """Run a file as a module of its own, which isn't found by `import`."""
     module = ModuleType(PREFIX + name)
     module.__file__ = os.fspath(path)
+    module.__package__ = ""  # it is in none: what relative imports are told
     before = sys.modules.get(module.__name__)  # of a class that is loaded anew
     # Dataclasses and Pydantic look up a class's module by its name.
     sys.modules[module.__name__] = module
@@ -144,9 +148,21 @@ def _module_of(content: bytes, path: Path, name: str) -> ModuleType:
             lambda: exec(compile(content, path, "exec"), vars(module)),  # noqa: S102  # the operator's
             file=str(path),
         )
-    except UserCodeError:
+    except UserCodeError as refused:
         del sys.modules[module.__name__]
         if before is not None:
             sys.modules[module.__name__] = before
+        if _is_beside(refused.__cause__, path):
+            raise UserCodeError(f"{refused}; {ONE_FILE}") from refused.__cause__
         raise
     return module
+
+
+def _is_beside(failure: BaseException | None, path: Path) -> bool:
+    """Say whether an import failed because it is of a file beside the class's."""
+    if not isinstance(failure, ImportError):
+        return False
+    if failure.name is None:
+        return str(failure.msg).startswith("attempted relative import")
+    name = failure.name.partition(".")[0]
+    return any((path.parent / place).exists() for place in (name, f"{name}.py"))

@@ -1,47 +1,34 @@
 """A type that a user's class names, as JSON: how its values are read, written and described."""
 
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, get_args, get_origin
+import math
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import numpy as np
-from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 from pydantic import ValidationError as Invalid
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
+from typing_extensions import TypeAliasType
 
 from app.core.field_errors import field_errors
-from app.engines.python.arrays import ArrayForm
+from app.engines.python.arrays import UNIONS, with_array_forms, without_numpy
 from app.engines.python.failures import UserCallError, UserCodeError
 from app.errors import InvalidRequestError
 
-# A Pydantic model, a dataclass or a TypedDict has a configuration of its own instead.
+# Fields of dataclasses have it too, but a Pydantic model has a configuration of its own instead.
 CONFIG = ConfigDict(
-    ser_json_bytes="base64",
-    val_json_bytes="base64",
     ser_json_inf_nan="constants",  # not null: they are to be found, and refused
 )
-CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
+BYTES = ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", val_json_bytes="base64")
+# What the schema says of bytes that Pydantic decodes itself, and of those that nothing decodes.
+DECODED: Final = "base64"
+UNDECODED: Final = "binary"
+# The least number of digits of a whole number that is infinite as a float.
+LONG_NUMBER: Final = re.compile(rb"[0-9]{309}")
 BODY: Final = "body"
 NOT_JSON: Final = (b"NaN", b"Infinity")
-
-
-def _json_type(annotation: Any) -> Any:  # noqa: ANN401  # any annotation
-    """Return an annotation with arrays as Pydantic can read them, inside lists and the like too.
-
-    Raises:
-        TypeError: JSON has no form for an array's values.
-
-    """
-    if annotation is np.ndarray:
-        return Annotated[np.ndarray, ArrayForm(np.float64)]
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is np.ndarray:
-        scalars = get_args(arguments[1]) if len(arguments) > 1 else ()
-        known = scalars[0] if scalars and isinstance(scalars[0], type) else np.float64
-        return Annotated[np.ndarray, ArrayForm(known)]
-    if origin in CONTAINERS:
-        return origin[tuple(a if a is ... else _json_type(a) for a in arguments)]
-    return annotation
 
 
 def json_of(value: Any) -> bytes:  # noqa: ANN401  # parsed JSON
@@ -63,28 +50,38 @@ class JsonForm:
 
     def __init__(self, annotation: Any, *, what: str) -> None:  # noqa: ANN401  # any annotation
         self._what = what
-        self._name = getattr(annotation, "__name__", None) or str(annotation)
+        self._name = _name_of(annotation)
         try:
-            self._adapter = self._adapt(_json_type(annotation))
+            self._adapter = self._adapt(with_array_forms(annotation))
             # Some types fail only here, such as a Callable.
-            self.schema(of_answers=False)
-        except (PydanticUserError, PydanticSchemaGenerationError, TypeError) as failure:
+            schemas = [self.schema(of_answers=of_answers) for of_answers in (False, True)]
+        except Exception as failure:  # types have code of the user's, too
             raise UserCodeError(
                 f"{what} is annotated with {self._name}, which has no form in JSON;"
                 f" {_advice(failure)}"
             ) from failure
+        if UNDECODED in _formats(schemas):
+            # The class would be given the base64 as it was sent.
+            raise UserCodeError(
+                f"{what} is annotated with {self._name}, which has a field of bytes that has no"
+                " form in JSON; annotate the field with pydantic.Base64Bytes, or with str for texts"
+            )
 
     def schema(self, *, of_answers: bool) -> dict[str, Any]:
         """Return the type's JSON Schema; what it refers to is under `$defs`."""
-        return self._adapter.json_schema(mode="serialization" if of_answers else "validation")
+        schema = self._adapter.json_schema(mode="serialization" if of_answers else "validation")
+        # A default or a bound may be NaN or infinity; the schema is a part of a document of JSON.
+        return _finite(from_json(to_json(schema, inf_nan_mode="constants")))  # type: ignore[no-any-return]  # a dict in, a dict out
 
     def _adapt(self, annotation: Any) -> TypeAdapter[Any]:  # noqa: ANN401  # as above
-        try:
-            return TypeAdapter(annotation, config=CONFIG)
-        except PydanticUserError as refused:
-            if refused.code != "type-adapter-config-unused":
-                raise
-            return TypeAdapter(annotation)
+        """Return what reads and writes a type, with bytes as base64 wherever they are."""
+        # By a name, because Pydantic takes no configuration for what may have one of its own.
+        named = TypeAliasType("named", annotation)
+        adapter = TypeAdapter[Any](named, config=BYTES)
+        if DECODED in _formats(adapter.json_schema()):
+            # It would be decoded twice.
+            return TypeAdapter(named, config=CONFIG)
+        return adapter
 
     def read(self, value: Any) -> Any:  # noqa: ANN401  # JSON in, the user's type out
         """Return a value of the type from parsed JSON.
@@ -99,6 +96,9 @@ class JsonForm:
 
     def read_json(self, content: bytes) -> Any:  # noqa: ANN401  # the user's type
         """Return a value of the type from JSON; raises as `read`."""
+        if LONG_NUMBER.search(content) and _has_endless(from_json(content)):
+            message = "A number is too large"
+            raise InvalidRequestError([{"loc": [BODY], "msg": message, "type": "too_large"}])
         try:
             return self._adapter.validate_json(content, strict=True)
         except Invalid as invalid:
@@ -114,7 +114,10 @@ class JsonForm:
 
         """
         try:
-            plain = self._plain(self._checked(value))
+            try:
+                plain = self._plain(value)
+            except (Invalid, PydanticSerializationError):
+                plain = self._plain(without_numpy(value))
             content = to_json(plain, inf_nan_mode="constants")
         except (Invalid, PydanticSerializationError, TypeError):
             raise UserCallError(self._refusal(type(value).__name__)) from None
@@ -123,24 +126,71 @@ class JsonForm:
         return plain, content
 
     def _refusal(self, given: str) -> str:
-        if given != self._name:
+        if given != self._name.partition("[")[0]:
             return f"{self._what} is {given}, not {self._name}"
         return (
-            f"{self._what} is {given} that holds a value of another type, NaN or infinity, or text"
-            " that is no valid Unicode"
+            f"{self._what} is {self._name} that holds a value of another type, NaN or infinity, or"
+            " text that is no valid Unicode"
         )
-
-    def _checked(self, value: Any) -> Any:  # noqa: ANN401  # as above
-        """Return an answer of the type; NumPy's scalars and arrays stand for Python's."""
-        try:
-            return self._adapter.validate_python(value, strict=True)
-        except Invalid:
-            return self._adapter.validate_python(without_numpy(value), strict=True)
 
     def _plain(self, value: Any) -> Any:  # noqa: ANN401  # as above
+        """Return an answer as JSON's values, if it is of the type."""
+        checked = self._adapter.validate_python(value, strict=True)
         return self._adapter.dump_python(
-            value, mode="json", by_alias=True, warnings="error", fallback=_fallback
+            checked, mode="json", by_alias=True, warnings="error", fallback=_fallback
         )
+
+
+def _name_of(annotation: Any) -> str:  # noqa: ANN401  # any annotation
+    """Return a type as a person writes it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is None or origin is np.ndarray:
+        return str(getattr(origin or annotation, "__name__", None) or annotation)
+    if origin is Annotated:
+        return _name_of(arguments[0])
+    if origin in UNIONS:
+        return " | ".join(map(_name_of, arguments))
+    inner = ", ".join(repr(a) if origin is Literal else _name_of(a) for a in arguments)
+    return f"{getattr(origin, '__name__', origin)}[{inner}]"
+
+
+def _formats(schema: Any) -> Iterator[str]:  # noqa: ANN401  # any part of a schema
+    """Yield the formats that a schema names, at any depth."""
+    if isinstance(schema, list):
+        for one in schema:
+            yield from _formats(one)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "string" and isinstance(named := schema.get("format"), str):
+            yield named
+        yield from _formats(list(schema.values()))
+
+
+def _finite(schema: Any) -> Any:  # noqa: ANN401  # any part of a schema
+    """Return a schema without what isn't finite, as a default or a bound."""
+    if isinstance(schema, list):
+        return [_finite(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _finite(one) for key, one in schema.items() if not _is_endless(one)}
+
+
+def _is_endless(value: Any) -> bool:  # noqa: ANN401  # as above
+    """Say whether a value is no finite number, or a list with one."""
+    if isinstance(value, list):
+        return any(map(_is_endless, value))
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _has_endless(value: Any) -> bool:  # noqa: ANN401  # parsed JSON
+    """Say whether a whole number is infinite as a float: the class would be given that."""
+    if isinstance(value, dict | list):
+        return any(map(_has_endless, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, int):
+        try:
+            float(value)
+        except OverflowError:
+            return True
+    return False
 
 
 def _is_finite(plain: Any) -> bool:  # noqa: ANN401  # of a text that has the word NaN, too
@@ -155,6 +205,8 @@ def _advice(failure: Exception) -> str:
     """Return what to write instead of a type that can't be used."""
     if isinstance(failure, PydanticUserError) and failure.code == "typed-dict-version":
         return "before Python 3.12, import TypedDict from typing_extensions"
+    if np.ndarray.__name__ in str(failure):
+        return "a NumPy array can't be a field: write list[float] there"
     return (
         "use a Pydantic model, a dataclass, a TypedDict, str, int, float, bool, bytes, a list of"
         " them, or a NumPy array"
@@ -166,15 +218,3 @@ def _fallback(value: Any) -> Any:  # noqa: ANN401  # inside of what is annotated
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no form in JSON")
-
-
-def without_numpy(value: Any) -> Any:  # noqa: ANN401  # as above
-    """Return lists and numbers of Python's in the place of NumPy's, at any depth."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {without_numpy(key): without_numpy(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        plain: Sequence[Any] = [without_numpy(one) for one in value]
-        return plain if isinstance(value, list) else tuple(plain)
-    return value

@@ -54,6 +54,15 @@ class Item:
     is_truncated: bool = False
 
 
+@dataclass(slots=True, kw_only=True)
+class ReadItem:
+    """An item's value here: the class may change it, and is to be given it anew then."""
+
+    value: Any
+    content: bytes  # JSON
+    is_given: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The answer to an item."""
@@ -139,7 +148,7 @@ class ThreadRunner:
         item = self._read(content)
         if isinstance(item, Item) and self._cost is not None:
             try:
-                return Item(value=item.value, cost=_whole(self._cost(item.value)))
+                return Item(value=item.value, cost=_whole(self._cost(item.value.value)))
             except UserCallError as refused:
                 return refused
             except BaseException as failure:  # noqa: BLE001  # of user code, sys.exit() too
@@ -149,7 +158,8 @@ class ThreadRunner:
     def _read(self, content: bytes, form: JsonForm | None = None) -> Item | Exception:
         """Return an item of a type, by default that of `predict`, or its error."""
         try:
-            return Item(value=(form or self._contract.item).read_json(content), cost=1)
+            value = (form or self._contract.item).read_json(content)
+            return Item(value=ReadItem(value=value, content=content), cost=1)
         except ServiceError as refused:
             return refused
         except BaseException as failure:  # noqa: BLE001  # of a validator of the user's
@@ -165,11 +175,18 @@ class ThreadRunner:
 
     def run(self, items: Sequence[Item]) -> list[Answer | Exception]:
         """Call the class, with all items at once if it takes batches."""
-        values = [item.value for item in items]
         with self._output.caught():
+            values = [self._value(item.value) for item in items]
             if self._contract.takes_batches:
                 return self._predict_many(values)
             return [self._predict_one(value) for value in values]
+
+    def _value(self, item: ReadItem) -> Any:  # noqa: ANN401  # as annotated
+        """Return an item's value; one that was in a batch that failed is read anew."""
+        if item.is_given:
+            return self._contract.item.read_json(item.content)
+        item.is_given = True
+        return item.value
 
     def _predict_many(self, values: list[Any]) -> list[Answer | Exception]:
         """Return the answer to each; where another model has no time for them, its error."""
@@ -190,7 +207,7 @@ class ThreadRunner:
 
         """
         try:
-            answers = self._method(values)
+            answers = self._method(list(values))  # the class may change its list
         except (ServiceError, UserCallError):
             raise
         except BaseException as failure:
@@ -246,7 +263,7 @@ class ThreadRunner:
             raise item
         stream = self._stream
         assert stream is not None  # noqa: S101  # as above
-        pieces = pieces_of(lambda: stream(item.value))
+        pieces = pieces_of(lambda: stream(item.value.value))
         try:
             while True:
                 with self._output.caught():

@@ -14,7 +14,7 @@ IntArray = npt.NDArray[np.int64]
 # Of the bins; what was counted in others can't be compared.
 EDITION: Final = 1
 MAX_LABELS = 64  # of a model; the rest are counted together
-OTHERS = "\0others"
+OTHERS = "\x1aothers"  # no model's label; U+0000 PostgreSQL could not store
 # Probabilities in hundredths; regressions and distances by quarters of a power of ten on each side.
 _OUTER = 10.0 ** np.arange(-2, 6, 0.25)
 # Each length up to 32 tokens, then eight bins for each doubling, to a quarter of a million.
@@ -50,7 +50,8 @@ class Counts:
     def add(self, entries: Sequence[AnsweredEntry]) -> None:
         """Count rows."""
         self.rows += len(entries)
-        for label, count in Counter(e.label for e in entries if e.label is not None).items():
+        labels = Counter(e.label.replace("\0", "\ufffd") for e in entries if e.label is not None)
+        for label, count in labels.items():
             is_known = label in self.labels or len(self.labels) < MAX_LABELS
             self.labels[label if is_known else OTHERS] += count
         self._count("score", [e.score for e in entries if e.score is not None])

@@ -36,7 +36,7 @@ class Comparison:
         version: the one that is looked at.
         serving: the one that it is compared with.
         pairs: inputs that both answered, in the same request.
-        agreement: share of pairs with the same label; None without pairs.
+        agreement: share of pairs with the same label; None without pairs that have labels.
         score_shift: mean difference of the scores of pairs with the same label.
         label_shift: half the sum of the differences of the labels' shares, from 0 to 1, over all
             answers; it needs no pairs.
@@ -51,10 +51,8 @@ class Comparison:
     label_shift: float | None
 
 
-def compare(rows: Sequence[PredictionLogEntry], *, version: str, serving: str) -> Comparison:
-    """Compare the answers of two versions."""
-    own = [row for row in rows if row.version == version]
-    other = [row for row in rows if row.version == serving]
+def compare(own: Sequence[PredictionLogEntry], other: Sequence[PredictionLogEntry]) -> Comparison:
+    """Compare the answers of a version with those of the one that serves."""
     pairs = _pairs(own, other)
     same = [(one, two) for one, two in pairs if one.label == two.label]
     shifts = [
@@ -66,10 +64,16 @@ def compare(rows: Sequence[PredictionLogEntry], *, version: str, serving: str) -
         version=_side(own),
         serving=_side(other),
         pairs=len(pairs),
-        agreement=len(same) / len(pairs) if pairs else None,
+        agreement=_agreement(pairs),
         score_shift=fmean(shifts) if shifts else None,
         label_shift=_label_shift(own, other),
     )
+
+
+def _agreement(pairs: Sequence[Pair]) -> float | None:
+    """Return the share of pairs with the same label, of those with any: a reranker has none."""
+    labels = [(one.label, two.label) for one, two in pairs if one.label or two.label]
+    return sum(one == two for one, two in labels) / len(labels) if labels else None
 
 
 def _side(rows: Sequence[PredictionLogEntry]) -> Side:

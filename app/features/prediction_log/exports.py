@@ -20,7 +20,7 @@ from app.http.error_bodies import problem
 from app.http.streamed import SEND_TIMEOUT_S, StreamedResponse
 from app.services.prediction_log import PredictionLogEntry, prediction_id
 
-TIME_INDEX = COLUMNS.index("time")
+TIME_INDEX, SHADOW_INDEX = COLUMNS.index("time"), COLUMNS.index("shadow")
 CSV_COLUMNS = (*COLUMNS, "prediction_id", *(f"feedback_{name}" for name in FIELDS))
 said_of = attrgetter(*FIELDS)
 NOTHING_SAID = [None] * len(FIELDS)
@@ -104,6 +104,7 @@ FORMATS: dict[str, type[NdjsonFormat | CsvFormat]] = {
 def _cells(prediction: PredictionLogEntry) -> list[object]:
     cells = list(values_of(prediction))
     cells[TIME_INDEX] = _iso(prediction.time)
+    cells[SHADOW_INDEX] = _cell(prediction.shadow)
     for index in TEXT_INDEXES:
         if text := cells[index]:
             cells[index] = escape(text)

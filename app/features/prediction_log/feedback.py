@@ -110,7 +110,10 @@ class FeedbackRepository:
 
     def _find(self, position: Position, key_id: int | None) -> dict[str, object] | None:
         query = select(*(TABLE.c[name] for name in (*OF_THE_PREDICTION, "label"))).where(
-            TABLE.c.time == position.time, TABLE.c.id == position.id
+            # Nobody can say whether what nobody got was right.
+            TABLE.c.time == position.time,
+            TABLE.c.id == position.id,
+            ~TABLE.c.shadow,
         )
         if key_id is not None:
             query = query.where(TABLE.c.key_id == key_id)

@@ -14,10 +14,10 @@ from app.features.prediction_log.feedback_schemas import (
     FeedbackAnswer,
     FeedbackRequest,
     FeedbackSummary,
-    SummaryQuery,
     VersionSummary,
 )
-from app.features.prediction_log.filters import Filters, Position
+from app.features.prediction_log.filters import Position
+from app.features.prediction_log.queries import LogQuery
 from app.features.prediction_log.scope import PredictionsDep, ScopeDep
 from app.http.guard import Guard
 from app.http.json_route import JsonRoute
@@ -60,14 +60,13 @@ async def give_feedback(
     responses=problems(*WITH_KEY, InvalidRequestError, DatabaseUnavailableError),
 )
 async def sum_up_feedback(
-    query: Annotated[SummaryQuery, Query()], predictions: PredictionsDep, scope: ScopeDep
+    query: Annotated[LogQuery, Query()], predictions: PredictionsDep, scope: ScopeDep
 ) -> FeedbackSummary:
     """Say how often each version of a model was right, by the feedback on the caller's predictions.
 
     An admin's summary is of everyone's.
     """
-    filters = Filters(model=query.model, since=query.since, until=query.until)
-    summaries = await predictions.feedback_summary(filters, scope=scope)
+    summaries = await predictions.feedback_summary(query.filters(), scope=scope)
     return FeedbackSummary(
         versions=[
             VersionSummary(**{name: getattr(summary, name) for name in FIELDS_OF_SUMMARY})

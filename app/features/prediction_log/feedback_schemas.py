@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from app.features.prediction_log.bounds import MAX_LABEL_CHARS, NO_NUL, Moment
-from app.models.schemas import MAX_NAME_CHARS, Request, Response, example
+from app.features.prediction_log.bounds import MAX_LABEL_CHARS, NO_NUL
+from app.models.schemas import Request, Response, example
 
 MAX_COMMENT_CHARS = 2_000
 SAID = ("label", "correct", "score", "comment")
@@ -69,26 +69,6 @@ class FeedbackAnswer(GivenFeedback):
     )
 
     prediction_id: str
-
-
-class SummaryQuery(BaseModel):
-    """Feedback on which predictions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    since: Moment | None = Field(
-        None,
-        description="The earliest time of a prediction, ISO 8601 with its zone; included.",
-        examples=["2026-11-22T00:00:00Z"],
-    )
-    until: Moment | None = Field(
-        None,
-        description="The time to stop at, ISO 8601 with its zone; not included.",
-        examples=["2026-11-23T00:00:00Z"],
-    )
-    model: str | None = Field(
-        None, max_length=MAX_NAME_CHARS, pattern=NO_NUL, description="Only on this model."
-    )
 
 
 class VersionSummary(Response):

@@ -57,7 +57,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which predictions; None means no filter. `since` is included, `until` isn't."""
+    """Which predictions; None means no filter. `since` is included, `until` isn't.
+
+    Without a word only those that were answers: who wants those of shadows says so.
+    """
 
     key_id: int | None = None
     model: str | None = None
@@ -67,6 +70,7 @@ class Filters:
     status: int | None = None
     error: str | None = None
     feedback: Judgement | None = None
+    shadow: bool | None = False
     since: datetime | None = None
     until: datetime | None = None
 
@@ -85,6 +89,8 @@ class Filters:
         for name in ALONE:
             if name in equal and (name != "status" or self.status != OK):
                 return [name]
+        if self.shadow:
+            return []  # their index has no other columns
         return [name for name in equal if name in TOGETHER]
 
     @property

@@ -34,6 +34,8 @@ def page_query(filters: Filters, after: Position | None, *, limit: int) -> Selec
         values = tuple(equal[name] for name in indexed)
     if filters.feedback == "none":
         query = query.where(~select(FEEDBACK.c.id).where(IS_JUDGED).exists())
+    if filters.shadow is not None:
+        query = query.where(TABLE.c.shadow if filters.shadow else ~TABLE.c.shadow)
     if filters.are_failures:
         query = query.where(FAILED)
     return _ranged(query, index, values, filters, after).limit(limit)

@@ -13,7 +13,7 @@ from typing import Any
 from app.features.prediction_log.tables import COLUMNS, FLOATS, TEXTS
 from app.services.prediction_log import PredictionLogEntry
 
-TIME, TASK = COLUMNS.index("time"), COLUMNS.index("task")
+TIME, TASK, SHADOW = (COLUMNS.index(name) for name in ("time", "task", "shadow"))
 TEXT_INDEXES = tuple(COLUMNS.index(name) for name in TEXTS)
 FLOAT_INDEXES = tuple(COLUMNS.index(name) for name in FLOATS)
 values_of = attrgetter(*COLUMNS)
@@ -46,7 +46,8 @@ def _sqlite_row(prediction: PredictionLogEntry) -> tuple[Any, ...]:
         moment = moment.astimezone(UTC)
     # As SQLAlchemy reads it: without the zone, and with microseconds also where they are 0.
     row[TIME] = moment.isoformat(" ", "microseconds")[: -len("+00:00")]
-    row[TASK] = str(row[TASK])  # a subclass of str: the driver looks for a converter each time
+    # Both are of subclasses, of str and int, for which the driver looks for a converter each time.
+    row[TASK], row[SHADOW] = str(row[TASK]), int(row[SHADOW])
     return tuple(row)
 
 

@@ -14,11 +14,10 @@ from app.features.prediction_log.exports import (
     NdjsonFormat,
     as_dict,
 )
-from app.features.prediction_log.filters import Filters, Position
+from app.features.prediction_log.filters import Position
 from app.features.prediction_log.schemas import (
     ExportQuery,
     PageQuery,
-    PredictionFilters,
     PredictionPage,
 )
 from app.features.prediction_log.scope import PredictionsDep, ScopeDep
@@ -42,20 +41,6 @@ EXPORTED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-
-
-def _filters(query: PredictionFilters) -> Filters:
-    return Filters(
-        model=query.model,
-        label=query.label,
-        request_id=query.request_id,
-        version=query.version,
-        status=query.status,
-        error=query.error,
-        feedback=query.feedback,
-        since=query.since,
-        until=query.until,
-    )
 
 
 def _position(cursor: str | None) -> Position | None:
@@ -83,7 +68,7 @@ async def list_predictions(
 ) -> Response:
     """List the caller's predictions, newest first; an admin's list has everyone's."""
     page = await predictions.page(
-        _filters(query), scope=scope, after=_position(query.cursor), limit=query.limit
+        query.filters(), scope=scope, after=_position(query.cursor), limit=query.limit
     )
     answer = {
         "predictions": [as_dict(prediction) for prediction in page.predictions],
@@ -109,7 +94,7 @@ async def export_predictions(
 ) -> ExportResponse:
     """Export the caller's predictions, of any number; an admin's export has everyone's."""
     return ExportResponse(
-        predictions.export(_filters(query), scope=scope),
+        predictions.export(query.filters(), scope=scope),
         export_format=FORMATS[query.format](),
         path=request.url.path,
         request_id=request_id.get(),

@@ -2,42 +2,27 @@
 
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import ConfigDict, Field, create_model
 
 from app.features.prediction_log.bounds import (
     MAX_ID_CHARS,
     MAX_LABEL_CHARS,
     MAX_VERSION_CHARS,
     NO_NUL,
-    Moment,
 )
 from app.features.prediction_log.feedback_schemas import GivenFeedback
 from app.features.prediction_log.filters import Judgement
-from app.models.schemas import MAX_NAME_CHARS, Response, example
+from app.features.prediction_log.queries import LogQuery
+from app.models.schemas import Response, example
 from app.services.prediction_log import PredictionLogEntry
 
 MAX_PAGE_ROWS = 1_000
 MAX_CURSOR_CHARS = 64
 
 
-class PredictionFilters(BaseModel):
+class PredictionFilters(LogQuery):
     """Which predictions; what isn't given isn't asked for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    since: Moment | None = Field(
-        None,
-        description="The earliest time, ISO 8601 with its zone; included.",
-        examples=["2026-11-22T00:00:00Z"],
-    )
-    until: Moment | None = Field(
-        None,
-        description="The time to stop at, ISO 8601 with its zone; not included.",
-        examples=["2026-11-23T00:00:00Z"],
-    )
-    model: str | None = Field(
-        None, max_length=MAX_NAME_CHARS, pattern=NO_NUL, description="Only of this model."
-    )
     label: str | None = Field(
         None, max_length=MAX_LABEL_CHARS, pattern=NO_NUL, description="Only with this label."
     )
@@ -63,6 +48,10 @@ class PredictionFilters(BaseModel):
         None,
         description="Only with feedback (`given`), without (`none`), or what it calls `correct` or"
         " `wrong`.",
+    )
+    shadow: bool = Field(
+        False,  # noqa: FBT003  # a field's default
+        description="Those that shadows made of copies, instead of those that were answers.",
     )
 
 
@@ -128,6 +117,7 @@ class PredictionPage(Response):
                         "completion_tokens": None,
                         "ttft_ms": None,
                         "finish_reason": None,
+                        "shadow": False,
                         "prediction_id": "019bfa4d-0680-707b-8010-000000000000",
                         "feedback": {
                             "given_at": "2026-11-22T12:03:00.5Z",

@@ -4,7 +4,7 @@ from datetime import datetime
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Table, Text, false, text
 from sqlalchemy.types import TypeEngine
 
 from app.db.tables import Base, UtcDateTime
@@ -20,6 +20,7 @@ SQL_TYPES: dict[type, TypeEngine[Any]] = {
     float: Double(),
     int: Integer(),
     str: Text(),
+    bool: Boolean(),
 }
 # Each set of filters has an index that ends with the order of pages. So a page is one range of one
 # index, however the filters are correlated. With fewer indexes PostgreSQL reads the log backwards
@@ -49,6 +50,7 @@ def _column(name: str, hint: Any) -> Column[Any]:  # noqa: ANN401  # a type, or 
         primary_key=name in KEY,
         nullable=NoneType in others,
         autoincrement=False,
+        server_default=false() if kind is bool else None,  # for older programs, which lack it
     )
 
 
@@ -66,6 +68,13 @@ TABLE = Table(
             postgresql_where=text("status <> 200"),
         )
         for column in FAILURES_BY
+    ),
+    # Of what shadows made: few services have any.
+    Index(
+        "ix_predictions_shadows_time_id",
+        *KEY,
+        sqlite_where=text("shadow = 1"),
+        postgresql_where=text("shadow"),
     ),
 )
 COLUMNS = tuple(column.name for column in TABLE.columns)

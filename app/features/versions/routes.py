@@ -1,7 +1,7 @@
 """`/models/{model_name}/load`, `unload`, `promote` and `rollback`."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Response
 
@@ -10,6 +10,7 @@ from app.errors import (
     CatalogRefusedError,
     ModelLoadFailedError,
     ModelNotFoundError,
+    ModelNotReadyError,
     ModelVersionNotFoundError,
     NotReadyError,
     SwapInProgressError,
@@ -40,7 +41,7 @@ router = APIRouter(
     dependencies=[Depends(Guard(Scope.ADMIN))],
 )
 LONGER = "It takes longer, and goes on; GET /models tells."
-RESPONSES = problems(
+ERRORS = (
     *WITH_BODY,
     *WITH_KEY,
     ModelNotFoundError,
@@ -50,7 +51,9 @@ RESPONSES = problems(
     SwapRefusedError,
     ModelLoadFailedError,
     NotReadyError,
-) | {202: {"description": LONGER, "model": ModelInfo}}
+)
+ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"description": LONGER, "model": ModelInfo}}
+RESPONSES = problems(*ERRORS) | ACCEPTED
 catalogue_router = APIRouter(
     prefix="/models",
     tags=["versions"],
@@ -72,7 +75,7 @@ async def _do(swap: Swap, runtime: RuntimeDep, response: Response) -> ModelInfo:
 @router.post(
     "/load",
     summary="Load a model, or a version of it",
-    responses=RESPONSES,
+    responses=problems(*ERRORS, ModelNotReadyError) | ACCEPTED,
     response_model_exclude_none=True,
 )
 async def load(
@@ -84,7 +87,8 @@ async def load(
 ) -> ModelInfo:
     """Load a version beside those that serve; requests may name it then. One that is loaded stays.
 
-    Without a version: all of the model that get requests.
+    Without a version: all of the model that get requests. For one on demand there may be no room
+    beside others that are in use.
     """
     swap = Swap(action="load", model=model_name, version=body.version, by=caller.name)
     return await _do(swap, runtime, response)

@@ -121,8 +121,12 @@ class StateKeeper:
         except (DatabaseUnavailableError, StatementError):
             return  # the watch of the database says so
         for name in tuple(self._unstored):
+            model = self._registry.find(name)
+            if model is None:  # another catalogue has it no more
+                self._unstored.discard(name)
+                continue
             with suppress(ServiceError):
-                await self.store(self._registry.model(name))
+                await self.store(model)
         for model, state in self._known(states):
             if state.revision > self._revisions.get(state.model, 0):
                 await self._do(model, state)

@@ -58,7 +58,8 @@ class Trials:
     def put(self, entry: PredictionLogEntry) -> None:
         """Remember an answer of a model with a rule, and hand it on."""
         model = self._registry.find(entry.model)
-        if model is not None and model.spec.rollback is not None and entry.version is not None:
+        has_rule = model is not None and model.spec.rollback is not None
+        if has_rule and entry.version is not None and not entry.shadow:
             self._windows[entry.model, entry.version].answers.append(
                 Answer(
                     at_s=self._now_s(),
@@ -79,15 +80,17 @@ class Trials:
             self._promoted.pop(name, None)
 
     async def watch(self) -> None:
-        """Look at all models, forever."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            await self.look()
+        """Look at all models, forever; one that takes long to be taken back delays no other."""
+        async with asyncio.TaskGroup() as looks:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                looks.create_task(self.look())
 
     async def look(self) -> None:
         """Judge once, and take back what has been over its bound for long enough."""
         for model in self._registry.models:
-            if (rule := model.spec.rollback) is not None:
+            is_changing = self._swaps.running(model.spec.name) is not None
+            if not is_changing and (rule := model.spec.rollback) is not None:
                 await self._look_at(model, rule)
 
     async def _look_at(self, model: Model, rule: RollbackRule) -> None:

@@ -17,6 +17,7 @@ from servers import free_port
 from serving import make_app, running
 
 from app.db.session import Database
+from app.features.drift.counts import MAX_LABELS, OTHERS
 from app.features.drift.metrics import DriftMetrics
 from app.features.drift.watch import MAX_WAITING, SHOWN_FOR, DriftWatch
 from app.features.drift.windows import Version
@@ -74,6 +75,19 @@ async def test_replicas_have_one_reference_and_a_restart_takes_no_new_one(
     last = (await second.report())[ONE].last
     assert last is not None
     assert [one.kind for one in last.distances if one.is_drift] == ["length"]
+
+
+async def test_more_labels_than_are_counted_and_any_of_them_can_be_stored(
+    database: Database,
+) -> None:
+    labels = ["with\0nul", *map(str, range(MAX_LABELS + 1))]
+    watch = watching(database)
+    await take(watch, [replace(row, label=labels[n % len(labels)]) for n, row in enumerate(FULL)])
+    again = watching(database)
+    await take(again, later(rows(3)))
+    series = (await again.report())[ONE]
+    assert series.reference is not None
+    assert series.reference.counts.labels.keys() >= {"with\ufffdnul", OTHERS}
 
 
 async def test_a_reference_that_is_given_up_is_so_for_all_replicas(database: Database) -> None:

@@ -47,7 +47,7 @@ from app.features.prediction_log.service import (
 )
 from app.features.prediction_log.tables import COLUMNS
 from app.http.answer_log import AnswerLog, AnswerLogDep
-from app.http.api_document import document_api
+from app.http.api_document import ApiDocument
 from app.http.guard import get_caller
 from app.middleware.stack import App
 from app.services.access import OpenAccess
@@ -78,7 +78,7 @@ def make_app(database: Database, scope: PredictionsScope | None = None) -> FastA
     app = App(parts=front_parts())
     app.include_router(router)
     app.include_router(feedback_router)
-    document_api(app)
+    ApiDocument(app)
     log = PredictionLog(database, policy=LogPolicy(), metrics=PredictionLogMetrics())
     access = OpenAccess()
     app.state.runtime = SimpleNamespace(
@@ -424,7 +424,7 @@ async def test_the_document_knows_every_filter(database: Database) -> None:
         paths = (await client.get("/openapi.json")).json()["paths"]
     names = {p["name"] for p in paths["/predictions"]["get"]["parameters"]}
     filters = {"since", "until", "model", "label", "request_id", "version", "status", "error"}
-    assert names == filters | {"feedback", "limit", "cursor"}
+    assert names == filters | {"feedback", "shadow", "limit", "cursor"}
     assert set(paths["/predictions/export"]["get"]["responses"]) >= {"200", "422", "503"}
 
 

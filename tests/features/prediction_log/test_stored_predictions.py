@@ -37,6 +37,7 @@ ONE = PredictionLogEntry(
     ttft_ms=7.25,
     finish_reason="stop",
 )
+SHADOW = replace(ONE, id=3, shadow=True)
 BARE = PredictionLogEntry(
     time=START, id=2, request_id="r", task="chat", model="m", status=503, latency_ms=0
 )
@@ -74,8 +75,11 @@ async def ids(database: Database, **asked: object) -> list[int]:
 
 
 async def test_a_prediction_comes_back_as_it_was_stored(database: Database) -> None:
-    await insert(database, [ONE, BARE])
+    await insert(database, [ONE, BARE, SHADOW])
     assert await page(database) == [BARE, ONE]
+    assert await page(database, shadow=True) == [SHADOW]
+    assert await page(database, shadow=True, label="POSITIVE", version="v1") == [SHADOW]
+    assert await page(database, shadow=None) == [SHADOW, BARE, ONE]
 
 
 async def test_nothing_is_stored_of_nothing(database: Database) -> None:

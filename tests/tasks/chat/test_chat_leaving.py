@@ -146,7 +146,7 @@ async def test_a_thread_that_is_stuck_keeps_its_place_and_its_reader_is_told_in_
     reader.reads.set()
     async with running(app) as client:
         entry = serve_generator(app, generator)
-        response = await open_stream(app, "a", timeout_s=0.2)
+        response = await open_stream(app, "a", timeout_s=1.0)
         await response({"type": "http"}, never, reader.send)
         token, last = reader.lines
         assert token == {"token": "one"}
@@ -187,7 +187,7 @@ async def test_a_stuck_thread_is_let_go_when_it_ends_though_its_reader_was_busy_
     app, generator, reader = make_app(tmp_path, CHAT), StuckGenerator(), Reader()
     async with running(app):
         entry = serve_generator(app, generator)
-        response = await open_stream(app, "a", timeout_s=0.1)
+        response = await open_stream(app, "a", timeout_s=1.0)
         sent = asyncio.create_task(response({"type": "http"}, never, reader.send))
         await reader.started.wait()
         (generation,) = entry.served.model._tasks

@@ -15,6 +15,7 @@ from app.engines.base import EngineRequest, PythonOptions
 from app.engines.loader import load_engine
 from app.engines.python.engine import PythonEngine
 from app.engines.python.finding import PREFIX
+from app.engines.python.runner import Answer, Item
 from app.engines.rows import RowsRefusedError, checked
 from app.errors import CatalogError, EngineError, SourceError, StartupError, UnsafeModelError
 from app.models.catalog import read_catalog
@@ -28,9 +29,14 @@ class Model:
 
 
 def load(
-    folder: Path, code: str, *, source: str = "file:model.py:Model", **pins: str
+    folder: Path,
+    code: str,
+    *,
+    source: str = "file:model.py:Model",
+    **pins: str,
 ) -> PythonEngine:
     (folder / "model.py").write_text(code, encoding="utf-8")
+    (folder / "beside.py").touch()
     options = PythonOptions(source=source, base=folder, pins=pins)
     request = EngineRequest(
         name="mine", task="python", engine="python", device="cpu", python=options
@@ -82,7 +88,14 @@ LINES = {
     ),
     "class Model:\n  def\n": "import of model.py raises SyntaxError at line 2",
     "import sys\nsys.exit(3)\n": "import of model.py raises SystemExit at line 2",
-    GOOD + "    def __init__(self, path):\n        pass\n": "Model() raises TypeError",
+    GOOD + "    def __init__(self, path):\n        pass\n": (
+        "Model() is called without arguments, and missing a required argument: 'path'"
+    ),
+    GOOD + "    def load(self, device, other):\n        pass\n": (
+        "load is called with the device alone: load(self, device)"
+    ),
+    "import beside\n": "files beside it aren't found: install them as a package",
+    "from .beside import x\n": "files beside it aren't found: install them as a package",
     GOOD + "    def load(self, device):\n        raise OSError('x')\n": (
         "load raises OSError at line 6; the log has its traceback"
     ),
@@ -91,6 +104,33 @@ LINES = {
     "Model = 3\n": "no class is its Model",
     "Other = 3\n": "there is no Model",
 }
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        """
+class Model:
+    @staticmethod
+    def predict_one(item: int) -> int:
+        return item
+""",
+        """
+class Model:
+    @classmethod
+    def predict(cls, items: list[int]) -> list[int]:
+        items.clear()
+        return [1]
+""",
+        GOOD + "    def load(self, *, device):\n        assert device == 'cpu'\n",
+        GOOD + "    def load(self, **options):\n        assert options == {'device': 'cpu'}\n",
+    ],
+)
+def test_a_class_is_called_as_its_methods_are_written(tmp_path: Path, code: str) -> None:
+    engine = load(tmp_path, code)
+    (answer,) = engine.run([item for item in engine.encode([1]) if isinstance(item, Item)])
+    assert isinstance(answer, Answer)
+    assert answer.content == b"1"
 
 
 @pytest.mark.parametrize("code", LINES)

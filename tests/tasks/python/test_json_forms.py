@@ -1,7 +1,8 @@
 """The types that a class may name, and their JSON."""
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
@@ -37,6 +38,20 @@ class Old(PlainTypedDict):
     name: str
 
 
+@dataclass
+class Photo:
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Encoded:
+    content: Base64Bytes
+
+
+class Undecoded(BaseModel):
+    content: bytes
+
+
 class Model(BaseModel):
     day: date
     image: Base64Bytes = b""
@@ -62,6 +77,10 @@ ROUND_TRIPS: list[tuple[Any, Any, Any]] = [
     (Point, {"x": 1.5, "y": 2}, Point(1.5, 2)),
     (list[Point], [{"x": 1.5, "y": 2}], [Point(1.5, 2)]),
     (Named, {"name": "a"}, {"name": "a"}),
+    (Photo, {"content": "AAH_"}, Photo(b"\x00\x01\xff")),
+    (list[Photo], [{"content": "AAH_"}], [Photo(b"\x00\x01\xff")]),
+    (Encoded, {"content": "AAH/"}, Encoded(b"\x00\x01\xff")),
+    (list[Encoded], [{"content": "AAH/"}], [Encoded(b"\x00\x01\xff")]),
     (
         Model,
         {"day": "2026-11-30", "image": "AAH/"},
@@ -70,18 +89,18 @@ ROUND_TRIPS: list[tuple[Any, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "json", "value"), ROUND_TRIPS)
-def test_a_type_is_read_from_json_and_written_as_it(annotation: Any, json: Any, value: Any) -> None:
-    read = form(annotation).read(json)
+@pytest.mark.parametrize(("annotation", "sent", "value"), ROUND_TRIPS)
+def test_a_type_is_read_from_json_and_written_as_it(annotation: Any, sent: Any, value: Any) -> None:
+    read = form(annotation).read(sent)
     assert read == value
     assert type(read) is type(value)
     written, _ = form(annotation).write(value)
-    assert written == (json if annotation is not Model else written)
+    assert written == (sent if annotation is not Model else written)
     assert form(annotation).read(written) == value
 
 
 @pytest.mark.parametrize(
-    ("annotation", "json"),
+    ("annotation", "sent"),
     [
         (int, "3"),
         (int, 1.5),
@@ -101,11 +120,13 @@ def test_a_type_is_read_from_json_and_written_as_it(annotation: Any, json: Any, 
         (npt.NDArray[np.int8], [1.5]),
         (npt.NDArray[np.uint8], [-1]),
         (npt.NDArray[np.bool_], [1]),
+        (float, 10**400),
+        (dict[str, list[float]], {"a": [1.0, -(10**400)]}),
     ],
 )
-def test_what_isnt_of_the_type_is_422_with_its_place(annotation: Any, json: Any) -> None:
+def test_what_isnt_of_the_type_is_422_with_its_place(annotation: Any, sent: Any) -> None:
     with pytest.raises(InvalidRequestError) as refused:
-        form(annotation).read(json)
+        form(annotation).read(sent)
     assert refused.value.extensions["errors"][0]["loc"][0] == "body"
 
 
@@ -115,6 +136,9 @@ def test_arrays_are_nested_lists_of_their_type() -> None:
     assert (image.dtype, image.shape) == (np.uint8, (2, 2))
     assert images.write([image])[1] == b"[[[1,2],[3,255]]]"
     assert form(np.ndarray).read([1, 2]).dtype == np.float64
+    assert form(np.ndarray | None).read(None) is None
+    assert form(Sequence[np.ndarray] | None).read([[1]])[0].dtype == np.float64
+    assert form(Annotated[np.ndarray, "documented"]).read([1]).dtype == np.float64
     schema = form(npt.NDArray[np.int64]).schema(of_answers=False)
     assert schema["items"]["anyOf"][0] == {"type": "integer"}
 
@@ -128,6 +152,9 @@ def test_arrays_are_nested_lists_of_their_type() -> None:
         (list[float], np.array([0.5, 1.0]), b"[0.5,1.0]"),
         (list[list[int]], [np.array([1, 2])], b"[[1,2]]"),
         (Point, Point(np.float64(1.5)), b'{"x":1.5,"y":0}'),
+        (Point, Point(np.float32(1.5), np.int64(2)), b'{"x":1.5,"y":2}'),  # type: ignore[arg-type]
+        (list[Point], [Point(np.float32(1.5))], b'[{"x":1.5,"y":0}]'),  # type: ignore[arg-type]
+        (set[int], {np.int64(3)}, b"[3]"),
         (Any, {"a": np.array([1])}, b'{"a":[1]}'),
         (dict[str, float], {"a": np.float32(0.5)}, b'{"a":0.5}'),
         (str, "é", '"é"'.encode()),
@@ -154,6 +181,9 @@ def test_numpy_s_values_stand_for_python_s_in_answers(
             np.array([np.inf]),
             "it is ndarray that holds a value of another type, NaN",
         ),
+        (list[int], [0.5], "it is list[int] that holds a value of another type"),
+        (int | None, "a", "it is str, not int | None"),
+        (np.ndarray, np.array(3.0), "it is ndarray that holds a value of another type"),
         (Any, {"a": float("-inf")}, "it holds NaN or infinity"),
         (Any, object(), "it is object, not Any"),
         (str, "\ud800", "or text that is no valid Unicode"),
@@ -174,6 +204,29 @@ def test_an_answer_of_another_type_is_refused_without_its_content(
 def test_a_type_without_a_form_in_json_is_refused(annotation: Any) -> None:
     with pytest.raises(UserCodeError, match="which has no form in JSON"):
         form(annotation)
+
+
+def test_a_schema_is_json_whatever_its_defaults_and_bounds_are() -> None:
+    class Odd(BaseModel):
+        value: float = Field(float("nan"), le=float("inf"))
+        values: list[float] = [float("inf")]
+
+    schema = form(Odd).schema(of_answers=False)
+    json.dumps(schema, allow_nan=False)
+    assert schema["properties"]["value"]["type"] == "number"
+
+
+def test_what_can_be_no_field_is_refused_with_what_to_write() -> None:
+    with pytest.raises(UserCodeError, match=r"list\[Undecoded\], .* pydantic.Base64Bytes"):
+        form(list[Undecoded])
+
+    class Noted(BaseModel):
+        value: int = Field(json_schema_extra={"note": object()})  # type: ignore[dict-item]
+
+    with pytest.raises(UserCodeError, match="Noted, which has no form in JSON"):
+        form(Noted)
+    with pytest.raises(UserCodeError, match="a NumPy array can't be a field: write list"):
+        form(dataclass(type("WithArray", (), {"__annotations__": {"values": np.ndarray}})))
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Pydantic reads it there")

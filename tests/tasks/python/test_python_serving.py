@@ -51,17 +51,18 @@ isolation = "thread"
 
 @asynccontextmanager
 async def served(
-    folder: Path, entry: str = ENTRY, **settings: Any
+    folder: Path, entry: str = ENTRY, *, code: str = MODEL, **settings: Any
 ) -> AsyncIterator[tuple[AsyncClient, Any, Any]]:
     """Give a client, the class's module and the app."""
-    (folder / "model.py").write_text(MODEL, encoding="utf-8")
+    (folder / "model.py").write_text(code, encoding="utf-8")
     app = make_app(folder, entry, **settings)
     async with running(app) as client:
         module = sys.modules[PREFIX + "mine"]
         try:
             yield client, module, app
         finally:
-            module.gate.set()
+            if code == MODEL:
+                module.gate.set()
 
 
 async def hold(client: AsyncClient, module: Any) -> "asyncio.Task[Any]":
@@ -110,6 +111,24 @@ async def test_one_item_that_fails_harms_none_of_its_mates(tmp_path: Path) -> No
     assert (good.json(), last.json()) == (20, 40)
     assert (bad.status_code, bad.json()["code"]) == (500, "inference_failed")
     assert "unlucky" not in bad.text
+
+
+async def test_an_item_that_the_class_changed_is_given_anew_after_a_batch_that_failed(
+    tmp_path: Path,
+) -> None:
+    code = """
+class Model:
+    def predict(self, items: list[list[int]]) -> list[int]:
+        for item in items:
+            item.append(1)
+        if any(13 in item for item in items):
+            raise RuntimeError
+        return [len(item) for item in items]
+"""
+    async with served(tmp_path, code=code) as (client, _, _):
+        answered = await client.post("/predict-batch/mine", json={"items": [[1], [13], [2, 3]]})
+    results = [result.get("answer") for result in answered.json()["results"]]
+    assert results == [2, None, 3]
 
 
 async def test_an_item_whose_client_left_never_reaches_the_class(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Models in replicas of Ray Serve: how the service asks them, and what it knows of each."""
