@@ -24,6 +24,8 @@ from app.settings import Settings
 
 # A replica has a queue of its own, bounded in tokens; Ray's would hide from it what waits.
 MOST_CALLS = 1_000
+# Of each call: the service logs each request already.
+LOGGING = {"enable_access_log": False}
 
 
 class Arguments(BaseModel, extra="forbid"):
@@ -128,6 +130,7 @@ def build(arguments: Arguments) -> serve.Application:
     front = serve.deployment(Service).options(
         num_replicas=arguments.fronts,
         max_ongoing_requests=2 * settings.max_in_flight,  # of inference, and of chat
+        logging_config=LOGGING,
         graceful_shutdown_timeout_s=settings.shutdown_budget_s,
         ray_actor_options={"num_cpus": 0},  # it shares those of its node
     )
@@ -151,6 +154,7 @@ def _scale(arguments: Arguments, spec: ModelSpec) -> dict[str, Any]:
         **scale,
         "max_ongoing_requests": calls if is_chat else MOST_CALLS,
         "ray_actor_options": {"num_cpus": arguments.cpus, "num_gpus": arguments.gpus},
+        "logging_config": LOGGING,
         "graceful_shutdown_timeout_s": 20,
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
