@@ -1,6 +1,7 @@
 """Shows how right and how calibrated decisions are: held-out sentiment snippets, by each backend.
 
     python -m benchmarks.show_decisions [--snippets 300] [--nli FOLDER] [--reference]
+        [--only NAME,NAME]
 
 In this process, without sockets: `/predict` and `/v1/decisions` with the default classifier, with
 the packaged chat model, and with --nli, a folder of an NLI model, such as benchmarks/nli.py makes.
@@ -171,8 +172,10 @@ def chosen(count: int, cache: Path) -> list[Example]:
     return [tests[place] for place in places]
 
 
-async def show(examples: Sequence[Example], folder: Path, nli: Path | None) -> None:
-    """Ask each backend about each example, and print the table."""
+async def show(
+    examples: Sequence[Example], folder: Path, nli: Path | None, only: Sequence[str]
+) -> None:
+    """Ask backends about each example, and print the table; all of them if none is named."""
     models = MODELS.format(adapter=ADAPTER) + (NLI.format(folder=nli) if nli else "")
     file = folder / "models.toml"
     file.write_text(models, encoding="utf-8")
@@ -192,13 +195,16 @@ async def show(examples: Sequence[Example], folder: Path, nli: Path | None) -> N
             asks["zero-shot"] = decisions(client, "nli")
         print("| backend | accuracy | ECE | requests/s, one at a time |\n|---|---:|---:|---:|")
         for name, ask in asks.items():
+            if only and name not in only:
+                continue
             await ask(examples[0].text)
             started = time.perf_counter()
             positive = [await ask(example.text) for example in examples]
             rate = len(examples) / (time.perf_counter() - started)
             print(line_of(name, positive, examples, rate), flush=True)
-        rate = await engine_rate(app, [example.text for example in examples])
-        print(f"| llama.cpp alone | | | {rate:.1f} |")
+        if not only or "chat" in only:
+            rate = await engine_rate(app, [example.text for example in examples])
+            print(f"| llama.cpp alone | | | {rate:.1f} |")
         await client.aclose()
 
 
@@ -209,10 +215,11 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--nli", type=Path)
     parser.add_argument("--reference", action="store_true")
+    parser.add_argument("--only", type=lambda names: names.split(","), default=[])
     options = parser.parse_args()
     examples = chosen(options.snippets, options.cache)
     with TemporaryDirectory() as folder:
-        asyncio.run(show(examples, Path(folder), options.nli))
+        asyncio.run(show(examples, Path(folder), options.nli, options.only))
     if options.reference:
         show_reference(examples)
 

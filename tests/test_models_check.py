@@ -199,6 +199,7 @@ def test_folders_are_for_what_is_in_them(tmp_path: Path) -> None:
         ("model.skops", SourceError, "its own library opens it, in a Python class"),
         ("model.safetensors", SourceError, "name their folder"),
         ("notes.txt", SourceError, "of no kind that is served"),
+        ("models.toml", SourceError, "names no model"),
         ("empty.py", SourceError, "no class in it has predict"),
         ("wrong.py", SourceError, "can't be read as Python: line 1: "),
     ],

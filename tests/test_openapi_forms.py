@@ -21,6 +21,8 @@ TYPED = frozenset({"$ref", "allOf", "anyOf", "const", "oneOf", "type"})
 NAMED = ("properties", "patternProperties", "$defs")
 LISTED = ("allOf", "anyOf", "oneOf", "prefixItems")
 SINGLE = ("additionalProperties", "items", "contains")
+# Of what typescript-fetch puts beside the schemas.
+TAKEN = frozenset({"BaseAPI", "Configuration", "FetchError", "RequiredError", "ResponseError"})
 
 
 def schemas(node: Any, place: Place = ()) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -60,6 +62,15 @@ async def found(document: dict[str, Any]) -> list[tuple[Place, dict[str, Any]]]:
 
 async def test_an_enum_has_a_type(found: Any) -> None:
     assert [place for place, schema in found if "enum" in schema and "type" not in schema] == []
+
+
+async def test_generators_find_a_name_of_its_own_for_all_they_make(
+    found: Any, document: dict[str, Any]
+) -> None:
+    for place, schema in found:
+        values = [str(value).upper() for value in schema.get("enum", ())]
+        assert len(values) == len(set(values)), place
+    assert not TAKEN & document["components"]["schemas"].keys()
 
 
 async def test_no_field_is_of_type_null_alone(found: Any) -> None:

@@ -57,7 +57,10 @@ def guess(path: Path) -> Catalog:
     if not path.exists():
         raise SourceError(f"there is no {path}")
     path = path.resolve()
-    return _of_folder(path) if path.is_dir() else _of_file(path)
+    catalog = _of_folder(path) if path.is_dir() else _of_file(path)
+    if not catalog.specs:
+        raise SourceError(f"{path}: names no model; an entry begins with [[models]]")
+    return catalog
 
 
 def _of_file(path: Path) -> Catalog:

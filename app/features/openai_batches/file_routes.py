@@ -40,7 +40,7 @@ router = APIRouter(prefix="/v1", tags=["batches"], dependencies=[Depends(Guard(S
 STORED = (*WITH_KEY, DatabaseUnavailableError, InvalidRequestError)
 ONE = (*STORED, UploadedFileNotFoundError)
 FileId = Annotated[str, Path(pattern=FILE_ID)]
-JSONL = "application/jsonl"
+BYTES = "application/octet-stream"  # as OpenAI answers; generators of clients know no JSONL
 UPLOAD = {
     "requestBody": {
         "required": True,
@@ -73,7 +73,10 @@ UPLOAD = {
     }
 }
 CONTENT: dict[int | str, Any] = {
-    200: {"description": "The file.", "content": {JSONL: {"schema": {"type": "string"}}}}
+    200: {
+        "description": "The file.",
+        "content": {BYTES: {"schema": {"type": "string", "format": "binary"}}},
+    }
 }
 
 
@@ -143,7 +146,7 @@ async def get_file_content(file_id: FileId, part: PartDep, scope: CollectionDep)
     answer = StreamedResponse(
         _content(part.files, file),
         fail=lambda _: None,
-        media_type=JSONL,
+        media_type=BYTES,
         headers={"Content-Disposition": name},
         cut_event="file_download_cut",
     )
