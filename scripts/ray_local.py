@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -34,7 +35,6 @@ PORTS = (
 # Nothing is sent to Ray's makers; workers start when they are needed; a busy machine is waited for.
 RAY_SETTINGS = {
     "RAY_agent_register_timeout_ms": "300000",
-    "RAY_AUTH_MODE": "disabled",  # a token would be left in the home folder; it's all on loopback
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_register_timeout_seconds": "300",
@@ -60,6 +60,7 @@ def local_ray(settings: Mapping[str, str]) -> Iterator[None]:
     adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         own = {"PYTHONPATH": f"{ROOT}:{ROOT / 'deploy' / 'ray'}", **RAY_SETTINGS}
+        own["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray listens on the machine's own address
         os.environ |= {**own, **settings}
         port, *ports = free_ports(1 + len(PORTS))
         os.environ["RAY_ADDRESS"] = f"{HOST}:{port}"
