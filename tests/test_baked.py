@@ -226,6 +226,7 @@ def test_what_openvino_answers_otherwise_is_not_baked(source: Path, tmp_path: Pa
         ({"source": "file:model", "task": "chat"}, "has no .gguf file"),
         ({"source": "file:chat.gguf"}, "model 'one':"),
         ({"source": "file:nowhere"}, "there is no"),
+        ({"source": "file:one.py:One", "engine": "python"}, "a class in a file can't be baked"),
     ],
 )
 def test_what_can_t_be_baked_is_named_and_leaves_nothing(
