@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -16,10 +17,17 @@ from sharing import counted, until
 from test_sharing import CLASSIFIER, OTHERS, REQUESTS, plain
 
 from app.engines.chat_base import GenerationOptions, Message
-from app.errors import EngineError, SettingsError
+from app.errors import (
+    DeadlineExceededError,
+    EngineError,
+    ModelCrashedError,
+    ModelUnavailableError,
+    SettingsError,
+)
 from app.replicas.asking import RayErrors, Replicas
 from app.replicas.chat import ReplicaChatModel
 from app.replicas.cluster import join
+from app.runtime.on_ray import _wait
 from app.runtime.runtime import Runtime
 from app.server.replica import Replica, open_replica
 
@@ -98,6 +106,32 @@ async def test_answers_are_those_of_a_service_of_its_own(on_ray: OnRay) -> None:
     for name in NAMES:
         assert {"run", "generate"} & {*on_ray.deployments[name].calls}, name
     assert (await on_ray.client.post("/predict/lazy", json={"text": "a"})).status_code == 200
+
+
+class Loading(Replicas):
+    """Replicas that answer otherwise each time."""
+
+    def __init__(self, *answers: Any) -> None:
+        self._answers = iter(answers)
+
+    def ask(self, *_: Any, **__: Any) -> Any:
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_replica_is_asked_until_it_has_loaded_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.runtime.on_ray.PAUSE_S", 0.0)
+    facts: Any = object()
+    replicas = Loading(DeadlineExceededError(), ModelCrashedError(), facts)
+    assert _wait(replicas, Event()) is facts
+    with pytest.raises(EngineError, match="its replicas can't be asked: model_unavailable"):
+        _wait(Loading(ModelUnavailableError()), Event())
+    is_over = Event()
+    is_over.set()  # the service ends
+    with pytest.raises(EngineError, match="none of its replicas has loaded it"):
+        _wait(Loading(), is_over)
 
 
 async def test_a_call_whose_replica_died_is_repeated_once(
