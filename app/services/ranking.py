@@ -20,6 +20,7 @@ class Ranking:
     best: tuple[tuple[int, float], ...]  # index and score of each text, the best first
     truncated: tuple[int, ...]  # indexes of the texts that were cut to the model's window
     tokens: int  # of all pairs, after cutting
+    longest: int  # tokens of the longest pair, after cutting
 
 
 def pairs_with(query: str, texts: Sequence[str]) -> list[Pair]:
@@ -42,6 +43,9 @@ def ranking_of(field: str) -> Callable[[Inference[Classifier]], Ranking]:
             best=tuple((index, scores[index]) for index in order),
             truncated=tuple(cut),
             tokens=inference.tokens,
+            longest=max(
+                (one.cost for one in inference.encoded if not isinstance(one, Exception)), default=0
+            ),
         )
 
     return rank

@@ -57,6 +57,7 @@ async def rerank_for_cohere(body: CohereRerankRequest, run: RunnerDep) -> Cohere
     texts = texts_of(body.documents)
     ranking = await rank_texts(run, body.query, texts, model_name=body.model, field=FIELD)
     body.check(ranking.truncated)
+    body.check_longest(ranking.longest)
     return CohereRerankResponse(
         id=request_id.get(),
         results=ranked(ranking, texts, top_n=body.top_n, shows_texts=body.return_documents),

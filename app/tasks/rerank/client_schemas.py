@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from app.errors import UnsupportedFieldError
 from app.http.cuts import Cuts
 from app.models.schemas import MAX_NAME_CHARS, Request, Response, example, whole_number
 from app.tasks.rerank.schemas import EXAMPLE, Documents, RankedDocument, RerankFields
@@ -42,11 +43,29 @@ class CohereRerankRequest(Request, RerankFields, Cuts):
     documents: Documents
     return_documents: bool = False
     max_tokens_per_doc: Annotated[int, Field(ge=1), BeforeValidator(whole_number)] | None = Field(
-        None, description="Without effect: a document is cut to the model's window."
+        None,
+        description="Refused where a document may be longer: it is cut to the model's window.",
     )
     priority: Annotated[int, Field(ge=0), BeforeValidator(whole_number)] | None = Field(
         None, description="Without effect."
     )
+
+    def check_longest(self, tokens: int) -> None:
+        """Refuse a bound of documents that has to cut one; with its query it is counted here.
+
+        Args:
+            tokens: of the longest pair.
+
+        Raises:
+            UnsupportedFieldError: it may have to.
+
+        """
+        if self.max_tokens_per_doc is not None and tokens > self.max_tokens_per_doc:
+            raise UnsupportedFieldError(
+                "max_tokens_per_doc",
+                detail="Documents are cut to the model's window, to no other length."
+                f" With its query one of these has {tokens} tokens.",
+            )
 
 
 class RerankUsage(Response):

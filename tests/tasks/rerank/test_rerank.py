@@ -124,6 +124,8 @@ async def test_cohere_s_clients_get_cohere_s_form(client: AsyncClient) -> None:
     assert answer.json()["results"] == own
     assert answer.json()["id"] == answer.headers["x-request-id"]
     assert answer.json()["meta"] == {"api_version": {"version": "2"}}
+    short = await ask(client, "/v2/rerank", **body | {"max_tokens_per_doc": 10})
+    check_problem(short, 400, "unsupported_field")
     check_problem(
         await ask(client, "/v2/rerank", model="none", documents=TEXTS), 404, "model_not_found"
     )
