@@ -89,6 +89,15 @@ class StreamedChatModel(BaseChatModel):
         """Start a generation; called on the event loop."""
         raise NotImplementedError
 
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,  # noqa: ANN401  # LangChain's signature
+    ) -> ChatResult:
+        raise NotImplementedError("the service generates on its event loop")
+
     async def _agenerate(
         self,
         messages: list[BaseMessage],

@@ -6,10 +6,7 @@ Imports LangChain, so it is imported when a chat model is loaded, and not before
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatResult
 
 from app.engines.chat import Run, StreamedChatModel
 from app.engines.chat_base import ChatFailure, Generation, GenerationOptions, Message
@@ -73,15 +70,6 @@ class ReplicaChatModel(StreamedChatModel):
     def start(self, messages: Sequence[Message], options: GenerationOptions) -> Run:
         """Start a generation in one of the replicas."""
         return _ReplicaRun(self.replicas.stream("generate", self.edition, messages, options))
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,  # noqa: ANN401  # LangChain's signature
-    ) -> ChatResult:
-        raise NotImplementedError("the service generates on its event loop")
 
 
 class _ReplicaRun:
