@@ -5,13 +5,13 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from loaded import Loaded
 
 from app.core.metrics import Metrics
 from app.core.version_choice import VersionChoice
@@ -37,28 +37,8 @@ from app.runtime.applying import CatalogFile, check_changeable
 pytestmark = pytest.mark.core
 
 PATIENCE_S = 30.0  # for what happens at once unless something is broken
-KEY: TaskKey["Loaded"] = TaskKey(Task.CLASSIFICATION)
+KEY: TaskKey[Loaded] = TaskKey(Task.CLASSIFICATION)
 VERSIONS = tuple(VersionSpec(version=one, weight=1 if one == "1" else None) for one in "12")
-
-
-@dataclass(kw_only=True)
-class Loaded:
-    """Serves nothing, and notes that it is closed."""
-
-    can_close_early: bool = False
-    failure: Exception | None = None
-    closed: Event = field(default_factory=Event)
-
-    def problems(self, *, max_call_s: float) -> list[str]:
-        return [f"longer than {max_call_s}"]
-
-    def longest_call_s(self) -> float:
-        return 0.0
-
-    def close(self, *, timeout_s: float) -> None:
-        self.closed.set()
-        if self.failure is not None:
-            raise self.failure
 
 
 class Loader:

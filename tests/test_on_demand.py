@@ -11,6 +11,7 @@ from threading import Event
 
 import pytest
 from httpx2 import AsyncClient
+from loaded import Loaded
 from serving import serving
 
 from app.core.metrics import Metrics
@@ -33,24 +34,7 @@ from app.models.swaps import Action, Swap, Swaps
 pytestmark = pytest.mark.core
 
 PATIENCE_S = 30.0  # for what happens at once unless something is broken
-KEY: TaskKey["Loaded"] = TaskKey(Task.CLASSIFICATION)
-
-
-@dataclass(kw_only=True)
-class Loaded:
-    """Serves nothing, and notes that it is closed."""
-
-    closed: Event = field(default_factory=Event)
-    can_close_early: bool = False
-
-    def problems(self, *, max_call_s: float) -> list[str]:
-        return [f"longer than {max_call_s}"]
-
-    def longest_call_s(self) -> float:
-        return 0.0
-
-    def close(self, *, timeout_s: float) -> None:
-        self.closed.set()
+KEY: TaskKey[Loaded] = TaskKey(Task.CLASSIFICATION)
 
 
 @dataclass(kw_only=True)
