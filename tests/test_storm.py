@@ -262,7 +262,7 @@ def storm(server: StormServer, *, seconds: float = 0.6) -> Storm:
         health_request=get_request(server.url),
         connections=8,
         seconds=seconds,
-        patience_s=0.5,
+        patience_s=5.0,  # a machine that stands still for a moment ends no request
     )
 
 
@@ -275,7 +275,7 @@ def test_a_service_that_refuses_what_it_can_t_do_keeps_its_goodput(*, is_kept: b
     assert 0.6 < made.share < 1.5
     assert made.refused > made.goodput
     assert made.refused_bare == 0
-    assert made.refused_p95_ms < 500  # the storm's patience
+    assert made.refused_p95_ms < 500
     assert (made.health_polls, made.health_other, made.health_unanswered) == (3, 0, 0)
     assert 15 < made.p50_before_ms < 200
     assert 15 < made.p50_after_ms < 200

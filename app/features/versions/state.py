@@ -50,6 +50,7 @@ class StateKeeper:
         self._failed: dict[str, tuple[int, float]] = {}  # revision, and when it is tried again
         self._unstored: set[str] = set()
         self._is_due = asyncio.Event()
+        self._following = asyncio.Lock()
 
     def problem(self) -> str | None:
         """Return what `/ready` says is degraded."""
@@ -115,7 +116,14 @@ class StateKeeper:
             await self.follow()
 
     async def follow(self) -> None:
-        """Do what other replicas have decided, and store what couldn't be before."""
+        """Do what other replicas have decided, and store what couldn't be before.
+
+        It has been done when this returns, whoever else asked for it meanwhile.
+        """
+        async with self._following:
+            await self._follow()
+
+    async def _follow(self) -> None:
         try:
             states = await self._read()
         except (DatabaseUnavailableError, StatementError):
