@@ -1,5 +1,7 @@
-"""How much memory is free: the machine's, within the container's bound."""
+"""How much memory is free: the machine's, within the container's bound; and giving some back."""
 
+import ctypes
+from contextlib import suppress
 from pathlib import Path
 
 MEMORY = Path("/proc/meminfo")
@@ -32,6 +34,16 @@ def free_bytes(memory: Path = MEMORY, groups: Path = CONTROL_GROUPS) -> int | No
         if bound is not None and current is not None:
             sizes.append(bound - current + (_field(groups / statistics, cache) or 0))
     return max(0, min(sizes)) if sizes else None
+
+
+def give_back_freed() -> None:
+    """Give the system the memory that was freed and that the C library keeps; blocks for a moment.
+
+    It keeps what fragments of a model that is loaded or closed lie between: a tenth of a small
+    service after thirty swaps. Does nothing where the C library isn't GNU's.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _number(file: Path) -> int | None:

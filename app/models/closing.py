@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from app.models.entries import Loans, Served
+from app.core.memory import give_back_freed
+from app.models.entries import Loans, Servable, Served
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +77,15 @@ async def close_unused(replaced: Replaced, until_s: float) -> None:
         if not model.can_close_early:
             return
     left_s = max(0.0, until_s - time.monotonic())
-    close = partial(model.close, timeout_s=left_s)
+    close = partial(_close, model, left_s)
     # A thread of its own: those that load may still wait for a hub.
     thread = ThreadPoolExecutor(1, thread_name_prefix="model-close")
     try:
         await asyncio.get_running_loop().run_in_executor(thread, close)
     finally:
         thread.shutdown(wait=False)
+
+
+def _close(model: Servable, timeout_s: float) -> None:
+    model.close(timeout_s=timeout_s)
+    give_back_freed()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from app.core.memory import give_back_freed
 from app.engines.base import FloatArray, OpenVinoOptions
 from app.engines.tokenizer import IntArray
 
@@ -166,9 +167,9 @@ def release_memory(file: Path, mappings: Path = MAPPINGS) -> None:
     then on the mapped original is only looked up for the embeddings of single tokens, and pages
     that are read again come back by themselves. Does nothing where the system isn't Linux.
     """
+    give_back_freed()
     with suppress(OSError, AttributeError):
         system = ctypes.CDLL(None)
-        system.malloc_trim(0)
         of_file = f" {file.resolve()}"
         for line in mappings.read_text(encoding="utf-8", errors="replace").splitlines():
             span, permissions, *_ = line.split(maxsplit=2)
