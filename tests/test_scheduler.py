@@ -1,7 +1,9 @@
 """The scheduler: batches, leaving, failing, dying, closing; with real threads."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,6 +99,20 @@ async def test_every_text_gets_its_own_row_in_its_own_place() -> None:
     outcomes = await asyncio.gather(*(submit(scheduler, *some) for some in texts))
     assert [lengths(o) for o in outcomes] == [[len(t) for t in some] for some in texts]
     scheduler.close(timeout_s=LATE)
+
+
+async def test_what_is_closed_goes_without_a_collection_of_garbage() -> None:
+    engine = Engine()
+    scheduler = batched(engine, workers=2)
+    await submit(scheduler, "text")
+    gone: list[weakref.ref[Any]] = [weakref.ref(scheduler), weakref.ref(engine)]
+    gc.disable()
+    try:
+        scheduler.close(timeout_s=LATE)
+        del scheduler, engine
+        assert [one() for one in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 async def test_a_batch_is_what_queued_while_the_engine_was_busy_sorted_by_length() -> None:

@@ -28,6 +28,21 @@ class _Slot:
     is_dead: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Calls(Generic[Job]):
+    """What a worker calls: its threads alone hold it.
+
+    These are methods of who made the workers and holds them. A circle would keep a closed model
+    until garbage is collected, which is seldom, and for ever if it was there when the start froze
+    what it had made.
+    """
+
+    take: Callable[[], Job | None]
+    do: Callable[[Job], None]
+    on_death: Callable[[], None]
+    on_end: Callable[[], None]
+
+
 class Workers(Generic[Job]):
     """Runs `do(take())` in threads until `take` gives None.
 
@@ -52,43 +67,40 @@ class Workers(Generic[Job]):
         on_end: Callable[[], None],
     ) -> None:
         self._name = name
-        self._take = take
-        self._do = do
-        self._on_death = on_death
-        self._on_end = on_end
         self._lock = threading.Lock()
         self._deaths: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
         self._slots = [_Slot() for _ in range(count)]
+        calls = _Calls(take=take, do=do, on_death=on_death, on_end=on_end)
         for number, slot in enumerate(self._slots):
-            self._start(number, slot)
+            self._start(number, slot, calls)
 
-    def _start(self, number: int, slot: _Slot) -> None:
-        slot.thread = threading.Thread(
-            target=self._supervise, args=(number, slot), name=f"{self._name}-{number}", daemon=True
-        )
+    def _start(self, number: int, slot: _Slot, calls: _Calls[Job]) -> None:
+        name = f"{self._name}-{number}"
+        args = (number, slot, calls)
+        slot.thread = threading.Thread(target=self._supervise, args=args, name=name, daemon=True)
         slot.thread.start()
 
-    def _supervise(self, number: int, slot: _Slot) -> None:
+    def _supervise(self, number: int, slot: _Slot, calls: _Calls[Job]) -> None:
         """Run jobs; when one raises, log it and start a new thread for this worker."""
         is_private.set(True)  # the variable's name says it
         try:
-            while (job := self._take()) is not None:
+            while (job := calls.take()) is not None:
                 slot.busy_since_s = monotonic()
-                self._do(job)
+                calls.do(job)
                 slot.busy_since_s = None
         except BaseException:  # the thread's last frame: nothing else would log it
             log.critical("worker_died", exc_info=True, extra={"worker": f"{self._name}-{number}"})
             slot.busy_since_s = None
-            self._on_death()
-            if self._is_too_often() or not self._replace(number, slot):
+            calls.on_death()
+            if self._is_too_often() or not self._replace(number, slot, calls):
                 slot.is_dead = True  # a new thread may set it first; it is never unset
             if all(slot.is_dead for slot in self._slots):
-                self._on_end()
+                calls.on_end()
 
-    def _replace(self, number: int, slot: _Slot) -> bool:
+    def _replace(self, number: int, slot: _Slot, calls: _Calls[Job]) -> bool:
         """Start a new thread for this worker; False when the system has none left."""
         try:
-            self._start(number, slot)
+            self._start(number, slot, calls)
         except RuntimeError:
             return False
         return True
