@@ -9,6 +9,7 @@ from scripts.ending import STATUS
 
 ROOT = Path(__file__).parent.parent
 STARTS = (
+    "import ProcessPoolExecutor",
     "from process import service",
     "from scripts.image_container import",
     "from scripts.ray_local import",
@@ -53,4 +54,4 @@ def test_each_script_that_starts_processes_cleans_up_on_sigterm() -> None:
     commands = {name: code for name, code in codes.items() if "\ndef main() -> None:" in code}
     starting = {name for name, code in commands.items() if any(start in code for start in STARTS)}
     assert "clients_check.py" in starting
-    assert not [name for name in starting if "    clean_up_on_sigterm()\n" not in codes[name]]
+    assert not [name for name in starting if "    clean_up_on_sigterm()" not in codes[name]]
