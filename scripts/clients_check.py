@@ -29,6 +29,7 @@ from scripts.clients_environments import (
     versions_of,
 )
 from scripts.clients_page import PAGE, Block, Client, clients
+from scripts.ending import clean_up_on_sigterm
 from scripts.install import torch_pin
 
 ROOT = Path(__file__).parent.parent
@@ -209,6 +210,7 @@ def show(name: str, outcome: Outcome) -> None:
 
 def main() -> None:
     """Run all clients of the page, or those named; a whole run writes the page's versions."""
+    clean_up_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--environments", type=Path, required=True)
     parser.add_argument("--python", default=sys.executable, help="makes virtual environments")

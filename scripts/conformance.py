@@ -75,7 +75,9 @@ def main() -> None:
     from outcomes import Verdict  # noqa: PLC0415
 
     from scripts.document import between  # noqa: PLC0415
+    from scripts.ending import clean_up_on_sigterm  # noqa: PLC0415
 
+    clean_up_on_sigterm()  # processes of a pool would wait for work for ever
     started = time.monotonic()
     known = [*KINDS, *IMAGE_KINDS]
     names = [n for n in known if not patterns or any(fnmatch(n, p) for p in patterns)]

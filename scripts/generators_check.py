@@ -18,6 +18,8 @@ from pathlib import Path
 import httpx2
 from process import service
 
+from scripts.ending import clean_up_on_sigterm
+
 CALLERS = Path(__file__).parent / "generators"
 MADE_ONLY = ("java", "go", "csharp")
 LIMIT_S = 300
@@ -204,6 +206,7 @@ def check(bench: Bench, names: Sequence[str]) -> bool:
 
 def main() -> None:
     """Serve fake models, and run all checks or those named."""
+    clean_up_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--venv", type=Path, required=True)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(CHECKS)}; default: all")

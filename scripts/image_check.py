@@ -7,7 +7,6 @@ first claim that doesn't. Where images can't be built it prints why, and ends wi
 
 import argparse
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.ending import clean_up_on_sigterm
 from scripts.image_builder import Builder, CannotBuildError, check_tools, remove
 from scripts.image_claims import claim, fleet, run_alone, run_images
 from scripts.image_container import Image
@@ -107,7 +107,7 @@ def check(scratch: Path, base: str | None) -> None:
 
 def main() -> None:
     """Check, or say why not."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("image-check: ended"))  # and cleans up
+    clean_up_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", help="image to build on; default: one made of Debian's packages")
     parser.add_argument("--scratch", type=Path, help="folder that keeps the layers for next time")

@@ -26,6 +26,7 @@ from app.loadtest.connection import make_target
 from app.loadtest.report import OK
 from app.loadtest.texts import TEXTS
 from benchmarks.process import Running, free_ports
+from scripts.ending import clean_up_on_sigterm
 from scripts.ray_local import (
     APPLICATION,
     convert,
@@ -257,6 +258,7 @@ class Check:
 
 def main() -> None:
     """Run Ray, and check."""
+    clean_up_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, required=True, help="where converted models are")
     parser.add_argument("--converter", type=Path, help="the `app` of an environment with torch")

@@ -25,6 +25,7 @@ from process import service
 
 from app.main import FEATURES, TASKS, installed
 from app.runtime.plugins import Feature, Plugin
+from scripts.ending import clean_up_on_sigterm
 
 ROOT = Path(__file__).parent.parent
 # Without classification there is no /predict to ask.
@@ -207,6 +208,7 @@ def show(outcomes: list[Outcome], gone: dict[str, tuple[Plugin, ...]]) -> None:
 
 def main() -> None:
     """Try each part, or those that are named; anything red ends it with status 1."""
+    clean_up_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "names", nargs="*", choices=[*FEATURES, *TAKEN_OUT, []], help="default: all"

@@ -12,6 +12,8 @@ from playwright.sync_api import Page, expect
 from process import service
 from visit import DESKTOP, PHONE, browser, visiting
 
+from scripts.ending import clean_up_on_sigterm
+
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 ANSWER_MS = 60_000
 REVIEWS = """id,review
@@ -85,6 +87,7 @@ SHOWS: dict[str, Callable[[Page], None]] = {
 
 def main() -> None:
     """Take them all: on a desktop in light, and chat on a phone in the dark."""
+    clean_up_on_sigterm()
     if CHROMIUM is None:
         sys.exit("ml-api: there is no browser to take pictures with")
     IMAGES.mkdir(exist_ok=True)
