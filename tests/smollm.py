@@ -20,10 +20,12 @@ def gguf() -> Path:
 
 
 @contextmanager
-def loaded(*, slots: int = 1, context_tokens: int = 512) -> Iterator[Generator]:
+def loaded(
+    *, slots: int = 1, context_tokens: int = 512, file: Path | None = None
+) -> Iterator[Generator]:
     chat = ChatOptions(slots=slots, context_tokens=context_tokens, cores=1)
     request = EngineRequest(
-        name="smollm2", task=Task.CHAT, engine="llama_cpp", folder=gguf(), chat=chat
+        name="smollm2", task=Task.CHAT, engine="llama_cpp", folder=file or gguf(), chat=chat
     )
     generator = llama_cpp.load(request)
     yield generator
