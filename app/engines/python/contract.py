@@ -81,17 +81,10 @@ def read_contract(kind: type) -> Contract:
     return Contract(
         stream_item=stream_item,
         piece=piece,
-        item=_item_form(item, method),
+        item=JsonForm(item, what=f"an item of {method}"),
         answer=JsonForm(answer, what=f"an answer of {method}"),
         method=method,
     )
-
-
-def _item_form(annotation: Any, method: str) -> JsonForm:  # noqa: ANN401  # any annotation
-    """Return the form of what requests bring; raises UserCodeError where it has none."""
-    form = JsonForm(annotation, what=f"an item of {method}")
-    form.check_reads_whole()
-    return form
 
 
 def _types(kind: type, method: str) -> tuple[str, Any, Any]:
@@ -130,7 +123,7 @@ def _read_stream(kind: type) -> tuple[JsonForm, JsonForm]:
             "the answer of stream is to be pieces of a type: Iterator[…], or AsyncIterator[…]"
         )
     piece = get_args(answer)[0]
-    return _item_form(item, STREAM), JsonForm(piece, what="a piece of stream")
+    return JsonForm(item, what="an item of stream"), JsonForm(piece, what="a piece of stream")
 
 
 def _check_callable(kind: type, name: str) -> None:

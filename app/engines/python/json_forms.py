@@ -25,8 +25,6 @@ BYTES = ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", val_js
 # What the schema says of bytes that Pydantic decodes itself, and of those that nothing decodes.
 DECODED: Final = "base64"
 UNDECODED: Final = "binary"
-# What pydantic-core calls an Iterable.
-LAZY: Final = "generator"
 # The least number of digits of a whole number that is infinite as a float.
 LONG_NUMBER: Final = re.compile(rb"[0-9]{309}")
 BODY: Final = "body"
@@ -67,20 +65,6 @@ class JsonForm:
             raise UserCodeError(
                 f"{what} is annotated with {self._name}, which has a field of bytes that has no"
                 " form in JSON; annotate the field with pydantic.Base64Bytes, or with str for texts"
-            )
-
-    def check_reads_whole(self) -> None:
-        """Refuse a type of requests whose values Pydantic looks at only while the class reads them.
-
-        Raises:
-            UserCodeError: it holds an `Iterable`: a wrong item would be the class's failure, not
-                the caller's.
-
-        """
-        if _is_lazy(self._adapter.core_schema):
-            raise UserCodeError(
-                f"{self._what} is annotated with {self._name}, which has an Iterable, whose items"
-                " are looked at only when they are read: write a list or a tuple"
             )
 
     def schema(self, *, of_answers: bool) -> dict[str, Any]:
@@ -179,15 +163,6 @@ def _formats(schema: Any) -> Iterator[str]:  # noqa: ANN401  # any part of a sch
         if schema.get("type") == "string" and isinstance(named := schema.get("format"), str):
             yield named
         yield from _formats(list(schema.values()))
-
-
-def _is_lazy(schema: Any) -> bool:  # noqa: ANN401  # any part of a schema of pydantic-core's
-    """Say whether a part of it, at any depth, is read item by item."""
-    if isinstance(schema, list | tuple):
-        return any(map(_is_lazy, schema))
-    if not isinstance(schema, dict):
-        return False
-    return schema.get("type") == LAZY or any(map(_is_lazy, schema.values()))
 
 
 def _finite(schema: Any) -> Any:  # noqa: ANN401  # any part of a schema

@@ -66,11 +66,6 @@ LINES = {
         "the annotations of predict_one can't be resolved: NameError"
     ),
     method("predict_one(self, item: int) -> 'Model'"): "is annotated with Model, which has no form",
-    "from collections.abc import Iterable\n"
-    + method("predict_one(self, item: Iterable[int]) -> int"): "has an Iterable, whose items are",
-    "from collections.abc import Iterable\nfrom pydantic import BaseModel\n"
-    "class Item(BaseModel):\n    rows: list[Iterable[int]] = []\n"
-    + method("predict(self, items: list[Item]) -> list[int]"): "has an Iterable, whose items are",
     "class Model:\n    async def predict_one(self, item: int) -> int:\n        return 1\n": (
         "predict_one is async"
     ),
