@@ -14,6 +14,7 @@ from typing_extensions import TypeAliasType
 
 from app.core.field_errors import field_errors
 from app.engines.python.arrays import UNIONS, with_array_forms, without_numpy
+from app.engines.python.exact import exact_validator
 from app.engines.python.failures import UserCallError, UserCodeError
 from app.errors import InvalidRequestError
 
@@ -52,7 +53,8 @@ class JsonForm:
         self._what = what
         self._name = _name_of(annotation)
         try:
-            self._adapter = self._adapt(with_array_forms(annotation))
+            self._adapter, config = self._adapt(with_array_forms(annotation))
+            self._reader = exact_validator(self._adapter.core_schema, config)
             # Some types fail only here, such as a Callable.
             schemas = [self.schema(of_answers=of_answers) for of_answers in (False, True)]
         except Exception as failure:  # types have code of the user's, too
@@ -73,15 +75,15 @@ class JsonForm:
         # A default or a bound may be NaN or infinity; the schema is a part of a document of JSON.
         return _finite(from_json(to_json(schema, inf_nan_mode="constants")))  # type: ignore[no-any-return]  # a dict in, a dict out
 
-    def _adapt(self, annotation: Any) -> TypeAdapter[Any]:  # noqa: ANN401  # as above
-        """Return what reads and writes a type, with bytes as base64 wherever they are."""
+    def _adapt(self, annotation: Any) -> tuple[TypeAdapter[Any], ConfigDict]:  # noqa: ANN401  # as above
+        """Return a type's adapter and configuration, with bytes as base64 wherever they are."""
         # By a name, because Pydantic takes no configuration for what may have one of its own.
         named = TypeAliasType("named", annotation)
         adapter = TypeAdapter[Any](named, config=BYTES)
         if DECODED in _formats(adapter.json_schema()):
             # It would be decoded twice.
-            return TypeAdapter(named, config=CONFIG)
-        return adapter
+            return TypeAdapter(named, config=CONFIG), CONFIG
+        return adapter, BYTES
 
     def read(self, value: Any) -> Any:  # noqa: ANN401  # JSON in, the user's type out
         """Return a value of the type from parsed JSON.
@@ -100,7 +102,7 @@ class JsonForm:
             message = "A number is too large"
             raise InvalidRequestError([{"loc": [BODY], "msg": message, "type": "too_large"}])
         try:
-            return self._adapter.validate_json(content, strict=True)
+            return self._reader.validate_json(content, strict=True)
         except Invalid as invalid:
             errors = invalid.errors(include_url=False, include_context=False, include_input=False)
             located = [{**error, "loc": (BODY, *error["loc"])} for error in errors]

@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from enum import Enum
-from typing import Annotated, Any
+from enum import Enum, IntEnum
+from typing import Annotated, Any, Literal
 from typing import TypedDict as PlainTypedDict
 
 import numpy as np
@@ -22,6 +22,26 @@ from app.errors import InvalidRequestError
 
 class Colour(Enum):
     RED = "red"
+
+
+class Level(IntEnum):
+    NONE = 0
+    ONE = 1
+
+
+class Share(Enum):
+    WHOLE = 1.0
+
+
+class Choice(BaseModel):
+    kind: Literal[1] = 1
+    type: Level = Level.ONE
+    numbers: Iterable[int] = ()
+
+
+class Other(BaseModel):
+    kind: Literal[2]
+    inner: "list[Other]" = []
 
 
 @dataclass
@@ -73,6 +93,18 @@ ROUND_TRIPS: list[tuple[Any, Any, Any]] = [
     (tuple[int, str], [1, "a"], (1, "a")),
     (dict[str, int], {"a": 1}, {"a": 1}),
     (Colour, "red", Colour.RED),
+    (Literal[0, "x"], 0, 0),
+    (Literal[0, "x"], "x", "x"),
+    (Literal[True], True, True),
+    (Level, 0, Level.NONE),
+    (Share, 1, Share.WHOLE),
+    (Literal[1] | bool, True, True),
+    (Literal[1] | bool, 1, 1),
+    (
+        Annotated[Choice | Other, Field(discriminator="kind")],
+        {"kind": 2, "inner": [{"kind": 2, "inner": []}]},
+        Other(kind=2, inner=[Other(kind=2)]),
+    ),
     (date, "2026-11-30", date(2026, 11, 30)),
     (Point, {"x": 1.5, "y": 2}, Point(1.5, 2)),
     (list[Point], [{"x": 1.5, "y": 2}], [Point(1.5, 2)]),
@@ -105,6 +137,19 @@ def test_a_type_is_read_from_json_and_written_as_it(annotation: Any, sent: Any, 
         (int, "3"),
         (int, 1.5),
         (int, True),
+        (Literal[1], True),
+        (Literal[1], 2),
+        (Literal[0, "x"], False),
+        (Literal[True], 1),
+        (Literal[Level.ONE], True),
+        (Level, True),
+        (Level, False),
+        (Level, 2),
+        (Share, True),
+        (Annotated[Choice | Other, Field(discriminator="kind")], {"kind": True}),
+        (list[Choice], [{"type": True}]),
+        (Choice, {"numbers": [1, "a"]}),
+        (Iterable[int], [1, "a"]),
         (float, "1"),
         (float, float("inf")),
         (str, 1),
@@ -128,6 +173,20 @@ def test_what_isnt_of_the_type_is_422_with_its_place(annotation: Any, sent: Any)
     with pytest.raises(InvalidRequestError) as refused:
         form(annotation).read(sent)
     assert refused.value.extensions["errors"][0]["loc"][0] == "body"
+
+
+@pytest.mark.parametrize("annotation", [Literal[1], Level])
+def test_a_number_that_only_equals_a_choice_is_422(annotation: Any) -> None:
+    assert form(annotation).read_json(b"1") == 1
+    for sent in (b"true", b"1.0"):
+        with pytest.raises(InvalidRequestError):
+            form(annotation).read_json(sent)
+
+
+def test_an_iterable_is_a_list_that_can_be_gone_through_twice() -> None:
+    numbers = form(Iterable[int]).read([1, 2])
+    assert [*numbers, *numbers] == [1, 2, 1, 2]
+    assert form(Choice).read({"numbers": [3]}).numbers == [3]
 
 
 def test_arrays_are_nested_lists_of_their_type() -> None:
