@@ -4,6 +4,7 @@ A message of user code may quote an input or hold a secret. It is kept as the ca
 """
 
 from collections.abc import Callable
+from threading import current_thread, main_thread
 from typing import TypeVar
 
 from app.engines.rows import RowsRefusedError
@@ -42,7 +43,9 @@ def during_load(what: str, call: Callable[[], R], *, file: str) -> R:
     try:
         return call()
     except BaseException as failure:  # sys.exit() must not end the service
-        if isinstance(failure, KeyboardInterrupt):
+        # A person's Ctrl-C comes to the main thread, as in `app models check`; in another one it
+        # is the class's own, and would end a service with all its models.
+        if isinstance(failure, KeyboardInterrupt) and current_thread() is main_thread():
             raise
         line = f"{what} raises {type(failure).__name__}{place_of(failure, file)}"
         if isinstance(failure, SyntaxError):

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,16 @@ def test_the_line_of_a_failed_load_has_no_message_of_the_class_and_the_log_has(
 def test_a_source_without_a_class_is_refused(tmp_path: Path, source: str, line: str) -> None:
     with pytest.raises(SourceError, match=line):
         load(tmp_path, GOOD, source=source)
+
+
+def test_a_ctrl_c_of_a_class_s_own_fails_its_load_alone(tmp_path: Path) -> None:
+    code = GOOD + "    def load(self, device):\n        raise KeyboardInterrupt\n"
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(load, tmp_path, code)
+        with pytest.raises(EngineError, match="load raises KeyboardInterrupt at line 6"):
+            loading.result(30)
+    with pytest.raises(KeyboardInterrupt):  # where a person's comes
+        load(tmp_path, code)
 
 
 def test_a_file_with_another_digest_than_the_pinned_one_doesnt_run(tmp_path: Path) -> None:
